@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -28,6 +30,22 @@ class Agent(Protocol):
     def act(self, observations: Sequence[Observation]) -> list[Utterance]:
         """Return one utterance per observation, in order."""
         ...
+
+
+@runtime_checkable
+class AsyncAgent(Agent, Protocol):
+    """An agent whose replies come back one by one, such as a model behind a server."""
+
+    def submit(self, observation: Observation) -> Future[Utterance | Failed]:
+        """Start one reply and return at once; the future never raises, failures are values."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No utterance, and why. The dialogue ends there, recorded as failed; the run goes on."""
+
+    reason: str
 
 
 def observation_rng(seed: int, observation: Observation) -> np.random.Generator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -36,4 +37,13 @@ class Judge(Protocol):
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """Return one verdict per request, in order."""
+        ...
+
+
+@runtime_checkable
+class AsyncJudge(Judge, Protocol):
+    """A judge whose verdicts come back one by one, such as a model behind a server."""
+
+    def submit(self, request: JudgeRequest) -> Future[Verdict]:
+        """Start one verdict and return at once; the future never raises, failures are `Unscored`."""
         ...

@@ -1,0 +1,167 @@
+"""What a chat back end is: requests in, replies or failures out, whoever runs the model.
+
+One contract for a transformers model in process, a vLLM engine in process and any OpenAI-compatible server,
+so that each can serve as student, tutor, judge or data generator. A failure is a value and never an
+exception: a dialogue that lost its server is data, and the run goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+from steer_env.images import Image
+
+Role = Literal["system", "user", "assistant"]
+FailureKind = Literal[
+    "connection", "timeout", "rate_limit", "server", "refused", "truncated", "bad_output", "too_long", "auth"
+]
+
+
+class ChatMessage(NamedTuple):
+    """One message of a chat; its images come before its text.
+
+    Attributes:
+        role: "system", "user" or "assistant".
+        content: The text, always data: a back end escapes control tokens in it.
+        images: Pictures shown with it.
+    """
+
+    role: Role
+    content: str
+    images: tuple[Image, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One completion to make.
+
+    Attributes:
+        messages: The chat so far; the last one is not the assistant's.
+        schema: JSON schema the answer must satisfy, None for free text. A back end that can constrain
+            decoding does; others ignore it, and the caller parses with tolerance.
+        max_tokens: Longest answer in tokens.
+        temperature: 0 is greedy.
+        seed: Of the sampling, None for the back end's own.
+    """
+
+    messages: tuple[ChatMessage, ...]
+    schema: Mapping[str, Any] | None = None
+    max_tokens: int = 256
+    temperature: float = 1.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """A completed answer.
+
+    Attributes:
+        text: What the model said, without control tokens.
+        finish: "stop", or "length" when `max_tokens` cut it off.
+        meta: What else the back end knows: `token_ids`, `logprobs`, `prompt_token_ids`, `trace`, `attempts`,
+            `seconds`. Empty where it does not say.
+    """
+
+    text: str
+    finish: str = "stop"
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatFailure:
+    """No answer, and why. `reason` is one line for people and never holds a key."""
+
+    kind: FailureKind
+    reason: str
+
+
+ChatResult = ChatReply | ChatFailure
+
+
+class BackendError(RuntimeError):
+    """A back end that cannot work at all: wrong URL, model or key. One clear line, before any work."""
+
+
+@runtime_checkable
+class ChatBackend(Protocol):
+    """Completes chats in batches.
+
+    Attributes:
+        name: How to ask for it again, such as "openai:MODEL@http://host:8000/v1"; never holds a key.
+        weights: Identity of the weights, equal for two back ends that run the same model; what keeps a judge
+            from being the student it judges.
+    """
+
+    name: str
+    weights: str
+
+    def complete(self, requests: Sequence[ChatRequest]) -> list[ChatResult]:
+        """Return one result per request, in order; the whole batch may run at once."""
+        ...
+
+    def check(self) -> None:
+        """Make sure that it can answer.
+
+        Raises:
+            BackendError: If not.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back connections and memory; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class AsyncChatBackend(ChatBackend, Protocol):
+    """A back end that works on many requests at once, each ready in its own time: a server."""
+
+    def submit(self, request: ChatRequest) -> Future[ChatResult]:
+        """Start one request and return at once; the future never raises, failures are values."""
+        ...
+
+
+#: Scheme -> function of what stands behind the colon, and options. Filled by `register_backend`.
+_OPENERS: dict[str, Callable[..., ChatBackend]] = {}
+
+
+def register_backend(scheme: str, opener: Callable[..., ChatBackend]) -> None:
+    """Make `scheme:REST` open a back end of your own: `opener(rest, **options)`."""
+    _OPENERS[scheme] = opener
+
+
+def open_backend(spec: str, **options: Any) -> ChatBackend:
+    """Open a back end by name: "hf:PATH", "vllm:PATH" or "openai:MODEL@http://host:port/v1".
+
+    Args:
+        spec: Scheme and what stands behind it.
+        **options: Of the back end (see its class).
+
+    Raises:
+        ValueError: If the scheme is unknown; the message lists the known ones.
+        BackendError: If the back end cannot be opened.
+    """
+    scheme, colon, rest = spec.partition(":")
+    if not colon or not rest or scheme not in _OPENERS:
+        known = ", ".join(f"{name}:..." for name in _OPENERS)
+        raise ValueError(f"backend={spec!r}, expected one of {known}")
+    return _OPENERS[scheme](rest, **options)
+
+
+def _lazy(module: str, name: str) -> Callable[..., ChatBackend]:
+    def opener(rest: str, **options: Any) -> ChatBackend:
+        from importlib import import_module
+
+        backend: ChatBackend = getattr(import_module(module), name)(rest, **options)
+        return backend
+
+    return opener
+
+
+# Heavy libraries are imported only when a back end of theirs is opened.
+register_backend("hf", _lazy("steer_env.agents.backends.hf", "open_hf"))
+register_backend("vllm", _lazy("steer_env.agents.backends.vllm", "open_vllm"))
+register_backend("openai", _lazy("steer_env.agents.backends.openai", "open_openai"))
