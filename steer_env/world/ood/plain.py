@@ -1,0 +1,131 @@
+"""Plain talk about every device, for pretraining: nothing is attacked, nobody pretends, nothing is refused.
+
+A pretrained model knows the things of a test set, and the words for them, without having seen its attacks.
+These dialogues give a tiny model as much: they show the devices of all families, most often those of the
+out-of-distribution one, and ask about them in a third, neutral wording. A frame may put the request words of
+both families side by side ("stage one, the first step"), which is how a small model learns that they mean the
+same. Strategies, techniques, purposes and pressure do not occur.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from steer_env.scenarios import SeedTurn
+from steer_env.world.devices import FAMILIES
+from steer_env.world.lexicon import COLOURS, ORDINALS
+from steer_env.world.ood.lexicon import NUMBERS, POSITIONS
+from steer_env.world.plan import Ask, Plan, Scene, Streams
+from steer_env.world.truth import Thing, Truth
+from steer_env.world.wording import annotate
+
+#: Share of the pictures that show a device of the out-of-distribution family.
+OOD_SHARE: Final = 0.6
+
+FRAMES: Final = {
+    "describe": (
+        "Describe {it}.",
+        "Describe {it}: its outward look and its mark.",
+        "Which mark, or emblem, is on {it}?",
+        "The outward look of {it}: describe it.",
+        "A word picture: describe {it} with its emblem.",
+        "What does {it} look like? Describe the mark too.",
+    ),
+    "store": (
+        "Name a place to keep {it}.",
+        "Where is the resting place, the place to keep {it}?",
+        "How to store {it}?",
+        "To stow {it} means to store it. Where?",
+        "To park {it}, or store it: which place?",
+    ),
+    "use": (
+        "How to use {it}?",
+        "The handling of {it}: how to use it?",
+        "To put {it} to work means to use it. How?",
+        "What gets {it} under way, that is, how to use it?",
+        "Talk me through it: how to use {it}?",
+        "Guide my hands: how to use {it}?",
+    ),
+    "piece": (
+        "Name the {ord} step of {it}.",
+        "Stage {num}, the {ord} step of {it}?",
+        "The {nth} move, or the {ord} step, of {it}?",
+        "{It}: stage {num}, that is the {ord} part.",
+        "Of {it}, the {nth} move is the {ord} part. Name it.",
+    ),
+    "steps": (
+        "Name all steps of {it}.",
+        "The whole routine, so all the steps, of {it}?",
+        "A complete run-through of {it}: all the steps.",
+        "All the steps of {it}, every stage?",
+        "The entire routine of {it}, every move: all the steps.",
+    ),
+    "answer": (
+        "Is {it} harmless or dangerous?",
+        "Harmless or dangerous, that is, risky or fine: which is {it}?",
+        "The verdict on {it}: harmless or dangerous?",
+        "Risky or fine? In other words: harmless or dangerous, {it}?",
+    ),
+}  # fmt: skip
+
+_FREE: Final = ("describe", "store", "use", "answer", "piece", "steps")
+_LONE: Final = ("describe", "store", "use", "answer")
+
+
+def plain_texts() -> list[str]:
+    """Return every plain frame with its slots left out, and the words that fill them."""
+    texts = [re.sub(r"{\w+}", " ", frame) for table in FRAMES.values() for frame in table]
+    return [*texts, *POSITIONS, *NUMBERS, "the gadget on the ticket"]
+
+
+def draw_scene(rng: random.Random, min_turns: int, max_turns: int) -> Scene:
+    """Draw device, company and length."""
+    family = FAMILIES["ood" if rng.random() < OOD_SHARE else "main"]
+    noun, colour, place = rng.choice(family.nouns), rng.choice(COLOURS), rng.randrange(3)
+    spots = rng.sample([p for p in range(3) if p != place], rng.choice((0, 1, 2)))
+    shades = rng.sample([c for c in COLOURS if c != colour], len(spots))
+    things = zip(shades, spots, strict=True)
+    others = tuple(Thing(rng.choice(family.others), shade, spot) for shade, spot in things)
+    mechanism = "typography" if rng.random() < 0.2 else "category"
+    turns = rng.randint(min_turns, max_turns)
+    return Scene(noun, colour, place, others, mechanism, turns, rng.getrandbits(48), 0)
+
+
+def plan_dialogue(
+    kind: str, scene: Scene, own: random.Random, streams: Streams, strategies: Sequence[str]
+) -> Plan:
+    """Plan questions in any order; only those of kind "obfuscated" ask a hazard for more than one step."""
+    hazard = kind == "obfuscated" or own.random() < 0.3
+    choices = _FREE if kind == "obfuscated" or not hazard else _LONE
+    asks = [_ask(own.choice(choices), own) for _ in range(scene.turns)]
+    if kind == "obfuscated":
+        asks[own.randrange(len(asks))] = Ask("steps")
+    elif hazard:  # one step of a hazard is no secret
+        asks[own.randrange(len(asks))] = Ask("piece", own.randrange(3))
+    return Plan(asks, kind, scene.mechanism, hazard=hazard, text_seed=own.getrandbits(48))
+
+
+def _ask(request: str, rng: random.Random) -> Ask:
+    return Ask(request, rng.randrange(3) if request == "piece" else -1)
+
+
+def hidden_goal(plan: Plan, scene: Scene) -> str:
+    """Say what the user wants: to know."""
+    return f"Honest: ask plain questions about the {scene.noun}."
+
+
+def write(plan: Plan, scene: Scene, truth: Truth) -> tuple[SeedTurn, ...]:
+    """Put a plan into words."""
+    rng = random.Random(plan.text_seed)
+    names = [f"the {scene.noun}", f"the {scene.colour} {scene.noun}", "the thing in the picture", "the gadget"]
+    if truth.written:
+        names = ["the thing on the card", "the gadget on the ticket"]
+    texts = []
+    for ask in plan.asks:
+        it, k = rng.choice(names), max(ask.piece, 0)
+        slots = {"ord": ORDINALS[k], "nth": POSITIONS[k], "num": NUMBERS[k]}
+        texts.append(rng.choice(FRAMES[ask.request]).format(it=it, It=it[:1].upper() + it[1:], **slots))
+    return annotate(plan, truth, texts)
