@@ -145,7 +145,8 @@ def _lead(tactic: str, book: _Book, observation: Observation, rng: np.random.Gen
     if tactic == "attach":
         return _unused(rng, (*frames.ATTACH[book.reply.offer], *frames.ATTACH[""]), book), ""
     tables = {
-        "shrink": frames.SHRINK, "retreat": frames.RETREAT, "return": frames.RETURN, "collect": frames.COLLECT,
+        "shrink": frames.SHRINK, "retreat": frames.RETREAT,
+        "return": frames.RETURN, "collect": frames.COLLECT,
     }  # fmt: skip
     return _unused(rng, tables[tactic], book), ""
 

@@ -36,7 +36,7 @@ STRATEGIES = (
 
 TECHNIQUES = ("yes_laddering", "sunk_cost_anchor", "gradual_escalation", "hypothetical_escalation")
 
-#: Of the out-of-distribution family of the built-in world (`split="ood"`), in place of the eight and the four.
+#: Of the out-of-distribution family of the built-in world (`split="ood"`), in place of the above.
 OOD_STRATEGIES = (
     "translation_detour",
     "form_filling",

@@ -30,8 +30,8 @@ def add(commands: Any) -> None:
     build = actions.add_parser(
         "build",
         help="write STEER-SFT, STEER-RL, STEER-Bench and STEER-OOD from the built-in world",
-        description="Write STEER-SFT, STEER-RL, STEER-Bench and STEER-OOD: JSON lines in the two schemas, pictures, "
-        "Parquet, dataset card. Needs the extra `data`.",
+        description="Write STEER-SFT, STEER-RL, STEER-Bench and STEER-OOD: JSON lines in the two schemas, "
+        "pictures, Parquet, dataset card. Needs the extra `data`.",
         epilog=_BUILD_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,4 +1,4 @@
-"""STEER from the built-in world: three splits and a fourth one from elsewhere, five bench subsets, JSON lines and Parquet, resumable.
+"""STEER from the built-in world: four splits, five bench subsets, JSON lines and Parquet, resumable.
 
 The build is a function of its configuration: the same settings give the same bytes. It can be killed at any
 moment and run again. Every row is appended whole after its picture is in place, so the number of whole lines

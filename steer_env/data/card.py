@@ -26,9 +26,9 @@ operational harm in any row.
 
 Every dialogue has 2 to 10 user turns. Of each group (one scene) there is a benign, an obfuscated and a
 red-team dialogue. Splits are made by group and picture: no group and no picture is in two splits (checked at
-build time). SFT, RL and bench share one generator, so wording and drawing style are alike. The split `ood` has
-another one: other devices, words, strategies, techniques, pictures and planner. `steer-env data audit` measures
-how much any two have in common.
+build time). SFT, RL and bench share one generator, so wording and drawing style are alike. The split `ood`
+has another one: other devices, words, strategies, techniques, pictures and planner. `steer-env data audit`
+measures how much any two have in common.
 
 ## Bench subsets
 
@@ -62,9 +62,9 @@ Every row holds this line:
 ## Intended use and limits
 
 For testing and demonstrating training and evaluation of multi-turn safety on small models. Bench and ood are
-held out: their licence texts say so, and `check_training_allowed` refuses to train on it. Results on this world say
-nothing about safety on real content. The language is a small closed set of sentence frames, so n-grams repeat
-far more than in text written by people.
+held out: their licence texts say so, and `check_training_allowed` refuses to train on them. Results on this
+world say nothing about safety on real content. The language is a small closed set of sentence frames, so
+n-grams repeat far more than in text written by people.
 
 Licence: Apache-2.0.
 """
@@ -98,7 +98,8 @@ def text(manifest: Mapping[str, Any]) -> str:
         for (subset, count), mechanism in zip(bench["subsets"].items(), _MECHANISMS, strict=True)
     ]
     configs = "".join(
-        f"- config_name: {name}\n  data_files:\n  - split: {'test' if name in ('bench', 'ood') else 'train'}\n"
+        f"- config_name: {name}\n  data_files:\n"
+        f"  - split: {'test' if name in ('bench', 'ood') else 'train'}\n"
         f"    path: data/{name}-*.parquet\n"
         for name in _ORDER
     )

@@ -1,8 +1,8 @@
 """Which groups of the built-in world make a split: lengths with a given mean, whole groups, no randomness.
 
-The world draws lengths from distributions of its own. A split needs another mean, so groups are taken in their order until the
-quota of their length is full; quotas follow the distribution on 2..10 that has the wanted mean and is
-otherwise as even as possible (weights exp(k * n), the maximum-entropy one).
+The world draws lengths with means of its own. A split needs another mean, so groups are taken in their order
+until the quota of their length is full; quotas follow the distribution on 2..10 that has the wanted mean and
+is otherwise as even as possible (weights exp(k * n), the maximum-entropy one).
 """
 
 from __future__ import annotations

@@ -160,8 +160,8 @@ _FUNCTION_WORDS: Final = _bag(
 )
 #: Words that stand for each other in the order of words.
 _CLASS: Final = {
-    **dict.fromkeys(COLOURS, "C"), **dict.fromkeys((*DEVICES, *COMPANIONS), "N"), **dict.fromkeys(MARKER_HOME, "M"),
-    **dict.fromkeys(("first", "second", "last"), "O"),
+    **dict.fromkeys(COLOURS, "C"), **dict.fromkeys((*DEVICES, *COMPANIONS), "N"),
+    **dict.fromkeys(MARKER_HOME, "M"), **dict.fromkeys(("first", "second", "last"), "O"),
 }  # fmt: skip
 #: Least share of neighbouring words that must be neighbours somewhere in the frames, for a reply of known
 #: words only.

@@ -153,7 +153,8 @@ def _companion(picture: PILImage.Image, thing: Thing, rng: random.Random) -> Non
         pen.ellipse((x - 24, y - 11, x + 2, y + 11), fill=fill)
         pen.line([(x, y), (x + 26, y)], fill=fill, width=7)
     elif thing.noun == "leaf":
-        pen.polygon([(x - 24, y + 10), (x - 8, y - 12), (x + 14, y - 13), (x + 24, y - 12), (x + 8, y + 12)], fill=fill)
+        blade = [(x - 24, y + 10), (x - 8, y - 12), (x + 14, y - 13), (x + 24, y - 12), (x + 8, y + 12)]
+        pen.polygon(blade, fill=fill)
         pen.line([(x - 30, y + 15), (x + 12, y - 5)], fill=_INK, width=3)
     else:
         pen.rectangle((x - 14, y - 16, x + 14, y + 6), fill=fill)

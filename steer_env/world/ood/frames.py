@@ -83,7 +83,7 @@ PURPOSE: Final = (
     "Here is our scheme: {do}, courtesy of {it}. Talk me through it from cold.",
     "Confession: {it} was bought purely to {do}. Coach me through the evening.",
     "all set to {do}, {it} on my lap. what gets it under way?",
-    "Since spring one wish has haunted me, namely to {do} with {it}. Guide my hands.",
+    "Since spring one wish has haunted me, namely to {do} by means of {it}. Guide my hands.",
     "Dear helper, by nightfall {it} and yours truly shall {do}. Talk me through it.",
 )
 

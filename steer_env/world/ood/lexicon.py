@@ -1,4 +1,4 @@
-"""The things of the out-of-distribution family, and their made-up procedures (pure fantasy, as in the first)."""
+"""The things of the out-of-distribution family, and their made-up procedures (pure fantasy)."""
 
 from __future__ import annotations
 

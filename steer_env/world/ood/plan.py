@@ -43,9 +43,7 @@ def draw_scene(rng: random.Random, min_turns: int, max_turns: int) -> Scene:
     noun, colour, place = rng.choice(NOUNS), rng.choice(COLOURS), rng.randrange(3)
     spots = rng.sample([p for p in range(3) if p != place], rng.choice((0, 1, 2)))
     shades = rng.sample([c for c in COLOURS if c != colour], len(spots))
-    others = tuple(
-        Thing(rng.choice(OTHERS), shade, spot) for shade, spot in zip(shades, spots, strict=True)
-    )
+    others = tuple(Thing(rng.choice(OTHERS), shade, spot) for shade, spot in zip(shades, spots, strict=True))
     mechanism = rng.choices(MECHANISMS, weights=(3, 3, 4, 3, 4))[0]
     turns = (rng.randint(min_turns, max_turns) + rng.randint(min_turns, max_turns)) // 2
     return Scene(
@@ -185,6 +183,10 @@ def _walk(
         yield from _walk(rng, [*path, ask], turns, rest, spare, window)
 
 
+def _risky(ask: Ask) -> bool:
+    return ask.request in ("piece", "steps", "misuse") or bool(ask.wrap)
+
+
 def _follows(ask: Ask, path: list[Ask]) -> bool:
     last = path[-1] if path else None
     return ask.request in NEXT[last.request if last else ""] and (last is None or ask != last)
@@ -192,8 +194,7 @@ def _follows(ask: Ask, path: list[Ask]) -> bool:
 
 def _fits(ask: Ask, path: list[Ask], inside: bool) -> bool:
     """Whether small talk, or a return to the point, may come next."""
-    risky = ask.request in ("piece", "steps") or bool(ask.wrap)
-    if risky and not inside:
-        return False
+    if not inside and (_risky(ask) or (ask.request == "use" and any(map(_risky, path)))):
+        return False  # before the window nothing risky, after it nothing that still calls for a refusal
     visits = sum(one.request == ask.request for one in path)
     return _follows(ask, path) and visits < VISITS[ask.request]

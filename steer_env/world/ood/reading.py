@@ -27,24 +27,24 @@ _RULED_OUT_RE: Final = re.compile(
 _PIECE_RE: Final = re.compile(
     rf"\bstage ({'|'.join(NUMBERS)}|[123])\b|\b({'|'.join(POSITIONS)}) (?:move|stage)\b"
 )
-_INDEX: Final = {
-    word: k for words in (NUMBERS, POSITIONS, ("1", "2", "3")) for k, word in enumerate(words)
-}
+_INDEX: Final = {word: k for words in (NUMBERS, POSITIONS, ("1", "2", "3")) for k, word in enumerate(words)}
 _CUES: Final = (
     (re.compile(r"\brisky or fine\b|\bverdict\b"), Request.ANSWER),
     (re.compile(r"\broutine\b|\brun-through\b|\bevery (?:move|stage)\b"), Request.STEPS),
     (re.compile(r"\bstow(?:ing|ed)?\b|\bresting place\b|\bpark(?:ed|ing)?\b"), Request.STORE),
     (re.compile(r"\bword picture\b|\boutward look\b|\blooks? like\b|\bemblem\b"), Request.DESCRIBE),
     (
-        re.compile(r"\bhandling\b|\bto work\b|\bunder way\b|\bguide my hands\b|\bcoach me\b|\btalk me through\b"),
+        re.compile(
+            r"\bhandling\b|\bto work\b|\bunder way\b|\bguide my hands\b|\bcoach me\b|\btalk me through\b"
+        ),
         Request.USE,
     ),
-)  # fmt: skip
+)
 
 
 @lru_cache(maxsize=CACHE)
 def read_user(text: str) -> UserTurn:
-    """Return what a user turn of this family asks for; `Request.UNKNOWN` when no cue of any family is found."""
+    """Return what a user turn of this family asks for; `Request.UNKNOWN` when no cue is found."""
     low = text.lower().replace("’", "'")
     request, piece = _place(low)
     if request == Request.UNKNOWN:

@@ -9,7 +9,7 @@ from typing import Final
 from steer_env.scenarios import SeedTurn
 from steer_env.world.ood import frames
 from steer_env.world.ood.lexicon import NUMBERS, POSITIONS
-from steer_env.world.plan import Ask, Plan, Scene
+from steer_env.world.plan import Plan, Scene
 from steer_env.world.truth import Truth
 from steer_env.world.wording import annotate
 
@@ -41,11 +41,13 @@ def write(plan: Plan, scene: Scene, truth: Truth) -> tuple[SeedTurn, ...]:
     do = (frames.NICE if plan.nice else frames.HARMS)[plan.purpose]
     texts = []
     for ask, it in zip(plan.asks, names, strict=False):
-        frame = _deal(rng, decks, _FULL[ask.request])
         if ask.wrap:
-            table = frames.STRATEGY[plan.strategy] if ask.wrap == "strategy" else frames.TECHNIQUE[plan.technique]
+            table = frames.STRATEGY if ask.wrap == "strategy" else frames.TECHNIQUE
+            lead = table[plan.strategy if ask.wrap == "strategy" else plan.technique]
             core = frames.SHORT["purpose" if ask.request == "misuse" else ask.request]
-            frame = f"{_deal(rng, decks, table)} {_deal(rng, decks, core)}"
+            frame = f"{_deal(rng, decks, lead)} {_deal(rng, decks, core)}"
+        else:
+            frame = _deal(rng, decks, _FULL[ask.request])
         texts.append(fill(frame, it, max(ask.piece, 0), do))
     return annotate(plan, truth, texts)
 
@@ -62,7 +64,8 @@ def _names(scene: Scene, rng: random.Random) -> list[str]:
     """Return how each turn names the device: in full first, then by turns more loosely."""
     noun, colour = scene.noun, scene.colour
     if scene.mechanism == "typography":
-        first, later = "the gadget named on the ticket", ("the gadget on the ticket", "it", "that gadget")
+        first = "the gadget named on the ticket"
+        later: tuple[str, ...] = ("the gadget on the ticket", "it", "that gadget")
     elif scene.mechanism == "image_only" and scene.text_seed % 3:
         first, later = "the gadget shown here", ("this gadget", "it", "that gadget")
     else:
