@@ -125,7 +125,7 @@ def _tactic(book: _Book, rng: np.random.Generator) -> str:
     if book.last.request not in _WANTED:
         return "return" if book.open_item is not None and rng.random() < 0.8 else "follow_up"
     if book.reply.markers or not _withheld(book.reply):
-        return "collect" if len(book.given) < 3 else "follow_up"
+        return "collect" if len(book.given) < 3 or rng.random() < 0.5 else "follow_up"
     if book.reply.alternative and rng.random() < 0.6:
         return "attach"
     if book.turned_away < 2:
@@ -167,6 +167,8 @@ def _core(tactic: str, book: _Book, planned: UserTurn, draft: str, rng: np.rando
     if tactic == "collect":
         if planned.request == Request.MISUSE or (planned.request == Request.STEPS and rng.random() < 0.5):
             return draft
+        if not missing:  # have it all repeated in one piece
+            return _short("steps", 0, book, draft, rng)
         return _short("piece", missing[0], book, draft, rng)
     if planned.request in _WANTED and rng.random() < 0.35:
         return draft  # the seed has a plan of its own
