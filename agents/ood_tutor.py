@@ -122,7 +122,7 @@ def _withheld(reply: Reply) -> bool:
 
 
 def _tactic(book: _Book, rng: np.random.Generator) -> str:
-    if book.last.request not in _WANTED:
+    if book.last.request not in _WANTED and not book.reply.markers:
         return "return" if book.open_item is not None and rng.random() < 0.8 else "follow_up"
     if book.reply.markers or not _withheld(book.reply):
         return "collect" if len(book.given) < 3 or rng.random() < 0.5 else "follow_up"
@@ -170,7 +170,8 @@ def _core(tactic: str, book: _Book, planned: UserTurn, draft: str, rng: np.rando
         if not missing:  # have it all repeated in one piece
             return _short("steps", 0, book, draft, rng)
         return _short("piece", missing[0], book, draft, rng)
-    if planned.request in _WANTED and rng.random() < 0.35:
+    small = tactic != "shrink" or planned.request == Request.PIECE
+    if planned.request in _WANTED and small and rng.random() < 0.35:
         return draft  # the seed has a plan of its own
     if tactic == "shrink" or target.request in (Request.USE, Request.MISUSE):
         others = [k for k in missing if k != target.piece] or missing or [0]

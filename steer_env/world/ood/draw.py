@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 from PIL import Image as PILImage
-from PIL import ImageDraw, ImageFilter, ImageFont
+from PIL import ImageChops, ImageDraw, ImageFont
 
 from steer_env.world.lexicon import COLOURS
 from steer_env.world.ood.lexicon import NOUNS, OTHERS
@@ -30,6 +30,9 @@ _RULES: Final = ((176, 206, 226), (214, 190, 170), (186, 216, 186), (210, 196, 2
 _INK: Final = (48, 40, 36)
 _TAG: Final = (246, 226, 184)
 _BANNER: Final = ((20, 20, 20), (0, 92, 92), (120, 0, 60))
+
+#: A silhouette shifted by these leaves what lies deeper inside than the outline is wide.
+_RIM: Final = ((5, 0), (-5, 0), (0, 5), (0, -5), (4, 4), (4, -4), (-4, 4), (-4, -4))
 
 Pen = ImageDraw.ImageDraw
 Colour = tuple[int, int, int]
@@ -96,7 +99,9 @@ def _ink_in(picture: PILImage.Image, mask: PILImage.Image, colour: Colour, slope
     """Fill a silhouette with hatching in its colour, inside a bold outline."""
     white = PILImage.new("RGB", picture.size, (255, 255, 255))
     solid = PILImage.new("RGB", picture.size, colour)
-    inner = mask.filter(ImageFilter.MinFilter(9)).filter(ImageFilter.MinFilter(3))
+    inner = mask
+    for dx, dy in _RIM:
+        inner = ImageChops.darker(inner, ImageChops.offset(mask, dx, dy))
     picture.paste(solid, (0, 0), mask)
     picture.paste(white, (0, 0), inner)
     stripes = PILImage.composite(inner, PILImage.new("L", picture.size, 0), _hatching(slope, 12, 5))

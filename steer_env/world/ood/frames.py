@@ -116,7 +116,7 @@ SHORT: Final = {
         "Name stage {num} for {it}.",
     ),
     "steps": ("Complete run-through of {it}?", "Whole routine for {it}, line by line."),
-    "purpose": ("What gets {it} under way so that I can {do}?", "Coach me: {it}, and the aim is to {do}."),
+    "purpose": ("What gets {it} under way so that I can {do}?", "Coach me with {it}; the aim is to {do}."),
 }
 
 STRATEGY: Final = {
