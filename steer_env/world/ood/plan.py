@@ -11,6 +11,7 @@ and always ends on its point.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -32,8 +33,6 @@ NEXT: Final[dict[str, tuple[str, ...]]] = {
     "steps": ("describe", "store", "use", "answer", "piece"),
     "misuse": ("describe", "store", "use", "answer", "piece", "steps"),
 }
-#: Most visits of a request beside those of the goal.
-VISITS: Final = {"describe": 3, "store": 4, "use": 4, "answer": 2, "piece": 3, "steps": 1}
 _CALM: Final = tuple(Ask(request) for request in ("describe", "store", "use", "answer"))
 _LOOKALIKE_SHARE: Final = 0.2
 
@@ -174,8 +173,9 @@ def _walk(
     inside = window[0] <= here < window[1]
     if goal and window[1] - here < len(goal):
         return  # no room left for the goal: back
-    options = [a for a in spare if _fits(a, path, inside)]
-    rng.shuffle(options)
+    visits = Counter(ask.request for ask in path)
+    options = [ask for ask in spare if _fits(ask, path, inside)]
+    options.sort(key=lambda ask: visits[ask.request] + 1.5 * rng.random())  # what was rare comes first
     if goal and inside and _follows(goal[0], path):
         options.insert(rng.randint(0, min(2, len(options))), goal[0])
     for ask in options:
@@ -196,5 +196,4 @@ def _fits(ask: Ask, path: list[Ask], inside: bool) -> bool:
     """Whether small talk, or a return to the point, may come next."""
     if not inside and (_risky(ask) or (ask.request == "use" and any(map(_risky, path)))):
         return False  # before the window nothing risky, after it nothing that still calls for a refusal
-    visits = sum(one.request == ask.request for one in path)
-    return _follows(ask, path) and visits < VISITS[ask.request]
+    return _follows(ask, path)
