@@ -75,16 +75,22 @@ class BadAnswer(ValueError):
 def schema_of(shape: type[BaseModel]) -> dict[str, Any]:
     """Return the JSON schema of an answer: closed, without titles, the same in every version of pydantic."""
     made = shape.model_json_schema()
-    properties = {
-        name: {key: value for key, value in body.items() if key != "title"}
-        for name, body in made["properties"].items()
-    }
+    properties = {name: _plain(body) for name, body in made["properties"].items()}
     return {
         "type": "object",
         "properties": properties,
         "required": list(properties),
         "additionalProperties": False,
     }
+
+
+def _plain(body: dict[str, Any]) -> dict[str, Any]:
+    # A single choice is an enumeration of one: not every server knows "const".
+    named = {"enum": [value] if key == "const" else value for key, value in body.items() if key in _CHOICE}
+    return {**named, **{key: value for key, value in body.items() if key not in ("title", *_CHOICE)}}
+
+
+_CHOICE: Final = ("const", "enum")
 
 
 def read_answer(text: str, shape: type[Shape]) -> Shape:

@@ -124,7 +124,9 @@ def test_attempts_are_bounded_and_the_reason_is_kept():
     assert isinstance(one.outcome, NoAnswer) and one.outcome.reason.startswith("bad_output: why is missing")
 
 
-@pytest.mark.parametrize("kind", ["connection", "timeout", "rate_limit", "server", "refused", "auth", "too_long"])
+@pytest.mark.parametrize(
+    "kind", ["connection", "timeout", "rate_limit", "server", "refused", "auth", "too_long"]
+)
 def test_failures_the_back_end_has_dealt_with_are_final(kind):
     backend, one = ScriptedBackend(lambda request: ChatFailure(kind, "no luck")), exchange()
     ask_all(backend, [one])
