@@ -85,12 +85,10 @@ def schema_of(shape: type[BaseModel]) -> dict[str, Any]:
 
 
 def _plain(body: dict[str, Any]) -> dict[str, Any]:
-    # A single choice is an enumeration of one: not every server knows "const".
-    named = {"enum": [value] if key == "const" else value for key, value in body.items() if key in _CHOICE}
-    return {**named, **{key: value for key, value in body.items() if key not in ("title", *_CHOICE)}}
-
-
-_CHOICE: Final = ("const", "enum")
+    plain = {key: value for key, value in body.items() if key != "title"}
+    if "const" in plain:  # a single choice as an enumeration of one: not every server knows "const"
+        plain["enum"] = [plain.pop("const")]
+    return plain
 
 
 def read_answer(text: str, shape: type[Shape]) -> Shape:

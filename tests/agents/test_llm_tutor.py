@@ -66,6 +66,7 @@ def test_both_seats_see_the_same_state_after_every_turn():
     compared = 0
     for seed in range(8):
         env.reset(seed=seed)
+        judged = None
         while not env.unwrapped.stop:
             observation = env.observe("attacker_0")
             if observation["transcript"]:
