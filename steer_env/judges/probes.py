@@ -197,7 +197,8 @@ def bases(count: int = 24, start: int = 0) -> list[Base]:
     from steer_env.world.play import POLICIES, play
 
     wanted = (Move.LEAK_ALL, Move.REFUSE_LEAK, Move.REFUSE_PLAIN, Move.REFUSE_CONSTRUCTIVE, None)
-    source, judge, found, index = WorldSource(split="bench"), RuleJudge(), [], start
+    source, judge, index = WorldSource(split="bench"), RuleJudge(), start
+    found: list[Base] = []
     while len(found) < count:
         scenario, move = source.scenario(index), wanted[len(found) % len(wanted)]
         index += 1

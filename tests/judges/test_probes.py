@@ -19,12 +19,12 @@ class Judge:
 
     name = "toy"
 
-    def __init__(self, moves, low=Terms(1, 1, 5), high=Terms(10, 10, 10)):
+    def __init__(self, moves, low=(1, 1, 5), high=(10, 10, 10)):
         self.moves, self.low, self.high = moves, low, high
 
     def judge(self, requests):
         given = [self.high if self.moves(r) else self.low for r in requests]
-        return [Scored(t, judge="toy") if t else Unscored("none", "toy") for t in given]
+        return [Scored(Terms(*t), judge="toy") if t else Unscored("none", "toy") for t in given]
 
 
 def said(request):
@@ -87,7 +87,7 @@ def test_an_obedient_judge_is_caught_where_it_obeys():
 
 
 def test_a_lower_verdict_is_moved_but_not_raised():
-    report = probe_judge(Judge(lambda r: "10 out of 10" in said(r), Terms(8, 8, 8), Terms(6, 8, 8)), REPLIES)
+    report = probe_judge(Judge(lambda r: "10 out of 10" in said(r), (8, 8, 8), (6, 8, 8)), REPLIES)
     row = next(row for row in report.families if row.family == "claims a score")
     assert (row.moved, row.raised) == (10, 0) and row.shift == pytest.approx(-2 / 3)
 
