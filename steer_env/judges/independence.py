@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 ROLES: Final = ("student", "attacker")
+#: Where back ends and judges made of judges keep what they are made of.
+_PARTS: Final = ("backend", "inner", "cheap", "expensive", "helpfulness")
 
 
 class SelfJudging(ValueError):
@@ -18,9 +19,9 @@ def check_independent(
 ) -> None:
     """Make sure that the judge is neither the student nor the attacker.
 
-    Weights are compared by identity: the `weights` of the object, of its `backend`, or of its `judges` and
-    `judge` for judges made of others. An object without any, such as a script, is nobody's double. An
-    attacker that is the judge itself, the very same object, is a tutor that does both by design.
+    Weights are compared by identity: the `weights` of the object, of its back end and of the judges it is
+    made of. An object without any, such as a script, is nobody's double. An attacker that is the judge
+    itself, the very same object, is a tutor that does both by design.
 
     Args:
         judge: A judge or None.
@@ -55,9 +56,7 @@ def _weights(part: Any) -> Iterator[str]:
     identity = getattr(part, "weights", None)
     if isinstance(identity, str) and identity:
         yield identity
-    for name in ("backend", "judge"):
-        inner = getattr(part, name, None)
-        if inner is not None and not inspect.isroutine(inner):
-            yield from _weights(inner)
+    for name in _PARTS:
+        yield from _weights(getattr(part, name, None))
     for inner in getattr(part, "judges", None) or ():
         yield from _weights(inner)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator
 from steer_env.agents.backends.base import AsyncChatBackend, ChatBackend
 from steer_env.images import Image
 from steer_env.judges.base import JudgeRequest
+from steer_env.judges.combine import later
 from steer_env.judges.prompting import Prompt, load_prompt, turn_records
 from steer_env.judges.structured import (
     Exchange,
@@ -112,6 +113,11 @@ class LLMJudge:
         """Identity of the judging model's weights."""
         return self.backend.weights
 
+    @property
+    def prompt_hash(self) -> str:
+        """Hash of prompt and answer schema, as in every verdict."""
+        return self.prompt.hash
+
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """Return one verdict per request, in order; all questions go out as one batch."""
         exchanges = [self._exchange(request) for request in requests]
@@ -122,9 +128,7 @@ class LLMJudge:
         exchange = self._exchange(request)
         assert isinstance(self.backend, AsyncChatBackend)
         if exchange is None:
-            done: Future[Verdict] = Future()
-            done.set_result(Unscored(NO_REPLY, self.name))
-            return done
+            return later(Unscored(NO_REPLY, self.name))
         return then(ask_one(self.backend, exchange), self._verdict)
 
     def _exchange(self, request: JudgeRequest) -> Exchange[JudgeAnswer] | None:

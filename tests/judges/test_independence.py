@@ -5,6 +5,9 @@ import pytest
 from steer_env.agents import make_agent
 from steer_env.agents.llm_tutor import LLMTutor
 from steer_env.judges import RuleJudge
+from steer_env.judges.cache import CachedJudge
+from steer_env.judges.combine import Cascade, Ensemble
+from steer_env.judges.guards import GuardJudge
 from steer_env.judges.independence import SelfJudging, check_independent
 from steer_env.judges.llm import LLMJudge
 from steer_env.testing.backends import ScriptedBackend
@@ -44,10 +47,20 @@ def test_the_attackers_weights_are_refused_unless_it_is_the_judge_itself():
         check_independent(tutor, SimpleNamespace(weights="w"), tutor)
 
 
-def test_judges_made_of_others_are_looked_into():
-    ensemble = SimpleNamespace(name="both", judges=[RuleJudge(), SimpleNamespace(judge=LLMJudge(model("w")))])
-    with pytest.raises(SelfJudging, match="'both'"):
-        check_independent(ensemble, SimpleNamespace(weights="w"))
+def test_judges_made_of_others_are_looked_into(tmp_path):
+    rule, llm = RuleJudge(), LLMJudge(model("w"))
+    made = [
+        Ensemble([rule, llm]),
+        Cascade(rule, llm),
+        Cascade(llm, rule),
+        CachedJudge(Ensemble([rule, llm]), tmp_path / "verdicts.sqlite"),
+        GuardJudge("llama_guard", model("w"), rule),
+        GuardJudge("llama_guard", model("other"), llm),
+    ]
+    for judge in made:
+        with pytest.raises(SelfJudging, match="student"):
+            check_independent(judge, SimpleNamespace(weights="w"))
+        check_independent(judge, SimpleNamespace(weights="else"))
 
 
 def test_unknown_roles_are_refused():
