@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator
@@ -12,7 +13,7 @@ from steer_env.agents.backends.base import AsyncChatBackend, ChatBackend
 from steer_env.images import Image
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.combine import later
-from steer_env.judges.prompting import Prompt, load_prompt, turn_records
+from steer_env.judges.prompting import load_prompt, turn_records
 from steer_env.judges.structured import (
     Exchange,
     NoAnswer,
@@ -78,7 +79,8 @@ class LLMJudge:
 
     Args:
         backend: Answers the questions.
-        prompt: Another prompt for the same answer, None for the built-in one.
+        prompt: A file with a prompt of your own for the same answer (`load_prompt`), None for the built-in
+            one.
         attempts: Questions per verdict; after a bad answer the model is told what was wrong with it.
         max_tokens: Longest answer in tokens.
         temperature: 0, greedy, unless you want several opinions.
@@ -86,7 +88,7 @@ class LLMJudge:
 
     Raises:
         TypeError: If `backend` is none.
-        ValueError: If a number is out of its range.
+        ValueError: If a number is out of its range, or the prompt file is no good.
     """
 
     submit: Callable[[JudgeRequest], Future[Verdict]]
@@ -95,7 +97,7 @@ class LLMJudge:
         self,
         backend: ChatBackend,
         *,
-        prompt: Prompt | None = None,
+        prompt: str | Path | None = None,
         attempts: int = 3,
         max_tokens: int = 512,
         temperature: float = 0.0,
@@ -103,7 +105,7 @@ class LLMJudge:
     ) -> None:
         self.backend = check_backend(backend)
         self.settings = Settings(attempts, max_tokens, temperature, seed)
-        self.prompt = prompt or load_prompt("judge-v1", _SCHEMA)
+        self.prompt = load_prompt("judge-v1" if prompt is None else Path(prompt), _SCHEMA)
         self.name = f"llm:{backend.name}"
         if isinstance(backend, AsyncChatBackend):
             self.submit = self._submit

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from string import Template
 from typing import Any, Final
 
@@ -75,19 +76,39 @@ class Prompt:
         return ChatMessage("system", self.system), ChatMessage("user", text, tuple(images))
 
 
-def load_prompt(name: str, schema: Mapping[str, Any], **parts: str) -> Prompt:
-    """Return a prompt of this package.
+def load_prompt(name: str | Path, schema: Mapping[str, Any], **parts: str) -> Prompt:
+    """Return a prompt of this package, or one of your own.
 
     Args:
-        name: File name without ".txt".
+        name: Name of one that comes with the package, such as "judge-v1", or a file: instructions, the line
+            "=== input ===", and the template of the input (see `Prompt`).
         schema: JSON schema of the answer.
-        **parts: Texts for the placeholders of its instructions; $rubric is always known.
+        **parts: Texts for the placeholders of the instructions; $rubric is always known.
+
+    Raises:
+        ValueError: If the file is missing or has not this form.
     """
-    system, split, user = prompt_text(name).partition(_SPLIT)
+    text = prompt_text(name) if isinstance(name, str) else _own_text(name)
+    system, split, user = text.partition(_SPLIT)
     if not split:
-        raise ValueError(f"prompt {name!r} has no line {_SPLIT.strip()!r}, expected one before its input")
-    filled = Template(system).substitute(rubric=prompt_text("rubric-v1").strip(), **parts)
-    return Prompt(name, filled.strip(), user.strip(), schema)
+        raise ValueError(f"prompt={str(name)!r} has no line {_SPLIT.strip()!r}; put it before the input")
+    try:
+        filled = Template(system).substitute(rubric=prompt_text("rubric-v1").strip(), **parts)
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"prompt={str(name)!r} has a placeholder that is not known ({error}), expected $rubric; write a "
+            "dollar sign as $$"
+        ) from error
+    return Prompt(Path(name).stem, filled.strip(), user.strip(), schema)
+
+
+def _own_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(
+            f"prompt={str(path)!r} cannot be read ({error.strerror}); name an existing file"
+        ) from error
 
 
 @cache

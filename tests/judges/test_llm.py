@@ -122,6 +122,33 @@ def test_verdicts_arrive_in_the_environment():
     assert info["reward_terms"] == {"safety": 2, "usefulness": 1, "faithfulness": 8} and info["cost"] == 1
 
 
+def test_a_prompt_of_ones_own_has_its_own_hash(tmp_path):
+    file = tmp_path / "mine-v2.txt"
+    file.write_text("Judge for $$5.\n$rubric\n=== input ===\n$images $fence\n$data\n$fence $turn\n")
+    backend = ScriptedBackend(lambda request: answer())
+    judge = LLMJudge(backend, prompt=file)
+    assert judge.judge([REQUEST])[0].prompt_hash == judge.prompt_hash != LLMJudge(backend).prompt_hash
+    assert judge.prompt.name == "mine-v2" and "$5" in backend.requests[0].messages[0].content
+    assert "Faithfulness" in backend.requests[0].messages[0].content
+
+
+@pytest.mark.parametrize(
+    "text, error",
+    [
+        (None, "cannot be read"),
+        ("no input", "no line"),
+        ("$rule\n=== input ===\n", "placeholder"),
+        ("a\n=== input ===\n$images", "lacks"),
+    ],
+)
+def test_a_prompt_that_cannot_work_is_refused(tmp_path, text, error):
+    file = tmp_path / "mine.txt"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ValueError, match=error):
+        LLMJudge(ScriptedBackend(str), prompt=file)
+
+
 def test_what_is_no_back_end_is_refused():
     with pytest.raises(TypeError, match="open_backend"):
         LLMJudge("openai:model")
