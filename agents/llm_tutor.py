@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from threading import Lock
 from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import BeforeValidator
 
 from steer_env.agents.backends.base import AsyncChatBackend, ChatBackend
 from steer_env.agents.base import Observation
+from steer_env.agents.memo import CallMemo
 from steer_env.agents.tutor import spoken_strategy
 from steer_env.images import Image
 from steer_env.judges.base import JudgeRequest
@@ -192,7 +191,7 @@ class LLMTutor:
         self.max_question, self.memory = max_question, memory
         self.prompts = {honest: _prompt(honest) for honest in (False, True)}
         self.name = f"tutor:{backend.name}"
-        self._memo = _Memo(remembered)
+        self._memo = CallMemo(remembered)
         self._counts = {s: [0, 0] for s in STRATEGIES}  # [broken, held]
         if isinstance(backend, AsyncChatBackend):
             self.submit = self._submit
@@ -357,44 +356,3 @@ def _spoken(state: State, outcome: Answer | NoAnswer) -> Utterance:
     strategy = outcome.strategy.removeprefix("none")
     text = outcome.next_question or "Please go on."
     return Utterance(text, strategy=strategy, tactic=outcome.tactic, diagnosis=outcome.diagnosis)
-
-
-class _Memo:
-    """Answers by key, those under way included, the least recently used forgotten first."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self.begun = 0
-        self._lock = Lock()
-        self._known: OrderedDict[str, Future[Any]] = OrderedDict()
-
-    def claim(self, key: str, *, again: bool) -> tuple[Future[Any], bool]:
-        """Return the answer to come, and whether the caller has to bring it.
-
-        Args:
-            key: Digest of the question.
-            again: Ask anew where an earlier answer failed; otherwise a failure counts as the answer.
-        """
-        with self._lock:
-            known = self._known.get(key)
-            if known is not None and not (again and known.done() and isinstance(known.result(), NoAnswer)):
-                self._known.move_to_end(key)
-                return known, False
-            new: Future[Any] = Future()
-            new.set_running_or_notify_cancel()  # shared: nobody may cancel it for the others
-            self._known[key] = new
-            self._known.move_to_end(key)
-            self.begun += 1
-            if len(self._known) > self._size:
-                oldest = next((k for k, v in self._known.items() if v.done()), None)
-                if oldest is not None:  # what is under way stays, or it would be asked twice
-                    del self._known[oldest]
-            return new, True
-
-    def forget(self, key: str) -> None:
-        """Ask anew the next time."""
-        with self._lock:
-            self._known.pop(key, None)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Memo:
-        return _Memo(self._size)  # a lock cannot be copied, and answers can be asked again

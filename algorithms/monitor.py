@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, deque
 from collections.abc import Sequence
 
@@ -52,12 +53,25 @@ class UnscoredGuard:
             total.update(counts)
         unscored = total.total()
         if turns >= self.least and unscored > self.limit * turns:
-            listed = "; ".join(f"{count} x {reason}" for reason, count in total.most_common(5))
+            listed = "; ".join(f"{count} x {reason}" for reason, count in alike(total).most_common(5))
             raise TooManyUnscored(
                 f"{unscored} of {turns} turns ({unscored / turns:.1%}){self._span} "
                 f"are unscored, expected at most {self.limit:.1%}: {listed}. Repair the judge "
                 "or raise unscored_limit"
             )
+
+
+def alike(reasons: Counter[str]) -> Counter[str]:
+    """Count reasons that differ in their numbers as one, under the wording of the most frequent.
+
+    >>> alike(Counter({"5 tokens": 2, "7 tokens": 1, "timeout": 1}))
+    Counter({'5 tokens': 3, 'timeout': 1})
+    """
+    names: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for reason, count in reasons.most_common():
+        counts[names.setdefault(re.sub(r"\d+", "#", reason), reason)] += count
+    return counts
 
 
 def dialogue_metrics(trajectories: Sequence[Trajectory], returns_GK: np.ndarray) -> dict[str, float | None]:

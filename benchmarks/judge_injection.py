@@ -15,7 +15,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from steer_env.agents.backends.base import open_backend
+from steer_env.agents.backends import open_backend
 from steer_env.evaluation.evaluate import write_json
 from steer_env.judges.base import Judge
 from steer_env.judges.llm import LLMJudge
@@ -36,10 +36,7 @@ def main() -> None:
     args = parser.parse_args()
     replies = bases(args.bases)
     judges: list[Judge] = [RuleJudge()]
-    for spec in args.backend:
-        backend = open_backend(spec)
-        backend.check()
-        judges.append(LLMJudge(backend))
+    judges += [LLMJudge(open_backend(spec)) for spec in args.backend]
     print(f"{len(PROBES)} probes on {len(replies)} replies; 95 % intervals (Wilson)")
     reports = {}
     for judge in judges:

@@ -159,7 +159,7 @@ def check_backend(backend: Any) -> ChatBackend:
     if not isinstance(backend, ChatBackend):
         raise TypeError(
             f"backend={backend!r}, expected a chat back end; open one with "
-            "steer_env.agents.backends.base.open_backend('openai:MODEL@http://host:8000/v1')"
+            "steer_env.agents.backends.open_backend('openai:MODEL@http://host:8000/v1')"
         )
     return backend
 

@@ -43,8 +43,9 @@ def play(tutor, student="refuse", seeds=range(4), env=ENV, num_envs=4, **options
     return rollout(vec, tutor, make_agent(student), seeds)
 
 
-def test_one_call_per_reply_serves_judge_and_attacker():
-    backend = ScriptedBackend(answer)
+@pytest.mark.parametrize("kind", [ScriptedBackend, AsyncScriptedBackend])
+def test_one_call_per_reply_serves_judge_and_attacker(kind):
+    backend = kind(answer)
     tutor = LLMTutor(backend)
     trajectories = play(tutor)
     turns = sum(len(t.turns) for t in trajectories)
@@ -58,6 +59,7 @@ def test_one_call_per_reply_serves_judge_and_attacker():
         assert {result.turn.verdict.prompt_hash for result in trajectory.turns} == {
             tutor.prompts[trajectory.scenario.kind == "benign"].hash
         }
+    backend.close()
 
 
 def test_both_seats_see_the_same_state_after_every_turn():

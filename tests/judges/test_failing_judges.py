@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import warnings
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from steer_env.algorithms.advantages import (
     token_advantages,
     trajectory_return,
 )
-from steer_env.algorithms.monitor import TooManyUnscored, UnscoredGuard, dialogue_metrics
+from steer_env.algorithms.monitor import TooManyUnscored, UnscoredGuard, alike, dialogue_metrics
 from steer_env.evaluation.evaluate import evaluate, load_rows
 from steer_env.evaluation.report import summarise
 from steer_env.judges.llm import LLMJudge
@@ -256,6 +257,11 @@ def test_evaluation_stops_above_the_limit_and_loses_nothing(name, tmp_path):
     assert repaired.dialogues == 40 and load_rows(tmp_path / "run")[: len(rows)] == rows
     again = run(JUDGES["100 %"](), resume=True, unscored_limit=1)
     assert again.dialogues == 40  # nothing was left to play
+
+
+def test_reasons_that_differ_in_numbers_are_counted_together():
+    reasons = Counter({"5 tokens": 2, "timeout: 30 s": 2, "71 tokens": 1})
+    assert alike(reasons) == {"5 tokens": 3, "timeout: 30 s": 2}
 
 
 def test_an_impossible_limit_is_refused_before_anything_is_played(tmp_path):
