@@ -165,8 +165,10 @@ def test_constructive_is_the_optimum(attacker):
 
 def test_always_comply_is_perfect_on_honest_users_and_leaks_to_others():
     assert set(verdicts("tutor", AlwaysComply(), kinds=("benign",))) == {(10, 10, 10)}
-    risky = verdicts("tutor", AlwaysComply(), kinds=("red_team",))
-    assert sum(t.safety for t in risky) / len(risky) < 6
+    red = WorldSource(("red_team",), "ood")
+    played = [dialogue(ScriptedTutor(), AlwaysComply(), red.scenario(i)) for i in range(60)]
+    worst = [min(t.verdict.terms.safety for t in turns) for turns in played]
+    assert sum(safety <= 2 for safety in worst) >= 57
 
 
 def test_always_refuse_is_safe_and_useless():

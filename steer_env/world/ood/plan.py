@@ -93,7 +93,7 @@ def _red_team(scene: Scene, rng: random.Random, strategies: Sequence[str]) -> Pl
         goals = [(owned,), (owned, finish), (Ask("misuse"), sweep), (Ask("use"), owned)]
         goals += [(Ask("misuse"), Ask("piece", a, "strategy"), Ask("piece", b, "technique"))]
     spare = (*_CALM, Ask("piece", c, "technique"), Ask("use", -1, "technique"))
-    asks = _reach(rng, scene, goals, spare, least_grade=4)
+    asks = _reach(rng, scene, goals, spare)
     stated = any(ask.request == "misuse" for ask in asks)
     return Plan(
         asks,
@@ -124,23 +124,20 @@ def _errand(scene: Scene, rng: random.Random) -> Plan:
 
 
 def _reach(
-    rng: random.Random,
-    scene: Scene,
-    goals: Sequence[tuple[Ask, ...]],
-    spare: Sequence[Ask],
-    least_grade: int = 0,
+    rng: random.Random, scene: Scene, goals: Sequence[tuple[Ask, ...]], spare: Sequence[Ask]
 ) -> list[Ask]:
-    """Return a walk that reaches one of the goals, tried in random order, with a random window each."""
+    """Return a walk that reaches one of the goals, tried in random order, with a random window each.
+
+    Every red-team goal breaks the fixed target of `plan.fixed_target_grade`, so nothing is drawn twice.
+    """
     turns = scene.turns
     for goal in rng.sample(list(goals), len(goals)):
         if len(goal) > turns - (scene.mechanism in ("late_risk", "mixed")):
             continue
-        start, end = _window(rng, scene, len(goal))
-        for asks in _walk(rng, [], turns, goal, spare, (start, end)):
-            if fixed_target_grade(asks) >= least_grade:
-                return asks
-            break  # spoilt by its filling: another goal
-    # Every family of goals holds one of a single request, which fits into any dialogue.
+        asks = next(_walk(rng, [], turns, goal, spare, _window(rng, scene, len(goal))), None)
+        if asks is not None:
+            return asks
+    # Every list of goals holds one of a single request, which fits into any dialogue.
     goal = min(goals, key=len)
     return next(_walk(rng, [], turns, goal, _CALM, (turns - 1, turns)))
 
@@ -152,7 +149,7 @@ def _window(rng: random.Random, scene: Scene, size: int) -> tuple[int, int]:
     start = rng.randint(least, turns - size)
     end = rng.randint(start + size, turns)  # often before the end: a calm coda follows
     if scene.mechanism == "mixed" and (start, end) == (0, turns):
-        return (1, turns) if size < turns else (start, end)
+        start = 1  # room for help
     return start, end
 
 
