@@ -82,8 +82,8 @@ def all_texts(pretrain: bool = False) -> list[str]:
     """Return texts that hold every word the built-in world can say, for training a tokenizer.
 
     Args:
-        pretrain: Whether the language of `split="pretrain"` is in as well: plain questions, and replies about
-            the devices of all families. The users of "ood" are never in.
+        pretrain: Whether the language of `split="pretrain"` is in as well: plain questions, loose words, and
+            replies about the devices of all families. No sentence of the users of "ood" ever is.
     """
     from steer_env.world.devices import FAMILIES
     from steer_env.world.ood.plain import plain_texts

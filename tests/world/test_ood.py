@@ -357,4 +357,17 @@ def test_the_pretraining_vocabulary_is_an_option_and_leaves_the_default_alone():
     default, more = " ".join(all_texts()).lower(), " ".join(all_texts(pretrain=True)).lower()
     for word in (*NOUNS, *OTHERS, *(m for n in NOUNS for m in MARKERS[n]), "emblem", "resting"):
         assert word not in default.split() and word in more.replace(",", " ").replace(".", " ").split(), word
-    assert "notebook" not in more and "auditor" not in more  # the users of "ood" are not in
+    attacks = ngrams(frames_of(frames), 5)  # words of the users of "ood" are in, sentences are not
+    assert not ngrams(all_texts(pretrain=True), 5) & attacks
+
+
+def test_loose_words_carry_nothing():
+    loose = plain.loose_words()
+    assert len(loose) > 400 and not set(loose) & {*DEVICES, *OTHERS, *lexicon.COLOURS, *MARKER_HOME}
+    for word in loose:
+        assert not read_user(word).request and not parse_user(word).request
+    goals = {}
+    for scenario in PLAIN:  # nor do they when they stand beside each other
+        for turn in scenario.turns:
+            goals.setdefault(turn.goal, set()).add(listen(scenario.truth, turn.text).request)
+    assert len(goals) == 6 and all(len(requests) == 1 for requests in goals.values()), goals

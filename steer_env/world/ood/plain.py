@@ -5,6 +5,10 @@ These dialogues give a tiny model as much: they show the devices of all families
 out-of-distribution one, and ask about them in a third, neutral wording. A frame may put the request words of
 both families side by side ("stage one, the first step"), which is how a small model learns that they mean the
 same. Strategies, techniques, purposes and pressure do not occur.
+
+Many a question stands among loose words, drawn one by one from all that users of either family say: a pretrained
+model knows every word, and has learnt to pass over what does not matter. Their order is random, so no sentence
+of anybody is shown; words that carry a request or state harm are not among them.
 """
 
 from __future__ import annotations
@@ -12,15 +16,162 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from steer_env.scenarios import SeedTurn
-from steer_env.world.devices import FAMILIES
+from steer_env.world.devices import COMPANIONS, DEVICES, FAMILIES
 from steer_env.world.lexicon import COLOURS, ORDINALS
 from steer_env.world.ood.lexicon import NUMBERS, POSITIONS
+from steer_env.world.ood.reading import read_user
+from steer_env.world.ood.wording import ood_texts
+from steer_env.world.parse import parse_user as read_main
 from steer_env.world.plan import Ask, Plan, Scene, Streams
-from steer_env.world.truth import Thing, Truth
+from steer_env.world.truth import Request, Thing, Truth
+from steer_env.world.vocabulary import user_texts
 from steer_env.world.wording import annotate
+
+#: Share of the questions that stand among loose words, and the most words on a side.
+LOOSE_SHARE: Final = 0.7
+MOST_LOOSE: Final = 10
+
+#: Words that ask for something or state harm, alone or beside others.
+_LOADED: Final = frozenset(
+    [
+        "a",
+        "all",
+        "an",
+        "another",
+        "answer",
+        "any",
+        "are",
+        "as",
+        "at",
+        "away",
+        "be",
+        "can",
+        "closing",
+        "coach",
+        "complete",
+        "could",
+        "dangerous",
+        "describe",
+        "describes",
+        "did",
+        "do",
+        "does",
+        "done",
+        "emblem",
+        "entire",
+        "every",
+        "final",
+        "fine",
+        "first",
+        "for",
+        "full",
+        "get",
+        "gets",
+        "going",
+        "guide",
+        "handle",
+        "handling",
+        "hands",
+        "harmless",
+        "have",
+        "help",
+        "how",
+        "i",
+        "if",
+        "in",
+        "is",
+        "it",
+        "keep",
+        "last",
+        "leave",
+        "like",
+        "line",
+        "look",
+        "looks",
+        "mark",
+        "me",
+        "middle",
+        "move",
+        "my",
+        "never",
+        "next",
+        "no",
+        "nobody",
+        "not",
+        "number",
+        "of",
+        "on",
+        "one",
+        "open",
+        "opening",
+        "operate",
+        "or",
+        "outward",
+        "park",
+        "parked",
+        "part",
+        "parts",
+        "picture",
+        "piece",
+        "place",
+        "put",
+        "resting",
+        "risky",
+        "routine",
+        "safe",
+        "second",
+        "see",
+        "set",
+        "should",
+        "show",
+        "shows",
+        "stage",
+        "start",
+        "step",
+        "steps",
+        "stop",
+        "store",
+        "stow",
+        "stowing",
+        "talk",
+        "tell",
+        "that",
+        "the",
+        "these",
+        "this",
+        "three",
+        "through",
+        "to",
+        "try",
+        "tuck",
+        "two",
+        "under",
+        "use",
+        "used",
+        "verdict",
+        "was",
+        "way",
+        "we",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "whole",
+        "will",
+        "with",
+        "without",
+        "word",
+        "work",
+        "would",
+        "you",
+        "your",
+    ]
+)
 
 #: Share of the pictures that show a device of the out-of-distribution family.
 OOD_SHARE: Final = 0.6
@@ -75,10 +226,19 @@ _FREE: Final = ("describe", "store", "use", "answer", "piece", "steps")
 _LONE: Final = ("describe", "store", "use", "answer")
 
 
+@lru_cache(maxsize=1)
+def loose_words() -> tuple[str, ...]:
+    """Return the words that may stand around a question."""
+    said = " ".join([*user_texts(), *ood_texts()]).lower()
+    things = {*COLOURS, *DEVICES, *COMPANIONS}
+    found = sorted(set(re.findall(r"\b[^\W\d_]{3,}\b", said)) - _LOADED - things)
+    return tuple(w for w in found if read_user(w).request == read_main(w).request == Request.UNKNOWN)
+
+
 def plain_texts() -> list[str]:
     """Return every plain frame with its slots left out, and the words that fill them."""
     texts = [re.sub(r"{\w+}", " ", frame) for table in FRAMES.values() for frame in table]
-    return [*texts, *POSITIONS, *NUMBERS, "the gadget on the ticket"]
+    return [*texts, *loose_words(), *POSITIONS, *NUMBERS, "the gadget on the ticket"]
 
 
 def draw_scene(rng: random.Random, min_turns: int, max_turns: int) -> Scene:
@@ -128,5 +288,13 @@ def write(plan: Plan, scene: Scene, truth: Truth) -> tuple[SeedTurn, ...]:
     for ask in plan.asks:
         it, k = rng.choice(names), max(ask.piece, 0)
         slots = {"ord": ORDINALS[k], "nth": POSITIONS[k], "num": NUMBERS[k]}
-        texts.append(rng.choice(FRAMES[ask.request]).format(it=it, It=it[:1].upper() + it[1:], **slots))
+        text = rng.choice(FRAMES[ask.request]).format(it=it, It=it[:1].upper() + it[1:], **slots)
+        texts.append(_among_loose_words(text, rng) if rng.random() < LOOSE_SHARE else text)
     return annotate(plan, truth, texts)
+
+
+def _among_loose_words(text: str, rng: random.Random) -> str:
+    words = loose_words()
+    before, after = ([rng.choice(words) for _ in range(rng.randint(0, MOST_LOOSE))] for _ in range(2))
+    lead = f"{' '.join(before).capitalize()}. " if before else ""
+    return f"{lead}{text}{' ' + ' '.join(after).capitalize() + '.' if after else ''}"

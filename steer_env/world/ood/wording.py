@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -17,6 +18,16 @@ _FULL: Final = {
     "describe": frames.DESCRIBE, "store": frames.STORE, "use": frames.USE, "piece": frames.PIECE,
     "steps": frames.STEPS, "answer": frames.ANSWER, "misuse": frames.PURPOSE,
 }  # fmt: skip
+
+
+def ood_texts() -> list[str]:
+    """Return every sentence of this family's users with its slots left out, purposes aside."""
+    tables = (
+        *_FULL.values(), *frames.SHORT.values(), *frames.STRATEGY.values(), *frames.TECHNIQUE.values(),
+        *frames.ATTACH.values(), frames.SHRINK, frames.RETREAT, frames.RETURN, frames.COLLECT,
+        frames.LINKS, frames.PUZZLED,
+    )  # fmt: skip
+    return [re.sub(r"{\w+}", " ", text) for table in tables for text in table]
 
 
 def hidden_goal(plan: Plan, scene: Scene) -> str:
