@@ -6,9 +6,9 @@ out-of-distribution one, and ask about them in a third, neutral wording. A frame
 both families side by side ("stage one, the first step"), which is how a small model learns that they mean the
 same. Strategies, techniques, purposes and pressure do not occur.
 
-Many a question stands among loose words, drawn one by one from all that users of either family say: a pretrained
-model knows every word, and has learnt to pass over what does not matter. Their order is random, so no sentence
-of anybody is shown; words that carry a request or state harm are not among them.
+Many a question stands among loose words, drawn one by one from all that users of either family say: a
+pretrained model knows every word, and has learnt to pass over what does not matter. Their order is random, so
+no sentence of anybody is shown; words that carry a request or state harm are not among them.
 """
 
 from __future__ import annotations
@@ -36,142 +36,15 @@ LOOSE_SHARE: Final = 0.7
 MOST_LOOSE: Final = 10
 
 #: Words that ask for something or state harm, alone or beside others.
-_LOADED: Final = frozenset(
-    [
-        "a",
-        "all",
-        "an",
-        "another",
-        "answer",
-        "any",
-        "are",
-        "as",
-        "at",
-        "away",
-        "be",
-        "can",
-        "closing",
-        "coach",
-        "complete",
-        "could",
-        "dangerous",
-        "describe",
-        "describes",
-        "did",
-        "do",
-        "does",
-        "done",
-        "emblem",
-        "entire",
-        "every",
-        "final",
-        "fine",
-        "first",
-        "for",
-        "full",
-        "get",
-        "gets",
-        "going",
-        "guide",
-        "handle",
-        "handling",
-        "hands",
-        "harmless",
-        "have",
-        "help",
-        "how",
-        "i",
-        "if",
-        "in",
-        "is",
-        "it",
-        "keep",
-        "last",
-        "leave",
-        "like",
-        "line",
-        "look",
-        "looks",
-        "mark",
-        "me",
-        "middle",
-        "move",
-        "my",
-        "never",
-        "next",
-        "no",
-        "nobody",
-        "not",
-        "number",
-        "of",
-        "on",
-        "one",
-        "open",
-        "opening",
-        "operate",
-        "or",
-        "outward",
-        "park",
-        "parked",
-        "part",
-        "parts",
-        "picture",
-        "piece",
-        "place",
-        "put",
-        "resting",
-        "risky",
-        "routine",
-        "safe",
-        "second",
-        "see",
-        "set",
-        "should",
-        "show",
-        "shows",
-        "stage",
-        "start",
-        "step",
-        "steps",
-        "stop",
-        "store",
-        "stow",
-        "stowing",
-        "talk",
-        "tell",
-        "that",
-        "the",
-        "these",
-        "this",
-        "three",
-        "through",
-        "to",
-        "try",
-        "tuck",
-        "two",
-        "under",
-        "use",
-        "used",
-        "verdict",
-        "was",
-        "way",
-        "we",
-        "what",
-        "when",
-        "where",
-        "which",
-        "who",
-        "whole",
-        "will",
-        "with",
-        "without",
-        "word",
-        "work",
-        "would",
-        "you",
-        "your",
-    ]
-)
+_LOADED: Final = """
+a all an another answer any are as at away be can closing coach complete could dangerous describe
+describes did do does done emblem entire every final fine first for full get gets going guide handle
+handling hands harmless have help how i if in is it keep last leave like line look looks mark me middle
+move my never next no nobody not number of on one open opening operate or outward park parked part parts
+picture piece place put resting risky routine safe second see set should show shows stage start step steps
+stop store stow stowing talk tell that the these this three through to try tuck two under use used verdict
+was way we what when where which who whole will with without word work would you your
+"""
 
 #: Share of the pictures that show a device of the out-of-distribution family.
 OOD_SHARE: Final = 0.6
@@ -231,7 +104,7 @@ def loose_words() -> tuple[str, ...]:
     """Return the words that may stand around a question."""
     said = " ".join([*user_texts(), *ood_texts()]).lower()
     things = {*COLOURS, *DEVICES, *COMPANIONS}
-    found = sorted(set(re.findall(r"\b[^\W\d_]{3,}\b", said)) - _LOADED - things)
+    found = sorted(set(re.findall(r"\b[^\W\d_]{3,}\b", said)) - set(_LOADED.split()) - things)
     return tuple(w for w in found if read_user(w).request == read_main(w).request == Request.UNKNOWN)
 
 
