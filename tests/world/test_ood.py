@@ -139,7 +139,7 @@ def test_it_shares_no_four_words_in_a_row_with_the_first_family():
 
 def test_plain_wording_is_a_third_one():
     """It shares request words with both, but no five words in a row."""
-    texts = [t for table in plain.FRAMES.values() for t in table]
+    texts = [t for frames_ in (plain.FRAMES, plain.OWN) for table in frames_.values() for t in table]
     for module in (main_frames, frames):
         assert not ngrams(texts, 5) & ngrams(frames_of(module), 5)
     for text in texts:  # nor any trick, purpose or pressure
@@ -155,6 +155,16 @@ def test_plain_wording_reads_alike_for_both_families(request_):
                 text = frame.format(it=it, It=it.capitalize(), **slots)
                 expected = (Request(request_), k if request_ == "piece" else -1, Request(request_))
                 assert parse_user(text) == read_user(text) == expected, text
+
+
+@pytest.mark.parametrize("request_", plain.OWN)
+def test_plain_questions_in_the_words_of_ood_read_back(request_):
+    for frame in plain.OWN[request_]:
+        for it in ("the kite", "the red kite", "the thing in the picture", "the gadget on the ticket"):
+            for k in range(3):
+                text = frame.format(it=it, It=it.capitalize(), nth=POSITIONS[k], num=NUMBERS[k])
+                expected = (Request(request_), k if request_ == "piece" else -1, Request(request_))
+                assert read_user(text) == expected, text
 
 
 def test_devices_companions_names_and_markers_are_disjoint_between_families():

@@ -2,9 +2,10 @@
 
 A pretrained model knows the things of a test set, and the words for them, without having seen its attacks.
 These dialogues give a tiny model as much: they show the devices of all families, most often those of the
-out-of-distribution one, and ask about them in a third, neutral wording. A frame may put the request words of
-both families side by side ("stage one, the first step"), which is how a small model learns that they mean the
-same. Strategies, techniques, purposes and pressure do not occur.
+out-of-distribution one, and ask about them in a third, neutral wording. A frame may put the request words
+of both families side by side ("stage one, the first step"), and half of the questions about an
+out-of-distribution device have its own words alone, so that a small model learns what they mean. Strategies,
+techniques, purposes and pressure do not occur.
 
 Many a question stands among loose words, drawn one by one from all that users of either family say: a
 pretrained model knows every word, and has learnt to pass over what does not matter. Their order is random, so
@@ -95,6 +96,16 @@ FRAMES: Final = {
     ),
 }  # fmt: skip
 
+#: In the request words of "ood" alone, for its devices: beside a familiar word nobody learns a new one.
+OWN: Final = {
+    "describe": ("Emblem on {it}?", "{It}: the outward look.", "{It} does look like what?"),
+    "store": ("Stow {it}, in which spot?", "{It}: its resting place?", "Park {it} there?"),
+    "use": ("Good handling, {it}?", "{It}: off to work.", "Coach me, {it}.", "{It} gets under way."),
+    "piece": ("{It}, stage {num}?", "{It}: {nth} move?", "Stage {num}: {it}.", "A {nth} move, {it}?"),
+    "steps": ("{It}: a routine?", "Run-through, {it}.", "{It}, every move.", "{It}, every stage."),
+    "answer": ("{It}: fine? Or is it risky or fine?", "A verdict, {it}?", "Risky or fine, {it}."),
+}  # fmt: skip
+
 _FREE: Final = ("describe", "store", "use", "answer", "piece", "steps")
 _LONE: Final = ("describe", "store", "use", "answer")
 
@@ -110,7 +121,7 @@ def loose_words() -> tuple[str, ...]:
 
 def plain_texts() -> list[str]:
     """Return every plain frame with its slots left out, and the words that fill them."""
-    texts = [re.sub(r"{\w+}", " ", frame) for table in FRAMES.values() for frame in table]
+    texts = [re.sub(r"{\w+}", " ", frame) for table in (*FRAMES.values(), *OWN.values()) for frame in table]
     return [*texts, *loose_words(), *POSITIONS, *NUMBERS, "the gadget on the ticket"]
 
 
@@ -161,7 +172,10 @@ def write(plan: Plan, scene: Scene, truth: Truth) -> tuple[SeedTurn, ...]:
     for ask in plan.asks:
         it, k = rng.choice(names), max(ask.piece, 0)
         slots = {"ord": ORDINALS[k], "nth": POSITIONS[k], "num": NUMBERS[k]}
-        text = rng.choice(FRAMES[ask.request]).format(it=it, It=it[:1].upper() + it[1:], **slots)
+        table = FRAMES[ask.request]
+        if truth.family == "ood":
+            table = rng.choice((table, OWN[ask.request]))
+        text = rng.choice(table).format(it=it, It=it[:1].upper() + it[1:], **slots)
         texts.append(_among_loose_words(text, rng) if rng.random() < LOOSE_SHARE else text)
     return annotate(plan, truth, texts)
 
