@@ -1,4 +1,4 @@
-"""`steer-env data`: build the dataset, audit two datasets for overlap."""
+"""`steer-env data`: build the dataset, bootstrap training data, audit two datasets for overlap."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from steer_env.cli import data_bootstrap
 from steer_env.cli.common import command, natural, positive
 
 _EXAMPLE = """  steer-env data build --out data/steer
+  steer-env data bootstrap --out boot --red tutor --blue constructive
   steer-env data audit data/steer/sft data/steer/bench"""
 
 _BUILD_EXAMPLE = """examples:
@@ -25,7 +27,7 @@ a set is a JSON-lines file (scenarios, bench or RL rows), a folder of them, or a
 
 def add(commands: Any) -> None:
     """Add the command and its subcommands."""
-    parser = command(commands, "data", "build datasets, audit them for overlap", _EXAMPLE, run)
+    parser = command(commands, "data", "build datasets, bootstrap training data, audit for overlap", _EXAMPLE, run)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     build = actions.add_parser(
         "build",
@@ -60,11 +62,13 @@ def add(commands: Any) -> None:
     audit.add_argument("--embed", default="tfidf", help="tfidf, or sentence:MODEL (default: tfidf)")
     audit.add_argument("--json", type=Path, metavar="FILE", help="write the verdict there")
     audit.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the distributions there")
+    data_bootstrap.add(actions)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the chosen action."""
-    return _audit(args) if args.action == "audit" else _build(args)
+    actions = {"audit": _audit, "bootstrap": data_bootstrap.run, "build": _build}
+    return actions[args.action](args)
 
 
 def _audit(args: argparse.Namespace) -> int:
