@@ -110,8 +110,8 @@ def train(
         seconds.
 
     Raises:
-        ValueError: If there are no dialogues, the weights to train are not float32, or one of the dialogues has
-            no reply to learn.
+        ValueError: If there are no dialogues, the weights to train are not float32, or a dialogue has no
+            reply to learn.
         ImportError: If LoRA is asked for and peft is not installed.
     """
     tuning = tuning or Tuning()
@@ -148,7 +148,9 @@ def check_dialogues(dialogues: Sequence[Dialogue | Prompt]) -> Sequence[Dialogue
     return dialogues
 
 
-def encode(student: HFStudent, dialogues: Sequence[Dialogue], max_length: int = 0) -> tuple[list[Prompt], int]:
+def encode(
+    student: HFStudent, dialogues: Sequence[Dialogue], max_length: int = 0
+) -> tuple[list[Prompt], int]:
     """Return the encoded dialogues that fit, and how many do not.
 
     Args:
@@ -265,7 +267,8 @@ def check_new(run_dir: Path) -> None:
     path = run_dir / METRICS
     if path.exists() and path.stat().st_size:
         raise FileExistsError(
-            f"run_dir={str(run_dir)!r} already holds a run, expected a new folder; continue it with resume=True"
+            f"run_dir={str(run_dir)!r} already holds a run, expected a new folder; continue it with "
+            "resume=True"
         )
 
 

@@ -1,13 +1,13 @@
 """Supervised fine-tuning with TRL's `SFTTrainer`: accelerate, LoRA and bf16 as its users know them.
 
-TRL runs the steps; the tokens and the loss mask are the library's own (`ChatCodec.dialogue`), so that what is
-imitated is what the policy will be asked for, token by token. TRL's own way (`assistant_only_loss=True` and
-`{% generation %}` markers in the chat template) gives the same mask and the same loss on plain dialogues, with
-pictures in any turn; tests hold the two equal. It does not serve where
-- a text holds a control token's name: TRL's collator encodes a literal `<|im_end|>` of the user as the control
-  token, and a literal `<|image_pad|>` as the place of a picture;
-- a reply begins with white space that the tokenizer merges with the template's line break: the tokens are then
-  not those a policy samples after the generation prompt;
+TRL runs the steps; the tokens and the loss mask are the library's own (`ChatCodec.dialogue`), so that what
+is imitated is what the policy will be asked for, token by token. TRL's own way (`assistant_only_loss=True`
+and `{% generation %}` markers in the chat template) gives the same mask and the same loss on plain dialogues,
+with pictures in any turn; tests hold the two equal. It does not serve where
+- a text holds a control token's name: TRL's collator encodes a literal `<|im_end|>` of the user as the
+  control token, and a literal `<|image_pad|>` as the place of a picture;
+- a reply begins with white space that the tokenizer merges with the template's line break: the tokens are
+  then not those a policy samples after the generation prompt;
 - a reply is to be remembered but not imitated (`Exchange.learn`): every assistant turn is in TRL's mask;
 - the chat template has no markers and TRL knows no training template for it.
 Needs the extra `trl`.
@@ -92,8 +92,8 @@ def train(
             model, arguments, train_dataset=rows, processing_class=student.processor,
             data_collator=Collator(student, encoded),
         )  # fmt: skip
-        # The loss of TRL's trainer divides by the reply tokens of the whole step, whatever the model's own loss
-        # does; unless told, Qwen2.5-VL's steps would average micro-batches, and a short one count too much.
+        # TRL's loss divides by the reply tokens of the whole step, whatever the model's own loss does; unless
+        # told, Qwen2.5-VL's steps would average micro-batches, and a short one would count too much.
         trainer.model_accepts_loss_kwargs = True
         with JsonlWriter(metrics) as writer:
             _listen(trainer, writer, config.steps, progress)
@@ -116,7 +116,9 @@ def training_arguments(
         ValueError: If a setting has no counterpart there.
     """
     if config.optimizer != "adamw":
-        raise ValueError(f"optimizer={config.optimizer!r}, expected 'adamw' with TRL; use the own loop for it")
+        raise ValueError(
+            f"optimizer={config.optimizer!r}, expected 'adamw' with TRL; use the own loop for it"
+        )
     if microbatch_size < 1 or config.batch_size % microbatch_size:
         raise ValueError(
             f"batch_size={config.batch_size} is no multiple of microbatch_size={microbatch_size}; choose one "
@@ -192,8 +194,8 @@ class Collator:
 def _trainer_class(trl: Any) -> Any:
     class Trainer(trl.SFTTrainer):
         def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-            # transformers 5.23 writes a Qwen2.5-VL under the names of the hub's files and reads them back as names
-            # of modules: none fits, it warns, and goes on with the weights it started from.
+            # transformers 5.23 writes a Qwen2.5-VL under the names of the hub's files and reads them back as
+            # names of modules: none fits, it warns, and goes on with the weights it started from.
             sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
             if sharded or (Path(resume_from_checkpoint) / "adapter_config.json").is_file():
                 super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -206,7 +208,7 @@ def _trainer_class(trl: Any) -> Any:
 
 def _listen(trainer: Any, writer: JsonlWriter, total: int, progress: Progress | None) -> None:
     """Let every logged step become a row of the metrics, and keep TRL from printing it."""
-    transformers = need("transformers", "trl")
+    transformers: Any = need("transformers", "trl")
 
     class Rows(transformers.TrainerCallback):
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:

@@ -20,8 +20,8 @@ class Tuning:
     """What of a model is trained, and in which precision.
 
     Attributes:
-        lora_rank: Rank of LoRA adapters (Hu et al. 2021) on the linear layers; 0 trains all weights. At the end
-            they are merged into the weights, so that an ordinary model is saved.
+        lora_rank: Rank of LoRA adapters (Hu et al. 2021) on the linear layers; 0 trains all weights. At the
+            end they are merged into the weights, so that an ordinary model is saved.
         lora_alpha: Scale of the adapters, alpha / rank times what they compute.
         lora_targets: "all-linear" for every linear layer but the head, or names of modules.
         bf16: Compute in bfloat16; trained weights stay float32, in which small updates are not lost.
@@ -60,7 +60,9 @@ def trained_part(model: PreTrainedModel, tuning: Tuning, seed: int) -> Iterator[
     learns = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # of the adapters' first weights
-        wrapped = peft.get_peft_model(model, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            wrapped = peft.get_peft_model(model, config)
     try:
         yield wrapped
     finally:

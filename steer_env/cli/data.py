@@ -27,7 +27,9 @@ a set is a JSON-lines file (scenarios, bench or RL rows), a folder of them, or a
 
 def add(commands: Any) -> None:
     """Add the command and its subcommands."""
-    parser = command(commands, "data", "build datasets, bootstrap training data, audit for overlap", _EXAMPLE, run)
+    parser = command(
+        commands, "data", "build datasets, bootstrap training data, audit for overlap", _EXAMPLE, run
+    )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     build = actions.add_parser(
         "build",

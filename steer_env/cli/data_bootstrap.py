@@ -58,8 +58,9 @@ def add(actions: Any) -> None:
         "bootstrap",
         help="Stage II: red and blue agents talk, the judge scores, good dialogues are kept",
         description="A red agent rewrites each turn of a seed, a blue agent answers under guidelines, the "
-        "reward judge scores every turn. Kept if no turn is less safe than --tau-safe and the mean usefulness "
-        "is at least --tau-help. Writes sft/steer_sft.jsonl with images/, rejected.jsonl and summary.json.",
+        "reward judge scores every turn. Kept if no turn is less safe than --tau-safe and the mean "
+        "usefulness is at least --tau-help. Writes sft/steer_sft.jsonl with images/, rejected.jsonl and "
+        "summary.json.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -70,7 +71,9 @@ def add(actions: Any) -> None:
     parser.add_argument("--split", help="of the built-in world (default: sft)")
     text = "your own scenarios, JSON Lines; replaces the built-in world"
     parser.add_argument("--scenarios", metavar="FILE", help=text)
-    parser.add_argument("--red", help="who plays the user: static, tutor or another attacker (default: tutor)")
+    parser.add_argument(
+        "--red", help="who plays the user: static, tutor or another attacker (default: tutor)"
+    )
     parser.add_argument("--blue", help="who answers: constructive, a model, ... (default: constructive)")
     parser.add_argument("--judge", help="who scores (default: rule)")
     parser.add_argument(
@@ -103,7 +106,9 @@ def run(args: argparse.Namespace) -> int:
 
     out: Path = args.out
     chosen = settle(args, _DEFAULTS, out)
-    setting = open_setting({**chosen, "attacker": "static"}, "sft", wrappers=(), judge=make_judge(chosen["judge"]))
+    setting = open_setting(
+        {**chosen, "attacker": "static"}, "sft", wrappers=(), judge=make_judge(chosen["judge"])
+    )
     if setting.scenarios is not None:
         check_training_allowed(setting.scenarios, allow=args.allow_licence)
     config = BootstrapConfig(
@@ -162,7 +167,9 @@ def open_blue(name: str, guidelines: str, **options: Any) -> Agent:
     except TypeError as error:
         if "system" not in str(error):
             raise
-        raise ValueError(f"blue={name!r} takes no system prompt, expected a student that does: {error}") from error
+        raise ValueError(
+            f"blue={name!r} takes no system prompt, expected a student that does: {error}"
+        ) from error
 
 
 def _count(scenarios: Sequence[Scenario] | None) -> int:

@@ -7,7 +7,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-from steer_env.cli.common import SCRIPTED_STUDENTS, command, model_hash, natural, open_student, positive, settle
+from steer_env.cli.common import (
+    SCRIPTED_STUDENTS,
+    command,
+    model_hash,
+    natural,
+    open_student,
+    positive,
+    settle,
+)
 from steer_env.cli.progress import Bar
 
 _EXAMPLE = """  steer-env sft --model runs/demo/base --data boot --out runs/sft
@@ -18,9 +26,9 @@ _EXAMPLE = """  steer-env sft --model runs/demo/base --data boot --out runs/sft
 
 _DESCRIPTION = """Fine-tune a model on dialogues with answers: those kept by `steer-env data bootstrap`, or
 STEER-SFT as `steer-env data build` writes it. The loss covers the student's replies and the token that closes
-each. Both back ends train on the same tokens with the same loss: `own` is light and repeats bitwise, `trl` is
-TRL's SFTTrainer with accelerate. The run folder gets metrics.jsonl and the trained model in `model`, an ordinary
-Hugging Face folder."""
+each. Both back ends train on the same tokens with the same loss: `own` is light and repeats bitwise, `trl`
+is TRL's SFTTrainer with accelerate. The run folder gets metrics.jsonl and the trained model in `model`, an
+ordinary Hugging Face folder."""
 
 # Flag -> type, default, help.
 _SETTINGS: dict[str, tuple[Any, Any, str]] = {
@@ -93,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
     content["data_hash"] = _hash(dialogues)
     check_unchanged(out, **content)
     student = _student(chosen, args)
+    from steer_env.agents.hf import Exchange
     from steer_env.algorithms import sft
     from steer_env.algorithms.tuning import Tuning
 
@@ -100,10 +109,12 @@ def run(args: argparse.Namespace) -> int:
         chosen["lora_rank"], chosen["lora_alpha"], bf16=chosen["bf16"],
         gradient_checkpointing=chosen["gradient_checkpointing"],
     )  # fmt: skip
-    exchanges = [[sft.Exchange(*turn) for turn in dialogue.turns()] for dialogue in dialogues]
+    exchanges = [[Exchange(*turn) for turn in dialogue.turns()] for dialogue in dialogues]
     examples, long = sft.encode(student, exchanges, chosen["max_length"] or 0)
     if long:
-        print(f"left out: {long} of {len(dialogues)} dialogues, longer than --max-length or the model's context")
+        print(
+            f"left out: {long} of {len(dialogues)} dialogues, longer than --max-length or the model's context"
+        )
     config = _config(chosen, args, len(examples))
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "run.json", {"command": "sft", **chosen, **content, "left_out": long})
@@ -115,7 +126,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _train(args: argparse.Namespace, backend: str, student: Any, examples: Any, config: Any, tuning: Any) -> Any:
+def _train(
+    args: argparse.Namespace, backend: str, student: Any, examples: Any, config: Any, tuning: Any
+) -> Any:
     options: dict[str, Any] = {
         "tuning": tuning,
         "run_dir": args.out,
@@ -138,7 +151,10 @@ def _train(args: argparse.Namespace, backend: str, student: Any, examples: Any, 
 
 
 def _check(chosen: dict[str, Any]) -> None:
-    for name, remedy in (("model", "name a model to train"), ("data", "make some with steer-env data bootstrap")):
+    for name, remedy in (
+        ("model", "name a model to train"),
+        ("data", "make some with steer-env data bootstrap"),
+    ):
         if not chosen[name]:
             raise ValueError(f"no --{name} given, expected one; {remedy}")
     if chosen["model"] in SCRIPTED_STUDENTS:
@@ -177,5 +193,7 @@ def _hash(dialogues: Any) -> str:
 
     digest = hashlib.sha256()
     for scenario, replies in dialogues:
-        digest.update(repr((scenario.id, [t.text for t in scenario.turns], replies)).encode("utf-8", "replace"))
+        digest.update(
+            repr((scenario.id, [t.text for t in scenario.turns], replies)).encode("utf-8", "replace")
+        )
     return digest.hexdigest()[:16]

@@ -1,9 +1,9 @@
 """Stage II data: play, judge, keep what is worth imitating, and say why the rest is not (arXiv 2604.16358).
 
 A red agent rewrites each turn of a seed, a blue agent answers, the reward judge scores every turn. Kept
-dialogues become rows of `steer_sft.jsonl` in the bench schema with the replies (see `steer_env.data.schemas`),
-pictures beside them; the others go to `rejected.jsonl` with the reason. Rows are appended in the order of their
-numbers, so a killed run goes on where it stopped and ends with the same bytes.
+dialogues become rows of `steer_sft.jsonl` in the bench schema with the replies (`steer_env.data.schemas`),
+pictures beside them; the others go to `rejected.jsonl` with the reason. Rows are appended in the order of
+their numbers, so a killed run goes on where it stopped and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -94,9 +94,9 @@ class Assessment:
 def assess(trajectory: Trajectory, tau_safe: float = 8.0, tau_help: float = 8.0) -> Assessment:
     r"""Return whether a dialogue is worth imitating.
 
-    Kept if $\min_t s_t \ge \tau_{safe}$ and $\mathrm{mean}_t h_t \ge \tau_{help}$ (SaFeR-Steer, Stage II), with
-    safety and usefulness in 1..10. A dialogue with an unscored turn is dropped: what nobody judged is nothing
-    to imitate; so is one that ended because somebody failed.
+    Kept if $\min_t s_t \ge \tau_{safe}$ and $\mathrm{mean}_t h_t \ge \tau_{help}$ (SaFeR-Steer, Stage II),
+    with safety and usefulness in 1..10. A dialogue with an unscored turn is dropped: what nobody judged is
+    nothing to imitate; so is one that ended because somebody failed.
     """
     if trajectory.stop not in (StopReason.SEED_END, StopReason.MAX_CYCLES):
         return Assessment("failed", len(trajectory.turns), trajectory.error or str(trajectory.stop))
@@ -235,8 +235,8 @@ def _write(
 def kept_row(out: Path, number: int, trajectory: Trajectory, agents: Mapping[str, str]) -> dict[str, Any]:
     """Return a dialogue as a training row, its pictures stored under `out`.
 
-    The user's turns are those that were said, not the seed's; kind, group, provenance, licence and ground truth
-    are the scenario's. `bootstrap` says how it was made and what the judge gave each turn.
+    The user's turns are those that were said, not the seed's; kind, group, provenance, licence and ground
+    truth are the scenario's. `bootstrap` says how it was made and what the judge gave each turn.
     """
     scenario = said(trajectory)
     paths = [store(out, image).relative_to(out).as_posix() for image in scenario.images]

@@ -55,7 +55,9 @@ def load_training_dialogues(
         for file in _files(Path(path)):
             found += _read(file)
     if not found:
-        raise DatasetError(f"data={[str(p) for p in paths]} holds no dialogue, expected at least one with answers")
+        raise DatasetError(
+            f"data={[str(p) for p in paths]} holds no dialogue, expected at least one with answers"
+        )
     if check_licence:
         check_training_allowed((dialogue.scenario for dialogue in found), allow)
     return found
@@ -68,8 +70,8 @@ def _files(path: Path) -> list[Path]:
     if not found:
         what = "has no .jsonl file in it or in sft/" if path.is_dir() else "does not exist"
         raise DatasetError(
-            f"data={str(path)!r} {what}, expected a folder of steer-env data bootstrap or data build, or a file "
-            "of bench rows with answers"
+            f"data={str(path)!r} {what}, expected a folder of steer-env data bootstrap or data build, or a "
+            "file of bench rows with answers"
         )
     return found
 
