@@ -63,6 +63,8 @@ def add(commands: Any) -> None:
     audit.add_argument("--ngram", type=positive, default=8, help="words of an n-gram (default: 8)")
     audit.add_argument("--embed", default="tfidf", help="tfidf, or sentence:MODEL (default: tfidf)")
     audit.add_argument("--json", type=Path, metavar="FILE", help="write the verdict there")
+    text = "write there how near each dialogue of B is to A, for steer-env report --leakage"
+    audit.add_argument("--leakage", type=Path, metavar="FILE", help=text)
     audit.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the distributions there")
     data_bootstrap.add(actions)
 
@@ -87,6 +89,8 @@ def _audit(args: argparse.Namespace) -> int:
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         write_json(args.json, found.verdict())
+    if args.leakage is not None:
+        print(f"leakage of every dialogue: {found.write_leakage(args.leakage)}")
     if args.plots is not None:
         print(f"plots: {', '.join(map(str, found.plots(args.plots)))}")
     print(f"verdict: leak ({', '.join(found.leaks)})" if found.leaks else "verdict: passed")
