@@ -72,10 +72,11 @@ def add(actions: Any) -> None:
     text = "your own scenarios, JSON Lines; replaces the built-in world"
     parser.add_argument("--scenarios", metavar="FILE", help=text)
     parser.add_argument(
-        "--red", help="who plays the user: static, tutor or another attacker (default: tutor)"
+        "--red",
+        help="who plays the user: static, tutor, or a model such as openai:MODEL@URL (default: tutor)",
     )
     parser.add_argument("--blue", help="who answers: constructive, a model, ... (default: constructive)")
-    parser.add_argument("--judge", help="who scores (default: rule)")
+    parser.add_argument("--judge", help="who scores: rule, openai:MODEL@URL, ... (default: rule)")
     parser.add_argument(
         "--guidelines", metavar="FILE", help="what a blue model is told (default: the built-in text)"
     )
@@ -149,6 +150,11 @@ def open_red(name: str, seed: int) -> Agent:
         return make_agent("tutor", seed=seed, memory=False)
     if name in SCRIPTED_STUDENTS:
         raise ValueError(f"red={name!r} plays the student, expected an attacker, such as static or tutor")
+    if ":" in name:
+        from steer_env.agents.backends import open_backend
+        from steer_env.agents.llm_tutor import LLMTutor
+
+        return LLMTutor(open_backend(name))
     return make_agent(name)
 
 

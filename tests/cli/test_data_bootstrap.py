@@ -41,6 +41,8 @@ def test_own_scenarios_are_held_to_their_licence(cli, tmp_path: Path) -> None:
 def test_wrong_names_are_refused_before_anything_is_written(cli, tmp_path: Path) -> None:
     for words, says in (
         (("--red", "refuse"), "red='refuse' plays the student"),
+        (("--red", "nobody:model"), "backend='nobody:model', expected one of"),
+        (("--judge", "nobody"), "judge='nobody', expected"),
         (("--blue", "nobody"), "nobody"),
         (("--tau-help", 0), "tau_help=0.0"),
         (("--guidelines", "none.txt"), "none.txt"),
