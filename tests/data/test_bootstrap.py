@@ -279,3 +279,10 @@ def test_guidelines_stand_before_the_first_words_and_nowhere_else():
     student = Guided(Echo())
     assert student.act([observation]) == [f"{GUIDELINES}\na|b|c"]
     assert observation["transcript"][0].content == "a" and student.extra == 5
+    assert not hasattr(student, "submit")
+
+    class Server(Echo):
+        def submit(self, observation):
+            return self.act([observation])[0]
+
+    assert Guided(Server(), "be kind").submit(observation) == "be kind\na|b|c"
