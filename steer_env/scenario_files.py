@@ -126,12 +126,13 @@ def save_scenarios(scenarios: Iterable[Scenario], path: str | Path) -> Path:
     part = path.with_name(f".{path.name}.part")
     with part.open("w", encoding="utf-8") as file:
         for scenario in rows:
-            file.write(json.dumps(_row(scenario, folder), ensure_ascii=False) + "\n")
+            file.write(json.dumps(scenario_row(scenario, folder), ensure_ascii=False) + "\n")
     part.replace(path)  # a killed process leaves no half file under the final name
     return path
 
 
-def _row(scenario: Scenario, folder: Path) -> dict[str, Any]:
+def scenario_row(scenario: Scenario, folder: Path) -> dict[str, Any]:
+    """Store a scenario's pictures in `folder` and return its line, for a file that lies beside that folder."""
     files = [f"{folder.name}/{_store(image, folder).name}" for image in scenario.images]
     turns = []
     for turn in scenario.turns:
@@ -157,7 +158,9 @@ def _store(image: Image, folder: Path) -> Path:
         suffix = source.suffix.lower()
     target = folder / f"{image.digest[:32]}{suffix}"
     if not target.exists():
-        target.write_bytes(data)
+        part = target.with_name(f"{target.name}.part")
+        part.write_bytes(data)
+        part.replace(target)  # a killed process leaves no half picture under the final name
     return target
 
 

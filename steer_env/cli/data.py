@@ -1,4 +1,4 @@
-"""`steer-env data`: build the dataset, audit two datasets for overlap."""
+"""`steer-env data`: make seeds, build the dataset, audit two datasets for overlap."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from steer_env.cli import data_seeds
 from steer_env.cli.common import command, natural, positive
 
 _EXAMPLE = """  steer-env data build --out data/steer
@@ -27,6 +28,7 @@ def add(commands: Any) -> None:
     """Add the command and its subcommands."""
     parser = command(commands, "data", "build datasets, audit them for overlap", _EXAMPLE, run)
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    data_seeds.add(actions)
     build = actions.add_parser(
         "build",
         help="write STEER-SFT, STEER-RL and STEER-Bench from the built-in world",
