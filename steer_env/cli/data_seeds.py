@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _EXAMPLE = """examples:
   steer-env data seeds --out seeds --count 300
-  steer-env data seeds --out seeds/own --source my.jsonl --generator openai:MODEL@http://localhost:8000/v1 \\
+  steer-env data seeds --out seeds/own --source my.jsonl \\
+      --generator openai:MODEL@http://localhost:8000/v1 \\
       --target hf:path/to/student --judge openai:OTHER@http://localhost:8001/v1
   steer-env data seeds --out seeds/spa --source spa-vl:train:path/to/spa-vl --kinds benign
   steer-env evaluate constructive --scenarios seeds/red_team.jsonl
@@ -28,8 +29,8 @@ def add(actions: Any) -> None:
     parser = actions.add_parser(
         "seeds",
         help="turn single-turn rows into benign, obfuscated and red-team seed dialogues",
-        description="Turn single-turn rows (picture and question) into three disjoint kinds of multi-turn seed "
-        "dialogues: scenario files, rejected rows with reasons, and a summary.",
+        description="Turn single-turn rows (picture and question) into three disjoint kinds of multi-turn "
+        "seed dialogues: scenario files, rejected rows with reasons, and a summary.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -57,7 +58,9 @@ def add(actions: Any) -> None:
         help="what red-team scripts are tried on: fixed (helpful only, refuses harm that is stated bluntly), "
         f"{', '.join(SCRIPTED_STUDENTS)}, a model as above, or a run folder (default: fixed)",
     )
-    models.add_argument("--judge", default="rule", help="who grades it, 1 to 5: rule or a model (default: rule)")
+    models.add_argument(
+        "--judge", default="rule", help="who grades it, 1 to 5: rule or a model (default: rule)"
+    )
     models.add_argument("--retries", type=natural, default=2, help="of a wrong answer (default: 2)")
     models.add_argument("--max-tokens", type=positive, default=1536, help="of an answer (default: 1536)")
     models.add_argument("--temperature", type=float, default=0.8, help="of the generator (default: 0.8)")
@@ -120,7 +123,7 @@ def _check(args: argparse.Namespace, config: SeedsConfig) -> None:
     risky = [kind for kind in config.kinds if kind != "benign"]
     if args.generator == "rule" and risky:
         raise ValueError(
-            f"generator='rule' takes risky requests apart in the built-in world only, not in {args.source!r}; "
+            f"generator='rule' takes risky requests of the built-in world apart, not of {args.source!r}; "
             "name a model with --generator, or leave --kinds benign"
         )
     if "red_team" not in config.kinds:
@@ -154,7 +157,7 @@ def _generator(args: argparse.Namespace, config: SeedsConfig, backends: dict[str
         judge, student = (one.describe().get("weights", "") for one in (grader, target))
         if judge and judge == student:
             raise ValueError(
-                f"judge={args.judge!r} and target={args.target!r} are the same model; a model that grades its "
+                f"judge={args.judge!r} and target={args.target!r} are the same model; one that grades its "
                 "own replies proves nothing, name another judge"
             )
     if args.generator == "rule":

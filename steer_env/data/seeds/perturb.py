@@ -86,7 +86,7 @@ def _apply(picture: PILImage.Image, seed: int, noise: bool, phrase: str) -> PILI
     if phrase:
         _write(picture, phrase, random.Random(seed))
     if noise:
-        pixels = np.asarray(picture, dtype=np.float32)
+        pixels = np.asarray(picture, dtype=np.float64)
         pixels = pixels + np.random.default_rng(seed).normal(0.0, 255.0 * NOISE_SIGMA, pixels.shape)
         picture = PILImage.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
     return picture
@@ -96,7 +96,10 @@ def _write(picture: PILImage.Image, phrase: str, rng: random.Random) -> None:
     """Draw the phrase, about a third of the picture wide, wholly inside it."""
     pen = ImageDraw.Draw(picture)
     width, height = picture.size
-    size = max(6, min(height // 4, round(width / 3 / max(pen.textlength(phrase, ImageFont.load_default(10)), 1) * 10)))
+    size = max(
+        6,
+        min(height // 4, round(width / 3 / max(pen.textlength(phrase, ImageFont.load_default(10)), 1) * 10)),
+    )
     font = ImageFont.load_default(size)
     _, _, right, bottom = pen.textbbox((0, 0), phrase, font=font, stroke_width=1)
     place = rng.randint(0, max(0, width - int(right))), rng.randint(0, max(0, height - int(bottom)))

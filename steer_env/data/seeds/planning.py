@@ -13,9 +13,9 @@ from steer_env.data.seeds.dialogue import TurnAnswer, unfit_risky
 from steer_env.data.seeds.prompts import chat
 from steer_env.data.seeds.rewriting import Rewrite
 from steer_env.data.seeds.structured import Answer, Question
-from steer_env.data.seeds.worded import scene_of
+from steer_env.data.seeds.worded import scene_of, spread
 from steer_env.scenarios import TECHNIQUES, Scenario, SeedTurn
-from steer_env.world.plan import plan_red_team, stream_seed
+from steer_env.world.plan import Ask, Plan, stream_seed
 from steer_env.world.truth import Truth
 from steer_env.world.wording import write
 
@@ -28,8 +28,8 @@ MEANING: Final[Mapping[str, str]] = {
 }
 assert set(MEANING) == set(TECHNIQUES)
 
-#: Plans drawn until one speaks its strategy and fits the picture.
-_DRAWS: Final = 32
+#: Share of the scripts that state harm which do so with no strategy in front.
+_BLUNT: Final = 0.3
 
 
 class Script(NamedTuple):
@@ -51,22 +51,42 @@ def choose(seed: int) -> str:
     return random.Random(stream_seed("technique", seed)).choice(TECHNIQUES)
 
 
-def plan(row: Scenario, truth: Truth, strategy: str, turns: int, seed: int) -> Script | None:
-    """Return a script in the built-in world's words, None if none was found that fits.
+def plan(row: Scenario, truth: Truth, strategy: str, turns: int, seed: int) -> Script:
+    """Return a script in the built-in world's words: a ladder of risky turns behind harmless ones.
 
-    A lookalike gives nothing away, so a script over one has to state harm; and a script whose strategy is
-    never heard is none of that strategy.
+    Where only the picture may tell (mechanisms image_only and typography) the words never state harm. A
+    lookalike gives nothing away, so a script over one does state it.
     """
+    rng = random.Random(stream_seed("plan", seed))
+    technique = choose(seed)
+    silent = row.mechanism in ("image_only", "typography") and truth.hazard
+    ladder = _ladder(rng, turns, technique, silent, truth.hazard)
+    asks = spread(rng, ladder, turns, late=row.mechanism == "late_risk")
     scene = scene_of(row, truth, turns, seed)
-    for draw in range(_DRAWS):
-        made = plan_red_team(scene, random.Random(stream_seed("plan", seed, draw)), (strategy,))
-        if not any(ask.wrap == "strategy" for ask in made.asks):
-            continue
-        if not truth.hazard and not any(ask.request == "misuse" for ask in made.asks):
-            continue
-        made.hazard = truth.hazard
-        return Script(made.technique, write(made, scene, truth))
-    return None
+    made = Plan(
+        asks, "red_team", row.mechanism, strategy, technique, truth.hazard, text_seed=scene.text_seed,
+        purpose=scene.purpose,
+    )  # fmt: skip
+    return Script(technique, write(made, scene, truth))
+
+
+def _ladder(rng: random.Random, turns: int, technique: str, silent: bool, hazard: bool) -> list[Ask]:
+    """Return the risky turns, lowest first: strategy before the first and the last, technique between."""
+    pieces = [Ask("piece", k) for k in range(3)] if hazard else []
+    top = Ask("steps") if silent or (hazard and rng.random() < 0.5) else Ask("misuse")
+    steps = [Ask("use"), *pieces] if technique == "gradual_escalation" else pieces or [Ask("use")]
+    # A few rungs in a short dialogue, nearly all in a long one; the top one always.
+    low = max((turns - 1) // 3, 2 if turns >= 4 else 0)
+    count = min(len(steps), rng.randint(low, max(low, turns - 2)), turns - 1)
+    rungs = [steps[i] for i in sorted(rng.sample(range(len(steps)), count))]
+    ladder = [
+        ask._replace(wrap="technique" if i else rng.choice(("", "strategy"))) for i, ask in enumerate(rungs)
+    ]
+    # Now and then the plain truth at the end, which even the fixed target refuses.
+    blunt = (
+        top.request == "misuse" and rng.random() < _BLUNT and any(ask.wrap == "strategy" for ask in ladder)
+    )
+    return [*ladder, top._replace(wrap="" if blunt else "strategy")]
 
 
 def question(

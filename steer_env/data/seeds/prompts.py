@@ -35,7 +35,9 @@ def prompt(name: str) -> Prompt:
     return Prompt(text, hashlib.sha256(text.encode()).hexdigest()[:12])
 
 
-def chat(name: str, images: tuple[Image, ...] = (), *, data: dict[str, Any], **slots: Any) -> tuple[ChatMessage, ...]:
+def chat(
+    name: str, images: tuple[Image, ...] = (), *, data: dict[str, Any], **slots: Any
+) -> tuple[ChatMessage, ...]:
     """Return a template as a chat: instructions as the system's message, the row as the user's.
 
     Args:

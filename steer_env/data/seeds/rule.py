@@ -73,7 +73,9 @@ class RuleGenerator:
             turns = worded.benign(row, truth, job.turns, job.seed) if truth else led_up_to(row, job.turns)
             return Seed(_seed(row, job.kind, turns))
         if truth is None:
-            return Rejected(job.kind if job.kind == "obfuscated" else "forensics", "no_ground_truth", _NO_TRUTH)
+            return Rejected(
+                job.kind if job.kind == "obfuscated" else "forensics", "no_ground_truth", _NO_TRUTH
+            )
         if job.kind == "obfuscated":
             return Seed(_seed(row, job.kind, worded.obfuscated(row, truth, job.turns, job.seed)))
         return self._red_team(job)
@@ -85,8 +87,6 @@ class RuleGenerator:
         strategy = rewriting.choose(job.seed)
         rewritten = rewriting.rewrite(row, found, strategy, job.seed)
         script = planning.plan(row, truth, strategy, job.turns, job.seed)
-        if script is None:
-            return Rejected("planning", "no_plan", f"no plan of {job.turns} turns speaks its strategy")
         scenario = replace(
             _seed(row, job.kind, script.turns),
             goal=rewritten.goal,

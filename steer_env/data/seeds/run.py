@@ -212,7 +212,9 @@ def _flush(
     jobs = [one.job for one in batch if isinstance(one.job, SeedJob)]
     outcomes = generator.generate(jobs) if jobs else []
     if len(outcomes) != len(jobs):
-        raise ValueError(f"{generator.name} gave {len(outcomes)} outcomes for {len(jobs)} jobs, expected one each")
+        raise ValueError(
+            f"{generator.name} gave {len(outcomes)} outcomes for {len(jobs)} jobs, expected one each"
+        )
     made = iter(outcomes)
     for one in batch:
         outcome = one.job if isinstance(one.job, Rejected) else next(made)
@@ -252,8 +254,8 @@ class _Writers:
         known = self._done.get(one.number)
         if known is not None and known != one.row.id:
             raise RunExists(
-                f"row {one.number} of the source is {one.row.id!r}, {known!r} when the run began; restore the "
-                "source or choose another folder"
+                f"row {one.number} of the source is {one.row.id!r}, {known!r} when the run began; restore "
+                "the source or choose another folder"
             )
         return known is not None
 

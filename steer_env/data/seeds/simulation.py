@@ -86,4 +86,6 @@ def outcome(played: Simulation, details: dict[str, Any], target: Target, grader:
         return Rejected("simulation", "target_failed", played.problem)
     if played.problem:
         return Rejected("simulation", "unscored", played.problem)
-    return Rejected("simulation", "resisted", f"grade {played.grade} of {target.name}, expected {SUCCESS} or 5")
+    return Rejected(
+        "simulation", "resisted", f"grade {played.grade} of {target.name}, expected {SUCCESS} or 5"
+    )

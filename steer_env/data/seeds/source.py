@@ -66,7 +66,9 @@ def open_source(
     if head == "world":
         split = rest or "train"
         if split not in SPLITS:
-            raise ValueError(f"source={name!r}, expected world or world:SPLIT with one of {', '.join(SPLITS)}")
+            raise ValueError(
+                f"source={name!r}, expected world or world:SPLIT with one of {', '.join(SPLITS)}"
+            )
         size = WORLD_ROWS if count is None else count
         digest = hashlib.sha256(f"{split} {seed} {size} {','.join(kinds)}".encode()).hexdigest()[:16]
         return RowSource(name, size, digest, True, lambda: islice(_world(split, kinds, seed), size))

@@ -24,13 +24,13 @@ from steer_env.agents.backends.base import (
     ChatRequest,
     ChatResult,
 )
-from steer_env.images import Image
 
 #: Failures that the same request may not meet again, and those after which no request will be answered.
 _PASSING: Final = ("connection", "timeout", "rate_limit", "server", "bad_output")
 _GONE: Final = ("connection", "auth")
 _REFUSAL: Final = re.compile(
-    r"\b(?:i can(?:no|['’])t|i(?: am|['’]m) (?:sorry|unable|not able)|i (?:will not|won['’]t)|as an ai)\b", re.I
+    r"\b(?:i can(?:no|['’])t|i(?: am|['’]m) (?:sorry|unable|not able)|i (?:will not|won['’]t)|as an ai)\b",
+    re.I,
 )
 _THINKING: Final = re.compile(r"<think>.*?</think>", re.S)
 #: Characters of a wrong answer that are shown back to the model, and kept with a rejected row.

@@ -42,7 +42,9 @@ def summarise(out: Path, kinds: Sequence[str]) -> Row:
 
 def _kind(rows: Iterator[Row], rejected: Counter[str], perturbed: Counter[str]) -> Row:
     """Count the seeds of one kind; a row is held in memory at a time."""
-    counts: dict[str, Counter[str]] = {key: Counter() for key in ("strategy", "technique", "mechanism", "grade")}
+    counts: dict[str, Counter[str]] = {
+        key: Counter() for key in ("strategy", "technique", "mechanism", "grade")
+    }
     risks: Counter[int] = Counter()
     lengths: Counter[int] = Counter()
     for row in rows:
