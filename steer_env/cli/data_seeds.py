@@ -84,7 +84,7 @@ def add(actions: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make the seeds and print the summary; exit code 1 if there is not one."""
     from steer_env.cli.progress import Bar, Bars
-    from steer_env.data.seeds.run import SeedsConfig, make_seeds
+    from steer_env.data.seeds.run import SeedsConfig, check_folder, make_seeds
     from steer_env.data.seeds.source import open_source
 
     config = SeedsConfig(
@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
         args.batch_size,
     )
     _check(args, config)
+    check_folder(args.out, args.resume)
     with Bar(f"reading {args.source}"):
         source = open_source(args.source, args.count, config.kinds, args.seed, args.allow_licence)
     backends: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -133,19 +133,32 @@ def _settings(source: RowSource, generator: SeedGenerator, config: SeedsConfig) 
     return plain
 
 
+def check_folder(out: str | Path, resume: bool = False) -> None:
+    """Refuse a folder that `make_seeds` would refuse whatever is asked for; before a model is loaded.
+
+    Raises:
+        RunExists: If it holds seeds and `resume` is False, or anything else.
+    """
+    out = Path(out)
+    if (out / RUN).is_file():
+        if not resume:
+            raise RunExists(
+                f"out={str(out)!r} already holds seeds, expected a new folder; go on with --resume or choose "
+                "another one"
+            )
+    elif out.exists() and (not out.is_dir() or any(p.name != f".{RUN}.part" for p in out.iterdir())):
+        raise RunExists(f"out={str(out)!r} holds other files, expected a new or an empty folder")
+
+
 def _open(out: Path, settings: Mapping[str, Any], resume: bool) -> None:
     """Make the folder ours.
 
     Raises:
         RunExists: If it holds something else.
     """
+    check_folder(out, resume)
     path = out / RUN
     if path.is_file():
-        if not resume:
-            raise RunExists(
-                f"out={str(out)!r} already holds seeds, expected a new folder; go on with --resume or choose "
-                "another one"
-            )
         stored = json.loads(path.read_text(encoding="utf-8"))
         differs = [key for key in settings if stored.get(key) != settings[key]]
         if differs:
@@ -154,8 +167,6 @@ def _open(out: Path, settings: Mapping[str, Any], resume: bool) -> None:
                 f"out={str(out)!r} was made from something else ({what}), expected the same; choose another "
                 "folder"
             )
-    elif out.exists() and (not out.is_dir() or any(p.name != f".{RUN}.part" for p in out.iterdir())):
-        raise RunExists(f"out={str(out)!r} holds other files, expected a new or an empty folder")
     else:
         out.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
@@ -291,6 +302,3 @@ class _Writers:
         """Force all files to disk."""
         for file in self._files.values():
             file.sync()
-
-
-__all__: Sequence[str] = ("REJECTED", "SeedsConfig", "make_seeds")

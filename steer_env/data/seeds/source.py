@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count as count_up
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -70,6 +71,7 @@ def open_source(
                 f"source={name!r}, expected world or world:SPLIT with one of {', '.join(SPLITS)}"
             )
         size = WORLD_ROWS if count is None else count
+        check_training_allowed(islice(_world(split, kinds, seed), 1), allow)
         digest = hashlib.sha256(f"{split} {seed} {size} {','.join(kinds)}".encode()).hexdigest()[:16]
         return RowSource(name, size, digest, True, lambda: islice(_world(split, kinds, seed), size))
     if rest and head in DATASETS:
@@ -95,11 +97,12 @@ def open_source(
 
 def _world(split: str, kinds: Sequence[str], seed: int) -> Iterator[Scenario]:
     """Yield one row of every group: the whole intent in one turn, of the kinds in turn."""
-    source, group = WorldSource(split=split, single_turn=True), seed * _SEED_STRIDE
-    while True:
-        kind = kinds[group % len(kinds)]
-        yield source.scenario(group * len(KINDS) + KINDS.index(kind))
-        group += 1
+    source, first = WorldSource(split=split, single_turn=True), seed * _SEED_STRIDE
+    held_out = "; no training: held-out benchmark" if split == "bench" else ""
+    for number in count_up():
+        kind = kinds[number % len(kinds)]
+        row = source.scenario((first + number) * len(KINDS) + KINDS.index(kind))
+        yield replace(row, licence=row.licence + held_out)
 
 
 def _look(rows: Callable[[], Iterator[Scenario]], name: str, allow: Sequence[str]) -> tuple[int, str]:

@@ -92,6 +92,8 @@ class Limits:
             raise ValueError(f"retries={self.retries!r}, expected an integer >= 0")
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens={self.max_tokens!r}, expected a positive integer")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature!r}, expected a number >= 0; 0 is greedy")
 
 
 def ask(backend: ChatBackend, questions: Sequence[Question[A]], limits: Limits) -> list[A | NoAnswer]:
@@ -106,28 +108,40 @@ def ask(backend: ChatBackend, questions: Sequence[Question[A]], limits: Limits) 
         if not chats:
             break
         requests = [_request(questions[i], chats[i], limits) for i in chats]
-        results = complete(backend, requests)
+        results = complete(backend, requests, give_up=False)
         again: dict[int, tuple[ChatMessage, ...]] = {}
         for i, result in zip(chats, results, strict=True):
             found[i], feedback = _read(questions[i], result, limits)
             if feedback is not None and attempt < limits.retries:
                 again[i] = questions[i].messages + feedback
         chats = again
+    lost = [a for a in found.values() if isinstance(a, NoAnswer) and a.reason in _GONE]
+    if lost and len(lost) == len(found):
+        raise _gone(backend, lost[-1].reason, lost[-1].detail)
     return [found[i] for i in range(len(questions))]
 
 
-def complete(backend: ChatBackend, requests: Sequence[ChatRequest]) -> list[ChatResult]:
-    """Complete a batch. Raises `BackendError` if nobody is there to answer any of it."""
+def complete(backend: ChatBackend, requests: Sequence[ChatRequest], give_up: bool = True) -> list[ChatResult]:
+    """Complete a batch.
+
+    Raises:
+        BackendError: If it does not give one result per request; with `give_up` also if nobody is there to
+            answer any of them.
+    """
     results = backend.complete(requests)
     if len(results) != len(requests):
         raise BackendError(f"{backend.name} gave {len(results)} results for {len(requests)} requests")
     lost = [r for r in results if isinstance(r, ChatFailure) and r.kind in _GONE]
-    if results and len(lost) == len(results):
-        raise BackendError(
-            f"{backend.name} answers nothing any more ({lost[-1].kind}: {lost[-1].reason}); what is finished "
-            "is on disk, go on with --resume once it is back"
-        )
+    if give_up and lost and len(lost) == len(results):
+        raise _gone(backend, lost[-1].kind, lost[-1].reason)
     return results
+
+
+def _gone(backend: ChatBackend, kind: str, reason: str) -> BackendError:
+    return BackendError(
+        f"{backend.name} answers nothing any more ({kind}: {reason}); what is finished is on disk, go on with "
+        "--resume once it is back"
+    )
 
 
 def _request(question: Question[Any], messages: tuple[ChatMessage, ...], limits: Limits) -> ChatRequest:
