@@ -46,6 +46,24 @@ def add(actions: Any) -> None:
     parser.add_argument(
         "--kinds", default=",".join(KINDS), help="kinds to make, separated by commas (default: all three)"
     )
+    _add_models(parser)
+    parser.add_argument("--seed", type=natural, default=0, help="decides everything random (default: 0)")
+    parser.add_argument("--mean-turns", type=float, default=6.35, help="wanted, 2 to 10 (default: 6.35)")
+    for name, what in (("noise", "Gaussian noise"), ("typography", "a loud phrase")):
+        text = f"share of rows with {what} on their pictures (default: 0.1)"
+        parser.add_argument(f"--{name}-share", type=float, default=0.1, metavar="SHARE", help=text)
+    parser.add_argument(
+        "--allow-licence",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="take rows although a licence keeps them out of training data; names a gate (non-commercial, "
+        "no-training, unstated) or a dataset; may be repeated",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
     models = parser.add_argument_group("who writes, who is attacked, who judges")
     models.add_argument(
         "--generator",
@@ -65,20 +83,6 @@ def add(actions: Any) -> None:
     models.add_argument("--max-tokens", type=positive, default=1536, help="of an answer (default: 1536)")
     models.add_argument("--temperature", type=float, default=0.8, help="of the generator (default: 0.8)")
     models.add_argument("--batch-size", type=positive, default=32, help="rows at a time (default: 32)")
-    parser.add_argument("--seed", type=natural, default=0, help="decides everything random (default: 0)")
-    parser.add_argument("--mean-turns", type=float, default=6.35, help="wanted, 2 to 10 (default: 6.35)")
-    for name, what in (("noise", "Gaussian noise"), ("typography", "a loud phrase")):
-        text = f"share of rows with {what} on their pictures (default: 0.1)"
-        parser.add_argument(f"--{name}-share", type=float, default=0.1, metavar="SHARE", help=text)
-    parser.add_argument(
-        "--allow-licence",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="take rows although a licence keeps them out of training data; names a gate (non-commercial, "
-        "no-training, unstated) or a dataset; may be repeated",
-    )
-    parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from steer_env.data.seeds.prompts import TEMPLATES, prompt
 from steer_env.data.seeds.simulation import outcome, simulate
 from steer_env.data.seeds.structured import Answer, Limits, NoAnswer, Question, ask
 from steer_env.data.seeds.targets import Target
+from steer_env.scenarios import Scenario
 
 A = TypeVar("A", bound=Answer)
 
@@ -65,24 +66,16 @@ class ChatGenerator:
             kind, jobs, found, lambda i, job: dialogue.question(job.row, kind, job.turns, _seed(job))
         )
         for i, answer in answers.items():
-            row = jobs[i].row
-            made = replace(
-                row,
-                turns=dialogue.seed_turns(answer.turns, row),
-                kind=kind,
-                goal=answer.goal,
-                strategy="",
-                technique="",
-                id="",
-            )
+            made = _scenario(jobs[i], answer.turns, answer.goal)
             found[i] = Seed(made, {"prompts": {kind: prompt(kind).hash}})
         return found
 
     def _red_team(self, jobs: Mapping[int, SeedJob]) -> dict[int, Outcome]:
+        """Forensics, rewriting, planning and simulation, each over all rows that got so far."""
         found: dict[int, Outcome] = {}
-        seen = self._ask("forensics", jobs, found, lambda i, job: forensics.question(job.row, _seed(job)))
         strategies = {i: rewriting.choose(job.seed) for i, job in jobs.items()}
         techniques = {i: planning.choose(job.seed) for i, job in jobs.items()}
+        seen = self._ask("forensics", jobs, found, lambda i, job: forensics.question(job.row, _seed(job)))
         rewritten = self._ask(
             "rewriting",
             {i: jobs[i] for i in seen},
@@ -97,20 +90,12 @@ class ChatGenerator:
                 job.row, rewritten[i], strategies[i], techniques[i], job.turns, _seed(job)
             ),
         )
-        made = {
-            i: replace(
-                jobs[i].row,
-                turns=dialogue.seed_turns(script.turns, jobs[i].row),
-                kind="red_team",
-                goal=rewritten[i].goal,
-                strategy=strategies[i],
-                technique=techniques[i],
-                id="",
-            )
+        made = [
+            _scenario(jobs[i], script.turns, rewritten[i].goal, strategies[i], techniques[i])
             for i, script in scripts.items()
-        }
+        ]
         hashes = {name: prompt(name).hash for name in ("forensics", "rewriting", "planning")}
-        for i, played in zip(made, simulate(list(made.values()), self.target, self.grader), strict=True):
+        for i, played in zip(scripts, simulate(made, self.target, self.grader), strict=True):
             details = {"prompts": hashes, "findings": seen[i].model_dump()}
             found[i] = outcome(played, details, self.target, self.grader)
         return found
@@ -131,6 +116,20 @@ class ChatGenerator:
             else:
                 good[i] = answer
         return good
+
+
+def _scenario(
+    job: SeedJob, turns: list[dialogue.TurnAnswer], goal: str, strategy: str = "", technique: str = ""
+) -> Scenario:
+    return replace(
+        job.row,
+        turns=dialogue.seed_turns(turns, job.row),
+        kind=job.kind,
+        goal=goal,
+        strategy=strategy,
+        technique=technique,
+        id="",
+    )
 
 
 def _seed(job: SeedJob) -> int:

@@ -1,4 +1,8 @@
-"""Red team, module 2: rewriting the intent under one of the eight strategies."""
+"""Red team, module 2: rewriting the intent under one of the eight strategies.
+
+By rule a strategy is a choice: the built-in world has its own words for each (`world.frames.STRATEGY`), and
+the planner puts them in front of its turns.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,6 @@ from steer_env.data.seeds.forensics import Findings
 from steer_env.data.seeds.prompts import chat
 from steer_env.data.seeds.structured import Answer, Question
 from steer_env.scenarios import STRATEGIES, Scenario
-from steer_env.world import frames
 from steer_env.world.plan import stream_seed
 
 #: What a strategy means, for models.
@@ -45,13 +48,6 @@ class Rewrite(Answer):
 def choose(seed: int, strategies: tuple[str, ...] = STRATEGIES) -> str:
     """Draw a strategy, each equally likely."""
     return random.Random(stream_seed("strategy", seed)).choice(strategies)
-
-
-def rewrite(row: Scenario, findings: Findings, strategy: str, seed: int) -> Rewrite:
-    """Return the rewrite in the built-in world's words."""
-    frame = random.Random(stream_seed("rewrite", seed)).choice(frames.STRATEGY[strategy])
-    persona = f"a person who speaks like this: {frame}"
-    return Rewrite(goal=row.goal, persona=persona, opening=frame, hook=findings.risk_detail)
 
 
 def question(row: Scenario, findings: Findings, strategy: str, seed: int) -> Question[Rewrite]:

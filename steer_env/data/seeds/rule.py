@@ -85,11 +85,9 @@ class RuleGenerator:
         found = forensics.look(row)
         assert found is not None and truth is not None
         strategy = rewriting.choose(job.seed)
-        rewritten = rewriting.rewrite(row, found, strategy, job.seed)
         script = planning.plan(row, truth, strategy, job.turns, job.seed)
         scenario = replace(
             _seed(row, job.kind, script.turns),
-            goal=rewritten.goal,
             strategy=strategy,
             technique=script.technique,
             id="",

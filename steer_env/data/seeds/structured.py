@@ -139,8 +139,8 @@ def complete(backend: ChatBackend, requests: Sequence[ChatRequest], give_up: boo
 
 def _gone(backend: ChatBackend, kind: str, reason: str) -> BackendError:
     return BackendError(
-        f"{backend.name} answers nothing any more ({kind}: {reason}); what is finished is on disk, go on with "
-        "--resume once it is back"
+        f"{backend.name} answers nothing any more ({kind}: {reason}); what is finished is on disk, go on "
+        "with --resume once it is back"
     )
 
 

@@ -182,7 +182,7 @@ def test_a_dead_server_stops_the_run_and_nothing_is_lost(
     assert summary["kept"] == 6 and len(backend.requests) == 4
 
 
-# Red team ------------------------------------------------------------------------------------------------------
+# Red team --------------------------------------------------------------------------------
 
 
 def red_team_model(data) -> Any:

@@ -117,7 +117,7 @@ def test_wrong_settings_are_refused(options: dict, said: str) -> None:
         SeedsConfig(**options)
 
 
-# Sources -------------------------------------------------------------------------------------------------------
+# Sources --------------------------------------------------------------------------------
 
 
 def test_sources_say_what_is_wrong(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 def test_a_dataset_is_a_source(tmp_path: Path, rule: RuleGenerator) -> None:
-    with pytest.raises(LicenceGate, match="VLGuard|vlguard"):
+    with pytest.raises(LicenceGate, match=r"VLGuard|vlguard"):
         open_source(f"vlguard:train:{FIXTURES / 'vlguard'}")
     source = open_source(f"vlguard:train:{FIXTURES / 'vlguard'}", kinds=("benign",), allow=("unstated",))
     rows = list(source.open())
@@ -192,7 +192,7 @@ def test_a_changed_source_is_noticed(own_rows, tmp_path: Path, rule: RuleGenerat
         make_seeds(tmp_path / "out", source, rule, config, resume=True)
 
 
-# Assignment ----------------------------------------------------------------------------------------------------
+# Assignment --------------------------------------------------------------------------------
 
 
 def row(name: str, kind: str = "obfuscated", group: str = "", images: tuple = ()) -> Scenario:
