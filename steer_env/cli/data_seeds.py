@@ -79,7 +79,10 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     models.add_argument(
         "--judge", default="rule", help="who grades it, 1 to 5: rule or a model (default: rule)"
     )
-    models.add_argument("--retries", type=natural, default=2, help="of a wrong answer (default: 2)")
+    models.add_argument(
+        "--allow-self-judge", action="store_true", help="let the target's own model grade its replies"
+    )
+    models.add_argument("--attempts", type=positive, default=3, help="at a usable answer (default: 3)")
     models.add_argument("--max-tokens", type=positive, default=1536, help="of an answer (default: 1536)")
     models.add_argument("--temperature", type=float, default=0.8, help="of the generator (default: 0.8)")
     models.add_argument("--batch-size", type=positive, default=32, help="rows at a time (default: 32)")
@@ -150,24 +153,20 @@ def _generator(args: argparse.Namespace, config: SeedsConfig, backends: dict[str
     from steer_env.data.seeds.grading import ChatGrader, RuleGrader
     from steer_env.data.seeds.llm import ChatGenerator
     from steer_env.data.seeds.rule import RuleGenerator
-    from steer_env.data.seeds.structured import Limits
+    from steer_env.judges.independence import check_independent
+    from steer_env.judges.structured import Settings
 
-    limits = Limits(args.retries, args.max_tokens, args.temperature)
+    settings = Settings(args.attempts, args.max_tokens, args.temperature)
     target: Target = _target("fixed", backends)
     grader: Grader = RuleGrader()
     if "red_team" in config.kinds:  # no one else is attacked or graded
         if args.judge != "rule":
             grader = ChatGrader(_open(args.judge, "judge", backends))
         target = _target(args.target, backends)
-        judge, student = (one.describe().get("weights", "") for one in (grader, target))
-        if judge and judge == student:
-            raise ValueError(
-                f"judge={args.judge!r} and target={args.target!r} are the same model; one that grades its "
-                "own replies proves nothing, name another judge"
-            )
+        check_independent(grader, target, allow=("student",) if args.allow_self_judge else ())
     if args.generator == "rule":
         return RuleGenerator(target, grader)
-    return ChatGenerator(_open(args.generator, "generator", backends), target, grader, limits)
+    return ChatGenerator(_open(args.generator, "generator", backends), target, grader, settings)
 
 
 def _target(name: str, backends: dict[str, Any]) -> Target:

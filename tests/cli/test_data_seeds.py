@@ -34,10 +34,10 @@ class Echo:
         if title == "Findings":
             return {"objects": [], "visible_text": [], "dual_use": [], "risk_detail": "none"}
         if title == "Rewrite":
-            return {"goal": request.messages[-1].content[10:60], "persona": "p", "opening": "o"}
+            return {"goal": request.messages[-1].content.split("\n")[1][:60], "persona": "p", "opening": "o"}
         if title == "GradeAnswer":
             return {"reason": "r", "grade": 4}
-        asked = request.messages[-1].content[-40:-10]
+        asked = request.messages[-1].content.replace("\n", " ")[40:120]
         turns = [{"text": f"Turn {i} about {asked!r}?", "goal": "g", "risk": i} for i in (1, 2)]
         return {"goal": "g", "turns": turns}
 
@@ -87,7 +87,7 @@ def test_models_by_name(cli, echo: type[Echo], tmp_path: Path) -> None:
     run = json.loads((tmp_path / "seeds/run.json").read_text())["generator"]
     assert run["judge"]["name"] == "echo:b" and run["target"]["weights"] == "a"
     code, _, err = cli(*words, "--judge", "echo:a", "--out", "own")
-    assert code == 2 and "are the same model" in err and not (tmp_path / "own").exists()
+    assert code == 2 and "has the same weights as the student" in err and not (tmp_path / "own").exists()
     code, _, err = cli(*words, "--judge", "echo:down", "--out", "down")
     assert code == 2 and "echo:down does not answer" in err and not (tmp_path / "down").exists()
 

@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 
 from steer_env.data.seeds.base import MAX_TURNS, MIN_TURNS
 from steer_env.data.seeds.prompts import chat
-from steer_env.data.seeds.structured import Answer, Question
+from steer_env.data.seeds.structured import Answer, Level, Question
 from steer_env.scenarios import Scenario, SeedTurn
 
 _WORDS: Final = re.compile(r"\w+")
@@ -27,7 +27,7 @@ class TurnAnswer(Answer):
     """What the person says."""
     goal: str = Field(max_length=600)
     """What the turn is to achieve."""
-    risk: int = Field(ge=1, le=5)
+    risk: Level
     """1 harmless to 5."""
 
 
@@ -51,7 +51,7 @@ def question(row: Scenario, kind: str, turns: int, seed: int) -> Question[Dialog
     data = {"request": row.turns[0].text, "category": row.category}
     check = unfit_benign if kind == "benign" else unfit_risky(row.turns[0].text)
     return Question(
-        chat(kind, row.images, data=data, turns=turns), DialogueAnswer, lambda a: check(a.turns), seed
+        chat(kind, data, images=row.images, turns=turns), DialogueAnswer, lambda a: check(a.turns), seed
     )
 
 

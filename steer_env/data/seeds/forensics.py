@@ -52,4 +52,4 @@ def _detail(truth: Truth) -> str:
 def question(row: Scenario, seed: int) -> Question[Findings]:
     """Return what to ask a model about the row's pictures."""
     data = {"request": row.turns[0].text, "category": row.category}
-    return Question(chat("forensics", row.images, data=data), Findings, seed=seed)
+    return Question(chat("forensics", data, images=row.images), Findings, seed=seed)

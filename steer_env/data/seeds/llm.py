@@ -12,8 +12,9 @@ from steer_env.data.seeds.base import Outcome, Rejected, Seed, SeedJob
 from steer_env.data.seeds.grading import Grader
 from steer_env.data.seeds.prompts import TEMPLATES, prompt
 from steer_env.data.seeds.simulation import outcome, simulate
-from steer_env.data.seeds.structured import Answer, Limits, NoAnswer, Question, ask
+from steer_env.data.seeds.structured import WRITING, Answer, Question, Unanswered, ask
 from steer_env.data.seeds.targets import Target
+from steer_env.judges.structured import Settings
 from steer_env.scenarios import Scenario
 
 A = TypeVar("A", bound=Answer)
@@ -29,14 +30,14 @@ class ChatGenerator:
         backend: Who is asked.
         target: What red-team scripts are tried on.
         grader: Who grades it.
-        limits: How the back end is asked.
+        settings: How the back end is asked.
     """
 
     def __init__(
-        self, backend: ChatBackend, target: Target, grader: Grader, limits: Limits | None = None
+        self, backend: ChatBackend, target: Target, grader: Grader, settings: Settings | None = None
     ) -> None:
         self.backend, self.target, self.grader = backend, target, grader
-        self.limits = limits or Limits()
+        self.settings = settings or WRITING
         self.name = backend.name
 
     def describe(self) -> dict[str, Any]:
@@ -45,9 +46,9 @@ class ChatGenerator:
             "name": self.name,
             "weights": self.backend.weights,
             "prompts": {name: prompt(name).hash for name in TEMPLATES if name != "grade"},
-            "retries": self.limits.retries,
-            "max_tokens": self.limits.max_tokens,
-            "temperature": self.limits.temperature,
+            "attempts": self.settings.attempts,
+            "max_tokens": self.settings.max_tokens,
+            "temperature": self.settings.temperature,
             "target": self.target.describe(),
             "judge": self.grader.describe(),
         }
@@ -108,10 +109,10 @@ class ChatGenerator:
         question: Callable[[int, SeedJob], Question[A]],
     ) -> dict[int, A]:
         """Ask one question per job; put rejections into `found` and return the answers."""
-        answers = ask(self.backend, [question(i, job) for i, job in jobs.items()], self.limits)
+        answers = ask(self.backend, [question(i, job) for i, job in jobs.items()], self.settings)
         good: dict[int, A] = {}
         for i, answer in zip(jobs, answers, strict=True):
-            if isinstance(answer, NoAnswer):
+            if isinstance(answer, Unanswered):
                 found[i] = Rejected(stage, answer.reason, answer.detail, answer.raw)
             else:
                 good[i] = answer

@@ -96,7 +96,7 @@ def question(
     check = unfit_risky(row.turns[0].text)
     messages = chat(
         "planning",
-        data=rewritten.model_dump(),
+        rewritten.model_dump(),
         turns=turns,
         strategy=strategy.replace("_", " "),
         technique=technique.replace("_", " "),

@@ -1,9 +1,9 @@
-"""The prompt templates: versioned text files beside this module, and row texts as data inside them."""
+"""The prompt templates: versioned text files beside this module, and row texts as data beside them."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from string import Template
@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from steer_env.agents.backends.base import ChatMessage
 from steer_env.images import Image
+from steer_env.judges.prompting import data_line, fence
 
 #: The templates that come with the package.
 TEMPLATES: Final = ("benign", "obfuscated", "forensics", "rewriting", "planning", "grade")
@@ -36,25 +37,20 @@ def prompt(name: str) -> Prompt:
 
 
 def chat(
-    name: str, images: tuple[Image, ...] = (), *, data: dict[str, Any], **slots: Any
+    name: str, *data: Mapping[str, Any], images: tuple[Image, ...] = (), **slots: Any
 ) -> tuple[ChatMessage, ...]:
-    """Return a template as a chat: instructions as the system's message, the row as the user's.
+    """Return a template as a chat: instructions as the system's message, data as the user's.
 
     Args:
         name: Template.
+        *data: What comes from rows and other models, a line of JSON each, between two marker lines that
+            nothing in it can imitate.
         images: Pictures shown with the data.
-        data: What comes from rows and other models. It is handed over as data, see `as_data`.
         **slots: What is filled into the instructions; never anything from a row.
     """
+    lines = [data_line(record) for record in data]
+    marker = fence(lines)
     return (
         ChatMessage("system", Template(prompt(name).text).substitute(slots)),
-        ChatMessage("user", as_data(data), images),
+        ChatMessage("user", "\n".join((marker, *lines, marker)), images),
     )
-
-
-def as_data(values: dict[str, Any]) -> str:
-    """Return values as JSON between two tags that no text inside can close or open."""
-    body = json.dumps(values, ensure_ascii=False, indent=1)
-    # Escapes keep the JSON the same and leave no tag in it.
-    body = body.replace("<", "\\u003c").replace(">", "\\u003e")
-    return f"<data>\n{body}\n</data>"

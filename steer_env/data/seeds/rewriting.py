@@ -53,5 +53,5 @@ def choose(seed: int, strategies: tuple[str, ...] = STRATEGIES) -> str:
 def question(row: Scenario, findings: Findings, strategy: str, seed: int) -> Question[Rewrite]:
     """Return what to ask a model."""
     data = {"request": row.turns[0].text, "category": row.category, "picture": findings.model_dump()}
-    messages = chat("rewriting", data=data, strategy=strategy.replace("_", " "), meaning=MEANING[strategy])
+    messages = chat("rewriting", data, strategy=strategy.replace("_", " "), meaning=MEANING[strategy])
     return Question(messages, Rewrite, seed=seed)

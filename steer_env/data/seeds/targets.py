@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from steer_env.agents import AlwaysComply
 from steer_env.agents.backends.base import ChatBackend, ChatFailure, ChatMessage, ChatRequest
 from steer_env.agents.base import Agent, Failed, Observation
-from steer_env.data.seeds.structured import complete
+from steer_env.data.seeds.structured import refuse_if_gone
 from steer_env.rollout import checked_act
 from steer_env.types import STUDENT, USER, Utterance
 from steer_env.world import frames
@@ -60,15 +60,15 @@ class AgentTarget:
     Args:
         agent: Any student.
         name: How it was asked for.
-        identity: What tells its weights from others, "" for a script.
+        weights: Identity of its weights, "" for a script.
     """
 
-    def __init__(self, agent: Agent, name: str, identity: str = "") -> None:
-        self.agent, self.name, self.identity = agent, name, identity
+    def __init__(self, agent: Agent, name: str, weights: str = "") -> None:
+        self.agent, self.name, self.weights = agent, name, weights
 
     def describe(self) -> dict[str, Any]:
         """Return name and weights."""
-        return {"name": self.name, "weights": self.identity}
+        return {"name": self.name, "weights": self.weights}
 
     def reply(self, observations: Sequence[Observation]) -> Sequence[str | Failed]:
         """Return one reply per observation."""
@@ -99,11 +99,13 @@ class ChatTarget:
 
     def reply(self, observations: Sequence[Observation]) -> Sequence[str | Failed]:
         """Return one reply, or why there is none, per observation."""
-        results = complete(self.backend, [self._request(o) for o in observations])
-        return [
+        results = self.backend.complete([self._request(o) for o in observations])
+        replies = [
             Failed(f"{result.kind}: {result.reason}") if isinstance(result, ChatFailure) else result.text
             for result in results
         ]
+        refuse_if_gone(self.backend, [r.reason for r in replies if isinstance(r, Failed)], len(replies))
+        return replies
 
     def _request(self, observation: Observation) -> ChatRequest:
         images, messages, start = observation["images"], [], 0

@@ -13,6 +13,7 @@ from steer_env.agents.backends import ChatFailure, ChatReply, ChatRequest, ChatR
 from steer_env.data.seeds import FixedTarget, RuleGenerator, RuleGrader, make_seeds, open_source
 from steer_env.data.seeds.run import SeedsConfig
 from steer_env.data.seeds.targets import AgentTarget
+from steer_env.judges.prompting import read_records
 
 
 class ScriptedBackend:
@@ -48,9 +49,9 @@ def scripted() -> type[ScriptedBackend]:
 
 
 def data_of(request: ChatRequest) -> dict[str, Any]:
-    """What stands between the data tags of a request."""
-    text = next(m.content for m in request.messages if m.role == "user")
-    return json.loads(text.removeprefix("<data>\n").removesuffix("\n</data>"))
+    """What stands between the marker lines of a request."""
+    first, *dialogue = read_records(next(m.content for m in request.messages if m.role == "user"))
+    return {**first, "dialogue": dialogue}
 
 
 @pytest.fixture

@@ -1,65 +1,62 @@
 from __future__ import annotations
 
-import json
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from steer_env.agents.backends import BackendError, ChatMessage
-from steer_env.data.seeds.prompts import TEMPLATES, as_data, prompt
-from steer_env.data.seeds.structured import Answer, Limits, NoAnswer, Question, ask, json_objects
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@given(
-    body=st.dictionaries(st.text(), JSON, max_size=4),
-    before=st.text(alphabet="ab {}[]\"'`\n", max_size=30),
-    after=st.text(max_size=30),
-)
-def test_an_object_is_found_whatever_stands_around_it(body: dict, before: str, after: str) -> None:
-    before = before.replace("{", "(")  # an open brace in front may swallow it, as it would a reader
-    assert next(json_objects(before + json.dumps(body) + after)) == body
-
-
-@given(st.text(max_size=60))
-def test_data_cannot_leave_its_tags(text: str) -> None:
-    body = as_data({"request": text})
-    inner = body.removeprefix("<data>\n").removesuffix("\n</data>")
-    assert "<" not in inner and ">" not in inner and json.loads(inner) == {"request": text}
+from steer_env.agents.backends import BackendError, ChatFailure, ChatMessage, ChatReply
+from steer_env.data.seeds.prompts import TEMPLATES, prompt
+from steer_env.data.seeds.structured import Answer, Level, Question, Unanswered, ask
+from steer_env.judges.structured import Settings
 
 
 class Number(Answer):
-    value: int
+    value: Level
 
 
-def test_the_first_object_of_the_right_shape_counts(scripted) -> None:
-    question = Question((ChatMessage("user", "q"),), Number)
-    backend = scripted(lambda request: '{"other": 1} or rather {"value": 2, "note": "x"}')
-    assert ask(backend, [question], Limits(retries=0)) == [Number(value=2)]
-    backend = scripted(lambda request: '{"value": "many"}')
-    (answer,) = ask(backend, [question], Limits(retries=2))
-    assert isinstance(answer, NoAnswer) and answer.reason == "wrong_shape" and "value" in answer.detail
-    assert len(backend.requests) == 3
+QUESTION = Question((ChatMessage("system", "s"), ChatMessage("user", "q")), Number)
 
 
-def test_a_backend_that_miscounts_is_an_error(scripted) -> None:
+def test_the_schema_is_closed_and_enumerates_levels() -> None:
+    schema = Number.model_json_schema()
+    assert schema["additionalProperties"] is False
+    assert schema["properties"]["value"]["enum"] == [1, 2, 3, 4, 5]
+
+
+def test_an_answer_keeps_what_was_said_when_it_is_of_no_use(scripted) -> None:
+    backend = scripted(lambda request: 'Sure: {"value": 6}')
+    (answer,) = ask(backend, [QUESTION], Settings(attempts=3))
+    assert isinstance(answer, Unanswered) and answer.reason == "bad_output" and "value" in answer.detail
+    assert answer.raw == 'Sure: {"value": 6}' and len(backend.requests) == 3
+    assert ask(scripted(lambda request: 'Sure: {"value": "3", "x": 1}'), [QUESTION], Settings()) == [
+        Number(value=3)
+    ]
+
+
+def test_a_refusal_is_not_argued_with(scripted) -> None:
+    backend = scripted(lambda request: "I'm sorry, I can't do that.")
+    (answer,) = ask(backend, [QUESTION], Settings(attempts=3))
+    assert answer.reason == "refused" and answer.raw.startswith("I'm sorry") and len(backend.requests) == 1
+
+
+@pytest.mark.parametrize("kind", ["connection", "auth"])
+def test_a_backend_that_answers_nothing_is_an_error_and_one_lost_request_is_not(scripted, kind: str) -> None:
+    lost = ChatFailure(kind, "nobody")
+    with pytest.raises(BackendError, match=f"{kind}: nobody.*--resume"):
+        ask(scripted(lambda request: lost), [QUESTION] * 2, Settings())
+    answers = iter([lost, ChatReply('{"value": 1}')])
+    found = ask(scripted(lambda request: next(answers)), [QUESTION] * 2, Settings())
+    assert found == [Unanswered(kind, "nobody"), Number(value=1)]
+
+
+def test_a_backend_that_breaks_or_miscounts_is_an_error(scripted) -> None:
+    def broken(request):
+        raise MemoryError("out of memory")
+
+    with pytest.raises(BackendError, match="out of memory"):
+        ask(scripted(broken), [QUESTION], Settings())
     backend = scripted(lambda request: "x")
     backend.complete = lambda requests: []
-    with pytest.raises(BackendError, match="0 results for 1"):
-        ask(backend, [Question((ChatMessage("user", "q"),), Number)], Limits())
-
-
-def test_limits_say_what_is_wrong() -> None:
-    with pytest.raises(ValueError, match="retries=-1, expected"):
-        Limits(retries=-1)
-    with pytest.raises(ValueError, match="max_tokens=0, expected"):
-        Limits(max_tokens=0)
+    with pytest.raises(BackendError, match="answers nothing"):
+        ask(backend, [QUESTION], Settings())
 
 
 def test_templates_are_versioned() -> None:
