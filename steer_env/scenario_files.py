@@ -306,7 +306,9 @@ class _Reader:
         truth = None
         if row.recipe:
             try:
-                images = [_drawn_by(row.recipe, image) for image in images]
+                images = [
+                    _drawn_by(row.recipe, image) for image in images
+                ]  # as they were before they were stored
                 (truth,) = map(truth_of, images)
             except (ValueError, IndexError) as error:
                 expected = "the recipe of the one picture, as the library wrote it"
@@ -378,7 +380,6 @@ def _open(path: Path, name: str) -> Image | str:
 
 
 def _drawn_by(recipe: str, image: Image) -> Image:
-    # A stored picture of the built-in world, as the handle it was stored from.
     return Image(image.decode, hashlib.sha256(recipe.encode()).hexdigest(), SOURCE, recipe=recipe)
 
 
