@@ -306,9 +306,7 @@ class _Reader:
         truth = None
         if row.recipe:
             try:
-                images = [
-                    _drawn_by(row.recipe, image) for image in images
-                ]  # as they were before they were stored
+                images = [_drawn_by(row.recipe, image) for image in images]  # as before they were stored
                 (truth,) = map(truth_of, images)
             except (ValueError, IndexError) as error:
                 expected = "the recipe of the one picture, as the library wrote it"
