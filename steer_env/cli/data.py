@@ -1,4 +1,4 @@
-"""`steer-env data`: build the dataset, bootstrap training data, audit two datasets for overlap."""
+"""`steer-env data`: make seeds, bootstrap training data, build the dataset, audit two datasets for overlap."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from steer_env.cli import data_bootstrap
+from steer_env.cli import data_bootstrap, data_seeds
 from steer_env.cli.common import command, natural, positive
 
 _EXAMPLE = """  steer-env data build --out data/steer
@@ -28,9 +28,10 @@ a set is a JSON-lines file (scenarios, bench or RL rows), a folder of them, or a
 def add(commands: Any) -> None:
     """Add the command and its subcommands."""
     parser = command(
-        commands, "data", "build datasets, bootstrap training data, audit for overlap", _EXAMPLE, run
+        commands, "data", "make seeds, bootstrap training data, build datasets, audit overlap", _EXAMPLE, run
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    data_seeds.add(actions)
     build = actions.add_parser(
         "build",
         help="write STEER-SFT, STEER-RL and STEER-Bench from the built-in world",
