@@ -1,4 +1,4 @@
-"""`steer-env data`: make seeds, bootstrap training data, build the dataset, audit two datasets for overlap."""
+"""`steer-env data`: seeds, bootstrapped training data, the dataset, and audits of two datasets."""
 
 from __future__ import annotations
 
