@@ -177,7 +177,7 @@ class HFBackend:
         return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self._closing))
 
     def _draws(self, prompt: ChatPrompt, request: ChatRequest, count: int) -> Any:
-        """Uniform numbers of one request: from its seed and chat; without a seed, also from how often asked."""
+        """Uniform numbers of one request: from seed and chat; without a seed, also from how often asked."""
         digest = hashlib.blake2b(prompt.ids_L.tobytes(), digest_size=16)
         digest.update(str([image.digest for image in prompt.images]).encode())
         if request.seed is None:
@@ -237,13 +237,15 @@ def open_hf(
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     found: str | Path = Path(path).expanduser()
     found = path if not Path(found).exists() else found
+    model: Any
+    processor: Any
     try:
         config = AutoConfig.from_pretrained(found)
         if config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
             model, processor = tiny.load(found, wanted, place)
         else:
-            model = AutoModelForCausalLM.from_pretrained(found, dtype=wanted or "auto").to(place)
-            processor = AutoTokenizer.from_pretrained(found)
+            model = AutoModelForCausalLM.from_pretrained(found, dtype=wanted or "auto")
+            model, processor = torch.nn.Module.to(model, place), AutoTokenizer.from_pretrained(found)
     except OSError as error:
         first = str(error).strip().splitlines()[0]
         raise BackendError(

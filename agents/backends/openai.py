@@ -14,7 +14,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -122,6 +122,10 @@ class OpenAIBackend:
         ValueError: If an option is unknown or out of range, or the URL is none or holds a password.
     """
 
+    _live: _Live | None
+    _sends_schema: bool
+    _finalizer: Callable[[], Any]
+
     def __init__(self, model: str, url: str, **options: Any) -> None:
         parts = urlsplit(url)
         if parts.username or parts.password:
@@ -177,7 +181,7 @@ class OpenAIBackend:
         except asyncio.CancelledError:
             result = ChatFailure("connection", "the back end was closed before the answer came", 0)
         if isinstance(result, ChatFailure):
-            return replace(result, reason=wire.without([live.key], result.reason))
+            return replace(result, reason=wire.one_line(result.reason, live.key))
         return result
 
     async def _persist(self, live: _Live, request: ChatRequest) -> ChatResult:
@@ -237,10 +241,11 @@ class OpenAIBackend:
     # -- opening and closing ------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        self._lock, self._live = threading.Lock(), None
+        self._lock = threading.Lock()
+        self._live = None
         self._jitter = random.Random()
         self._sends_schema = self.options.json_schema != "off"
-        self._finalizer: Any = lambda: None
+        self._finalizer = lambda: None
 
     def _open(self) -> _Live:
         with self._lock:

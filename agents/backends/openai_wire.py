@@ -1,14 +1,14 @@
 """What goes over the wire to an OpenAI-compatible server, and what the answers mean. Pure functions.
 
-Nothing here trusts the server: an answer without a message is a failure, and no text of a server reaches a
-log or a row before the key has been taken out of it.
+Nothing here trusts the server: an answer without a message is a failure. Reasons quote the server as it is;
+`one_line` makes them fit for logs.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import openai
@@ -16,8 +16,8 @@ import openai
 from steer_env.agents.backends.base import ChatFailure, ChatMessage, ChatReply, ChatRequest, FailureKind
 from steer_env.images import Image
 
-#: Longest text of a server that is quoted, in characters.
-_QUOTED = 300
+#: Longest reason in characters; servers like to quote the whole request.
+_LONGEST = 300
 _TOO_LONG = ("context_length", "context length", "maximum context", "max_model_len", "too many tokens")
 _FILTERED = ("content_filter", "content_policy", "content management policy")
 _SCHEMA_WORDS = ("response_format", "json_schema", "guided", "structured")
@@ -70,17 +70,17 @@ def read_answer(body: str) -> ChatReply | ChatFailure:
         text = message.get("content")
         finish = choice.get("finish_reason") or "stop"
     except ValueError:
-        return ChatFailure("bad_output", f"the answer is no JSON: {quoted(body)}")
+        return ChatFailure("bad_output", f"the answer is no JSON: {body}")
     except (LookupError, TypeError, AttributeError):
-        return ChatFailure("bad_output", f"the answer holds no message: {quoted(body)}")
+        return ChatFailure("bad_output", f"the answer holds no message: {body}")
     if message.get("refusal"):
-        return ChatFailure("refused", f"the model refuses: {quoted(str(message['refusal']))}")
+        return ChatFailure("refused", f"the model refuses: {message['refusal']!s}")
     if finish == "content_filter":
         return ChatFailure("refused", "the server's content filter stopped the answer")
     if finish == "length" and not text:
         return ChatFailure("truncated", "max_tokens were used up before the first word; raise max_tokens")
     if not isinstance(text, str):
-        return ChatFailure("bad_output", f"the message holds no text: {quoted(body)}")
+        return ChatFailure("bad_output", f"the message holds no text: {body}")
     return ChatReply(text.encode("utf-8", "replace").decode(), str(finish), _meta(answer, choice))
 
 
@@ -100,17 +100,17 @@ def read_error(error: openai.OpenAIError) -> ChatFailure:
         return ChatFailure("timeout", "the server did not answer in time")
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__ or error
-        return ChatFailure("connection", f"{type(cause).__name__}: {quoted(str(cause))}")
+        return ChatFailure("connection", f"{type(cause).__name__}: {cause!s}")
     if isinstance(error, openai.APIStatusError):
         return _status(error)
-    return ChatFailure("bad_output", f"{type(error).__name__}: {quoted(str(error))}")
+    return ChatFailure("bad_output", f"{type(error).__name__}: {error!s}")
 
 
 def _status(error: openai.APIStatusError) -> ChatFailure:
     status = error.status_code
     if status in (401, 403):  # servers like to quote the key they refuse
         return ChatFailure("auth", f"HTTP {status}: the server refuses the key")
-    said = quoted(_said(error))
+    said = _said(error)
     clues = f"{error.code} {said}".lower()
     kind: FailureKind = "bad_request"
     if status == 429:
@@ -157,15 +157,9 @@ def retry_after(error: openai.OpenAIError | None) -> float | None:
         return None
 
 
-def quoted(text: str) -> str:
-    """Return a server's text as one short line."""
+def one_line(text: str, secret: str) -> str:
+    """Return a reason as one short line without the secret, which is taken out before the line is cut."""
+    if secret:
+        text = text.replace(secret, "***")
     line = " ".join(text.split())
-    return line if len(line) <= _QUOTED else line[:_QUOTED] + "..."
-
-
-def without(secrets: Sequence[str], text: str) -> str:
-    """Return `text` with every secret in it replaced by three asterisks."""
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret, "***")
-    return text
+    return line if len(line) <= _LONGEST else line[:_LONGEST] + "..."

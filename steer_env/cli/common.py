@@ -190,8 +190,8 @@ def open_student(name: str, **options: Any) -> Agent:
     """Return a student by name.
 
     Args:
-        name: A scripted one, a model folder, a run folder (its last checkpoint), or a model such as `hf:ID` or
-            `openai:MODEL@URL`.
+        name: A scripted one, a model folder, a run folder (its last checkpoint), or a model such as `hf:ID`
+            or `openai:MODEL@URL`.
         **options: device, dtype, batch_size, temperature, max_new_tokens, seed; None means the default. They
             have no meaning for scripted students.
 
