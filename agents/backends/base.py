@@ -158,19 +158,23 @@ def is_backend(name: str) -> bool:
 def open_backend(spec: str, **options: Any) -> ChatBackend:
     """Open a back end by name: "hf:PATH", "vllm:PATH" or "openai:MODEL@http://host:port/v1".
 
+    It is checked here, before any work starts.
+
     Args:
         spec: Scheme and what stands behind it.
         **options: Of the back end (see its class).
 
     Raises:
         ValueError: If the scheme is unknown; the message lists the known ones.
-        BackendError: If the back end cannot be opened.
+        BackendError: If the back end cannot be opened, or cannot answer.
     """
     if not is_backend(spec):
         known = ", ".join(f"{name}:..." for name in _OPENERS)
         raise ValueError(f"backend={spec!r}, expected one of {known}")
     scheme, _, rest = spec.partition(":")
-    return _OPENERS[scheme](rest, **options)
+    backend = _OPENERS[scheme](rest, **options)
+    backend.check()
+    return backend
 
 
 def _lazy(module: str, name: str) -> Callable[..., ChatBackend]:

@@ -16,7 +16,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
@@ -97,7 +97,7 @@ class _Live:
     loop: LoopThread
     client: Any
     slots: asyncio.Semaphore
-    key: str
+    key: str = field(repr=False)
 
 
 class OpenAIBackend:
@@ -163,8 +163,8 @@ class OpenAIBackend:
         if plain is not None and shown is not None and shown <= plain:
             raise BackendError(
                 f"{self.name}: the server drops pictures (a prompt has {shown} tokens with one and {plain} "
-                "without); serve the model with its image processor, or pass image_check=False for a judge "
-                "that reads text only"
+                "without); serve the model with its image processor, or pass image_check=False "
+                "(in a name: ?image_check=no) for a judge that reads text only"
             )
 
     def close(self) -> None:
@@ -282,7 +282,7 @@ class OpenAIBackend:
         if result.kind == "auth":
             remedy = f"set {self.options.key_env} to a valid key"
         elif images and result.kind == "bad_request":
-            remedy = "a model without pictures can only judge text: pass image_check=False"
+            remedy = "a model without pictures can only judge text: pass image_check=False (in a name: ?image_check=no)"
         raise BackendError(f"{self.name}: {result.reason}" + (f"; {remedy}" if remedy else ""))
 
     def __getstate__(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def open_seat(name: str, seat: str, **options: Any) -> Agent:
     """Open the agent a name asks for.
 
     The student is an `HFStudent` or `VLLMStudent`, which keep their tokens and can be trained, or else a
-    `ChatStudent`. The attacker is an `LLMTutor`. A server is checked here, before any work starts.
+    `ChatStudent`. The attacker is an `LLMTutor`.
 
     Args:
         name: Of a back end, see `open_backend`.
@@ -31,9 +31,9 @@ def open_seat(name: str, seat: str, **options: Any) -> Agent:
     """
     scheme, _, rest = name.partition(":")
     if seat == ATTACKER:
-        backend = open_backend(name)
-        backend.check()
-        tutor: Agent = import_module("steer_env.agents.llm_tutor").LLMTutor(backend=backend, **options)
+        tutor: Agent = import_module("steer_env.agents.llm_tutor").LLMTutor(
+            backend=open_backend(name), **options
+        )
         return tutor
     if scheme == "hf":
         student: Agent = import_module("steer_env.agents.hf.student").HFStudent.from_pretrained(
@@ -45,6 +45,4 @@ def open_seat(name: str, seat: str, **options: Any) -> Agent:
         return engine
     own = {key: value for key, value in options.items() if key in _STUDENT_OPTIONS}
     backend = open_backend(name, **{key: value for key, value in options.items() if key not in own})
-    chat = chat_student(backend, **own)
-    backend.check()
-    return chat
+    return chat_student(backend, **own)
