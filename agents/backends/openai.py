@@ -139,7 +139,7 @@ class OpenAIBackend:
     def submit(self, request: ChatRequest) -> Future[ChatResult]:
         """Start one request and return at once; the future never raises, failures are values."""
         live = self._open()
-        return live.loop.start(self._answer(live, request))
+        return live.loop.start(self._answer(live, request, self.options.retries))
 
     def complete(self, requests: Sequence[ChatRequest]) -> list[ChatResult]:
         """Return one result per request, in order; up to `concurrency` are under way at once."""
@@ -174,17 +174,17 @@ class OpenAIBackend:
 
     # -- one request --------------------------------------------------------------------------------------
 
-    async def _answer(self, live: _Live, request: ChatRequest) -> ChatResult:
+    async def _answer(self, live: _Live, request: ChatRequest, retries: int) -> ChatResult:
         try:
             async with live.slots:
-                result = await self._persist(live, request)
+                result = await self._persist(live, request, retries)
         except asyncio.CancelledError:
             result = ChatFailure("connection", "the back end was closed before the answer came", 0)
         if isinstance(result, ChatFailure):
             return replace(result, reason=wire.one_line(result.reason, live.key))
         return result
 
-    async def _persist(self, live: _Live, request: ChatRequest) -> ChatResult:
+    async def _persist(self, live: _Live, request: ChatRequest, retries: int) -> ChatResult:
         """Try until there is an answer, a failure that stays, or no time left."""
         options, started, attempts = self.options, time.monotonic(), 0
         failure: ChatFailure | None = None
@@ -192,7 +192,7 @@ class OpenAIBackend:
             async with asyncio.timeout(options.total_timeout):
                 while True:
                     failure, attempts = None, attempts + 1
-                    result, pause = await self._attempt(live, request, attempts)
+                    result, pause = await self._attempt(live, request, attempts, retries)
                     if isinstance(result, ChatReply):
                         spent = {"attempts": attempts, "seconds": time.monotonic() - started}
                         return replace(result, meta={**result.meta, **spent})
@@ -207,7 +207,7 @@ class OpenAIBackend:
             return ChatFailure("timeout", reason, attempts)
 
     async def _attempt(
-        self, live: _Live, request: ChatRequest, attempt: int
+        self, live: _Live, request: ChatRequest, attempt: int, retries: int
     ) -> tuple[ChatResult, float | None]:
         """Try once; returns the result, and after how many seconds to try again (None: never)."""
         error = None
@@ -228,7 +228,7 @@ class OpenAIBackend:
             _LOG.warning("%s takes no JSON schema; its answers are read as free text", self.name)
             self._sends_schema = False
             return result, 0.0
-        if attempt > self.options.retries or not wire.worth_retrying(result, error):
+        if attempt > retries or not wire.worth_retrying(result, error):
             return result, None
         return result, self._pause(attempt, wire.retry_after(error))
 
@@ -272,7 +272,9 @@ class OpenAIBackend:
     def _probe(self, *images: Image) -> int | None:
         """Send a tiny request; returns its length in tokens, None if the server does not say."""
         message = ChatMessage("user", "Say hello.", images)
-        (result,) = self.complete([ChatRequest((message,), max_tokens=16, temperature=0.0)])
+        request, live = ChatRequest((message,), max_tokens=16, temperature=0.0), self._open()
+        # A wrong URL should not take long to find out.
+        result = live.loop.start(self._answer(live, request, min(1, self.options.retries))).result()
         if isinstance(result, ChatReply):
             length = (result.meta.get("usage") or {}).get("prompt_tokens")
             return length if isinstance(length, int) else None
@@ -281,8 +283,9 @@ class OpenAIBackend:
         remedy = _REMEDIES.get(result.kind, "")
         if result.kind == "auth":
             remedy = f"set {self.options.key_env} to a valid key"
-        elif images and result.kind == "bad_request":
-            remedy = "a model without pictures can only judge text: pass image_check=False (in a name: ?image_check=no)"
+        elif images and result.kind in ("bad_request", "server"):
+            remedy = "can the model see? For a judge that reads text only pass image_check=False (in a name: "
+            remedy += "?image_check=no)"
         raise BackendError(f"{self.name}: {result.reason}" + (f"; {remedy}" if remedy else ""))
 
     def __getstate__(self) -> dict[str, Any]:

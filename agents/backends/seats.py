@@ -31,9 +31,8 @@ def open_seat(name: str, seat: str, **options: Any) -> Agent:
     """
     scheme, _, rest = name.partition(":")
     if seat == ATTACKER:
-        tutor: Agent = import_module("steer_env.agents.llm_tutor").LLMTutor(
-            backend=open_backend(name), **options
-        )
+        backend = open_backend(name)
+        tutor: Agent = import_module("steer_env.agents.llm_tutor").LLMTutor(backend=backend, **options)
         return tutor
     if scheme == "hf":
         student: Agent = import_module("steer_env.agents.hf.student").HFStudent.from_pretrained(

@@ -6,7 +6,6 @@ It cannot be trained: replies carry no trace. For training use `HFStudent` or `V
 from __future__ import annotations
 
 import zlib
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -44,7 +43,7 @@ class ChatStudent:
         system: System prompt, "" for none.
         temperature: Of the sampled distribution; 0 is greedy.
         max_new_tokens: Longest reply in tokens.
-        seed: Seeds the sampling, together with what the student sees and how often it saw that.
+        seed: Seeds the sampling, together with what the student sees.
         max_length: Longest reply in characters; what goes beyond is cut off, as with `max_new_tokens`.
 
     Raises:
@@ -69,7 +68,6 @@ class ChatStudent:
         self.backend, self.name, self.weights = backend, backend.name, backend.weights
         self.system, self.temperature, self.max_new_tokens = system, temperature, max_new_tokens
         self.seed, self.max_length = seed, max_length
-        self._asked: Counter[int] = Counter()
 
     def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
         """Return one reply per observation, in order, or why there is none."""
@@ -108,7 +106,6 @@ class ChatStudent:
     def reseed(self, seed: int) -> None:
         """Start the random streams anew from `seed`."""
         self.seed = seed
-        self._asked.clear()
 
     def close(self) -> None:
         """Close the back end."""
@@ -117,14 +114,10 @@ class ChatStudent:
     def _seed(self, observation: Observation) -> int:
         """Return a seed of 31 bits (servers keep it in 32 with a sign).
 
-        Siblings of a group see the same. A rollout that names its dialogues tells them apart by `stream`;
-        else the order in which they ask does.
+        Siblings of a group see the same; a rollout that names its dialogues tells them apart by `stream`.
         """
         state = int(observation_rng(self.seed, observation).integers(2**31))
-        if stream := getattr(observation, "stream", ""):
-            return (state + zlib.crc32(stream.encode())) % 2**31
-        self._asked[state] += 1
-        return (state + self._asked[state] - 1) % 2**31
+        return (state + zlib.crc32(getattr(observation, "stream", "").encode())) % 2**31
 
     def _said(self, result: ChatResult) -> Utterance | Failed:
         if isinstance(result, ChatFailure):
