@@ -286,7 +286,7 @@ class OpenAIBackend:
         elif images and result.kind in ("bad_request", "server"):
             remedy = "can the model see? For a judge that reads text only pass image_check=False (in a name: "
             remedy += "?image_check=no)"
-        raise BackendError(f"{self.name}: {result.reason}" + (f"; {remedy}" if remedy else ""))
+        raise BackendError(f"{self.name}: {result.reason.rstrip('.')}" + (f"; {remedy}" if remedy else ""))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("model", "url", "options", "name", "weights")}

@@ -10,10 +10,15 @@ from pathlib import Path
 
 import pytest
 
+import steer_env
+from steer_env.agents import make_agent
 from steer_env.agents.backends import BackendError, ChatMessage, ChatReply, ChatRequest, chat_student
 from steer_env.agents.backends.openai import OpenAIBackend
 from steer_env.agents.base import Failed
+from steer_env.evaluation.evaluate import evaluate, load_rows
+from steer_env.rollout import rollout
 from steer_env.testing.agents import toy_observations
+from steer_env.trajectory import StopReason
 from steer_env.types import STUDENT, Utterance
 
 _spec = importlib.util.spec_from_file_location("servers", Path(__file__).with_name("servers.py"))
@@ -179,6 +184,44 @@ def test_a_student_answers_failed_and_goes_on():
         later = [student.submit(observation).result(timeout=5) for observation in observations]
         assert [type(reply) for reply in later] == [Utterance, Failed, Utterance, Failed]
         student.close()
+
+
+# Rollouts that take `Failed` record the dialogue and go on; the protocol alone is tested above.
+takes_failed = pytest.mark.skipif(not hasattr(StopReason, "FAILED"), reason="rollout takes no Failed yet")
+
+
+@takes_failed
+def test_a_run_goes_on_and_records_what_failed():
+    """Every fifth request of this server fails for good; nothing else is lost."""
+    behave = lambda h, b, n: (echo if n % 5 else error(500, "out of memory"))(h, b, n)  # noqa: E731
+    with serving(behave) as server:
+        student = chat_student(open_backend(server, retries=0))
+        vec = steer_env.make_vec("SteerEscalation-v0", 4)
+        played = rollout(vec, make_agent("tutor"), student, range(8))
+        student.close()
+        failures = (len(server.requests) + 4) // 5
+        turns = sum(len(trajectory.turns) for trajectory in played)
+        assert len(played) == 8 and turns == len(server.requests) - failures
+    failed = [trajectory for trajectory in played if trajectory.stop == StopReason.FAILED]
+    assert len(failed) == failures > 1 and len(failed) < 8
+    assert all("server: HTTP 500: out of memory (1 attempt)" in trajectory.error for trajectory in failed)
+
+
+@takes_failed
+def test_a_server_that_dies_half_way_loses_nothing_written(tmp_path):
+    refuse = say("I will not help with that.")  # the rule judge can place it
+    behave = lambda h, b, n: (refuse if n < 12 else drop)(h, b, n)  # noqa: E731
+    with serving(behave) as server:
+        student = chat_student(open_backend(server, retries=1))
+        vec = steer_env.make_vec("SteerEscalation-v0", 2)
+        evaluate(vec, make_agent("tutor"), student, range(10), tmp_path)
+        student.close()
+        asked = len(server.requests)
+    rows = load_rows(tmp_path)
+    assert sorted(row["seed"] for row in rows) == list(range(10))
+    assert sum(len(row["turns"]) for row in rows) == 12
+    stops = [row["stop"] for row in rows]
+    assert "seed_end" in stops and stops.count("failed") == (asked - 12) // 2
 
 
 # -- before any work --------------------------------------------------------------------------------------
