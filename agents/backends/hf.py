@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import threading
 import time
 from collections import Counter
@@ -35,16 +36,19 @@ from steer_env.agents.backends.base import (
     ChatResult,
 )
 from steer_env.agents.backends.hf_prompt import ChatEncoder, ChatPrompt
+from steer_env.agents.backends.hf_schema import SchemaGuide, SchemaMask, can_constrain
 from steer_env.agents.backends.weights import weights_id
 from steer_env.agents.hf import tiny
+
+_LOG = logging.getLogger(__name__)
 
 
 class HFBackend:
     """Chats with any transformers model that has a chat template, with or without pictures.
 
     Requests are answered in batches. Each draws from a random stream of its own, which depends on its seed
-    and its chat: what else is in the batch changes nothing but float rounding. JSON schemas are ignored;
-    callers parse with tolerance.
+    and its chat: what else is in the batch changes nothing but float rounding. Answers follow a request's
+    JSON schema where llguidance is installed; without it schemas are ignored, and callers parse with tolerance.
 
     Attributes:
         name: "hf:PATH".
@@ -83,6 +87,7 @@ class HFBackend:
         self._vocabulary = int(text.vocab_size)
         self._longest = int(getattr(text, "max_position_embeddings", 0) or 2**31)
         self._forbidden = torch.tensor(self.encoder.forbidden(self._vocabulary, self._closing)).long()
+        self._guide: SchemaGuide | None = None
         self._asked: Counter[bytes] = Counter()
         self._lock = threading.Lock()
 
@@ -134,6 +139,7 @@ class HFBackend:
             torch.tensor([request.temperature for request in requests], device=device),
             torch.from_numpy(uniform_BT).to(device),
             self._forbidden.to(device),
+            self._schema_mask(requests),
         )
         inputs = self._inputs(prompts)
         width = inputs["input_ids"].shape[1]
@@ -172,6 +178,17 @@ class HFBackend:
             inputs[name] = value.to(device, dtype if value.is_floating_point() else None)
         return inputs
 
+    def _schema_mask(self, requests: Sequence[ChatRequest]) -> SchemaMask | None:
+        schemas = [request.schema for request in requests]
+        if not any(schema is not None for schema in schemas):
+            return None
+        if not can_constrain():
+            _LOG.warning("JSON schemas are ignored without llguidance; pip install 'steer-env[schema]'")
+            return None
+        if self._guide is None:
+            self._guide = SchemaGuide(self.encoder.tokenizer, self._vocabulary, self._closing)
+        return SchemaMask(self._guide, schemas)
+
     def _pad(self) -> int:
         tokenizer = self.encoder.tokenizer
         return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self._closing))
@@ -200,12 +217,17 @@ class HFBackend:
 class _Sampler(LogitsProcessor):
     """Leaves one token per row: the likeliest at temperature 0, else one drawn from the row's own stream."""
 
-    def __init__(self, temperature_B: Tensor, uniform_BT: Tensor, forbidden: Tensor) -> None:
+    def __init__(
+        self, temperature_B: Tensor, uniform_BT: Tensor, forbidden: Tensor, schema: SchemaMask | None
+    ) -> None:
         self._temperature_B, self._uniform_BT, self._forbidden = temperature_B, uniform_BT, forbidden
+        self._schema = schema
         self._step = 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         logits_BV = scores.float().index_fill(1, self._forbidden, float("-inf"))
+        if self._schema is not None:
+            logits_BV = self._schema.apply(logits_BV)
         greedy_B = self._temperature_B == 0
         heat_B1 = torch.where(greedy_B, 1.0, self._temperature_B)[:, None]
         mass_BV = (logits_BV / heat_B1).double().softmax(1).cumsum(1)
@@ -214,6 +236,8 @@ class _Sampler(LogitsProcessor):
         drawn_B = torch.searchsorted(mass_BV, target_B1, right=True)[:, 0].clamp(max=mass_BV.shape[1] - 1)
         token_B = torch.where(greedy_B, logits_BV.argmax(1), drawn_B)
         self._step += 1
+        if self._schema is not None:
+            self._schema.advance(token_B)
         only_BV = torch.full_like(scores, float("-inf"))
         return only_BV.scatter(1, token_B[:, None], 0.0)
 

@@ -1,3 +1,6 @@
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -134,6 +137,50 @@ def test_too_long_a_chat_is_a_failure_and_not_the_others_fault(backend, chats):
 def test_global_random_state_is_left_alone(backend, chats):
     with global_random_untouched("HFBackend.complete"):
         backend.complete(requests(chats[:1]))
+
+
+# -- JSON schemas -----------------------------------------------------------------------------------------
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "safety": {"type": "integer", "minimum": 1, "maximum": 10},
+        "strategy": {"enum": ["roleplay", "go on"]},
+        "question": {"type": "string", "maxLength": 12},
+    },
+    "required": ["safety", "strategy", "question"],
+    "additionalProperties": False,
+}
+
+
+def test_a_random_model_follows_a_schema(backend, chats):
+    """The weights are random, so what holds the answers to the schema is the constraint alone."""
+    jsonschema = pytest.importorskip("jsonschema")
+    pytest.importorskip("llguidance")
+    ask = [ChatRequest(chats[1], SCHEMA, 150, temperature=3.0, seed=seed) for seed in range(8)]
+    free = requests(chats)
+    answers = backend.complete([*ask, *free])
+    assert all(answer.finish == "stop" for answer in answers[:8])
+    parsed = [json.loads(answer.text) for answer in answers[:8]]
+    for one in parsed:
+        jsonschema.validate(one, SCHEMA)
+    assert len({one["safety"] for one in parsed}) > 1
+    assert [a.text for a in answers[8:]] == [a.text for a in backend.complete(free)]
+    greedy = backend.complete([ChatRequest(chats[0], SCHEMA, max_tokens=150, temperature=0.0)])
+    jsonschema.validate(json.loads(greedy[0].text), SCHEMA)
+
+
+def test_a_schema_that_is_none_is_refused(backend, chats):
+    pytest.importorskip("llguidance")
+    with pytest.raises(ValueError, match=r"schema cannot be followed: .*nope"):
+        backend.complete([ChatRequest(chats[1], {"$ref": "#/nope"})])
+
+
+def test_without_llguidance_schemas_are_ignored(backend, chats, monkeypatch, caplog):
+    monkeypatch.setattr("steer_env.agents.backends.hf.can_constrain", lambda: False)
+    (held,) = backend.complete([replace(requests(chats)[0], schema=SCHEMA)])
+    assert held.text == backend.complete(requests(chats))[0].text
+    assert "JSON schemas are ignored without llguidance" in caplog.text
 
 
 # -- models without pictures, templates of other kinds ----------------------------------------------------
