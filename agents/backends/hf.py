@@ -48,7 +48,7 @@ class HFBackend:
 
     Requests are answered in batches. Each draws from a random stream of its own, which depends on its seed
     and its chat: what else is in the batch changes nothing but float rounding. Answers follow a request's
-    JSON schema where llguidance is installed; without it schemas are ignored, and callers parse with tolerance.
+    JSON schema where llguidance is installed; without it they are free text.
 
     Attributes:
         name: "hf:PATH".

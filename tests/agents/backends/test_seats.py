@@ -60,7 +60,9 @@ def test_students_by_name(server, model_folder, other_modules):
     assert isinstance(chat, AsyncChatStudent)
     assert (chat.temperature, chat.system, chat.backend.options.retries) == (0.2, "be safe", 1)
     chat.close()
-    assert isinstance(make_agent(f"hf:{model_folder}", temperature=0.0), HFStudent)
+    student = make_agent(f"hf:{model_folder}", temperature=0.0)
+    assert isinstance(student, HFStudent)
+    assert student.weights == open_backend(f"hf:{model_folder}", device="cpu").weights
     engine = make_agent("vllm:some/model", temperature=0.5)
     assert (engine.args, engine.temperature) == (("some/model",), 0.5)
 
