@@ -40,8 +40,9 @@ def open_seat(name: str, seat: str, **options: Any) -> Agent:
         )
         return student
     if scheme == "vllm":
-        engine: Agent = import_module("steer_env.agents.backends.vllm").VLLMStudent(rest, **options)
-        return engine
+        engine = import_module("steer_env.agents.backends.vllm_student").VLLMStudent
+        sampler: Agent = engine.from_pretrained(rest, **options)
+        return sampler
     own = {key: value for key, value in options.items() if key in _STUDENT_OPTIONS}
     backend = open_backend(name, **{key: value for key, value in options.items() if key not in own})
     return chat_student(backend, **own)

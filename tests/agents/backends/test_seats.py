@@ -49,9 +49,12 @@ def other_modules(monkeypatch):
     def opened(*args, **options):
         return types.SimpleNamespace(args=args, **options)
 
-    for name, attribute in (("llm_tutor", "LLMTutor"), ("backends.vllm", "VLLMStudent")):
-        module = types.ModuleType(name)
-        setattr(module, attribute, opened)
+    student = types.SimpleNamespace(from_pretrained=opened)
+    stand_ins = {
+        "llm_tutor": types.SimpleNamespace(LLMTutor=opened),
+        "backends.vllm_student": types.SimpleNamespace(VLLMStudent=student),
+    }
+    for name, module in stand_ins.items():
         monkeypatch.setitem(sys.modules, f"steer_env.agents.{name}", module)
 
 
