@@ -51,7 +51,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "student",
         metavar="STUDENT",
-        help="refuse, comply, constructive, random, a model folder, a run folder, or hf:ORGANISATION/MODEL",
+        help="refuse, comply, constructive, random, a model folder, a run folder, hf:ORGANISATION/MODEL, "
+        "vllm:PATH or openai:MODEL@URL",
     )
     add_env_options(parser, "bench")
     parser.add_argument(
