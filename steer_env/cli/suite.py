@@ -1,0 +1,136 @@
+"""`steer-env evaluate --suite`: whole scenario groups, several attempts, several parts in one run folder."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import steer_env
+from steer_env.cli.common import check_unchanged, model_hash, open_student, settle
+from steer_env.cli.progress import Bar
+from steer_env.evaluation.suites import (
+    Part,
+    WholeGroups,
+    groups_for,
+    reseed,
+    suite_parts,
+    varies,
+)
+
+_DEFAULTS: dict[str, Any] = {
+    "student": None,
+    "suite": None,
+    "attacker": None,
+    "seed": 0,
+    "episodes": 200,
+    "attempts": 1,
+    "temperature": 0.0,
+    "max_new_tokens": None,
+}
+_REFUSED = ("env", "split", "scenarios")
+
+
+def run_suite(args: argparse.Namespace, write: Callable[[Path, str], None]) -> int:
+    """Play every part of a suite, each into its own folder of the run, then write the reports.
+
+    Args:
+        args: Of `steer-env evaluate`.
+        write: Called with the run folder and the student's name when all is played.
+
+    Raises:
+        ValueError: If an option contradicts the suite, or attempts could not differ.
+    """
+    from steer_env.evaluation.evaluate import RUN, write_json
+
+    given = [name for name in _REFUSED if getattr(args, name) is not None]
+    if given:
+        raise ValueError(
+            f"{given[0]}={getattr(args, given[0])!r} beside suite={args.suite!r}, which decides the dialogues; "
+            f"leave --{given[0]} or --suite out"
+        )
+    name = f"{args.student}-{args.suite}"
+    out: Path = args.out or Path("runs/evaluate") / re.sub(r"[^\w.-]+", "-", name).strip("-.")
+    chosen = settle(args, _DEFAULTS, out)
+    parts = suite_parts(chosen["suite"])
+    model = {key: chosen[key] for key in ("temperature", "max_new_tokens")}
+    student = open_student(
+        chosen["student"], device=args.device, dtype=args.dtype, batch_size=args.batch_size, **model
+    )
+    content = {"model_hash": model_hash(chosen["student"])}
+    check_unchanged(out, **content)
+    _check_attempts(parts, student, chosen)
+    out.mkdir(parents=True, exist_ok=True)
+    meta = {"command": "evaluate", **chosen, "parts": [part.name for part in parts], **content}
+    write_json(out / RUN, meta)
+    print(f"dialogues go to {', '.join(str(out / part.name / 'dialogues.jsonl') for part in parts)}")
+    for part in parts:
+        _play_part(part, student, chosen, content, out / part.name, args)
+    write(out, chosen["student"])
+    return 0
+
+
+def _check_attempts(parts: Sequence[Part], student: Any, chosen: Mapping[str, Any]) -> None:
+    if chosen["attempts"] > 1 and not any(_can_vary(part, student, chosen) for part in parts):
+        raise ValueError(
+            f"attempts={chosen['attempts']!r} with greedy replies to an attacker that does not vary would be "
+            "one dialogue again and again; expected a sampling student (--temperature 1) or --attacker tutor"
+        )
+
+
+def _can_vary(part: Part, student: Any, chosen: Mapping[str, Any]) -> bool:
+    return varies(steer_env.make_attacker(part.env, chosen["attacker"]), student)
+
+
+def _play_part(
+    part: Part,
+    student: Any,
+    chosen: Mapping[str, Any],
+    content: Mapping[str, str],
+    folder: Path,
+    args: argparse.Namespace,
+) -> None:
+    """Play one part; what is in its folder already is not played again."""
+    from steer_env.evaluation.evaluate import finish, play
+
+    groups = groups_for(part.env, part.split, chosen["episodes"])
+    scenarios = WholeGroups(part.env, part.split, groups, chosen["seed"])
+    count = len(scenarios)
+    attempts = chosen["attempts"] if _can_vary(part, student, chosen) else 1
+    if attempts < chosen["attempts"]:
+        print(f"{part.name}: one attempt, as greedy replies to a static attacker are the same each time")
+    meta = {
+        "command": "evaluate",
+        **{key: value for key, value in chosen.items() if key not in ("suite", "episodes", "attempts")},
+        **{"env": part.env, "split": part.split, "scenarios": None, "suite": part.name, "groups": groups},
+        **content,
+    }
+    vec = steer_env.make_vec(part.env, min(args.num_envs, count), split=part.split)
+    label = f"evaluate {chosen['student']} {part.name}"
+
+    def labels(dialogue: Any) -> dict[str, Any]:
+        attempt, index = divmod(dialogue.seed, count)
+        where = {"suite": part.name, "distribution": part.distribution, "attempt": attempt}
+        return {**where, **scenarios.labels(index)}
+
+    with Bar(label, attempts * count) as bar:
+        for attempt in range(attempts):
+            attacker = steer_env.make_attacker(part.env, chosen["attacker"])
+            if attempt:
+                reseed(attacker, attempt)
+            reseed(student, attempt)
+            play(
+                vec,
+                attacker,
+                student,
+                range(attempt * count, (attempt + 1) * count),
+                folder,
+                resume=args.resume or attempt > 0,
+                scenarios=scenarios,
+                meta=meta,
+                extra=labels,
+                progress=lambda n, _, before=attempt * count: bar.update(before + n, attempts * count),
+            )
+    finish(folder, range(attempts * count))
