@@ -19,6 +19,8 @@ from steer_env.evaluation.suites import (
     suite_parts,
     varies,
 )
+from steer_env.records import token_pieces
+from steer_env.types import meta_of
 
 _DEFAULTS: dict[str, Any] = {
     "student": None,
@@ -48,8 +50,8 @@ def run_suite(args: argparse.Namespace, write: Callable[[Path, str], None]) -> i
     given = [name for name in _REFUSED if getattr(args, name) is not None]
     if given:
         raise ValueError(
-            f"{given[0]}={getattr(args, given[0])!r} beside suite={args.suite!r}, which decides the dialogues; "
-            f"leave --{given[0]} or --suite out"
+            f"{given[0]}={getattr(args, given[0])!r} beside suite={args.suite!r}, which decides the "
+            f"dialogues; leave --{given[0]} or --suite out"
         )
     name = f"{args.student}-{args.suite}"
     out: Path = args.out or Path("runs/evaluate") / re.sub(r"[^\w.-]+", "-", name).strip("-.")
@@ -113,7 +115,8 @@ def _play_part(
     def labels(dialogue: Any) -> dict[str, Any]:
         attempt, index = divmod(dialogue.seed, count)
         where = {"suite": part.name, "distribution": part.distribution, "attempt": attempt}
-        return {**where, **scenarios.labels(index)}
+        tokens = token_row(dialogue, student) if args.tokens else {}
+        return {**where, **scenarios.labels(index), **tokens}
 
     with Bar(label, attempts * count) as bar:
         for attempt in range(attempts):
@@ -134,3 +137,11 @@ def _play_part(
                 progress=lambda n, _, before=attempt * count: bar.update(before + n, attempts * count),
             )
     finish(folder, range(attempts * count))
+
+
+def token_row(dialogue: Any, student: Any) -> dict[str, Any]:
+    """Return the tokens of a finished dialogue for its row, nothing where the student has none."""
+    trace = meta_of(dialogue.turns[-1].turn.reply).get("trace") if dialogue.turns else None
+    if trace is None:
+        return {}
+    return {"tokens": token_pieces(trace, student.codec.tokenizer.decode)}

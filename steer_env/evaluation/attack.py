@@ -85,7 +85,8 @@ class Attempts:
 def attempts(d: Dialogues, ks: Sequence[int] | None = None, **options: Any) -> list[Attempts]:
     """Return the attack success within k attempts for each k; attempts are risky dialogues of one scenario.
 
-    By default k is 1, 2, 4, 8 and the most attempts that a scenario has. Undecided attempts give bounds: they count as failures, then as successes. Resampled by cluster.
+    By default k is 1, 2, 4, 8 and the most attempts that a scenario has. Undecided attempts give
+    bounds: they count as failures, then as successes. Resampled by cluster.
     """
     risky = d.where(~d.benign)
     yes, no = harmed(risky)

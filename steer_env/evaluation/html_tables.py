@@ -34,13 +34,13 @@ def suite_html(sections: Sequence[Section]) -> str:
         before = measure
         body += f"<tr{mark}>{first}{''.join(cells)}</tr>"
     table = f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-    return f'<section><h2>Single- and multi-turn, in- and out-of-distribution</h2>{table}</section>'
+    return f"<section><h2>Single- and multi-turn, in- and out-of-distribution</h2>{table}</section>"
 
 
 def section_html(section: Section) -> str:
     """Return everything about one suite: results, curves, turns and subsets."""
-    name = f": {section.title}" if section.title else ""
-    key = f"-{section.suite}" if section.suite else ""
+    name = escape(f": {section.title}") if section.title else ""
+    key = escape(f"-{section.suite}") if section.suite else ""
     parts = (
         ("summary", "Results", _summary(section.summaries, section.measures)),
         ("curves", "When it fails", _curves(section.summaries, section.measures)),
@@ -48,8 +48,7 @@ def section_html(section: Section) -> str:
         ("subsets", "Subsets", _subsets(section.measures)),
     )
     return "".join(
-        f'<section aria-labelledby="h-{escape(id + key)}"><h2 id="h-{escape(id + key)}">{title}{escape(name)}</h2>'
-        f"{body}</section>"
+        f'<section aria-labelledby="h-{id}{key}"><h2 id="h-{id}{key}">{title}{name}</h2>{body}</section>'
         for id, title, body in parts
     )
 

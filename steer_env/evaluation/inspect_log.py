@@ -99,9 +99,7 @@ def to_eval_log(
         completed_samples=int(d.complete.sum()),
         scores=[_rate(name, getattr(found, attribute)) for name, attribute in _RATES.items()],
     )
-    return EvalLog(
-        status="success", eval=_spec(rows, d, policy, known), results=results, samples=samples
-    )
+    return EvalLog(status="success", eval=_spec(rows, d, policy, known), results=results, samples=samples)
 
 
 def _epoch(row: Row) -> int:

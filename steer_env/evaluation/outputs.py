@@ -75,6 +75,7 @@ def write_reports(
     single: Mapping[str, Sequence[Row]] | None = None,
     formats: Sequence[str] | None = None,
     metas: Mapping[str, Mapping[str, Any]] | None = None,
+    sections: Sequence[Section] | None = None,
     **options: Any,
 ) -> dict[str, Path]:
     """Write report files.
@@ -88,6 +89,7 @@ def write_reports(
         single: Name of the policy -> rows of its one-turn dialogues, for the single-turn columns and the gap.
         formats: Of `FORMATS`, see `check_formats`.
         metas: Name of the policy -> what its run folder says of itself, for Inspect AI's logs.
+        sections: Of `sections_of`, if there already.
         **options: `replicates`, `seed` and `confidence` of the intervals.
 
     Returns:
@@ -100,8 +102,8 @@ def write_reports(
     chosen = check_formats(formats)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    sections = sections_of(runs, card=card, single=single, **options)
-    job = _Job(runs, sections, target, title, card, pictures, metas or {})
+    parts = sections_of(runs, card=card, single=single, **options) if sections is None else sections
+    job = _Job(runs, parts, target, title, card, pictures, metas or {})
     paths: dict[str, Path] = {}
     for name in chosen:
         paths |= _WRITERS[name](job)

@@ -127,9 +127,7 @@ def _save(figure: Any, first: Any, path: str | Path, title: str) -> Path:
     handles, labels = first.get_legend_handles_labels()
     if handles:
         columns = min(len(labels), 4)
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9
-        )
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     if title:
         figure.suptitle(title, fontsize=12)
     target = Path(path)

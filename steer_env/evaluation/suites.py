@@ -1,8 +1,9 @@
 """Named suites: which dialogues are played, so that every measure of the report can be had.
 
-A part of a suite plays *whole* scenario groups, the harmless and the risky dialogues of the same device, because
-over-refusal on benign twins and J need both; and it may play each dialogue in several attempts, because attack
-success within k attempts needs them. Suite "full" is single- and multi-turn, in- and out-of-distribution.
+A part of a suite plays *whole* scenario groups, the harmless and the risky dialogues of the same device,
+because over-refusal on benign twins and J need both; and it may play each dialogue in several attempts,
+because attack success within k attempts needs them. Suite "full" is single- and multi-turn, in- and
+out-of-distribution.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Part:
 
     @property
     def distribution(self) -> str:
-        """"in" or "ood"."""
+        """Return "in" or "ood"."""
         return distribution_of(self.split)
 
     @property
