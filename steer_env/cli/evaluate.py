@@ -157,7 +157,7 @@ class _Reports:
         from steer_env.evaluation.outputs import write_reports
         from steer_env.evaluation.sections import sections_of, suite_text
 
-        rows, makers, meta = open_run(out, name, self.bins)
+        rows, makers, metas = open_run(out, name, self.bins)
         sections = sections_of({name: rows}, card=self.card)
         if any(section.suite for section in sections):
             print(suite_text(sections))
@@ -168,7 +168,7 @@ class _Reports:
             card=self.card,
             pictures=lambda row: makers[name, row.get("suite", "")](row),
             formats=self.formats,
-            metas={name: meta},
+            metas=metas,
             sections=sections,
         )
         for what, path in paths.items():

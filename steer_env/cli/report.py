@@ -12,6 +12,9 @@ from steer_env.images import Image
 from steer_env.records import Row
 from steer_env.scenarios import Scenario
 
+#: Gives the pictures of a row.
+Maker = Callable[[Row], Sequence[Image]]
+
 _EXAMPLE = """  steer-env report runs/base runs/sft runs/grpo --out runs/report
   steer-env report runs/base runs/sft runs/grpo --out runs/report.html
   steer-env report ours=runs/grpo --card judge.json --format html,parquet,svg,inspect
@@ -80,14 +83,16 @@ def run(args: argparse.Namespace) -> int:
     formats, folder, alone = _target(args)
     bins = None if args.leakage is None else load_leakage(args.leakage)
     named: dict[str, list[Row]] = {}
-    makers, metas = {}, {}
+    makers: dict[tuple[str, str], Maker] = {}
+    metas: dict[tuple[str, str], Mapping[str, Any]] = {}
     for text in args.runs:
         name, _, path = text.rpartition("=") if not Path(text).is_dir() else ("", "", text)
         label = name or Path(path).name or path
         if label in named:
             raise ValueError(f"run {label!r} is given twice, expected different names; use NAME=RUN")
-        named[label], pictures, metas[label] = open_run(path, label, bins, images=not args.no_images)
+        named[label], pictures, said = open_run(path, label, bins, images=not args.no_images)
         makers |= pictures
+        metas |= said
     card = None if args.card is None else load_card(args.card)
     single = _singles(args.single, named)
     sections = sections_of(named, card=card, single=single, replicates=args.replicates)
@@ -124,7 +129,7 @@ def _target(args: argparse.Namespace) -> tuple[tuple[str, ...], Path, Path | Non
 
 def open_run(
     path: str | Path, label: str, bins: Mapping[str, str] | None = None, *, images: bool = True
-) -> tuple[list[Row], dict[tuple[str, str], Callable[[Row], Sequence[Image]]], dict[str, Any]]:
+) -> tuple[list[Row], dict[tuple[str, str], Maker], dict[tuple[str, str], Mapping[str, Any]]]:
     """Read a run folder or every part of a suite.
 
     Args:
@@ -134,19 +139,19 @@ def open_run(
         images: Make the pictures again.
 
     Returns:
-        Its rows; (label, suite) -> what gives the pictures of a row; what the run says of itself.
+        Its rows; (label, suite) -> what gives the pictures of a row; the same -> what the run says of itself.
     """
     from steer_env.evaluation.compare import load_parts
     from steer_env.evaluation.leakage import with_leakage
 
     rows: list[Row] = []
-    makers, meta = {}, {}
+    makers, metas = {}, {}
     for part, one in load_parts(path).items():
         rows += [{**row, "_run": label} for row in one.rows]
         suite = str(one.meta.get("suite") or part)
         makers[label, suite] = pictures_from(scenes_of(one.meta) if images else None)
-        meta = dict(one.meta)
-    return (rows if bins is None else with_leakage(rows, bins)), makers, meta
+        metas[label, suite] = one.meta
+    return (rows if bins is None else with_leakage(rows, bins)), makers, metas
 
 
 def _singles(texts: Sequence[str], names: Container[str]) -> dict[str, Sequence[Row]]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from steer_env.evaluation import scales
 from steer_env.evaluation.calibration import Card
-from steer_env.evaluation.html_tables import section_html, suite_html
+from steer_env.evaluation.html_tables import SECTIONS, section_html, suite_html
 from steer_env.evaluation.report import Summary
 from steer_env.evaluation.sections import HEADINGS, Section, detailed, sections_of
 from steer_env.records import Row
@@ -74,6 +74,7 @@ def write_html(
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         lead=escape(_lead([m for part in parts for m in part.summaries.values()], card)),
+        nav=_nav(parts, shown),
         sections=suite_html(parts) + "".join(section_html(part) for part in shown),
         dialogue_note=escape("" if len(kept) == total else f"The worst {len(kept)} of {total} are listed."),
         data=_json(
@@ -97,6 +98,22 @@ def _json(body: Any) -> str:
     """JSON that cannot end the script element it stands in, nor open a comment or an entity."""
     text = json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _nav(parts: Sequence[Section], shown: Sequence[Section]) -> str:
+    """Links to the sections of the page, those of a suite together."""
+    groups = [("", [("h-suites", "Overview")])] if any(part.suite for part in parts) else []
+    for part in shown:
+        tail = f"-{part.suite}" if part.suite else ""
+        groups.append((part.title, [(f"h-{id}{tail}", title) for id, title in SECTIONS]))
+    groups.append(("", [("h-dialogues", "Dialogues")]))
+    return "".join(
+        f"<span>{escape(name)} {' '.join(_link(*link) for link in links)}</span>" for name, links in groups
+    )
+
+
+def _link(id: str, text: str) -> str:
+    return f'<a href="#{escape(id)}">{escape(text)}</a>'
 
 
 def _lead(summaries: Sequence[Summary], card: Card | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import groupby
 
 from steer_env.evaluation import scales
 from steer_env.evaluation.intervals import Estimate
@@ -15,41 +16,50 @@ from steer_env.evaluation.svg import Line, chart, legend, shade
 
 _EVENTS = (*scales.EVENTS, "unscored")
 
+_FIRST = ' class="first"'
+#: Anchors and headings of what is shown of one suite.
+SECTIONS = (
+    ("summary", "Results"),
+    ("curves", "When it fails"),
+    ("turns", "What happens at each turn"),
+    ("subsets", "Subsets"),
+)
+
 
 def suite_html(sections: Sequence[Section]) -> str:
     """Return the table of the paper's shape, "" where there are no suites."""
     if not any(section.suite for section in sections):
         return ""
     head, lines = suite_table(sections)
-    rows = []
-    for line in lines:
-        name = f"{line.measure}: {line.policy}"
-        first = f'<th scope="row">{escape(line.measure)}</th><td class="name">{escape(line.policy)}</td>'
-        rows.append((name, first, [_cell(e, line.percent) for e in line.cells]))
-    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("", "policy", *head))
-    body, before = "", ""
-    for name, first, cells in rows:
-        measure = name.partition(":")[0]
-        mark = ' class="first"' if measure != before else ""
-        before = measure
-        body += f"<tr{mark}>{first}{''.join(cells)}</tr>"
-    table = f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-    return f"<section><h2>Single- and multi-turn, in- and out-of-distribution</h2>{table}</section>"
+    names = "".join(f'<th scope="col">{"<br>".join(map(escape, name.split(", ")))}</th>' for name in head)
+    top = f'<th scope="col">measure</th><th scope="col" class="name">policy</th>{names}'
+    body = ""
+    for measure, group in groupby(lines, key=lambda line: line.measure):
+        same = list(group)
+        for line in same:
+            first = f'<th scope="rowgroup" rowspan="{len(same)}">{escape(measure)}</th>'
+            cells = "".join(_cell(estimate, line.percent) for estimate in line.cells)
+            name = f'<td class="name">{escape(line.policy)}</td>'
+            body += f"<tr{_FIRST}>{first}" if line is same[0] else "<tr>"
+            body += f"{name}{cells}</tr>"
+    table = f'<table class="suites"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
+    heading = '<h2 id="h-suites">Overview</h2>'
+    return f'<section aria-labelledby="h-suites">{heading}<div class="scroll">{table}</div></section>'
 
 
 def section_html(section: Section) -> str:
     """Return everything about one suite: results, curves, turns and subsets."""
     name = escape(f": {section.title}") if section.title else ""
     key = escape(f"-{section.suite}") if section.suite else ""
-    parts = (
-        ("summary", "Results", _summary(section.summaries, section.measures)),
-        ("curves", "When it fails", _curves(section.summaries, section.measures)),
-        ("turns", "What happens at each turn", _heat(section.measures)),
-        ("subsets", "Subsets", _subsets(section.measures)),
+    bodies = (
+        _summary(section.summaries, section.measures),
+        _curves(section.summaries, section.measures),
+        _heat(section.measures),
+        _subsets(section.measures),
     )
     return "".join(
         f'<section aria-labelledby="h-{id}{key}"><h2 id="h-{id}{key}">{title}{name}</h2>{body}</section>'
-        for id, title, body in parts
+        for (id, title), body in zip(SECTIONS, bodies, strict=True)
     )
 
 

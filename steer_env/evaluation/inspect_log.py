@@ -82,7 +82,7 @@ def to_eval_log(
         ImportError: If inspect_ai is not installed.
     """
     try:
-        from inspect_ai.log import EvalLog, EvalResults
+        from inspect_ai.log import EvalLog, EvalResults, EvalStats
     except ImportError as error:
         raise ImportError(
             "a log of Inspect AI needs inspect_ai, expected it installed; pip install 'steer-env[inspect]'"
@@ -99,7 +99,14 @@ def to_eval_log(
         completed_samples=int(d.complete.sum()),
         scores=[_rate(name, getattr(found, attribute)) for name, attribute in _RATES.items()],
     )
-    return EvalLog(status="success", eval=_spec(rows, d, policy, known), results=results, samples=samples)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return EvalLog(
+        status="success",
+        eval=_spec(rows, d, policy, known, now),
+        results=results,
+        stats=EvalStats(started_at=now, completed_at=now),
+        samples=samples,
+    )
 
 
 def _epoch(row: Row) -> int:
@@ -150,8 +157,8 @@ def _sample(
     from inspect_ai.model import ModelOutput
     from inspect_ai.scorer import Score
 
-    messages = _messages(row, pictures)
-    last = next((turn["reply"] for turn in reversed(row["turns"])), "")
+    messages = _messages(row, name, pictures)
+    choices = [{"message": messages[-1], "stop_reason": "stop"}] if messages else []
     said = {
         name: Score.unscored(explanation="hangs on a turn without a verdict")
         if value is None
@@ -168,20 +175,21 @@ def _sample(
         input=messages[:1],
         target="",
         messages=messages,
-        output=ModelOutput.from_content(policy, str(last)),
+        output=ModelOutput.model_validate({"model": policy, "choices": choices}),
         scores=said,
         metadata=_metadata(row),
         **failed,
     )
 
 
-def _messages(row: Row, pictures: Pictures | None) -> list[Any]:
+def _messages(row: Row, name: str, pictures: Pictures | None) -> list[Any]:
     from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ContentImage, ContentText
 
     images = {image.digest: data_url(image.pil()) for image in (pictures(row) if pictures else ())}
     digests = list(row.get("images") or ())
     messages: list[Any] = []
-    for turn in row["turns"]:
+    for number, turn in enumerate(row["turns"], 1):
+        ids = [f"{name}-{_epoch(row)}-{number}-{who}" for who in ("user", "assistant")]
         count = int(turn.get("images") or 0)
         shown, digests = digests[:count], digests[count:]
         parts = [
@@ -191,8 +199,9 @@ def _messages(row: Row, pictures: Pictures | None) -> list[Any]:
             for digest in shown
         ]
         text = str(turn.get("user", ""))
-        messages.append(ChatMessageUser(content=[*parts, ContentText(text=text)] if parts else text))
-        messages.append(ChatMessageAssistant(content=str(turn.get("reply", ""))))
+        content = [*parts, ContentText(text=text)] if parts else text
+        messages.append(ChatMessageUser(content=content, id=ids[0]))
+        messages.append(ChatMessageAssistant(content=str(turn.get("reply", "")), id=ids[1]))
     return messages
 
 
@@ -227,7 +236,7 @@ def _rate(name: str, estimate: Estimate) -> EvalScore:
     )
 
 
-def _spec(rows: Sequence[Row], d: Dialogues, policy: str, meta: dict[str, Any]) -> EvalSpec:
+def _spec(rows: Sequence[Row], d: Dialogues, policy: str, meta: dict[str, Any], created: str) -> EvalSpec:
     from inspect_ai.log import EvalConfig, EvalDataset, EvalSpec
     from inspect_ai.model import GenerateConfig, ModelConfig
 
@@ -238,7 +247,7 @@ def _spec(rows: Sequence[Row], d: Dialogues, policy: str, meta: dict[str, Any]) 
     roles = {"attacker": meta.get("attacker") or "default", "judge": ", ".join(d.judges) or "none"}
     ids = list(dict.fromkeys(_ids(rows)))
     return EvalSpec(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=created,
         eval_id=digest[:22],
         run_id=digest[22:44],
         task="steer_env/" + str(meta.get("suite") or meta.get("env") or "dialogues"),

@@ -41,7 +41,7 @@ class _Job:
     title: str
     card: Card | None
     pictures: Pictures | None
-    metas: Mapping[str, Mapping[str, Any]]
+    metas: Mapping[tuple[str, str], Mapping[str, Any]]
 
 
 def check_formats(formats: Sequence[str] | None) -> tuple[str, ...]:
@@ -74,7 +74,7 @@ def write_reports(
     pictures: Pictures | None = None,
     single: Mapping[str, Sequence[Row]] | None = None,
     formats: Sequence[str] | None = None,
-    metas: Mapping[str, Mapping[str, Any]] | None = None,
+    metas: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
     sections: Sequence[Section] | None = None,
     **options: Any,
 ) -> dict[str, Path]:
@@ -88,7 +88,7 @@ def write_reports(
         pictures: Returns the pictures of a row; None embeds none.
         single: Name of the policy -> rows of its one-turn dialogues, for the single-turn columns and the gap.
         formats: Of `FORMATS`, see `check_formats`.
-        metas: Name of the policy -> what its run folder says of itself, for Inspect AI's logs.
+        metas: (name of the policy, suite) -> what the run folder says of itself, for Inspect AI's logs.
         sections: Of `sections_of`, if there already.
         **options: `replicates`, `seed` and `confidence` of the intervals.
 
@@ -204,7 +204,7 @@ def _inspect(job: _Job) -> dict[str, Path]:
         for policy, rows in section.runs.items():
             name = "-".join(filter(None, (policy, section.suite)))
             path = job.folder / f"{file_name(name)}.eval"
-            meta = {**job.metas.get(policy, {}), **({"suite": section.suite} if section.suite else {})}
+            meta = job.metas.get((policy, section.suite), {})
             summary = section.summaries[policy]
             write_inspect_log(rows, path, policy=policy, meta=meta, summary=summary, pictures=job.pictures)
             paths[f"inspect {name}"] = path
