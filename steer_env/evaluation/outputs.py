@@ -199,11 +199,13 @@ def _inspect(job: _Job) -> dict[str, Path]:
     """Write one log per policy and suite."""
     from steer_env.evaluation.inspect_log import write_inspect_log
 
-    paths = {}
+    paths: dict[str, Path] = {}
     for section in job.sections:
         for policy, rows in section.runs.items():
             name = "-".join(filter(None, (policy, section.suite)))
             path = job.folder / f"{file_name(name)}.eval"
+            if path in paths.values():  # names that differ only in signs a file name cannot have
+                path = path.with_name(f"{path.stem}-{len(paths)}.eval")
             meta = job.metas.get((policy, section.suite), {})
             summary = section.summaries[policy]
             write_inspect_log(rows, path, policy=policy, meta=meta, summary=summary, pictures=job.pictures)
