@@ -109,34 +109,45 @@ def _play_part(
         **{"env": part.env, "split": part.split, "scenarios": None, "suite": part.name, "groups": groups},
         **content,
     }
+    extra = _labels(part, scenarios, student if args.tokens else None)
     vec = steer_env.make_vec(part.env, min(args.num_envs, count), split=part.split)
-    label = f"evaluate {chosen['student']} {part.name}"
-
-    def labels(dialogue: Any) -> dict[str, Any]:
-        attempt, index = divmod(dialogue.seed, count)
-        where = {"suite": part.name, "distribution": part.distribution, "attempt": attempt}
-        tokens = token_row(dialogue, student) if args.tokens else {}
-        return {**where, **scenarios.labels(index), **tokens}
-
-    with Bar(label, attempts * count) as bar:
+    with Bar(f"evaluate {chosen['student']} {part.name}", attempts * count) as bar:
         for attempt in range(attempts):
             attacker = steer_env.make_attacker(part.env, chosen["attacker"])
             if attempt:
                 reseed(attacker, attempt)
             reseed(student, attempt)
+            before = attempt * count
             play(
                 vec,
                 attacker,
                 student,
-                range(attempt * count, (attempt + 1) * count),
+                range(before, before + count),
                 folder,
                 resume=args.resume or attempt > 0,
                 scenarios=scenarios,
                 meta=meta,
-                extra=labels,
-                progress=lambda n, _, before=attempt * count: bar.update(before + n, attempts * count),
+                extra=extra,
+                progress=_after(bar, before, attempts * count),
             )
     finish(folder, range(attempts * count))
+
+
+def _after(bar: Bar, before: int, total: int) -> Callable[[int, int], None]:
+    """Progress of one attempt as progress of all."""
+    return lambda done, _: bar.update(before + done, total)
+
+
+def _labels(part: Part, scenarios: WholeGroups, student: Any) -> Callable[[Any], dict[str, Any]]:
+    """Return what gives the further keys of a row; with a student, its tokens as well."""
+
+    def labels(dialogue: Any) -> dict[str, Any]:
+        attempt, index = divmod(dialogue.seed, len(scenarios))
+        where = {"suite": part.name, "distribution": part.distribution, "attempt": attempt}
+        tokens = {} if student is None else token_row(dialogue, student)
+        return {**where, **scenarios.labels(index), **tokens}
+
+    return labels
 
 
 def token_row(dialogue: Any, student: Any) -> dict[str, Any]:

@@ -165,10 +165,7 @@ def _sample(
         else Score(value=value)
         for name, value in scores.items()
     }
-    failed = {}
-    if row.get("error"):
-        text = str(row["error"])
-        failed["error"] = EvalError(message=text, traceback=text, traceback_ansi=text)
+    text = str(row.get("error") or "")
     return EvalSample(
         id=name,
         epoch=_epoch(row),
@@ -178,7 +175,7 @@ def _sample(
         output=ModelOutput.model_validate({"model": policy, "choices": choices}),
         scores=said,
         metadata=_metadata(row),
-        **failed,
+        error=EvalError(message=text, traceback=text, traceback_ansi=text) if text else None,
     )
 
 
@@ -192,7 +189,7 @@ def _messages(row: Row, name: str, pictures: Pictures | None) -> list[Any]:
         ids = [f"{name}-{_epoch(row)}-{number}-{who}" for who in ("user", "assistant")]
         count = int(turn.get("images") or 0)
         shown, digests = digests[:count], digests[count:]
-        parts = [
+        parts: list[Any] = [
             ContentImage(image=images[digest])
             if digest in images
             else ContentText(text=f"[picture {digest}]")

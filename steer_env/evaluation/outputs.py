@@ -112,8 +112,8 @@ def write_reports(
 
 def _html(job: _Job) -> dict[str, Path]:
     path = job.folder / "report.html"
-    options = {"title": job.title, "card": job.card, "pictures": job.pictures}
-    return {"html": write_html(job.runs, path, sections=job.sections, **options)}
+    write_html(job.runs, path, sections=job.sections, title=job.title, card=job.card, pictures=job.pictures)
+    return {"html": path}
 
 
 def _markdown(job: _Job) -> dict[str, Path]:
@@ -181,17 +181,15 @@ def _parquet(job: _Job) -> dict[str, Path]:
 def _plots(job: _Job, ending: str) -> dict[str, Path]:
     from steer_env.evaluation.plots import hazard_plot, incidence_plot, survival_plot
 
-    paths = {}
+    paths: dict[str, Path] = {}
     for section in detailed(job.sections):
         title = ", ".join(filter(None, (job.title, section.title)))
         tail = f"-{file_name(section.suite)}" if section.suite else ""
-        draws: dict[str, Callable[[Path], Path]] = {
-            "survival": lambda p, s=section, t=title: survival_plot(s.summaries, p, title=t),
-            "incidence": lambda p, s=section, t=title: incidence_plot(s.measures, p, title=t),
-            "hazard": lambda p, s=section, t=title: hazard_plot(s.measures, p, title=t),
-        }
-        for what, draw in draws.items():
-            paths[f"{ending} {what}{tail}"] = draw(job.folder / f"{what}{tail}.{ending}")
+        files = {what: job.folder / f"{what}{tail}.{ending}" for what in ("survival", "incidence", "hazard")}
+        survival_plot(section.summaries, files["survival"], title=title)
+        incidence_plot(section.measures, files["incidence"], title=title)
+        hazard_plot(section.measures, files["hazard"], title=title)
+        paths |= {f"{ending} {what}{tail}": path for what, path in files.items()}
     return paths
 
 

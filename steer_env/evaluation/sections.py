@@ -69,8 +69,9 @@ def sections_of(
     sections = []
     for suite in order or [""]:
         here = {name: of.get(suite, []) for name, of in parts.items() if of.get(suite) or not found}
-        alone = {name: of[suite + _SINGLE] for name, of in parts.items() if suite + _SINGLE in of}
-        alone = (single or {}) if suite == "" else alone
+        alone: Mapping[str, Sequence[Row]] = single or {}
+        if suite:
+            alone = {name: of[suite + _SINGLE] for name, of in parts.items() if suite + _SINGLE in of}
         sections.append(
             Section(
                 suite,

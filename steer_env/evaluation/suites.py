@@ -153,8 +153,8 @@ def is_twin(one: Scenario, siblings: Iterator[Scenario] | Sequence[Scenario]) ->
 
 def groups_for(env: str, split: str, episodes: int) -> int:
     """Return how many whole groups hold at least this many dialogues."""
-    kinds = len(make_source(spec(env), {"split": split}).kinds)  # type: ignore[attr-defined]
-    return -(-episodes // kinds)
+    source: Any = make_source(spec(env), {"split": split})
+    return -(-episodes // len(source.kinds))
 
 
 def reseed(agent: Any, seed: int) -> None:

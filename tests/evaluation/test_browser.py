@@ -72,6 +72,8 @@ def test_it_loads_and_stays_small(page: Any, page_file: Path) -> None:
     assert count(page) == "2000 of 2000 dialogues"
     assert page.locator("details.dialogue").count() == 50  # the others are made when asked for
     assert page_file.stat().st_size < 10_000_000  # 32,000 texts of 110 characters, more once escaped
+    assert page.locator('[data-filter="strategy"]').is_visible()
+    assert not page.locator('[data-filter="kind"]').is_visible()  # all are of one kind
     page.locator("#more").click()
     assert page.locator("details.dialogue").count() == 100
 
