@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steer_env.rewards import ALPHA, WEIGHTS
+from steer_env.types import ATTACKER
 
 if TYPE_CHECKING:
     from pettingzoo import AECEnv
@@ -213,7 +214,7 @@ def make_attacker(id: str, attacker: Any = None) -> Any:
     from steer_env.agents import make_agent
 
     attacker = spec(id).attacker if attacker is None else attacker
-    return make_agent(attacker) if isinstance(attacker, str) else attacker
+    return make_agent(attacker, seat=ATTACKER) if isinstance(attacker, str) else attacker
 
 
 def make_judge(judge: Any) -> Judge | None:

@@ -81,6 +81,8 @@ class ScenarioRow(BaseModel):
     """Where the scenario comes from."""
     licence: str = ""
     """Licence of text and pictures."""
+    recipe: str = ""
+    """How the built-in world drew the one picture; the rule judge's ground truth. Written by the library."""
     id: str = ""
     """Name of the scenario, unique in its file; a hash of the content if left out."""
 

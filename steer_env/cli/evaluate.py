@@ -9,6 +9,7 @@ from typing import Any
 
 import steer_env
 from steer_env.cli.common import (
+    Setting,
     add_env_options,
     add_model_options,
     check_unchanged,
@@ -56,7 +57,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "student",
         metavar="STUDENT",
-        help="refuse, comply, constructive, random, a model folder, a run folder, or hf:ORGANISATION/MODEL",
+        help="refuse, comply, constructive, random, a model folder, a run folder, hf:ORGANISATION/MODEL, "
+        "vllm:PATH or openai:MODEL@URL",
     )
     add_env_options(parser, "bench")
     parser.add_argument(
@@ -80,6 +82,13 @@ def add(commands: Any) -> None:
     parser.add_argument("--out", type=Path, help="run folder (default: runs/evaluate/STUDENT)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--watch", action="store_true", help="show table and curves while it runs")
+    parser.add_argument(
+        "--unscored-limit",
+        type=float,
+        metavar="SHARE",
+        help="stop when more than this share of turns has no verdict (default: 0.05; with --scenarios, whose "
+        "turns the rule judge cannot score, 1)",
+    )
     parser.add_argument("--card", type=Path, metavar="FILE", help="calibration card of the judge, JSON")
     add_format_option(parser)
     add_leakage_option(parser)
@@ -129,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
             meta=meta,
             extra=lambda dialogue: {**where, **(token_row(dialogue, student) if args.tokens else {})},
             progress=bar.update,
+            unscored_limit=_limit(args.unscored_limit, setting),
         )
     title = f"{setting.env_id}, {chosen['scenarios'] or setting.options.get('split', '')}"
     name = chosen["student"]
@@ -138,6 +148,12 @@ def run(args: argparse.Namespace) -> int:
     print(f"summary: {out / 'summary.json'}")
     reports.write(out, name, title)
     return 0
+
+
+def _limit(given: float | None, setting: Setting) -> float:
+    if given is not None:
+        return given
+    return 0.05 if setting.scenarios is None else 1.0
 
 
 class _Reports:

@@ -129,6 +129,7 @@ def _play_part(
                 meta=meta,
                 extra=extra,
                 progress=_after(bar, before, attempts * count),
+                unscored_limit=0.05 if args.unscored_limit is None else args.unscored_limit,
             )
     finish(folder, range(attempts * count))
 

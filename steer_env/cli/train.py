@@ -118,6 +118,10 @@ def run(args: argparse.Namespace) -> int:
     chosen["student"] = chosen["student"] or _demo_student()
     if chosen["student"] in SCRIPTED_STUDENTS:
         raise ValueError(f"student={chosen['student']!r} is scripted and cannot learn, expected a model")
+    if chosen["student"].startswith("openai:"):
+        raise ValueError(
+            f"student={chosen['student']!r} is behind a server and cannot learn here, expected a model folder"
+        )
     reward = {name: chosen[name] for name in ("alpha", "returns") if chosen[name] is not None}
     setting = open_setting(chosen, "train", **reward)
     content = {"scenario_hash": setting.digest, "model_hash": model_hash(chosen["student"])}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from steer_env.agents.base import Agent
+from steer_env.algorithms.monitor import UnscoredGuard
 from steer_env.evaluation.report import Summary, summarise
 from steer_env.records import JsonlWriter, Row, dialogue_row, read_jsonl
 from steer_env.rollout import Progress, rollout
@@ -39,6 +40,7 @@ def evaluate(
     meta: Mapping[str, Any] | None = None,
     extra: Extra | None = None,
     progress: Progress | None = None,
+    unscored_limit: float = 0.05,
     **options: Any,
 ) -> Summary:
     """Play one dialogue per seed and summarise.
@@ -57,14 +59,16 @@ def evaluate(
         meta: What identifies the run (environment, student, ...): stored, and compared on resume.
         extra: Adds keys to rows, such as `distribution`.
         progress: Called with (finished, all).
+        unscored_limit: Stop when more than this share of the turns has no verdict, 1 to never stop.
         **options: Of `summarise`.
 
     Raises:
+        TooManyUnscored: If the judge fails too often; what was played is on disk, and `resume` goes on.
         RunExists: If the folder holds dialogues and `resume` is False, or `meta` differs from the stored one.
         ValueError: If seeds repeat.
     """
     given: dict[str, Any] = {"scenarios": scenarios, "meta": meta, "extra": extra, "progress": progress}
-    play(vec, attacker, student, seeds, run_dir, resume=resume, **given)
+    play(vec, attacker, student, seeds, run_dir, resume=resume, unscored_limit=unscored_limit, **given)
     return finish(run_dir, seeds, **options)
 
 
@@ -80,8 +84,10 @@ def play(
     meta: Mapping[str, Any] | None = None,
     extra: Extra | None = None,
     progress: Progress | None = None,
+    unscored_limit: float = 0.05,
 ) -> None:
     """Play and record without a summary; arguments and errors as `evaluate`."""
+    guard = UnscoredGuard(unscored_limit, window=None)
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"{len(seeds)} seeds, {len(set(seeds))} of them different; expected each seed once")
     folder = Path(run_dir)
@@ -89,7 +95,8 @@ def play(
     left = [seed for seed in seeds if seed not in done]
     played = len(seeds) - len(left)
     with JsonlWriter(folder / DIALOGUES) as writer:
-        recorder = _Recorder(vec, writer, scenarios, str((meta or {}).get("student", "")), extra)
+        policy = str((meta or {}).get("student", ""))
+        recorder = _Recorder(vec, writer, scenarios, policy, extra, guard)
         for start in range(0, len(left), _CHUNK):
             before = played + start
             tell = None if progress is None else lambda n, _, b=before: progress(b + n, len(seeds))
@@ -157,9 +164,10 @@ class _Recorder:
         scenarios: Sequence[Scenario] | None,
         policy: str,
         extra: Extra | None,
+        guard: UnscoredGuard,
     ) -> None:
         self._vec, self._writer, self._scenarios = vec, writer, scenarios
-        self._policy, self._extra = policy, extra
+        self._policy, self._extra, self._guard = policy, extra, guard
 
     @property
     def num_envs(self) -> int:
@@ -186,4 +194,6 @@ class _Recorder:
             more = {} if self._extra is None else self._extra(one)
             row = dialogue_row(one.scenario, one.seed, one.turns, one.stop, policy=self._policy, **more)
             self._writer.write(row)
+        if finished:
+            self._guard.see(finished)
         return finished

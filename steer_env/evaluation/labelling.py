@@ -4,8 +4,9 @@ Two steps. `write_sheet` draws turns of a run at random into a CSV file with an 
 fill it in, one line per turn and annotator. `calibrate` joins the labels with the judge's verdicts in the run
 and counts: one card over all, one per stratum, and Krippendorff's alpha between the annotators.
 
-The sample is drawn at random from all judged turns and never by what the judge said: a sample balanced on
-the judge's verdict would give precision, not sensitivity and specificity.
+The unit is the dialogue (the event happened in one of its turns, all of which are labelled) or the turn. The
+sample is drawn at random from all of them and never by what the judge said: a sample balanced on the judge's
+verdict would give precision, not sensitivity and specificity.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 
 from steer_env.data.extras import need
 from steer_env.evaluation import scales
-from steer_env.evaluation.calibration import EVENTS, Card
+from steer_env.evaluation.calibration import EVENTS, UNITS, Card
 from steer_env.evaluation.intervals import Estimate, percentile_interval, unavailable
 from steer_env.evaluation.tabulate import Dialogues, from_rows
 from steer_env.records import Row
@@ -54,12 +55,12 @@ class Calibration:
     """A judge held against people.
 
     Attributes:
-        card: Over all labelled turns, None where one class is missing.
+        card: Over all labelled units, None where one class is missing.
         strata: Level of the stratum -> its card; levels with one class only are left out.
         alpha: Krippendorff's alpha between annotators, nominal, with a bootstrap interval over turns.
         labelled: Turns with at least one label.
         ties: Turns on which annotators are split evenly; they count for alpha only.
-        unscored: Labelled turns the judge gave no verdict on; they count for alpha only.
+        unscored: Labelled units the judge gave no verdict on; they count for alpha only.
         missing: Why a card is missing, level -> reason.
     """
 
@@ -72,38 +73,48 @@ class Calibration:
     missing: Mapping[str, str]
 
 
-def write_sheet(rows: Sequence[Row], path: str | Path, count: int, seed: int = 0) -> int:
-    """Write `count` judged turns, drawn at random, as a CSV file for people to fill in.
+def write_sheet(
+    rows: Sequence[Row], path: str | Path, count: int, *, unit: str = "dialogue", seed: int = 0
+) -> int:
+    """Write units drawn at random as a CSV file for people to fill in, one line per turn.
 
     Args:
         rows: Rows of a run.
         path: A new file; one that exists is not overwritten.
-        count: How many turns, at most all there are.
+        count: How many units, at most all there are.
+        unit: "dialogue" (all its turns are written) or "turn".
         seed: Of the draw.
 
     Returns:
-        How many turns were written.
+        How many units were written.
 
     Raises:
-        ValueError: If no turn was judged.
+        ValueError: If the unit is unknown or no turn was judged.
         FileExistsError: If the file exists.
     """
-    turns = [
-        (row, number)
+    _check_unit(unit)
+    judged = [
+        [(row, number) for number, turn in enumerate(row["turns"], 1) if turn.get("verdict") is not None]
         for row in rows
-        for number, turn in enumerate(row["turns"], 1)
-        if turn.get("verdict") is not None
     ]
-    if not turns:
+    units = [turns for turns in judged if turns]
+    if unit == "turn":
+        units = [[turn] for turns in units for turn in turns]
+    if not units:
         raise ValueError("the run holds no judged turn, expected a run of `steer-env evaluate`")
-    chosen = np.random.default_rng(seed).permutation(len(turns))[:count]
+    chosen = np.random.default_rng(seed).permutation(len(units))[:count]
     with Path(path).open("x", encoding="utf-8", newline="") as file:
         sheet = csv.writer(file)
         sheet.writerow(COLUMNS)
-        for row, number in (turns[k] for k in sorted(chosen)):
+        for row, number in (turn for k in sorted(chosen) for turn in units[k]):
             turn = row["turns"][number - 1]
             sheet.writerow([row["seed"], number, "", "", turn["user"], turn["reply"]])
     return len(chosen)
+
+
+def _check_unit(unit: str) -> None:
+    if unit not in UNITS:
+        raise ValueError(f"unit={unit!r}, expected one of {', '.join(UNITS)}")
 
 
 def load_labels(path: str | Path) -> Labels:
@@ -143,7 +154,13 @@ def load_labels(path: str | Path) -> Labels:
 
 
 def calibrate(
-    rows: Sequence[Row], labels: Labels, event: str = "harm", by: str = "kind", source: str = ""
+    rows: Sequence[Row],
+    labels: Labels,
+    event: str = "harm",
+    *,
+    unit: str = "dialogue",
+    by: str = "kind",
+    source: str = "",
 ) -> Calibration:
     """Count how often a run's judge is right about an event, over all and within strata.
 
@@ -151,6 +168,7 @@ def calibrate(
         rows: Rows of the run the sheet was drawn from.
         labels: What people said.
         event: One of `calibration.EVENTS`.
+        unit: "dialogue" or "turn"; reports correct rates per dialogue.
         by: Label of the rows whose levels are the strata, such as "kind", "mechanism" or "strategy".
         source: Who labelled what, for the cards.
 
@@ -159,6 +177,7 @@ def calibrate(
     """
     if event not in EVENTS:
         raise ValueError(f"event={event!r}, expected one of {', '.join(EVENTS)}")
+    _check_unit(unit)
     table = from_rows(rows)
     if len(table.judges) != 1:
         raise ValueError(f"judges={list(table.judges)!r}, expected verdicts of one judge; split the run")
@@ -170,15 +189,19 @@ def calibrate(
             f"{strangers[0][1]}; expected a sheet drawn from this run"
         )
     truth = labels.truth()
-    scored = {unit: said for unit, said in truth.items() if calls[unit] is not None}
+    ties = len(labels.votes) - len(truth)
+    if unit == "dialogue":
+        truth, calls = _by_dialogue(truth, {turn: calls[turn] for turn in calls if turn in labels.votes})
+        levels = {(seed, 0): level for (seed, _), level in levels.items()}
+    scored = {one: said for one, said in truth.items() if calls[one] is not None}
     pairs: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
-    for unit, said in scored.items():
-        for level in ("", levels[unit]):
-            pairs[level].append((said, bool(calls[unit])))
+    for one, said in scored.items():
+        for level in ("", levels[one]):
+            pairs[level].append((said, bool(calls[one])))
     cards, missing = {}, {}
     for level, found in pairs.items():
         where = f"{source}; {by}={level}" if level and source else f"{by}={level}" if level else source
-        made = _card(table.judges[0], event, found, where)
+        made = _card(table.judges[0], event, unit, found, where)
         if isinstance(made, Card):
             cards[level] = made
         else:
@@ -188,7 +211,7 @@ def calibrate(
         cards,
         agreement(labels),
         len(labels.votes),
-        len(labels.votes) - len(truth),
+        ties,
         len(truth) - len(scored),
         missing,
     )
@@ -214,15 +237,35 @@ def _judged(
     return calls, levels
 
 
-def _card(judge: str, event: str, pairs: Iterable[tuple[bool, bool]], source: str) -> Card | str:
+def _by_dialogue(
+    truth: Mapping[Unit, bool], calls: Mapping[Unit, bool | None]
+) -> tuple[dict[Unit, bool], dict[Unit, bool | None]]:
+    """Return the same of whole dialogues, under turn 0: it happened if it happened in one turn.
+
+    Where no turn says yes, one turn left open (a tie, no verdict) leaves the dialogue open.
+    """
+    said: dict[int, list[bool | None]] = defaultdict(list)
+    called: dict[int, list[bool | None]] = defaultdict(list)
+    for seed, turn in calls:
+        said[seed].append(truth.get((seed, turn)))
+        called[seed].append(calls[seed, turn])
+    any_said = {(seed, 0): _any(votes) for seed, votes in said.items()}
+    known = {one: vote for one, vote in any_said.items() if vote is not None}
+    return known, {(seed, 0): _any(votes) for seed, votes in called.items()}
+
+
+def _any(votes: Sequence[bool | None]) -> bool | None:
+    return True if True in votes else None if None in votes else False
+
+
+def _card(judge: str, event: str, unit: str, pairs: Iterable[tuple[bool, bool]], source: str) -> Card | str:
     counts = Counter(pairs)
     positives = counts[True, True] + counts[True, False]
     negatives = counts[False, True] + counts[False, False]
     if not positives or not negatives:
-        return f"no labelled turn {'with' if not positives else 'without'} the event; label more"
-    return Card(
-        judge, event, positives, counts[True, True], negatives, counts[False, False], "turn", "random", source
-    )
+        return f"no labelled {unit} {'with' if not positives else 'without'} the event; label more"
+    right = counts[True, True], counts[False, False]
+    return Card(judge, event, positives, right[0], negatives, right[1], unit, "random", source)
 
 
 def agreement(labels: Labels, replicates: int = 1000, seed: int = 0, confidence: float = 0.95) -> Estimate:

@@ -27,7 +27,7 @@ TRUE = {(1, 1): 0, (1, 2): 0, (1, 3): 0, (2, 1): 1, (2, 2): 1, (2, 3): 1, (2, 4)
 
 def test_a_card_by_hand():
     labels = Labels({unit: {"a": bool(said)} for unit, said in TRUE.items()})
-    found = calibrate(ROWS, labels, "harm", "kind", "one person")
+    found = calibrate(ROWS, labels, "harm", unit="turn", source="one person")
     card = found.card
     assert (card.positives, card.true_positives, card.negatives, card.true_negatives) == (4, 3, 4, 3)
     assert (card.judge, card.event, card.unit, card.sampling) == ("j", "harm", "turn", "random")
@@ -37,6 +37,27 @@ def test_a_card_by_hand():
     assert "benign" not in found.strata
     assert "with the event" in found.missing["benign"]
     assert not found.alpha.available
+
+
+def test_a_card_over_dialogues_by_hand():
+    rows = [*ROWS, _row(4, "benign", 10, 10), _row(5, "benign", 10, None), _row(6, "benign", 10, 1)]
+    said = {**TRUE, (4, 1): 0, (4, 2): 0, (5, 1): 0, (5, 2): 0, (6, 1): 0, (6, 2): 0}
+    labels = Labels({unit: {"a": bool(label)} for unit, label in said.items()})
+    # Truth: harm in 2 and 3. Judge: harm in 1, 2, 3 and 6, none in 4, open in 5.
+    found = calibrate(rows, labels)
+    card = found.card
+    assert (card.positives, card.true_positives, card.negatives, card.true_negatives) == (2, 2, 3, 1)
+    assert (card.unit, found.unscored) == ("dialogue", 1)
+
+
+def test_a_dialogue_with_an_open_turn_counts_only_if_another_one_decides():
+    rows = [_row(1, "benign", 10, 10), _row(2, "benign", 1, 10), _row(3, "benign", 1, 10), _row(4, "x", 10)]
+    tie, no, yes = {"a": True, "b": False}, {"a": False}, {"a": True}
+    votes = {(1, 1): tie, (1, 2): no, (2, 1): yes, (2, 2): tie, (3, 1): no, (3, 2): no, (4, 1): no}
+    found = calibrate(rows, Labels(votes))
+    card = found.card
+    assert (card.positives, card.true_positives, card.negatives, card.true_negatives) == (1, 1, 2, 1)
+    assert found.ties == 2
 
 
 def test_ties_are_left_out_and_majorities_win():
@@ -73,7 +94,7 @@ def test_alpha_of_perfect_and_of_random_labels():
 
 def test_sheet_and_back(tmp_path):
     path = tmp_path / "sheet.csv"
-    assert write_sheet(ROWS, path, 5, seed=3) == 5
+    assert write_sheet(ROWS, path, 5, unit="turn", seed=3) == 5
     with path.open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert len({(line["seed"], line["turn"]) for line in lines}) == 5
