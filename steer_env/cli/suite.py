@@ -11,6 +11,7 @@ from typing import Any
 import steer_env
 from steer_env.cli.common import check_unchanged, model_hash, open_student, settle
 from steer_env.cli.progress import Bar
+from steer_env.cli.watch import Watch
 from steer_env.evaluation.suites import (
     Part,
     WholeGroups,
@@ -95,7 +96,7 @@ def _play_part(
     args: argparse.Namespace,
 ) -> None:
     """Play one part; what is in its folder already is not played again."""
-    from steer_env.evaluation.evaluate import finish, play
+    from steer_env.evaluation.evaluate import DIALOGUES, finish, play
 
     groups = groups_for(part.env, part.split, chosen["episodes"])
     scenarios = WholeGroups(part.env, part.split, groups, chosen["seed"])
@@ -111,7 +112,8 @@ def _play_part(
     }
     extra = _labels(part, scenarios, student if args.tokens else None)
     vec = steer_env.make_vec(part.env, min(args.num_envs, count), split=part.split)
-    with Bar(f"evaluate {chosen['student']} {part.name}", attempts * count) as bar:
+    label = f"evaluate {chosen['student']} {part.name}"
+    with Watch(label, folder / DIALOGUES) if args.watch else Bar(label, attempts * count) as bar:
         for attempt in range(attempts):
             attacker = steer_env.make_attacker(part.env, chosen["attacker"])
             if attempt:
@@ -134,7 +136,7 @@ def _play_part(
     finish(folder, range(attempts * count))
 
 
-def _after(bar: Bar, before: int, total: int) -> Callable[[int, int], None]:
+def _after(bar: Bar | Watch, before: int, total: int) -> Callable[[int, int], None]:
     """Progress of one attempt as progress of all."""
     return lambda done, _: bar.update(before + done, total)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, overload
+from typing import Any, cast, overload
 
 import numpy as np
 
@@ -98,7 +98,7 @@ class WholeGroups(Sequence[Scenario]):
     def __init__(self, env: str, split: str, groups: int, seed: int = 0) -> None:
         if groups < 1:
             raise ValueError(f"groups={groups!r}, expected a positive number of scenario groups")
-        self._source: Any = make_source(spec(env), {"split": split})
+        self._source = cast(Any, make_source(spec(env), {"split": split}))
         self._kinds = len(self._source.kinds)
         rng = np.random.default_rng([seed, 11])
         drawn = dict.fromkeys(int(g) for g in rng.integers((1 << 48) // self._kinds, size=groups))
@@ -153,7 +153,7 @@ def is_twin(one: Scenario, siblings: Iterator[Scenario] | Sequence[Scenario]) ->
 
 def groups_for(env: str, split: str, episodes: int) -> int:
     """Return how many whole groups hold at least this many dialogues."""
-    source: Any = make_source(spec(env), {"split": split})
+    source = cast(Any, make_source(spec(env), {"split": split}))
     return -(-episodes // len(source.kinds))
 
 
