@@ -1,7 +1,7 @@
 """Leakage of the data audit, joined to recorded dialogues: how much of each was in the training data.
 
-The file has one JSON line per held-out dialogue, `{"id": ..., "score": 0.12}`: the id of its scenario and the
-largest share of it that a training dialogue holds, 0 to 1. A line may name its own `bin`.
+The file has one JSON line per held-out dialogue, `{"id": ..., "score": 0.12, "bin": ...}`: the id of its
+scenario, how near it is to the training data (0 to 1), and the bin, by the score where there is none.
 """
 
 from __future__ import annotations
