@@ -23,7 +23,8 @@ from steer_env.cli.common import (
 )
 from steer_env.cli.progress import Bar, show_table
 from steer_env.cli.report import add_format_option, add_leakage_option, formats_of, open_run
-from steer_env.cli.suite import run_suite, token_row
+from steer_env.cli.suite import run_suite, suite_of, token_row
+from steer_env.evaluation.report import Summary
 from steer_env.evaluation.suites import distribution_of
 
 _EXAMPLE = """  steer-env evaluate constructive
@@ -99,14 +100,21 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print the table."""
-    from steer_env.cli.watch import Watch
-    from steer_env.evaluation.evaluate import DIALOGUES, evaluate
-
     reports = _Reports(args)  # what is wrong with them is said before anything is played
+    if args.suite is None and args.out is not None:
+        args.suite = suite_of(args.out)
     if args.suite is not None:
         return run_suite(args, reports.write)
     if args.attempts is not None:
         raise ValueError(f"attempts={args.attempts!r} without a suite, expected --suite beside --attempts")
+    return _run_plain(args, reports)
+
+
+def _run_plain(args: argparse.Namespace, reports: _Reports) -> int:
+    """Play dialogues of one environment."""
+    from steer_env.cli.watch import Watch
+    from steer_env.evaluation.evaluate import DIALOGUES, evaluate
+
     out: Path = args.out or Path("runs/evaluate") / (
         re.sub(r"[^\w.-]+", "-", args.student).strip("-.") or "student"
     )
@@ -140,14 +148,17 @@ def run(args: argparse.Namespace) -> int:
             progress=bar.update,
             unscored_limit=_limit(args.unscored_limit, setting),
         )
-    title = f"{setting.env_id}, {chosen['scenarios'] or setting.options.get('split', '')}"
-    name = chosen["student"]
+    title = f"{setting.env_id}, {chosen['scenarios'] or split or ''}"
+    _show(chosen["student"], summary, title)
+    print(f"summary: {out / 'summary.json'}")
+    reports.write(out, chosen["student"], title)
+    return 0
+
+
+def _show(name: str, summary: Summary, title: str) -> None:
     show_table({name: summary}, title)
     print(f"harm rate {summary.harm_rate.text(percent=True)}; refused harmless turns "
           f"{summary.refusal_of_harmless.text(percent=True)}")  # fmt: skip
-    print(f"summary: {out / 'summary.json'}")
-    reports.write(out, name, title)
-    return 0
 
 
 def _limit(given: float | None, setting: Setting) -> float:

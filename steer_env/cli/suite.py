@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,6 +35,14 @@ _DEFAULTS: dict[str, Any] = {
     "max_new_tokens": None,
 }
 _REFUSED = ("env", "split", "scenarios")
+
+
+def suite_of(out: Path) -> str | None:
+    """Return the suite that a run folder holds, None if it holds none."""
+    from steer_env.evaluation.evaluate import RUN
+
+    meta = json.loads((out / RUN).read_text(encoding="utf-8")) if (out / RUN).is_file() else {}
+    return str(meta["suite"]) if "parts" in meta else None
 
 
 def run_suite(args: argparse.Namespace, write: Callable[[Path, str], None]) -> int:
