@@ -52,9 +52,8 @@ def test_a_killed_suite_goes_on_to_the_same_end(cli) -> None:
     path.write_text("".join(lines[:15]) + lines[15][:40])
     code, _, err = suite(cli, "random", "cut", "--attempts", 2)
     assert code == 2 and "--resume" in err
-    code, _, err = cli(
-        "evaluate", "random", "--out", "cut", "--suite", "bench", "--resume", "--format", "csv"
-    )
+    # The folder says that it is a suite.
+    code, _, err = cli("evaluate", "random", "--out", "cut", "--resume", "--format", "csv")
     assert code == 0, err
     whole, cut = (sorted(load_rows(f"{r}/bench"), key=lambda r: r["seed"]) for r in ("whole", "cut"))
     assert cut == whole and path.read_text().splitlines(keepends=True)[:15] == lines[:15]
