@@ -75,9 +75,10 @@ class WorldSource:
 
     Splits use disjoint streams: no group is in two of them. "train", "sft" and "bench" have one author and
     one set of devices, so two of their pictures can come out alike to the pixel (`data.build` leaves those
-    out). "ood" is held out: another author, other devices, words, strategies, techniques, drawing style,
-    planner; its licence closes it to training. "pretrain" holds plain questions about the devices of both, to be answered by a helpful policy
-    along the seeds; a model that knows them has seen no attack and no safe reply of "ood".
+    out). "ood" is held out: another author, other devices, words, strategies, techniques, drawing style and
+    planner; its licence closes it to training. "pretrain" holds plain questions about the devices of both, to
+    be answered by a helpful policy along the seeds; a model that knows them has seen no attack and no safe
+    reply of "ood".
 
     Args:
         kinds: Which of `KINDS` to make; member `index % len(kinds)` of each group has that kind. "pretrain"
