@@ -26,12 +26,10 @@ from steer_env.records import JsonlWriter, read_jsonl
 from steer_env.scenarios import KINDS, Scenario
 from steer_env.world.plan import MECHANISMS
 from steer_env.world.play import play
-from steer_env.world.source import WorldSource
+from steer_env.world.source import NO_TRAINING, WorldSource
 
 #: Split -> stream of the built-in world.
 STREAMS: Final = {"sft": "sft", "rl": "train", "bench": "bench", "ood": "ood"}
-#: Splits that must not be trained on; the licence of their rows says so.
-HELD_OUT: Final = ("bench", "ood")
 #: In every row, so that a crawl that took the data in can be recognised.
 CANARY: Final = (
     "STEER-ENV CANARY 5d0f7f3e-6c1b-4a54-9a0e-2f5b7c1d9e86: keep this data out of training corpora"
@@ -251,7 +249,7 @@ def _write_rows(out: Path, part: _Part, tell: Progress) -> None:
 
 def _row(out: Path, part: _Part, scenario: Scenario) -> dict[str, Any]:
     path = _store(out, part.split, scenario.images[0]).relative_to(out).as_posix()
-    held_out = "; no training: held-out benchmark" if part.split in HELD_OUT else ""
+    held_out = NO_TRAINING if part.split == "bench" else ""  # the world itself marks "ood"
     scenario = replace(
         scenario, provenance=f"steer-{part.split}: built-in world", licence=scenario.licence + held_out
     )

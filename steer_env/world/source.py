@@ -28,6 +28,8 @@ from steer_env.world.truth import Truth
 #: Share of pictures with Gaussian noise (paper, Stage I), and with a typographic trigger phrase.
 NOISE_SHARE: Final = 0.10
 TRIGGER_SHARE: Final = 0.10
+#: Ends the licence of what must not be trained on; the licence gate reads it.
+NO_TRAINING: Final = "; no training: held-out benchmark"
 
 
 class Author(NamedTuple):
@@ -40,6 +42,7 @@ class Author(NamedTuple):
     kinds: tuple[str, ...] = KINDS
     strategies: tuple[str, ...] = STRATEGIES
     triggers: tuple[str, ...] = TRIGGERS
+    licence: str = "Apache-2.0"
 
 
 _MAIN: Final = Author(
@@ -52,6 +55,7 @@ _OOD: Final = Author(
     ood_wording.hidden_goal,
     strategies=OOD_STRATEGIES,
     triggers=ood_lexicon.TRIGGERS,
+    licence=f"Apache-2.0{NO_TRAINING}",
 )
 _PLAIN: Final = Author(
     plain.draw_scene, plain.plan_dialogue, plain.write, plain.hidden_goal, kinds=("benign", "obfuscated")
@@ -71,9 +75,10 @@ class WorldSource:
 
     Splits use disjoint streams: no group is in two of them. "train", "sft" and "bench" have one author and
     one set of devices, so two of their pictures can come out alike to the pixel (`data.build` leaves those
-    out). "ood" is held out: another author, other devices, words, strategies, techniques, drawing style,
-    planner. "pretrain" holds plain questions about the devices of both, to be answered by a helpful policy
-    along the seeds; a model that knows them has seen no attack and no safe reply of "ood".
+    out). "ood" is held out: another author, other devices, words, strategies, techniques, drawing style and
+    planner; its licence closes it to training. "pretrain" holds plain questions about the devices of both, to
+    be answered by a helpful policy along the seeds; a model that knows them has seen no attack and no safe
+    reply of "ood".
 
     Args:
         kinds: Which of `KINDS` to make; member `index % len(kinds)` of each group has that kind. "pretrain"
@@ -155,7 +160,7 @@ class WorldSource:
             group=f"{self.split}-{group}",
             truth=truth,
             provenance="built-in world",
-            licence="Apache-2.0",
+            licence=author.licence,
         )
 
     def __repr__(self) -> str:

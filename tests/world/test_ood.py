@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steer_env.data.licences import LicenceGate, check_training_allowed
 from steer_env.scenarios import KINDS, OOD_STRATEGIES, OOD_TECHNIQUES, STRATEGIES, TECHNIQUES
 from steer_env.world import MECHANISMS, Move, Truth, WorldSource, lexicon
 from steer_env.world import frames as main_frames
@@ -345,6 +346,12 @@ def test_options_are_kept_for_any_index(index, low, more, kind, strategy):
 def test_bad_options_are_named(options, match):
     with pytest.raises(ValueError, match=match):
         WorldSource(**options)
+
+
+def test_it_is_closed_to_training_and_the_others_are_not():
+    with pytest.raises(LicenceGate, match="no-training"):
+        check_training_allowed(SAMPLE[:3])
+    check_training_allowed([*PLAIN[:3], WorldSource().scenario(0)])
 
 
 # Pretraining ----------------------------------------------------------------------------------------------
