@@ -2,8 +2,8 @@
 
 Every token is prefilled once: a prompt that continues a cached row feeds only its new tokens, equal prompts
 (the members of a GRPO group) are prefilled together as one row. Each row draws from its own random stream,
-which depends on the seed, the prompt and how often that prompt was asked before, so results do not depend on
-what else is in the batch. Shape suffixes: `_BL` batch and length, `_BV` batch and vocabulary.
+which depends on the seed, the prompt and which dialogue asks (where nobody says, how often that prompt was
+asked before), so results do not depend on what else is in the batch. Shape suffixes: `_BL` batch and length, `_BV` batch and vocabulary.
 """
 
 from __future__ import annotations
@@ -253,11 +253,14 @@ class Decoder:
         return token_B1[:, 0], logprobs_BV.gather(1, token_B1)[:, 0]
 
     def _draws(self, prompt: Prompt, seed: int, count: int) -> NDArray[np.float64]:
-        """Uniform numbers of one row: from the seed, the prompt and how often it was asked."""
+        """Uniform numbers of one row: from the seed, the prompt and who asks, or how often it was asked."""
         digest = _hash(prompt.trace.ids_L, prompt.images)
-        key = digest.digest()
-        digest.update(f"{seed}/{self._asked[key]}".encode())
-        self._asked[key] += 1
+        if prompt.stream:
+            digest.update(f"{seed}/dialogue {prompt.stream}".encode())
+        else:
+            key = digest.digest()
+            digest.update(f"{seed}/{self._asked[key]}".encode())
+            self._asked[key] += 1
         philox = np.random.Philox(key=int.from_bytes(digest.digest(), "little"))
         return np.random.Generator(philox).random(count)
 
