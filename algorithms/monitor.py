@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from steer_env.trajectory import Trajectory
+from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored, Terms, Unscored
 
 
@@ -31,7 +31,7 @@ class UnscoredGuard:
         self._steps: deque[tuple[int, Counter[str]]] = deque(maxlen=window)
 
     def see(self, trajectories: Sequence[Trajectory]) -> None:
-        """Count a step's turns.
+        """Count a step's turns; a dialogue that failed counts as one more turn, without a verdict.
 
         Raises:
             TooManyUnscored: If the share of unscored turns in the window is above the limit.
@@ -40,7 +40,8 @@ class UnscoredGuard:
         reasons = [
             v.reason if isinstance(v, Unscored) else "no judge" for v in verdicts if not isinstance(v, Scored)
         ]
-        self._steps.append((len(verdicts), Counter(reasons)))
+        lost = [trajectory.error for trajectory in trajectories if trajectory.stop == StopReason.FAILED]
+        self._steps.append((len(verdicts) + len(lost), Counter(reasons + lost)))
         turns = sum(count for count, _ in self._steps)
         total: Counter[str] = Counter()
         for _, counts in self._steps:
@@ -51,7 +52,7 @@ class UnscoredGuard:
             raise TooManyUnscored(
                 f"{unscored} of {turns} turns ({unscored / turns:.1%}) in the last {len(self._steps)} steps "
                 f"are unscored, expected at most {self.limit:.1%}: {listed}. Repair the judge "
-                "or raise unscored_limit"
+                "or the agent that failed, or raise unscored_limit"
             )
 
 
@@ -75,6 +76,7 @@ def dialogue_metrics(trajectories: Sequence[Trajectory], returns_GK: np.ndarray)
         "return_per_turn": _mean(defined_per_turn),
         "turns": _mean([len(trajectory.turns) for trajectory in trajectories]),
         "unscored": 1 - len(scored) / len(results) if results else None,
+        "failed": float(np.mean([t.stop == StopReason.FAILED for t in trajectories])),
         "flat_groups": float((spread < 1e-9).mean()),
         "cost": _mean(
             [r.info["cost"] for r in results if "cost" in r.info and isinstance(r.turn.verdict, Scored)]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from steer_env.scenarios import Scenario
-from steer_env.trajectory import Trajectory
+from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored, Terms, TurnResult, Unscored, Verdict, meta_of
 
 #: Increased when a reader of old rows would misread new ones.
@@ -101,9 +101,12 @@ def dialogue_row(scenario: Scenario, seed: int, turns: Sequence[TurnResult], sto
 
 
 def trajectory_row(trajectory: Trajectory, **extra: Any) -> Row:
-    """Return a trajectory as a row; token arrays are left out."""
-    if trajectory.error:
-        extra = {"error": trajectory.error, **extra}
+    """Return a trajectory as a row; token arrays are left out.
+
+    A failed one says why in `error`, and in `planned` how many turns it was to have.
+    """
+    if trajectory.stop == StopReason.FAILED:
+        extra = {"error": trajectory.error, "planned": len(trajectory.scenario), **extra}
     return dialogue_row(trajectory.scenario, trajectory.seed, trajectory.turns, trajectory.stop, **extra)
 
 

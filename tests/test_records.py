@@ -91,7 +91,7 @@ def test_rows_of_rollouts(tmp_path):
 
 def test_errors_are_rows_too():
     scenario = testing.toy_scenarios(1)[0]
-    row = trajectory_row(Trajectory(scenario, 3, (), StopReason.ERROR, error="server gone"))
+    row = trajectory_row(Trajectory(scenario, 3, (), StopReason.FAILED, error="server gone"))
     assert (row["stop"], row["error"], row["turns"], row["return"]) == ("error", "server gone", [], None)
 
 

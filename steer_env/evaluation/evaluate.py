@@ -67,11 +67,11 @@ def evaluate(
     tell = None if progress is None else lambda n, _: progress(played + n, len(seeds))
     policy = str((meta or {}).get("student", ""))
 
-    def options(seed: int) -> dict[str, Any] | None:
+    def chosen(seed: int) -> dict[str, Any] | None:
         return None if scenarios is None else {"scenario": scenarios[seed % len(scenarios)]}
 
     with JsonlWriter(folder / DIALOGUES) as writer:
-        for _, trajectory in rollout_iter(vec, attacker, student, left, progress=tell, options=options):
+        for _, trajectory in rollout_iter(vec, attacker, student, left, progress=tell, options=chosen):
             writer.write(trajectory_row(trajectory, policy=policy))
         writer.sync()
     wanted = set(seeds)

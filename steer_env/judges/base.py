@@ -51,7 +51,7 @@ class AsyncJudge(Judge, Protocol):
 
 
 def read_verdict(judge: Judge, future: Future[Verdict]) -> Verdict:
-    """Return the verdict of an asynchronous judge, waiting for it, by the rules of `steer_env.env.judge_batch`.
+    """Return the verdict of an asynchronous judge, waiting for it, by the rules of `judge_batch`.
 
     An exception becomes `Unscored`, never a number.
 
