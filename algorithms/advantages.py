@@ -19,8 +19,8 @@ def trajectory_return(trajectory: Trajectory) -> float:
     An unscored turn's reward is missing, not 0. `TCSR` has masked it already: what it emits sums to the
     return it declares (`info["return"]`), and what wrappers around it add is meant. Without it, the mean over
     scored turns times the number of turns is taken: an unscored turn counts as an average one. NaN if nothing
-    was scored, for then there is no return, and for a dialogue that failed: its other turns are missing, and a
-    sum over fewer turns is no return of the same game.
+    was scored, for then there is no return, and for a dialogue that failed: a sum over fewer turns does not
+    compare with its siblings'.
 
     Example:
         A judge that failed on the second turn makes the dialogue neither better nor worse than its sibling.

@@ -3,7 +3,9 @@
 Every token is prefilled once: a prompt that continues a cached row feeds only its new tokens, equal prompts
 (the members of a GRPO group) are prefilled together as one row. Each row draws from its own random stream,
 which depends on the seed, the prompt and which dialogue asks (where nobody says, how often that prompt was
-asked before), so results do not depend on what else is in the batch. Shape suffixes: `_BL` batch and length, `_BV` batch and vocabulary.
+asked before), so results do not depend on what else is in the batch. Logits move in the last digit with the
+batch's shape, as float sums do: a draw that falls on the edge between two tokens could still differ. Shape
+suffixes: `_BL` batch and length, `_BV` batch and vocabulary.
 """
 
 from __future__ import annotations
