@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_env.agents.hf.codec import ChatCodec
+from steer_env.agents.hf.vision import FeatureStore, VisionTower
 from steer_env.images import Image
 
 
@@ -27,6 +28,7 @@ class ModelAdapter:
 
     def __init__(self, model: PreTrainedModel, codec: ChatCodec) -> None:
         self.model, self.codec = model, codec
+        self.vision = VisionTower(model, codec)
         self._accepts = set(inspect.signature(model.forward).parameters)
         base = getattr(model, "model", None)
         #: Multimodal rotary positions, where the model has them (Qwen's).
@@ -74,7 +76,12 @@ class ModelAdapter:
         return plain_BL, mask_BL.sum(1)
 
     def inputs(
-        self, ids_BL: Tensor, attention_BC: Tensor | None, positions: Tensor, images: Sequence[Image]
+        self,
+        ids_BL: Tensor,
+        attention_BC: Tensor | None,
+        positions: Tensor,
+        images: Sequence[Image],
+        store: FeatureStore | None = None,
     ) -> dict[str, Any]:
         """Return the model's keyword arguments.
 
@@ -83,7 +90,8 @@ class ModelAdapter:
             attention_BC: Which columns hold a token, those of a cache included. None for rows padded at the
                 right only: causal attention never sees that padding, and is faster without a mask.
             positions: See `positions`.
-            images: Images whose placeholders are among the ids, in order.
+            images: Images whose placeholders are among the ids, in order; each is encoded once.
+            store: Keeps their features between calls; without gradients only.
         """
         device = self.device
         inputs: dict[str, Any] = {
@@ -96,9 +104,7 @@ class ModelAdapter:
             inputs["mm_token_type_ids"] = (inputs["input_ids"] == self.codec.image_id).long()
         if "token_type_ids" in self._accepts:
             inputs["token_type_ids"] = (inputs["input_ids"] == self.codec.image_id).long()
-        for name, value in self.codec.image_inputs(images).items():
-            inputs[name] = value.to(device, self.model.dtype if value.is_floating_point() else None)
-        return inputs
+        return inputs | self.vision.inputs(images, store)
 
     def selected_logits(self, inputs: dict[str, Any], rows_N: Tensor, columns_N: Tensor) -> Tensor:
         """Run one pass and return logits at the selected positions only, (N, V) in float32.
