@@ -70,7 +70,10 @@ class ModelAdapter:
             positions = positions.masked_fill(~mask_BL, -1)  # padding must not count as the furthest position
             reach_B = positions.amax((0, 2)) + 1
             return positions.clamp(min=0), reach_B
-        plain_BL = (mask_BL.long().cumsum(1) - 1).clamp(min=0)
+        # One sampled token per row, the case that counts: its position in the chunk is 0.
+        plain_BL = (
+            torch.zeros_like(ids_BL) if ids_BL.shape[1] == 1 else (mask_BL.long().cumsum(1) - 1).clamp(min=0)
+        )
         if self._rope is not None:
             return plain_BL.expand(3, -1, -1), mask_BL.sum(1)
         return plain_BL, mask_BL.sum(1)
