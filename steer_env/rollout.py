@@ -22,6 +22,8 @@ from steer_env.types import ATTACKER, STUDENT, TurnResult, Utterance, Verdict, m
 
 #: Called after every batch of replies with the number of finished dialogues and of all.
 Progress = Callable[[int, int], None]
+#: Called with each trajectory the moment its dialogue ends.
+OnFinished = Callable[[Trajectory], None]
 #: A finished dialogue with its place among the seeds.
 Placed = tuple[int, Trajectory]
 
@@ -88,7 +90,7 @@ def rollout(
     *,
     learn: bool = False,
     progress: Progress | None = None,
-    on_finished: Callable[[Trajectory], None] | None = None,
+    on_finished: OnFinished | None = None,
 ) -> list[Trajectory]:
     """Play one dialogue per seed and return them in the order of `seeds`.
 
@@ -114,10 +116,10 @@ def rollout(
         TypeError: If one of them is neither a string nor `Failed`.
     """
     finished: dict[int, Trajectory] = {}
-    for place, trajectory in rollout_iter(env, attacker, student, seeds, progress=progress):
+    for place, trajectory in rollout_iter(
+        env, attacker, student, seeds, progress=progress, on_finished=on_finished
+    ):
         finished[place] = trajectory
-        if on_finished is not None:
-            on_finished(trajectory)
     trajectories = [finished[place] for place in range(len(seeds))]
     if learn:
         teach(attacker, trajectories)
@@ -131,6 +133,7 @@ def rollout_iter(
     seeds: Sequence[int],
     *,
     progress: Progress | None = None,
+    on_finished: OnFinished | None = None,
     options: Callable[[int], dict[str, Any] | None] | None = None,
 ) -> Iterator[Placed]:
     """Play one dialogue per seed and yield each as it ends, with its place in `seeds`.
@@ -143,13 +146,10 @@ def rollout_iter(
         student: Speaks for `student_0`.
         seeds: Reset seeds, any number.
         progress: Called with (finished, all).
+        on_finished: Called with each trajectory before any that ended with it is yielded.
         options: Gives the reset options of a seed, such as `{"scenario": ...}`.
     """
-    play = _Play(env, attacker, student, seeds, options)
-    try:
-        yield from play.run(progress)
-    finally:
-        play.cancel()
+    yield from _Play(env, attacker, student, seeds, on_finished, options).run(progress)
 
 
 def teach(attacker: Agent, trajectories: Sequence[Trajectory]) -> None:
@@ -167,9 +167,10 @@ class _Play:
         attacker: Agent,
         student: Agent,
         seeds: Sequence[int],
+        on_finished: OnFinished | None,
         options: Callable[[int], dict[str, Any] | None] | None,
     ) -> None:
-        self.env, self.seeds, self.options = env, seeds, options
+        self.env, self.seeds, self.on_finished, self.options = env, seeds, on_finished, options
         self.seats = (Seat(ATTACKER, attacker), Seat(STUDENT, student))
         # With local agents alone the order of asking is fixed, and their own counting tells siblings apart.
         self.keyed = env.asynchronous or any(seat.asynchronous for seat in self.seats)
@@ -196,12 +197,6 @@ class _Play:
                 self._wait()
             elif progress is not None:
                 progress(self.finished, len(self.seeds))
-
-    def cancel(self) -> None:
-        for seat in self.seats:
-            seat.cancel()
-        for verdict in self.env.judging().values():
-            verdict.cancel()
 
     def _start(self, slot: int) -> None:
         place = self.playing[slot] = self.started
@@ -230,14 +225,17 @@ class _Play:
         return ended
 
     def _end(self, ended: Iterable[FinishedDialogue]) -> Iterator[Placed]:
-        """Refill the places of ended dialogues, then give these away."""
+        """Hand over ended dialogues, refill their places, then give them away."""
         done = [(self.playing.pop(dialogue.id), dialogue) for dialogue in ended]
+        placed = [(place, _trajectory(dialogue, self.seeds[place])) for place, dialogue in done]
+        if self.on_finished is not None:
+            for _, trajectory in placed:
+                self.on_finished(trajectory)
         for _, dialogue in done:
             if self.started < len(self.seeds):
                 self._start(dialogue.id)
         self.finished += len(done)
-        for place, dialogue in done:
-            yield place, _trajectory(dialogue, self.seeds[place])
+        yield from placed
 
     def _wait(self) -> None:
         """Sleep until an agent or a judge answers."""

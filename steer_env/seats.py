@@ -59,12 +59,6 @@ class Seat:
                 raise TypeError(f"{self._method} gave {answer!r}, expected a str or Failed(reason)")
         return arrived, answers
 
-    def cancel(self) -> None:
-        """Give up what has not been answered."""
-        for future in self.requests.values():
-            future.cancel()
-        self.requests.clear()
-
     def _submit(self, agent: AsyncAgent, observation: Observation) -> Future[Utterance | Failed]:
         future = agent.submit(observation)
         if not isinstance(future, Future):

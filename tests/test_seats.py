@@ -201,7 +201,7 @@ def test_an_attacker_that_fails_at_once_leaves_an_empty_dialogue():
     testing.check_trajectories(trajectories)
 
 
-def test_what_ended_before_a_bug_is_not_lost_and_requests_are_given_up():
+def test_what_ended_before_a_bug_is_not_lost():
     class Breaks(ServedAgent):
         def _answer(self, asked, pause):
             if "4.2" in asked["transcript"][-1].content:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from steer_env.agents.base import Agent
+from steer_env.algorithms.monitor import UnscoredGuard
 from steer_env.evaluation.report import Summary, summarise
 from steer_env.records import JsonlWriter, Row, read_jsonl, trajectory_row
 from steer_env.rollout import Progress, rollout_iter
 from steer_env.scenarios import Scenario
-from steer_env.trajectory import StopReason
+from steer_env.trajectory import StopReason, Trajectory
 
 DIALOGUES = "dialogues.jsonl"
 RUN = "run.json"
@@ -34,6 +35,7 @@ def evaluate(
     scenarios: Sequence[Scenario] | None = None,
     meta: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    unscored_limit: float = 0.05,
     **options: Any,
 ) -> Summary:
     """Play one dialogue per seed and summarise.
@@ -52,12 +54,17 @@ def evaluate(
         scenarios: Play exactly these, seed s playing number s modulo their count, and not what `vec` draws.
         meta: What identifies the run (environment, student, ...): stored, and compared on resume.
         progress: Called with (finished, all).
+        unscored_limit: Stop when more than this share of the turns has no verdict, 1 to never stop; a failed
+            dialogue counts as one.
         **options: Of `summarise`.
 
     Raises:
+        TooManyUnscored: If the judge or an agent fails too often; what was played is on disk, and `resume`
+            goes on.
         RunExists: If the folder holds dialogues and `resume` is False, or `meta` differs from the stored one.
         ValueError: If seeds repeat.
     """
+    guard = UnscoredGuard(unscored_limit, window=None)
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"{len(seeds)} seeds, {len(set(seeds))} of them different; expected each seed once")
     folder = Path(run_dir)
@@ -71,8 +78,14 @@ def evaluate(
         return None if scenarios is None else {"scenario": scenarios[seed % len(scenarios)]}
 
     with JsonlWriter(folder / DIALOGUES) as writer:
-        for _, trajectory in rollout_iter(vec, attacker, student, left, progress=tell, options=chosen):
+
+        def write(trajectory: Trajectory) -> None:
             writer.write(trajectory_row(trajectory, policy=policy))
+
+        for _, trajectory in rollout_iter(
+            vec, attacker, student, left, progress=tell, on_finished=write, options=chosen
+        ):
+            guard.see([trajectory])
         writer.sync()
     wanted = set(seeds)
     summary = summarise([row for row in load_rows(folder) if row["seed"] in wanted], **options)
