@@ -120,6 +120,8 @@ def run(args: argparse.Namespace) -> int:
     show_table({name: summary}, title)
     print(f"harm rate {summary.harm_rate.text(percent=True)}; refused harmless turns "
           f"{summary.refusal_of_harmless.text(percent=True)}")  # fmt: skip
+    if summary.broken:
+        print(f"{summary.broken} dialogues failed and count as undecided; --resume plays them again")
     print(f"summary: {out / 'summary.json'}")
     print(f"plot: {plot({name: summary}, out / 'survival.png', title)}")
     print(f"report: {_report(name, out, setting, card, title)}")
