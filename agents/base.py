@@ -31,15 +31,16 @@ class KeyedObservation(dict[str, Any]):
 
     Attributes:
         stream: Names the dialogue by its reset seed and its number among those with that seed.
+        ordered: Whether the dialogues are asked in a fixed order, since nobody answers in its own time.
     """
 
-    def __init__(self, observation: Mapping[str, Any], stream: str) -> None:
+    def __init__(self, observation: Mapping[str, Any], stream: str, *, ordered: bool = False) -> None:
         super().__init__(observation)
-        self.stream = stream
+        self.stream, self.ordered = stream, ordered
 
 
 def stream_of(observation: Observation) -> str:
-    """Return the name of the dialogue an observation is of, "" where order alone tells siblings apart."""
+    """Return the name of the dialogue an observation is of, "" outside of rollouts."""
     return getattr(observation, "stream", "")
 
 
@@ -47,8 +48,8 @@ def stream_of(observation: Observation) -> str:
 class Agent(Protocol):
     """Speaks for one seat in many dialogues at once."""
 
-    def act(self, observations: Sequence[Observation]) -> list[Utterance]:
-        """Return one utterance per observation, in order."""
+    def act(self, observations: Sequence[Observation]) -> Sequence[Utterance | Failed]:
+        """Return one utterance per observation, in order; `Failed` where there is none."""
         ...
 
 

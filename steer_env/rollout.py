@@ -172,8 +172,7 @@ class _Play:
     ) -> None:
         self.env, self.seeds, self.on_finished, self.options = env, seeds, on_finished, options
         self.seats = (Seat(ATTACKER, attacker), Seat(STUDENT, student))
-        # With local agents alone the order of asking is fixed, and their own counting tells siblings apart.
-        self.keyed = env.asynchronous or any(seat.asynchronous for seat in self.seats)
+        self.ordered = not (env.asynchronous or any(seat.asynchronous for seat in self.seats))
         self.streams = _streams(seeds)
         self.playing: dict[int, int] = {}  # slot -> place in `seeds`
         self.started = self.finished = 0
@@ -202,14 +201,17 @@ class _Play:
         place = self.playing[slot] = self.started
         self.started += 1
         seed = self.seeds[place]
-        self.env.start(slot, seed, None if self.options is None else self.options(seed))
+        if self.options is None:
+            self.env.start(slot, seed)
+        else:
+            self.env.start(slot, seed, self.options(seed))
 
     def _pending(self, seat: Seat) -> tuple[list[int], list[Any]]:
         ids, observations = self.env.pending(seat.name)
-        if not self.keyed:
-            return ids, list(observations)
         streams = (self.streams[self.playing[slot]] for slot in ids)
-        return ids, [KeyedObservation(o, s) for o, s in zip(observations, streams, strict=True)]
+        return ids, [
+            KeyedObservation(o, s, ordered=self.ordered) for o, s in zip(observations, streams, strict=True)
+        ]
 
     def _answer(
         self, seat: Seat, ids: list[int], replies: list[Utterance | Failed]

@@ -93,8 +93,8 @@ class ModelAdapter:
             attention_BC: Which columns hold a token, those of a cache included. None for rows padded at the
                 right only: causal attention never sees that padding, and is faster without a mask.
             positions: See `positions`.
-            images: Images whose placeholders are among the ids, in order; each is encoded once.
-            store: Keeps their features between calls; without gradients only.
+            images: Images whose placeholders are among the ids, in order.
+            store: Encodes each picture once, see `VisionTower.inputs`; None gives the pixels.
         """
         device = self.device
         inputs: dict[str, Any] = {

@@ -198,7 +198,9 @@ class ChatCodec:
                 trace = self.written_reply(trace, message.content)
         assert trace is not None
         turn = sum(message.role != USER for message in transcript)
-        return Prompt(trace, images, turn, before, stream_of(observation))
+        # Where the order of asking is fixed, the decoder counts; so results are those of earlier versions.
+        stream = "" if getattr(observation, "ordered", False) else stream_of(observation)
+        return Prompt(trace, images, turn, before, stream)
 
     # -- text and images ----------------------------------------------------------------------------------
 

@@ -83,18 +83,19 @@ class VisionTower:
             self._encode = None
         self._accepts = set(inspect.signature(self._encode).parameters) if self._encode else set()
 
-    def inputs(self, images: Sequence[Image], store: FeatureStore | None = None) -> dict[str, Any]:
+    def inputs(self, images: Sequence[Image], store: FeatureStore | None) -> dict[str, Any]:
         """Return keyword arguments of the model for the pictures of a batch, in order.
 
         Args:
             images: Pictures, repeated as they are shown.
-            store: Where features are kept between calls; without gradients only.
+            store: Counts and keeps what is encoded here; one of size 0 where gradients are wanted. None
+                leaves the encoding to the model and gives plain tensors, for code that moves batches about.
         """
         if not images:
             return {}
-        store = store or FeatureStore(0)
-        if self._encode is None:
-            store.encoded += len(images)
+        if store is None or self._encode is None:
+            if store is not None:
+                store.encoded += len(images)
             return self._pixels(images)
         found = {image.digest: store.get(image.digest) for image in images}
         new = [image for image in {i.digest: i for i in images}.values() if found[image.digest] is None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from steer_env.trajectory import StopReason, Trajectory
 DIALOGUES = "dialogues.jsonl"
 RUN = "run.json"
 SUMMARY = "summary.json"
+
+#: Returns further keys of the row of a dialogue that ended.
+Extra = Callable[[Trajectory], Mapping[str, Any]]
 
 
 class RunExists(FileExistsError):
@@ -34,6 +37,7 @@ def evaluate(
     resume: bool = False,
     scenarios: Sequence[Scenario] | None = None,
     meta: Mapping[str, Any] | None = None,
+    extra: Extra | None = None,
     progress: Progress | None = None,
     unscored_limit: float = 0.05,
     **options: Any,
@@ -53,6 +57,7 @@ def evaluate(
         resume: Go on with a folder that already holds dialogues.
         scenarios: Play exactly these, seed s playing number s modulo their count, and not what `vec` draws.
         meta: What identifies the run (environment, student, ...): stored, and compared on resume.
+        extra: Adds keys to rows, such as `distribution`.
         progress: Called with (finished, all).
         unscored_limit: Stop when more than this share of the turns has no verdict, 1 to never stop; a failed
             dialogue counts as one.
@@ -64,6 +69,26 @@ def evaluate(
         RunExists: If the folder holds dialogues and `resume` is False, or `meta` differs from the stored one.
         ValueError: If seeds repeat.
     """
+    given: dict[str, Any] = {"scenarios": scenarios, "meta": meta, "extra": extra, "progress": progress}
+    play(vec, attacker, student, seeds, run_dir, resume=resume, unscored_limit=unscored_limit, **given)
+    return finish(run_dir, seeds, **options)
+
+
+def play(
+    vec: Any,
+    attacker: Agent,
+    student: Agent,
+    seeds: Sequence[int],
+    run_dir: str | Path,
+    *,
+    resume: bool = False,
+    scenarios: Sequence[Scenario] | None = None,
+    meta: Mapping[str, Any] | None = None,
+    extra: Extra | None = None,
+    progress: Progress | None = None,
+    unscored_limit: float = 0.05,
+) -> None:
+    """Play and record without a summary; arguments and errors as `evaluate`."""
     guard = UnscoredGuard(unscored_limit, window=None)
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"{len(seeds)} seeds, {len(set(seeds))} of them different; expected each seed once")
@@ -80,14 +105,19 @@ def evaluate(
     with JsonlWriter(folder / DIALOGUES) as writer:
 
         def write(trajectory: Trajectory) -> None:
-            writer.write(trajectory_row(trajectory, policy=policy))
+            more = {} if extra is None else extra(trajectory)
+            writer.write(trajectory_row(trajectory, policy=policy, **more))
 
         for _, trajectory in rollout_iter(
             vec, attacker, student, left, progress=tell, on_finished=write, options=chosen
         ):
             guard.see([trajectory])
         writer.sync()
-    wanted = set(seeds)
+
+
+def finish(run_dir: str | Path, seeds: Sequence[int], **options: Any) -> Summary:
+    """Summarise the dialogues of these seeds and write `summary.json`."""
+    folder, wanted = Path(run_dir), set(seeds)
     summary = summarise([row for row in load_rows(folder) if row["seed"] in wanted], **options)
     write_json(folder / SUMMARY, summary.to_dict())
     return summary
