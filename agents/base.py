@@ -23,6 +23,27 @@ from steer_env.types import Utterance
 Observation = Mapping[str, Any]
 
 
+class KeyedObservation(dict[str, Any]):
+    """An observation that knows which dialogue it is of, for agents that draw random numbers.
+
+    Siblings of a group see the same, and so may other dialogues. Where replies arrive in any order, their
+    streams must not depend on who asks first: an agent that samples seeds each by `stream`.
+
+    Attributes:
+        stream: Names the dialogue by its reset seed and its number among those with that seed.
+        ordered: Whether the dialogues are asked in a fixed order, since nobody answers in its own time.
+    """
+
+    def __init__(self, observation: Mapping[str, Any], stream: str, *, ordered: bool = False) -> None:
+        super().__init__(observation)
+        self.stream, self.ordered = stream, ordered
+
+
+def stream_of(observation: Observation) -> str:
+    """Return the name of the dialogue an observation is of, "" outside of rollouts."""
+    return getattr(observation, "stream", "")
+
+
 @runtime_checkable
 class Agent(Protocol):
     """Speaks for one seat in many dialogues at once."""

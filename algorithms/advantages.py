@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from steer_env.trajectory import TokenTrace, Trajectory
+from steer_env.trajectory import StopReason, TokenTrace, Trajectory
 
 
 def trajectory_return(trajectory: Trajectory) -> float:
@@ -19,7 +19,8 @@ def trajectory_return(trajectory: Trajectory) -> float:
     An unscored turn's reward is missing, not 0. `TCSR` has masked it already: what it emits sums to the
     return it declares (`info["return"]`), and what wrappers around it add is meant. Without it, the mean over
     scored turns times the number of turns is taken: an unscored turn counts as an average one. NaN if nothing
-    was scored, for then there is no return.
+    was scored, for then there is no return, and for a dialogue that failed: a sum over fewer turns does not
+    compare with its siblings'.
 
     Example:
         A judge that failed on the second turn makes the dialogue neither better nor worse than its sibling.
@@ -32,6 +33,8 @@ def trajectory_return(trajectory: Trajectory) -> float:
         >>> trajectory_return(Trajectory(Scenario((SeedTurn("u"),)), 0, (good, lost), StopReason.SEED_END))
         2.0
     """
+    if trajectory.stop == StopReason.FAILED:
+        return float("nan")
     scored = trajectory.scored
     info = trajectory.turns[-1].info if trajectory.turns else {}
     if not info.get("return_defined", any(scored)):

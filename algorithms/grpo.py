@@ -14,7 +14,8 @@ Where this departs from the paper, and why:
 - KL uses the k3 estimator, which the paper does not name. `beta` is the paper's 0.1; its published script has
   0.001.
 - Turns without a verdict are masked and count as an average turn in the return, and dialogues without any
-  verdict are left out of their group's mean; the published code gives them reward 0.
+  verdict are left out of their group's mean; the published code gives them reward 0. Dialogues that failed
+  (a lost server) are left out altogether; the limit on unscored turns counts each as one.
 - Returns are not divided by the group's standard deviation, as in the paper; `scale=True` does.
 - Tokens are those that were sampled, never decoded and encoded again; the mask covers exactly them.
 """
@@ -60,7 +61,7 @@ from steer_env.algorithms.monitor import UnscoredGuard, dialogue_metrics
 from steer_env.algorithms.record import record_rollouts
 from steer_env.records import ROLLOUTS, JsonlWriter
 from steer_env.rollout import VectorEnv, rollout, teach
-from steer_env.trajectory import Trajectory, group_by_seed
+from steer_env.trajectory import StopReason, Trajectory, group_by_seed
 
 Row = dict[str, Any]
 #: Called after every step with the number of finished steps, of all, and the step's metrics.
@@ -255,6 +256,8 @@ def _compare(trajectories: Sequence[Trajectory], config: GRPOConfig) -> tuple[li
     advantages = group_advantages(returns_GK, scale=config.scale).ravel()
     examples = []
     for trajectory, advantage in zip(trajectories, advantages, strict=True):
+        if trajectory.stop == StopReason.FAILED:
+            continue
         trace, scored = trajectory.trace, trajectory.scored
         if trace is None:
             raise ValueError(

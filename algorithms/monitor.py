@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from steer_env.trajectory import Trajectory
+from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored, Terms, Unscored
 
 
@@ -33,7 +33,7 @@ class UnscoredGuard:
         self._span = f" in the last {window} steps" if window else ""
 
     def see(self, trajectories: Sequence[Trajectory]) -> None:
-        """Count a step's turns.
+        """Count a step's turns; a dialogue that failed counts as one more turn, without a verdict.
 
         Raises:
             TooManyUnscored: If the share of unscored turns in the window is above the limit.
@@ -42,7 +42,8 @@ class UnscoredGuard:
         reasons = [
             v.reason if isinstance(v, Unscored) else "no judge" for v in verdicts if not isinstance(v, Scored)
         ]
-        step = (len(verdicts), Counter(reasons))
+        lost = [trajectory.error for trajectory in trajectories if trajectory.stop == StopReason.FAILED]
+        step = (len(verdicts) + len(lost), Counter(reasons + lost))
         if self._steps and self._steps.maxlen is None:  # one sum is enough where nothing is forgotten
             before, counts = self._steps.pop()
             step = (before + step[0], counts + step[1])
@@ -57,7 +58,7 @@ class UnscoredGuard:
             raise TooManyUnscored(
                 f"{unscored} of {turns} turns ({unscored / turns:.1%}){self._span} "
                 f"are unscored, expected at most {self.limit:.1%}: {listed}. Repair the judge "
-                "or raise unscored_limit"
+                "or the agent that failed, or raise unscored_limit"
             )
 
 
@@ -94,6 +95,7 @@ def dialogue_metrics(trajectories: Sequence[Trajectory], returns_GK: np.ndarray)
         "return_per_turn": _mean(defined_per_turn),
         "turns": _mean([len(trajectory.turns) for trajectory in trajectories]),
         "unscored": 1 - len(scored) / len(results) if results else None,
+        "failed": float(np.mean([t.stop == StopReason.FAILED for t in trajectories])),
         "flat_groups": float((spread < 1e-9).mean()),
         "cost": _mean(
             [r.info["cost"] for r in results if "cost" in r.info and isinstance(r.turn.verdict, Scored)]

@@ -23,7 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -459,9 +459,11 @@ def measure(cases: dict[str, Case], repeats: int, seconds: float) -> dict[str, d
     return rates
 
 
-def machine() -> dict[str, Any]:
+PACKAGES = ("steer-env", "numpy", "gymnasium", "pettingzoo", "pillow", "pydantic", "textarena")
+
+
+def machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     """Return what the figures depend on."""
-    packages = ("steer-env", "numpy", "gymnasium", "pettingzoo", "pillow", "pydantic", "textarena")
     versions = {}
     for package in packages:
         try:

@@ -47,7 +47,8 @@ class DialogueEnv(AECEnv[str, Any, Any]):
 
     Attributes:
         scenario: The current `Scenario` (ground truth included: not for agents).
-        stop: Why the dialogue ended, "" while it runs: "seed_end" (terminated) or "max_cycles" (truncated).
+        stop: Why the dialogue ended, "" while it runs: "seed_end" (terminated), "max_cycles" or "failed"
+            (truncated).
 
     Args:
         scenarios: Where `reset` draws a scenario from.
@@ -282,6 +283,11 @@ class DialogueEnv(AECEnv[str, Any, Any]):
         elif self.cycle == self._max_cycles:
             self.stop = "max_cycles"
             self.truncations = {ATTACKER: True, STUDENT: True}
+
+    def fail(self) -> None:
+        """End the dialogue where it is, because a seat has no utterance; both seats are truncated."""
+        self.stop = "failed"
+        self.truncations = {ATTACKER: True, STUDENT: True}
 
     # -- judging ------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steer_env.scenarios import Scenario
-from steer_env.trajectory import TokenTrace, Trajectory
+from steer_env.trajectory import StopReason, TokenTrace, Trajectory
 from steer_env.types import Scored, Terms, TurnResult, Unscored, Verdict, meta_of
 
 #: Increased when a reader of old rows would misread new ones.
@@ -111,9 +111,12 @@ def dialogue_row(scenario: Scenario, seed: int, turns: Sequence[TurnResult], sto
 
 
 def trajectory_row(trajectory: Trajectory, **extra: Any) -> Row:
-    """Return a trajectory as a row; token arrays are left out, see `token_pieces`."""
-    if trajectory.error:
-        extra = {"error": trajectory.error, **extra}
+    """Return a trajectory as a row; token arrays are left out, see `token_pieces`.
+
+    A failed one says why in `error`, and in `planned` how many turns it was to have.
+    """
+    if trajectory.stop == StopReason.FAILED:
+        extra = {"error": trajectory.error, "planned": len(trajectory.scenario), **extra}
     return dialogue_row(trajectory.scenario, trajectory.seed, trajectory.turns, trajectory.stop, **extra)
 
 

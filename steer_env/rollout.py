@@ -1,23 +1,31 @@
 """Play many dialogues between an attacker and a student, and keep what happened.
 
-The seats take turns: one call answers every dialogue that waits for the attacker, the next one every dialogue
-that waits for the student, and then the slots of dialogues that ended are refilled with the seeds that are
-left. So dialogues of different lengths share full batches to the end. No deep learning framework is imported
-here; token traces ride along in the student's utterances.
+Every dialogue waits for its own agents only. An agent with only `act` answers everything that waits for its
+seat in one call; an agent or a judge with `submit` (a server) answers one by one, and a dialogue goes on the
+moment its answer arrives. The place of a dialogue that ended is refilled at once, so that dialogues of
+different lengths share full batches to the end. No deep learning framework is imported here; token traces
+ride along in the student's utterances.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Protocol
 
-from steer_env.agents.base import Agent, Observation
+from steer_env.agents.base import Agent, Failed, KeyedObservation
 from steer_env.scenarios import Scenario
+from steer_env.seats import Seat
 from steer_env.trajectory import StopReason, Trajectory
-from steer_env.types import ATTACKER, STUDENT, TurnResult, Utterance, meta_of
+from steer_env.types import ATTACKER, STUDENT, TurnResult, Utterance, Verdict, meta_of
 
 #: Called after every batch of replies with the number of finished dialogues and of all.
 Progress = Callable[[int, int], None]
+#: Called with each trajectory the moment its dialogue ends.
+OnFinished = Callable[[Trajectory], None]
+#: A finished dialogue with its place among the seeds.
+Placed = tuple[int, Trajectory]
 
 
 class FinishedDialogue(Protocol):
@@ -27,6 +35,7 @@ class FinishedDialogue(Protocol):
     scenario: Scenario
     turns: tuple[TurnResult, ...]
     stop: str
+    error: str
 
 
 class VectorEnv(Protocol):
@@ -41,7 +50,12 @@ class VectorEnv(Protocol):
         """Start one dialogue per element of `seeds`; further slots stay idle."""
         ...
 
-    def start(self, id: int, seed: int | None = None) -> None:
+    @property
+    def asynchronous(self) -> bool:
+        """Whether a judge may keep a slot waiting after `submit(..., wait=False)`."""
+        ...
+
+    def start(self, id: int, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         """Start a new dialogue in one slot."""
         ...
 
@@ -49,8 +63,22 @@ class VectorEnv(Protocol):
         """Return the slots that wait for `agent` and what it observes."""
         ...
 
-    def submit(self, agent: str, ids: Sequence[int], utterances: Sequence[str]) -> Sequence[Any]:
+    def submit(
+        self, agent: str, ids: Sequence[int], utterances: Sequence[str], *, wait: bool = True
+    ) -> Sequence[Any]:
         """Speak for `agent`; returns the dialogues this ended."""
+        ...
+
+    def judging(self) -> Mapping[int, Future[Verdict]]:
+        """Return the slots whose reply is with an asynchronous judge."""
+        ...
+
+    def collect(self, ids: Sequence[int]) -> Sequence[Any]:
+        """Go on in slots whose verdict has arrived; returns the dialogues this ended."""
+        ...
+
+    def fail(self, id: int, reason: str) -> Any:
+        """End the dialogue of a slot as failed and return it."""
         ...
 
 
@@ -62,10 +90,16 @@ def rollout(
     *,
     learn: bool = False,
     progress: Progress | None = None,
+    on_finished: OnFinished | None = None,
 ) -> list[Trajectory]:
     """Play one dialogue per seed and return them in the order of `seeds`.
 
-    Repeat a seed K times to get the members of a GRPO group.
+    Repeat a seed K times to get the members of a GRPO group. With local agents the result depends on the
+    seeds alone; with servers in between it still does, as far as the servers' own answers do, whatever
+    arrives first.
+
+    A dialogue whose agent answers `Failed` ends there with `stop` FAILED and the reason in `error`; the run
+    goes on. An exception in an agent is a bug and ends the run.
 
     Args:
         env: A vector environment; its slots are refilled until all seeds are played.
@@ -74,31 +108,48 @@ def rollout(
         seeds: Reset seeds, any number.
         learn: Hand the trajectories to `attacker.learn` at the end, if it has that method.
         progress: Called with (finished, all).
+        on_finished: Called with each trajectory the moment its dialogue ends, so that nothing that ended is
+            lost when the run does not.
 
     Raises:
         ValueError: If an agent returns the wrong number of utterances.
-        TypeError: If one of them is not a string.
+        TypeError: If one of them is neither a string nor `Failed`.
     """
-    waiting = list(enumerate(seeds))
-    playing: dict[int, tuple[int, int]] = {}  # slot -> (place in the result, seed)
     finished: dict[int, Trajectory] = {}
-    first, waiting = waiting[: env.num_envs], waiting[env.num_envs :]
-    env.reset(seeds=[seed for _, seed in first])
-    playing.update(enumerate(first))
-    while len(finished) < len(seeds):
-        ended = [*_speak(env, ATTACKER, attacker), *_speak(env, STUDENT, student)]
-        for dialogue in ended:
-            place, seed = playing.pop(dialogue.id)
-            finished[place] = _trajectory(dialogue, seed)
-            if waiting:
-                playing[dialogue.id] = waiting.pop(0)
-                env.start(dialogue.id, playing[dialogue.id][1])
-        if progress is not None:
-            progress(len(finished), len(seeds))
+    for place, trajectory in rollout_iter(
+        env, attacker, student, seeds, progress=progress, on_finished=on_finished
+    ):
+        finished[place] = trajectory
     trajectories = [finished[place] for place in range(len(seeds))]
     if learn:
         teach(attacker, trajectories)
     return trajectories
+
+
+def rollout_iter(
+    env: VectorEnv,
+    attacker: Agent,
+    student: Agent,
+    seeds: Sequence[int],
+    *,
+    progress: Progress | None = None,
+    on_finished: OnFinished | None = None,
+    options: Callable[[int], dict[str, Any] | None] | None = None,
+) -> Iterator[Placed]:
+    """Play one dialogue per seed and yield each as it ends, with its place in `seeds`.
+
+    Takes and raises what `rollout` does; nothing is kept in memory.
+
+    Args:
+        env: A vector environment.
+        attacker: Speaks for `attacker_0`.
+        student: Speaks for `student_0`.
+        seeds: Reset seeds, any number.
+        progress: Called with (finished, all).
+        on_finished: Called with each trajectory before any that ended with it is yielded.
+        options: Gives the reset options of a seed, such as `{"scenario": ...}`.
+    """
+    yield from _Play(env, attacker, student, seeds, on_finished, options).run(progress)
 
 
 def teach(attacker: Agent, trajectories: Sequence[Trajectory]) -> None:
@@ -107,35 +158,110 @@ def teach(attacker: Agent, trajectories: Sequence[Trajectory]) -> None:
         method(trajectories)
 
 
-def _speak(env: VectorEnv, seat: str, agent: Agent) -> Sequence[FinishedDialogue]:
-    ids, observations = env.pending(seat)
-    if not ids:
-        return ()
-    return env.submit(seat, ids, checked_act(agent, seat, observations))
+class _Play:
+    """One rollout under way."""
 
+    def __init__(
+        self,
+        env: VectorEnv,
+        attacker: Agent,
+        student: Agent,
+        seeds: Sequence[int],
+        on_finished: OnFinished | None,
+        options: Callable[[int], dict[str, Any] | None] | None,
+    ) -> None:
+        self.env, self.seeds, self.on_finished, self.options = env, seeds, on_finished, options
+        self.seats = (Seat(ATTACKER, attacker), Seat(STUDENT, student))
+        self.ordered = not (env.asynchronous or any(seat.asynchronous for seat in self.seats))
+        self.streams = _streams(seeds)
+        self.playing: dict[int, int] = {}  # slot -> place in `seeds`
+        self.started = self.finished = 0
 
-def checked_act(agent: Agent, seat: str, observations: Sequence[Observation]) -> list[Utterance]:
-    """Call an agent and hold it to its contract: one string per observation.
+    def run(self, progress: Progress | None) -> Iterator[Placed]:
+        self.env.reset(seeds=[])
+        for slot in range(min(self.env.num_envs, len(self.seeds))):
+            self._start(slot)
+        while self.playing:
+            moved = False
+            for seat in self.seats:
+                ids, replies = seat.ask(*self._pending(seat))
+                if ids:
+                    moved = True
+                    yield from self._end(self._answer(seat, ids, replies))
+            judged = [slot for slot, verdict in self.env.judging().items() if verdict.done()]
+            if judged:
+                moved = True
+                yield from self._end(self.env.collect(judged))
+            if not moved:
+                self._wait()
+            elif progress is not None:
+                progress(self.finished, len(self.seeds))
 
-    Raises:
-        ValueError: If it returns the wrong number of utterances.
-        TypeError: If it returns no sequence of strings.
-    """
-    replies = agent.act(observations)
-    name = f"{type(agent).__name__}.act() for {seat}"
-    if isinstance(replies, str) or not isinstance(replies, Sequence):
-        raise TypeError(f"{name} returned {replies!r}, expected a list with one str per observation")
-    if len(replies) != len(observations):
-        raise ValueError(
-            f"{name} returned {len(replies)} utterances for {len(observations)} observations, expected one "
-            "each, in order; one call answers the whole batch"
+    def _start(self, slot: int) -> None:
+        place = self.playing[slot] = self.started
+        self.started += 1
+        seed = self.seeds[place]
+        if self.options is None:
+            self.env.start(slot, seed)
+        else:
+            self.env.start(slot, seed, self.options(seed))
+
+    def _pending(self, seat: Seat) -> tuple[list[int], list[Any]]:
+        ids, observations = self.env.pending(seat.name)
+        streams = (self.streams[self.playing[slot]] for slot in ids)
+        return ids, [
+            KeyedObservation(o, s, ordered=self.ordered) for o, s in zip(observations, streams, strict=True)
+        ]
+
+    def _answer(
+        self, seat: Seat, ids: list[int], replies: list[Utterance | Failed]
+    ) -> Iterable[FinishedDialogue]:
+        """Speak where there is something to say, and end what failed."""
+        said = [(i, reply) for i, reply in zip(ids, replies, strict=True) if isinstance(reply, str)]
+        ended = list(
+            self.env.submit(seat.name, [i for i, _ in said], [reply for _, reply in said], wait=False)
         )
-    for index, reply in enumerate(replies):
-        if not isinstance(reply, str):
-            raise TypeError(f"{name} returned {reply!r} at index {index}, expected a str")
-    return list(replies)
+        for i, reply in zip(ids, replies, strict=True):
+            if isinstance(reply, Failed):
+                ended.append(self.env.fail(i, f"{seat.name}: {reply.reason}"))
+        return ended
+
+    def _end(self, ended: Iterable[FinishedDialogue]) -> Iterator[Placed]:
+        """Hand over ended dialogues, refill their places, then give them away."""
+        done = [(self.playing.pop(dialogue.id), dialogue) for dialogue in ended]
+        placed = [(place, _trajectory(dialogue, self.seeds[place])) for place, dialogue in done]
+        if self.on_finished is not None:
+            for _, trajectory in placed:
+                self.on_finished(trajectory)
+        for _, dialogue in done:
+            if self.started < len(self.seeds):
+                self._start(dialogue.id)
+        self.finished += len(done)
+        yield from placed
+
+    def _wait(self) -> None:
+        """Sleep until an agent or a judge answers."""
+        open_requests: list[Future[Any]] = [f for seat in self.seats for f in seat.requests.values()]
+        open_requests += self.env.judging().values()
+        if not open_requests:
+            raise RuntimeError(
+                f"{len(self.playing)} dialogues run and none waits for a seat or a judge, expected one that "
+                "does; pending() of the vector environment must list every running dialogue"
+            )
+        wait(open_requests, return_when=FIRST_COMPLETED)
+
+
+def _streams(seeds: Sequence[int]) -> list[str]:
+    """Name each dialogue by its seed and its number among those with the same seed."""
+    seen: Counter[int] = Counter()
+    names = []
+    for seed in seeds:
+        names.append(f"{seed}.{seen[seed]}")
+        seen[seed] += 1
+    return names
 
 
 def _trajectory(dialogue: FinishedDialogue, seed: int) -> Trajectory:
     trace = meta_of(dialogue.turns[-1].turn.reply).get("trace") if dialogue.turns else None
-    return Trajectory(dialogue.scenario, seed, tuple(dialogue.turns), StopReason(dialogue.stop), trace)
+    stop = StopReason(dialogue.stop)
+    return Trajectory(dialogue.scenario, seed, tuple(dialogue.turns), stop, trace, dialogue.error)

@@ -21,7 +21,7 @@ class StopReason(enum.StrEnum):
 
     SEED_END = "seed_end"  # all turns of the seed were spoken: terminated
     MAX_CYCLES = "max_cycles"  # cut by the environment's limit: truncated
-    ERROR = "error"  # an agent or back end failed; kept as data
+    FAILED = "failed"  # an agent had no utterance, such as a lost server; kept as data, never scored
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,8 +60,8 @@ class Trajectory:
         seed: The reset seed; the members of a group share it.
         turns: One `TurnResult` per cycle: texts, verdict, emitted reward, info.
         stop: Why it ended.
-        trace: Tokens of the student, None for agents without tokens.
-        error: Message when `stop` is ERROR.
+        trace: Tokens of the student up to its last reply, None for agents without tokens.
+        error: Which seat failed and why, "" unless `stop` is FAILED.
     """
 
     scenario: Scenario

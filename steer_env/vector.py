@@ -1,13 +1,15 @@
 """Many dialogues in one process, batched by seat and never in lock-step.
 
 `VectorDialogueEnv` is what rollouts use: ask which dialogues wait for a seat, answer any of them in any
-order, get finished dialogues back whole. `StudentVectorEnv` is Gymnasium's vector API as a thin layer over
+order, get finished dialogues back whole. A judge behind a server may take its time: the slot waits for the
+verdict, the others go on. `StudentVectorEnv` is Gymnasium's vector API as a thin layer over
 it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +20,12 @@ from numpy.typing import NDArray
 from pettingzoo import AECEnv
 
 from steer_env.env import DialogueEnv, judge_batch
+from steer_env.judges.base import AsyncJudge, read_verdict
 from steer_env.scenarios import Scenario
-from steer_env.types import ATTACKER, STUDENT, TurnResult
+from steer_env.types import ATTACKER, STUDENT, TurnResult, Verdict
+
+#: What a slot waits for while its reply is with an asynchronous judge.
+_JUDGE = "the judge"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,8 +37,9 @@ class Finished:
         scenario: What it was about.
         seed: Its reset seed, None if unseeded.
         turns: All turns with emitted rewards and infos.
-        stop: "seed_end" (terminated) or "max_cycles" (truncated).
+        stop: "seed_end" (terminated), "max_cycles" or "failed" (truncated).
         observation: The student's final observation.
+        error: Why it failed, "" otherwise.
     """
 
     id: int
@@ -41,6 +48,7 @@ class Finished:
     turns: tuple[TurnResult, ...]
     stop: str
     observation: dict[str, Any]
+    error: str = ""
 
 
 @dataclass(slots=True)
@@ -48,9 +56,11 @@ class _Slot:
     env: AECEnv[str, Any, Any]
     core: DialogueEnv
     seed: int | None = None
-    waiting: str = ""  # the seat it waits for, "" when idle or finished
+    waiting: str = ""  # the seat it waits for, or `_JUDGE`, "" when idle or finished
     carried: float = 0.0  # student reward emitted between replies, added to the next turn
     results: list[TurnResult] | None = None
+    reply: str = ""  # what the judge is at
+    verdict: Future[Verdict] | None = None
 
 
 class VectorDialogueEnv:
@@ -94,14 +104,14 @@ class VectorDialogueEnv:
 
     @property
     def running(self) -> int:
-        """Number of dialogues that wait for a seat."""
+        """Number of dialogues that wait for a seat or for their judge."""
         return sum(slot.waiting != "" for slot in self._slots)
 
     def wrap(self, wrapper: Callable[[Any], Any]) -> VectorDialogueEnv:
         """Wrap every slot's environment and return self. Reset before going on."""
         for slot in self._slots:
             slot.env = wrapper(slot.env)
-            slot.waiting = ""
+            slot.waiting, slot.verdict = "", None
         return self
 
     def reset(
@@ -126,13 +136,14 @@ class VectorDialogueEnv:
                 f"{len(chosen)} seeds for {len(self._slots)} slots; raise num_envs or start() more later"
             )
         for slot in self._slots:
-            slot.waiting = ""
+            slot.waiting, slot.verdict = "", None
         for i, value in enumerate(chosen):
             self.start(i, value, options)
 
     def start(self, id: int, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         """Start a new dialogue in one slot, whatever the others do."""
         slot = self._slots[id]
+        slot.verdict = None  # a verdict on the dialogue before comes too late
         seed = None if seed is None else int(seed)  # Gymnasium takes no NumPy integers
         slot.env.reset(seed=seed, options=options)
         slot.seed, slot.carried, slot.results = seed, 0.0, []
@@ -143,8 +154,17 @@ class VectorDialogueEnv:
         ids = [i for i, slot in enumerate(self._slots) if slot.waiting == agent]
         return ids, [self._slots[i].env.observe(agent) for i in ids]
 
-    def submit(self, agent: str, ids: Sequence[int], utterances: Sequence[str]) -> list[Finished]:
+    def submit(
+        self, agent: str, ids: Sequence[int], utterances: Sequence[str], *, wait: bool = True
+    ) -> list[Finished]:
         """Speak for `agent` in some slots; replies are judged in one batch per judge.
+
+        Args:
+            agent: The seat.
+            ids: Slots that wait for it.
+            utterances: One per slot.
+            wait: If False, replies with an `AsyncJudge` are only handed to it; those slots wait for their
+                verdicts (see `judging`) until `collect`.
 
         Returns:
             The dialogues this ended, in the order of `ids`.
@@ -160,7 +180,51 @@ class VectorDialogueEnv:
         for i, utterance in zip(ids, utterances, strict=True):
             self._slots[i].core.check(utterance, agent)
         if agent == STUDENT:
+            if not wait:
+                ids, utterances = self._hand_over(ids, utterances)
             self._judge(ids, utterances)
+        return self._step_all(agent, ids, utterances)
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether a slot has an `AsyncJudge`, so that `submit(..., wait=False)` may leave verdicts open."""
+        return any(isinstance(slot.core.judge, AsyncJudge) for slot in self._slots)
+
+    def judging(self) -> dict[int, Future[Verdict]]:
+        """Return the slots whose reply is with their judge, and what to wait for."""
+        return {i: slot.verdict for i, slot in enumerate(self._slots) if slot.verdict is not None}
+
+    def collect(self, ids: Sequence[int]) -> list[Finished]:
+        """Go on in slots whose verdict has arrived; blocks for those that have none yet.
+
+        Returns:
+            The dialogues this ended, in the order of `ids`.
+
+        Raises:
+            ValueError: If a slot waits for no verdict.
+            TypeError: If a judge gave anything but `Scored` or `Unscored`.
+        """
+        self._check_waiting(_JUDGE, ids)
+        for i in ids:
+            slot = self._slots[i]
+            assert slot.verdict is not None and slot.core.judge is not None
+            slot.core.offer_verdict(slot.reply, read_verdict(slot.core.judge, slot.verdict))
+            slot.verdict, slot.waiting = None, STUDENT
+        return self._step_all(STUDENT, ids, [self._slots[i].reply for i in ids])
+
+    def fail(self, id: int, reason: str) -> Finished:
+        """End the dialogue of a slot as failed: an agent has no utterance. Its finished turns are kept.
+
+        Raises:
+            ValueError: If no dialogue runs there.
+        """
+        slot = self._slots[id]
+        if not slot.waiting:
+            raise ValueError(f"slot {id} is idle or finished, expected a running dialogue; start() one first")
+        slot.core.fail()
+        return self._finish(id, reason)
+
+    def _step_all(self, agent: str, ids: Sequence[int], utterances: Sequence[str]) -> list[Finished]:
         finished = []
         for i, utterance in zip(ids, utterances, strict=True):
             done = self._step(i, agent, utterance)
@@ -184,6 +248,18 @@ class VectorDialogueEnv:
             if self._slots[i].waiting != agent:
                 state = self._slots[i].waiting or "nobody (finished or idle)"
                 raise ValueError(f"slot {i} waits for {state}, not for {agent}; submit what pending() listed")
+
+    def _hand_over(self, ids: Sequence[int], replies: Sequence[str]) -> tuple[list[int], list[str]]:
+        """Give replies to their judges where these take one at a time; returns the others."""
+        left = []
+        for i, reply in zip(ids, replies, strict=True):
+            slot = self._slots[i]
+            if isinstance(slot.core.judge, AsyncJudge):
+                slot.verdict = slot.core.judge.submit(slot.core.judge_request(reply))
+                slot.reply, slot.waiting = reply, _JUDGE
+            else:
+                left.append((i, reply))
+        return [i for i, _ in left], [reply for _, reply in left]
 
     def _judge(self, ids: Sequence[int], replies: Sequence[str]) -> None:
         by_judge: dict[int, list[tuple[DialogueEnv, str]]] = {}
@@ -214,11 +290,16 @@ class VectorDialogueEnv:
         if not core.stop:
             slot.waiting = ATTACKER
             return None
-        slot.waiting = ""
-        assert core.scenario is not None
-        observation = env.observe(STUDENT)
+        return self._finish(id)
+
+    def _finish(self, id: int, error: str = "") -> Finished:
+        slot = self._slots[id]
+        slot.waiting, slot.verdict = "", None
+        assert slot.core.scenario is not None and slot.results is not None
+        observation = slot.env.observe(STUDENT)
         assert observation is not None
-        return Finished(id, core.scenario, slot.seed, tuple(slot.results), core.stop, observation)
+        turns = tuple(slot.results)
+        return Finished(id, slot.core.scenario, slot.seed, turns, slot.core.stop, observation, error)
 
     def close(self) -> None:
         """Close every environment."""

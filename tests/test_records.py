@@ -90,10 +90,11 @@ def test_rows_of_rollouts(tmp_path):
         assert (row["seed"], row["stop"], row["schema"]) == (trajectory.seed, "seed_end", 1)
 
 
-def test_errors_are_rows_too():
+def test_failures_are_rows_too():
     scenario = testing.toy_scenarios(1)[0]
-    row = trajectory_row(Trajectory(scenario, 3, (), StopReason.ERROR, error="server gone"))
-    assert (row["stop"], row["error"], row["turns"], row["return"]) == ("error", "server gone", [], None)
+    row = trajectory_row(Trajectory(scenario, 3, (), StopReason.FAILED, error="server gone"))
+    assert (row["stop"], row["error"], row["turns"], row["return"]) == ("failed", "server gone", [], None)
+    assert row["planned"] == len(scenario)
 
 
 def test_every_line_is_on_disk_at_once(tmp_path):

@@ -14,8 +14,9 @@ class RecordDialogue(DialogueWrapper):
     """Appends each dialogue to a JSON-lines file the moment its last reply is given.
 
     Rows follow `steer_env.records.dialogue_row` and hold the rewards as emitted by the wrapped environment,
-    so put it outermost. A dialogue that is reset before its end is recorded with `stop` "abandoned". The file
-    is only ever appended to; several wrappers (a vector environment's slots) may share a path.
+    so put it outermost. A dialogue that is reset before its end is recorded with `stop` "abandoned", or
+    "failed" if a seat had no utterance. The file is only ever appended to; several wrappers (a vector
+    environment's slots) may share a path.
 
     Args:
         env: Environment or vector environment.
@@ -40,8 +41,8 @@ class RecordDialogue(DialogueWrapper):
         self._seed = -1
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
-        """Start a new dialogue; an unfinished one is recorded as abandoned."""
-        self._flush("abandoned")
+        """Start a new dialogue; an unfinished one is recorded as abandoned or failed."""
+        self._flush(self.core.stop or "abandoned")
         self.env.reset(seed=seed, options=options)
         self._seed = -1 if seed is None else int(seed)
 
@@ -60,7 +61,7 @@ class RecordDialogue(DialogueWrapper):
 
     def close(self) -> None:
         """Record an unfinished dialogue and close the file."""
-        self._flush("abandoned")
+        self._flush(self.core.stop or "abandoned")
         self._writer.close()
         self.env.close()
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_env.agents.hf.codec import ChatCodec
+from steer_env.agents.hf.vision import FeatureStore, VisionTower
 from steer_env.images import Image
 
 
@@ -27,6 +28,7 @@ class ModelAdapter:
 
     def __init__(self, model: PreTrainedModel, codec: ChatCodec) -> None:
         self.model, self.codec = model, codec
+        self.vision = VisionTower(model, codec)
         self._accepts = set(inspect.signature(model.forward).parameters)
         base = getattr(model, "model", None)
         #: Multimodal rotary positions, where the model has them (Qwen's).
@@ -68,13 +70,21 @@ class ModelAdapter:
             positions = positions.masked_fill(~mask_BL, -1)  # padding must not count as the furthest position
             reach_B = positions.amax((0, 2)) + 1
             return positions.clamp(min=0), reach_B
-        plain_BL = (mask_BL.long().cumsum(1) - 1).clamp(min=0)
+        # One sampled token per row, the case that counts: its position in the chunk is 0.
+        plain_BL = (
+            torch.zeros_like(ids_BL) if ids_BL.shape[1] == 1 else (mask_BL.long().cumsum(1) - 1).clamp(min=0)
+        )
         if self._rope is not None:
             return plain_BL.expand(3, -1, -1), mask_BL.sum(1)
         return plain_BL, mask_BL.sum(1)
 
     def inputs(
-        self, ids_BL: Tensor, attention_BC: Tensor | None, positions: Tensor, images: Sequence[Image]
+        self,
+        ids_BL: Tensor,
+        attention_BC: Tensor | None,
+        positions: Tensor,
+        images: Sequence[Image],
+        store: FeatureStore | None = None,
     ) -> dict[str, Any]:
         """Return the model's keyword arguments.
 
@@ -84,6 +94,7 @@ class ModelAdapter:
                 right only: causal attention never sees that padding, and is faster without a mask.
             positions: See `positions`.
             images: Images whose placeholders are among the ids, in order.
+            store: Encodes each picture once, see `VisionTower.inputs`; None gives the pixels.
         """
         device = self.device
         inputs: dict[str, Any] = {
@@ -96,9 +107,7 @@ class ModelAdapter:
             inputs["mm_token_type_ids"] = (inputs["input_ids"] == self.codec.image_id).long()
         if "token_type_ids" in self._accepts:
             inputs["token_type_ids"] = (inputs["input_ids"] == self.codec.image_id).long()
-        for name, value in self.codec.image_inputs(images).items():
-            inputs[name] = value.to(device, self.model.dtype if value.is_floating_point() else None)
-        return inputs
+        return inputs | self.vision.inputs(images, store)
 
     def selected_logits(self, inputs: dict[str, Any], rows_N: Tensor, columns_N: Tensor) -> Tensor:
         """Run one pass and return logits at the selected positions only, (N, V) in float32.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -55,6 +55,20 @@ def keeps_every_token(config: PretrainedConfig) -> bool:
     return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
+class Opening(NamedTuple):
+    """The first prompt of a row without its last token, which siblings that come later can share.
+
+    Attributes:
+        key: What was fed.
+        tokens: How many tokens that is; they are the row's first.
+        next: The position after them.
+    """
+
+    key: bytes
+    tokens: int
+    next: int
+
+
 @dataclass(slots=True)
 class Block:
     """A batch of cached rows.
@@ -64,12 +78,14 @@ class Block:
         mask_BC: Which columns hold a token of the row, bool.
         next_B: The next position of each row.
         keys: What each row has been fed, to find it again; see `Decoder`.
+        openings: How each row began, None where unknown.
     """
 
     cache: DynamicCache
     mask_BC: Tensor
     next_B: Tensor
     keys: list[bytes | None]
+    openings: list[Opening | None]
 
     @property
     def rows(self) -> int:
@@ -83,7 +99,8 @@ class Block:
         if roomy:
             cache.layers = [_RoomyLayer() for _ in cache.layers]
         mask = torch.zeros(rows, 0, dtype=torch.bool, device=device)
-        return cls(cache, mask, torch.zeros(rows, dtype=torch.long, device=device), [None] * rows)
+        next_B = torch.zeros(rows, dtype=torch.long, device=device)
+        return cls(cache, mask, next_B, [None] * rows, [None] * rows)
 
     def take(self, rows: Sequence[int]) -> Block:
         """Return some rows, possibly repeated; the block itself when that changes nothing."""
@@ -96,7 +113,18 @@ class Block:
         if whole:
             return self
         cache = _copy(self.cache, lambda part: part[index_R])
-        return Block(cache, self.mask_BC[index_R], self.next_B[index_R], [self.keys[i] for i in rows])
+        return self._with(cache, self.mask_BC[index_R], rows)
+
+    def begin(self, row: int, opening: Opening) -> Block:
+        """Return a block of one row that was fed the opening of `row` and nothing else."""
+        columns = self.mask_BC[row].nonzero()[: opening.tokens, 0]
+        cache = _copy(self.cache, lambda part: part[row : row + 1, :, columns])
+        mask = torch.ones(1, opening.tokens, dtype=torch.bool, device=self.mask_BC.device)
+        return Block(cache, mask, self.next_B.new_tensor([opening.next]), [None], [opening])
+
+    def _with(self, cache: DynamicCache, mask_RC: Tensor, rows: Sequence[int]) -> Block:
+        next_R = self.next_B[torch.as_tensor(rows, device=self.next_B.device)]
+        return Block(cache, mask_RC, next_R, [self.keys[i] for i in rows], [self.openings[i] for i in rows])
 
     def _squeezed(self, index_R: Tensor, columns: int) -> Block:
         """Rows without gaps, aligned at the right."""
@@ -108,8 +136,7 @@ class Block:
             return part[index_R].gather(2, index)
 
         mask_RC = self.mask_BC[index_R].gather(1, order_RC)
-        keys = [self.keys[i] for i in index_R.tolist()]
-        return Block(_copy(self.cache, gather), mask_RC, self.next_B[index_R], keys)
+        return self._with(_copy(self.cache, gather), mask_RC, index_R.tolist())
 
 
 def stack(blocks: Sequence[Block]) -> Block:
@@ -135,6 +162,7 @@ def stack(blocks: Sequence[Block]) -> Block:
         torch.cat([padded(block.mask_BC, 1) for block in blocks]),
         torch.cat([block.next_B for block in blocks]),
         [key for block in blocks for key in block.keys],
+        [opening for block in blocks for opening in block.openings],
     )
 
 

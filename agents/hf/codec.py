@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from steer_env.agents.base import Observation
+from steer_env.agents.base import Observation, stream_of
 from steer_env.agents.hf.template import ChatTemplate, ChatTemplateError
 from steer_env.images import Image
 from steer_env.trajectory import TokenTrace
@@ -58,12 +58,14 @@ class Prompt:
         images: The images of the whole sequence.
         turn: Index of the reply to come.
         images_before: How many of the images were shown up to the student's own last reply.
+        stream: Names the dialogue where the order of asking must not matter, see `stream_of`.
     """
 
     trace: TokenTrace
     images: tuple[Image, ...]
     turn: int = 0
     images_before: int = 0
+    stream: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,7 +197,10 @@ class ChatCodec:
             else:
                 trace = self.written_reply(trace, message.content)
         assert trace is not None
-        return Prompt(trace, images, sum(message.role != USER for message in transcript), before)
+        turn = sum(message.role != USER for message in transcript)
+        # Where the order of asking is fixed, the decoder counts; so results are those of earlier versions.
+        stream = "" if getattr(observation, "ordered", False) else stream_of(observation)
+        return Prompt(trace, images, turn, before, stream)
 
     # -- text and images ----------------------------------------------------------------------------------
 

@@ -1,9 +1,12 @@
 """Batched sampling with one KV cache that lives across turns.
 
 Every token is prefilled once: a prompt that continues a cached row feeds only its new tokens, equal prompts
-(the members of a GRPO group) are prefilled together as one row. Each row draws from its own random stream,
-which depends on the seed, the prompt and how often that prompt was asked before, so results do not depend on
-what else is in the batch. Shape suffixes: `_BL` batch and length, `_BV` batch and vocabulary.
+(the members of a GRPO group) are prefilled together as one row, and a member that comes later starts from
+what its siblings were fed. A picture goes through the vision tower once. Each row draws from its own random
+stream, which depends on the seed, the prompt and which dialogue asks (where nobody says, how often that
+prompt was asked before), so results do not depend on what else is in the batch. Logits move in the last digit
+with the batch's shape, as float sums do: a draw that falls on the edge between two tokens could still differ.
+Shape suffixes: `_BL` batch and length, `_BV` batch and vocabulary, `_R` rows still in the batch.
 """
 
 from __future__ import annotations
@@ -20,9 +23,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_env.agents.hf.adapter import ModelAdapter
-from steer_env.agents.hf.cache import Block, keeps_every_token, stack
+from steer_env.agents.hf.cache import Block, Opening, keeps_every_token, stack
 from steer_env.agents.hf.codec import ChatCodec, Prompt
+from steer_env.agents.hf.vision import FeatureStore
 from steer_env.images import Image
+
+#: A batch smaller than this keeps its finished rows: copying the others out costs more than they do.
+_LEAST_ROWS = 8
 
 
 class ContextOverflow(ValueError):
@@ -45,11 +52,13 @@ class Counters:
         prefilled: Prompt tokens fed to the model; a token of a group's shared prompt counts once.
         decoded: Sampled tokens fed to the model one by one.
         images: Pictures sent through the vision tower.
+        missed: Dialogues fed anew from their first token because their row had made room for others.
     """
 
     prefilled: int = 0
     decoded: int = 0
     images: int = 0
+    missed: int = 0
 
 
 class Decoder:
@@ -72,12 +81,14 @@ class Decoder:
         self._persistent = keeps_every_token(model.config)
         self._cached_rows = cached_rows if self._persistent else 0
         self._blocks: list[Block] = []
+        self._features = FeatureStore(64 if cached_rows else 0)
         self._asked: Counter[bytes] = Counter()
         self.forbidden = torch.from_numpy(codec.forbidden(self.adapter.vocabulary))
 
     def invalidate(self) -> None:
         """Forget cached keys and values; call it after every change of the weights."""
         self._blocks.clear()
+        self._features.clear()
 
     def reseed(self) -> None:
         """Forget how often each prompt was asked, so that the same seed samples the same replies again."""
@@ -108,33 +119,56 @@ class Decoder:
             draws = [self._draws(prompt, seed, max_new_tokens) for prompt in prompts]
             uniform_BT = torch.from_numpy(np.stack(draws))
         block, order, logits_BV = self._feed_prompts(prompts, keys)
-        samples = self._decode(block, logits_BV, uniform_BT[order].to(self.adapter.device), temperature)
+        uniform_BT = uniform_BT[order].to(self.adapter.device)
         answers: list[Sample] = [Sample() for _ in prompts]
-        for row, index in enumerate(order):
-            answers[index] = samples[row]
-            # The last sampled token is not in the cache yet; the next turn feeds it with the user's words.
-            fed = np.append(prompts[index].trace.ids_L, samples[row].ids[:-1]).astype(np.int64)
-            block.keys[row] = _key(fed, prompts[index].images)
-        self._keep(block)
+        for part, places, samples in self._decode(block, logits_BV, uniform_BT, temperature):
+            for row, (place, sample) in enumerate(zip(places, samples, strict=True)):
+                prompt = prompts[order[place]]
+                answers[order[place]] = sample
+                # The last sampled token is not in the cache yet; the next turn feeds it.
+                fed = np.append(prompt.trace.ids_L, sample.ids[:-1]).astype(np.int64)
+                part.keys[row] = _key(fed, prompt.images)
+            self._keep(part)
         return answers
 
     # -- prompts ------------------------------------------------------------------------------------------
 
     def _feed_prompts(self, prompts: Sequence[Prompt], keys: list[bytes]) -> tuple[Block, list[int], Tensor]:
         """Feed what the cache lacks; returns the block, which prompt each row is, and the next logits."""
+        started = self._resume(prompts)
+        resumed = {index for _, indices in started for index in indices}
+        fed = {index: (_fed(prompts[index]), prompts[index].images_before) for index in resumed}
+        for index in sorted(set(range(len(prompts))) - resumed):
+            self.counters.missed += _fed(prompts[index]) > 0
+            begun = self._begin(prompts[index], [block for block, _ in started])
+            if begun is not None:
+                started.append((begun, [index]))
+                fed[index] = (len(prompts[index].trace) - 1, len(prompts[index].images))
+        order = [index for _, indices in started for index in indices]
         parts = []
-        for block, indices in self._resume(prompts):
-            rows = [prompts[index] for index in indices]
-            logits_BV = self._feed(
-                block, rows, [_fed(row) for row in rows], [row.images_before for row in rows]
+        if started:
+            block = stack([block for block, _ in started])
+            parts.append(
+                (
+                    block,
+                    self._feed(
+                        block, [prompts[i] for i in order], *zip(*(fed[i] for i in order), strict=True)
+                    ),
+                )
             )
-            parts.append((block, indices, logits_BV))
-        resumed = {index for _, indices, _ in parts for index in indices}
-        new = [index for index in range(len(prompts)) if index not in resumed]
+        new = [index for index in range(len(prompts)) if index not in fed]
         if new:
             parts.append(self._prefill(prompts, keys, new))
-        order = [index for _, indices, _ in parts for index in indices]
-        return stack([block for block, _, _ in parts]), order, torch.cat([logits for _, _, logits in parts])
+        return stack([block for block, _ in parts]), order + new, torch.cat([logits for _, logits in parts])
+
+    def _begin(self, prompt: Prompt, started: list[Block]) -> Block | None:
+        """Return a row that a sibling's first prompt has filled but for the last token, if there is one."""
+        opening = self._opening(prompt, 0)
+        for block in [*self._blocks, *started] if opening else ():
+            for row, other in enumerate(block.openings):
+                if other is not None and opening is not None and other.key == opening.key:
+                    return block.begin(row, other)
+        return None
 
     def _resume(self, prompts: Sequence[Prompt]) -> list[tuple[Block, list[int]]]:
         """Take rows that prompts continue out of the store, as (block, which prompt each row is)."""
@@ -169,9 +203,14 @@ class Decoder:
         self._blocks = kept
         return resumed
 
-    def _prefill(
-        self, prompts: Sequence[Prompt], keys: list[bytes], new: list[int]
-    ) -> tuple[Block, list[int], Tensor]:
+    def _opening(self, prompt: Prompt, reach: int) -> Opening | None:
+        """What siblings can share of a first prompt that reaches so far; None for a later turn's."""
+        ids_L, images = prompt.trace.ids_L, prompt.images
+        if prompt.turn or len(ids_L) < 2 or ids_L[-1] == self.codec.image_id:
+            return None
+        return Opening(_key(ids_L[:-1], images), len(ids_L) - 1, reach - 1)
+
+    def _prefill(self, prompts: Sequence[Prompt], keys: list[bytes], new: list[int]) -> tuple[Block, Tensor]:
         """Feed whole prompts, equal ones once, and repeat their rows."""
         rows: dict[object, int] = {}
         for index in new:
@@ -179,17 +218,17 @@ class Decoder:
         unique = list(rows.values())
         config = self.adapter.model.config
         block = Block.empty(len(unique), self.adapter.device, config, roomy=self._persistent)
-        logits_BV = self._feed(
-            block, [prompts[index] for index in unique], [0] * len(unique), [0] * len(unique)
-        )
-        if len(unique) < len(new):
-            place = {keys[index]: row for row, index in enumerate(unique)}
-            repeated = [place[keys[index]] for index in new]
-            block, logits_BV = (
-                block.take(repeated),
-                logits_BV[torch.tensor(repeated, device=logits_BV.device)],
-            )
-        return block, new, logits_BV
+        nothing = [0] * len(unique)
+        logits_BV = self._feed(block, [prompts[index] for index in unique], nothing, nothing)
+        reach_B = block.next_B.tolist()
+        block.openings = [
+            self._opening(prompts[index], reach) for index, reach in zip(unique, reach_B, strict=True)
+        ]
+        if len(unique) == len(new):
+            return block, logits_BV
+        place = {keys[index]: row for row, index in enumerate(unique)}
+        repeated = [place[keys[index]] for index in new]
+        return block.take(repeated), logits_BV[torch.tensor(repeated, device=logits_BV.device)]
 
     def _feed(
         self, block: Block, prompts: Sequence[Prompt], fed: Sequence[int], shown: Sequence[int]
@@ -204,7 +243,6 @@ class Decoder:
             mask_BL[row, width - len(chunk) :] = True
         images = [image for prompt, n in zip(prompts, shown, strict=True) for image in prompt.images[n:]]
         self.counters.prefilled += int(mask_BL.sum())
-        self.counters.images += len(images)
         device = self.adapter.device
         return self._advance(
             block, torch.from_numpy(ids_BL).to(device), torch.from_numpy(mask_BL).to(device), images
@@ -213,7 +251,10 @@ class Decoder:
     def _advance(self, block: Block, ids_BL: Tensor, mask_BL: Tensor, images: Sequence[Image] = ()) -> Tensor:
         positions, reach_B = self.adapter.positions(ids_BL, mask_BL, images)
         block.mask_BC = torch.cat([block.mask_BC, mask_BL], 1)
-        inputs = self.adapter.inputs(ids_BL, block.mask_BC, positions + block.next_B[:, None], images)
+        inputs = self.adapter.inputs(
+            ids_BL, block.mask_BC, positions + block.next_B[:, None], images, self._features
+        )
+        self.counters.images = self._features.encoded
         output = self.adapter.model(**inputs, past_key_values=block.cache, use_cache=True, logits_to_keep=1)
         block.next_B = block.next_B + reach_B
         return output.logits[:, -1].float()
@@ -221,24 +262,40 @@ class Decoder:
     # -- sampling -----------------------------------------------------------------------------------------
 
     def _decode(
-        self, block: Block, logits_BV: Tensor, uniform_BT: Tensor, temperature: float
-    ) -> list[Sample]:
-        steps = uniform_BT.shape[1]
-        running_B = torch.ones(block.rows, dtype=torch.bool, device=logits_BV.device)
-        ids, logprobs, alive = [], [], []
+        self, block: Block, logits_RV: Tensor, uniform_BT: Tensor, temperature: float
+    ) -> list[tuple[Block, list[int], list[Sample]]]:
+        """Sample until every row has closed its reply; rows that have leave the batch as it halves.
+
+        Returns:
+            Blocks, the places of their rows in the batch, and what was sampled there.
+        """
+        count, steps = uniform_BT.shape
+        device = logits_RV.device
+        ids_BT = torch.zeros(count, steps, dtype=torch.long, device=device)
+        logprobs_BT = torch.zeros(count, steps, device=device)
+        lengths_B = torch.zeros(count, dtype=torch.long, device=device)
+        place_R = torch.arange(count, device=device)
+        running_R = torch.ones(count, dtype=torch.bool, device=device)
+        left = []
         for step in range(steps):
-            token_B, logprob_B = self._sample(logits_BV, uniform_BT[:, step], temperature)
-            ids.append(token_B)
-            logprobs.append(logprob_B)
-            alive.append(running_B)
-            running_B = running_B & (token_B != self.codec.close_id)
-            if step == steps - 1 or not bool(running_B.any()):
+            token_R, logprob_R = self._sample(logits_RV, uniform_BT[place_R, step], temperature)
+            ids_BT[place_R, step], logprobs_BT[place_R, step] = token_R, logprob_R
+            lengths_B[place_R] += running_R
+            running_R = running_R & (token_R != self.codec.close_id)
+            alive = int(running_R.sum())
+            if step == steps - 1 or not alive:
                 break
-            self.counters.decoded += int(running_B.sum())
-            logits_BV = self._advance(block, torch.where(running_B, token_B, 0)[:, None], running_B[:, None])
-        lengths = torch.stack(alive, 1).sum(1).tolist()
-        rows = zip(torch.stack(ids, 1).tolist(), torch.stack(logprobs, 1).tolist(), lengths, strict=True)
-        return [Sample(i[:n], p[:n]) for i, p, n in rows]
+            if self._persistent and alive <= block.rows // 2 and block.rows >= _LEAST_ROWS:
+                over = (~running_R).nonzero()[:, 0].tolist()
+                left.append((block.take(over), place_R[~running_R].tolist()))
+                block = block.take(running_R.nonzero()[:, 0].tolist())
+                place_R, token_R, running_R = (x[running_R] for x in (place_R, token_R, running_R))
+            self.counters.decoded += alive
+            logits_RV = self._advance(block, torch.where(running_R, token_R, 0)[:, None], running_R[:, None])
+        left.append((block, place_R.tolist()))
+        ids, logprobs, lengths = ids_BT.tolist(), logprobs_BT.tolist(), lengths_B.tolist()
+        sampled = [Sample(i[:n], p[:n]) for i, p, n in zip(ids, logprobs, lengths, strict=True)]
+        return [(part, places, [sampled[place] for place in places]) for part, places in left]
 
     def _sample(self, logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         forbidden = self.forbidden.to(logits_BV.device)
@@ -253,11 +310,14 @@ class Decoder:
         return token_B1[:, 0], logprobs_BV.gather(1, token_B1)[:, 0]
 
     def _draws(self, prompt: Prompt, seed: int, count: int) -> NDArray[np.float64]:
-        """Uniform numbers of one row: from the seed, the prompt and how often it was asked."""
+        """Uniform numbers of one row: from the seed, the prompt and who asks, or how often it was asked."""
         digest = _hash(prompt.trace.ids_L, prompt.images)
-        key = digest.digest()
-        digest.update(f"{seed}/{self._asked[key]}".encode())
-        self._asked[key] += 1
+        if prompt.stream:
+            digest.update(f"{seed}/dialogue {prompt.stream}".encode())
+        else:
+            key = digest.digest()
+            digest.update(f"{seed}/{self._asked[key]}".encode())
+            self._asked[key] += 1
         philox = np.random.Philox(key=int.from_bytes(digest.digest(), "little"))
         return np.random.Generator(philox).random(count)
 

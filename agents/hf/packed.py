@@ -14,6 +14,7 @@ from torch import Tensor
 
 from steer_env.agents.hf.adapter import ModelAdapter
 from steer_env.agents.hf.codec import Prompt
+from steer_env.agents.hf.vision import FeatureStore
 from steer_env.trajectory import TokenTrace
 
 
@@ -83,7 +84,7 @@ def packed_logprobs(
     device = adapter.device
     ids_BL, mask_BL = ids_BL.to(device), mask_BL.to(device)
     positions, _ = adapter.positions(ids_BL, mask_BL, images)
-    inputs = adapter.inputs(ids_BL, None, positions, images)
+    inputs = adapter.inputs(ids_BL, None, positions, images, FeatureStore(0))  # siblings share pictures
     rows_N, columns_N = sampled_BL.to(device).nonzero(as_tuple=True)
     logits_NV = adapter.selected_logits(inputs, rows_N, columns_N - 1) / temperature
     if forbidden is not None:

@@ -159,6 +159,8 @@ def _show(name: str, summary: Summary, title: str) -> None:
     show_table({name: summary}, title)
     print(f"harm rate {summary.harm_rate.text(percent=True)}; refused harmless turns "
           f"{summary.refusal_of_harmless.text(percent=True)}")  # fmt: skip
+    if summary.broken:
+        print(f"{summary.broken} dialogues failed and count as undecided; --resume plays them again")
 
 
 def _limit(given: float | None, setting: Setting) -> float:

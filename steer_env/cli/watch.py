@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from steer_env.evaluation.evaluate import without_retried
 from steer_env.evaluation.measures import measure
 from steer_env.evaluation.report import summarise, table
 from steer_env.records import Row, read_jsonl
@@ -51,7 +52,7 @@ class Watch:
         now = time.monotonic()
         if now < self._next and done < total:
             return
-        rows = list(read_jsonl(self.dialogues)) if self.dialogues.exists() else []
+        rows = without_retried(read_jsonl(self.dialogues)) if self.dialogues.exists() else []
         self._live.update(view(self.label, rows, done, total), refresh=True)
         spent = time.monotonic() - now
         self._next = now + max(1.0, spent / _SHARE)

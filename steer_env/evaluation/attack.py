@@ -164,7 +164,7 @@ def decay(single: Dialogues, multi: Dialogues, **options: Any) -> Estimate:
     The two may be different runs, or the one- and many-turn dialogues of one; scenario groups that occur in
     both are resampled together.
     """
-    one, many = single.where(single.length == 1), multi.where(multi.length >= 2)
+    one, many = single.where(single.planned == 1), multi.where(multi.planned >= 2)
     first = metrics.single_turn_pass(one.safety, one.scored, one.played, full=protocols.FULL)
     second = protocols.verdicts(many)["safety"]
     yes, no = (np.concatenate([a, b]) for a, b in zip(first, second, strict=True))

@@ -83,7 +83,7 @@ def labels_of(d: Dialogues, label: str) -> np.ndarray[Any, np.dtype[np.str_]]:
         ValueError: If the dialogues have no such label.
     """
     if label == "length":
-        return d.length.astype(np.str_)
+        return d.planned.astype(np.str_)
     if label not in d.labels:
         raise ValueError(f"label={label!r}, expected one of {', '.join([*d.labels, 'length'])}")
     return d.labels[label]

@@ -253,7 +253,7 @@ def _verdicts(d: Dialogues, measure: str) -> tuple[Verdicts, Bools]:
     """Who passes and fails, and which dialogues the measure is about."""
     if measure == "over-refusal":
         return attack.refused(d), d.benign
-    about = d.length >= 2 if measure in ("safety", "helpfulness", "joint") else np.ones(len(d), bool)
+    about = d.planned >= 2 if measure in ("safety", "helpfulness", "joint") else np.ones(len(d), bool)
     return breakdown.MEASURES[measure](d), about
 
 

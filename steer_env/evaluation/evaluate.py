@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from steer_env.agents.base import Agent
 from steer_env.algorithms.monitor import UnscoredGuard
 from steer_env.evaluation.report import Summary, summarise
-from steer_env.records import JsonlWriter, Row, dialogue_row, read_jsonl
-from steer_env.rollout import Progress, rollout
+from steer_env.records import JsonlWriter, Row, read_jsonl, trajectory_row
+from steer_env.rollout import Progress, rollout_iter
 from steer_env.scenarios import Scenario
+from steer_env.trajectory import StopReason, Trajectory
 
 DIALOGUES = "dialogues.jsonl"
 RUN = "run.json"
 SUMMARY = "summary.json"
 
-#: Returns further keys of the row of a dialogue that ended (`steer_env.rollout.FinishedDialogue`).
-Extra = Callable[[Any], Mapping[str, Any]]
-
-_CHUNK = 1024  # seeds per rollout: what a rollout returns is kept in memory
+#: Returns further keys of the row of a dialogue that ended.
+Extra = Callable[[Trajectory], Mapping[str, Any]]
 
 
 class RunExists(FileExistsError):
@@ -46,7 +45,8 @@ def evaluate(
     """Play one dialogue per seed and summarise.
 
     The run folder gets `run.json` (what was run), `dialogues.jsonl` (one row per dialogue, appended as it
-    ends) and `summary.json`.
+    ends) and `summary.json`. A dialogue that failed (a lost server) is a row too, with its reason; it counts
+    as undecided, and on resume its seed is played again.
 
     Args:
         vec: A vector environment, see `steer_env.make_vec`.
@@ -59,11 +59,13 @@ def evaluate(
         meta: What identifies the run (environment, student, ...): stored, and compared on resume.
         extra: Adds keys to rows, such as `distribution`.
         progress: Called with (finished, all).
-        unscored_limit: Stop when more than this share of the turns has no verdict, 1 to never stop.
+        unscored_limit: Stop when more than this share of the turns has no verdict, 1 to never stop; a failed
+            dialogue counts as one.
         **options: Of `summarise`.
 
     Raises:
-        TooManyUnscored: If the judge fails too often; what was played is on disk, and `resume` goes on.
+        TooManyUnscored: If the judge or an agent fails too often; what was played is on disk, and `resume`
+            goes on.
         RunExists: If the folder holds dialogues and `resume` is False, or `meta` differs from the stored one.
         ValueError: If seeds repeat.
     """
@@ -94,14 +96,23 @@ def play(
     done = prepare(folder, dict(meta or {}), resume=resume)
     left = [seed for seed in seeds if seed not in done]
     played = len(seeds) - len(left)
+    tell = None if progress is None else lambda n, _: progress(played + n, len(seeds))
+    policy = str((meta or {}).get("student", ""))
+
+    def chosen(seed: int) -> dict[str, Any] | None:
+        return None if scenarios is None else {"scenario": scenarios[seed % len(scenarios)]}
+
     with JsonlWriter(folder / DIALOGUES) as writer:
-        policy = str((meta or {}).get("student", ""))
-        recorder = _Recorder(vec, writer, scenarios, policy, extra, guard)
-        for start in range(0, len(left), _CHUNK):
-            before = played + start
-            tell = None if progress is None else lambda n, _, b=before: progress(b + n, len(seeds))
-            rollout(recorder, attacker, student, left[start : start + _CHUNK], progress=tell)
-            writer.sync()
+
+        def write(trajectory: Trajectory) -> None:
+            more = {} if extra is None else extra(trajectory)
+            writer.write(trajectory_row(trajectory, policy=policy, **more))
+
+        for _, trajectory in rollout_iter(
+            vec, attacker, student, left, progress=tell, on_finished=write, options=chosen
+        ):
+            guard.see([trajectory])
+        writer.sync()
 
 
 def finish(run_dir: str | Path, seeds: Sequence[int], **options: Any) -> Summary:
@@ -138,13 +149,24 @@ def prepare(folder: Path, meta: dict[str, Any], *, resume: bool) -> set[int]:
             )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / RUN, meta)
-    return {row["seed"] for row in load_rows(folder)}
+    return {row["seed"] for row in load_rows(folder) if row.get("stop") != StopReason.FAILED}
 
 
 def load_rows(run_dir: str | Path) -> list[Row]:
-    """Return the dialogues of a run folder, without a torn last line; an empty list if there are none."""
+    """Return the dialogues of a run folder, without a torn last line; an empty list if there are none.
+
+    A failed dialogue that was played again later is left out.
+    """
     path = Path(run_dir) / DIALOGUES
-    return list(read_jsonl(path)) if path.exists() else []
+    return without_retried(read_jsonl(path)) if path.exists() else []
+
+
+def without_retried(rows: Iterable[Row]) -> list[Row]:
+    """Return rows without the failed ones whose seed occurs again later."""
+    kept = list(rows)
+    last = {row.get("seed"): number for number, row in enumerate(kept)}
+    failed = StopReason.FAILED
+    return [row for n, row in enumerate(kept) if row.get("stop") != failed or last[row.get("seed")] == n]
 
 
 def write_json(path: Path, body: Mapping[str, Any]) -> None:
@@ -152,48 +174,3 @@ def write_json(path: Path, body: Mapping[str, Any]) -> None:
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(body, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     part.replace(path)
-
-
-class _Recorder:
-    """A vector environment that writes each dialogue down as it ends, and may choose the scenarios."""
-
-    def __init__(
-        self,
-        vec: Any,
-        writer: JsonlWriter,
-        scenarios: Sequence[Scenario] | None,
-        policy: str,
-        extra: Extra | None,
-        guard: UnscoredGuard,
-    ) -> None:
-        self._vec, self._writer, self._scenarios = vec, writer, scenarios
-        self._policy, self._extra, self._guard = policy, extra, guard
-
-    @property
-    def num_envs(self) -> int:
-        return int(self._vec.num_envs)
-
-    def reset(self, seed: int | None = None, *, seeds: Any = None) -> None:
-        self._vec.reset(seeds=[])
-        for slot, value in enumerate(seeds):
-            self.start(slot, value)
-
-    def start(self, id: int, seed: int | None = None) -> None:
-        if self._scenarios is None or seed is None:
-            self._vec.start(id, seed)
-        else:
-            self._vec.start(id, seed, options={"scenario": self._scenarios[seed % len(self._scenarios)]})
-
-    def pending(self, agent: str) -> tuple[list[int], list[dict[str, Any]]]:
-        pending: tuple[list[int], list[dict[str, Any]]] = self._vec.pending(agent)
-        return pending
-
-    def submit(self, agent: str, ids: Sequence[int], utterances: Sequence[str]) -> Sequence[Any]:
-        finished: Sequence[Any] = self._vec.submit(agent, ids, utterances)
-        for one in finished:
-            more = {} if self._extra is None else self._extra(one)
-            row = dialogue_row(one.scenario, one.seed, one.turns, one.stop, policy=self._policy, **more)
-            self._writer.write(row)
-        if finished:
-            self._guard.see(finished)
-        return finished

@@ -95,7 +95,7 @@ def multi_turn(d: Dialogues, where: Where = "mean", **options: Any) -> Passes:
         where: On what the threshold is: "mean" (the paper's), "last" or "worst" turn.
         **options: `replicates`, `seed` and `confidence` of the intervals.
     """
-    many = d.where(d.length >= 2)
+    many = d.where(d.planned >= 2)
     what = "dialogues of 2 or more turns"
     each = verdicts(many, where)
     return Passes(**{name: rate(*v, many.cluster, what=what, **options) for name, v in each.items()})
@@ -103,7 +103,7 @@ def multi_turn(d: Dialogues, where: Where = "mean", **options: Any) -> Passes:
 
 def single_turn(d: Dialogues, **options: Any) -> Passes:
     """Return the pass rates (score 3) over dialogues of one turn."""
-    one = d.where(d.length == 1)
+    one = d.where(d.planned == 1)
     safe = metrics.single_turn_pass(one.safety, one.scored, one.played, full=FULL)
     useful = metrics.single_turn_pass(one.helpfulness, one.scored, one.played, full=FULL)
     each = {"safety": safe, "helpfulness": useful, "joint": metrics.joint(safe, useful)}
@@ -113,8 +113,8 @@ def single_turn(d: Dialogues, **options: Any) -> Passes:
 
 def by_length(d: Dialogues, **options: Any) -> Mapping[int, Mapping[Where, Passes]]:
     """Return the multi-turn pass rates of dialogues of equal length, under each of `WHERE`."""
-    lengths: NDArray[np.int64] = np.unique(d.length[d.length >= 2])
+    lengths: NDArray[np.int64] = np.unique(d.planned[d.planned >= 2])
     return {
-        int(n): {where: multi_turn(d.where(d.length == n), where, **options) for where in WHERE}
+        int(n): {where: multi_turn(d.where(d.planned == n), where, **options) for where in WHERE}
         for n in lengths
     }

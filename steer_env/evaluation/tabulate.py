@@ -28,7 +28,7 @@ LABELS = (
 )
 
 #: Ends of a dialogue after which its remaining turns are unknown.
-BROKEN = ("error", "abandoned", "failed")
+BROKEN = ("failed", "error", "abandoned")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,8 @@ class Dialogues:
         refused: (N, T) bool, the reply was a refusal of any kind.
         refusal_known: (N, T) bool, the judge says what the reply did.
         benign: (N,) bool, the dialogue is harmless throughout.
-        complete: (N,) bool, it ended as planned and not by an error.
+        complete: (N,) bool, it ended as planned and not by a failure.
+        planned: (N,) int64, turns it has or, where it broke off, was to have (at least one more than played).
         cluster: (N,) int64, equal numbers share a scenario group and are not independent.
         seed: (N,) int64.
         reasons: How often each reason for an unscored turn occurs.
@@ -66,6 +67,7 @@ class Dialogues:
     refusal_known: NDArray[np.bool_]
     benign: NDArray[np.bool_]
     complete: NDArray[np.bool_]
+    planned: NDArray[np.int64]
     cluster: NDArray[np.int64]
     seed: NDArray[np.int64]
     reasons: Mapping[str, int]
@@ -116,6 +118,7 @@ def from_rows(rows: Iterable[Mapping[str, Any]], *, cluster: str = "group") -> D
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             what = f"{type(error).__name__}: {error}"
             raise ValueError(f"row {i + 1} is no dialogue row ({what}); see steer_env.records") from error
+    complete = np.array([row.get("stop", "") not in BROKEN for row in kept], bool)
     safety, helpfulness = np.zeros(shape, np.int8), np.zeros(shape, np.int8)
     scored = flags["scored"]
     safety[scored] = scales.safety(numbers["safety"][scored])
@@ -125,7 +128,14 @@ def from_rows(rows: Iterable[Mapping[str, Any]], *, cluster: str = "group") -> D
         helpfulness,
         **flags,
         benign=np.array([row.get("kind") == "benign" for row in kept], bool),
-        complete=np.array([row.get("stop", "") not in BROKEN for row in kept], bool),
+        complete=complete,
+        planned=np.array(
+            [
+                max(len(row["turns"]) + (not whole), row.get("planned", 0))
+                for row, whole in zip(kept, complete, strict=True)
+            ],
+            np.int64,
+        ),
         cluster=_numbers(names),
         seed=np.array([row.get("seed", -1) for row in kept], np.int64),
         reasons=reasons,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from steer_env.scenarios import Scenario
-from steer_env.types import Message, Verdict
+from steer_env.types import Message, Scored, Unscored, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +48,22 @@ class AsyncJudge(Judge, Protocol):
     def submit(self, request: JudgeRequest) -> Future[Verdict]:
         """Start one verdict and return at once; the future never raises, failures are `Unscored`."""
         ...
+
+
+def read_verdict(judge: Judge, future: Future[Verdict]) -> Verdict:
+    """Return the verdict of an asynchronous judge, waiting for it, by the rules of `judge_batch`.
+
+    An exception becomes `Unscored`, never a number.
+
+    Raises:
+        TypeError: If it is neither `Scored` nor `Unscored`.
+    """
+    try:
+        verdict = future.result()
+    except Exception as error:
+        reason = f"judge {judge.name!r} raised {type(error).__name__}: {error}"
+        warnings.warn(f"{reason}; 1 turn is unscored", RuntimeWarning, stacklevel=2)
+        return Unscored(reason, judge.name)
+    if not isinstance(verdict, Scored | Unscored):
+        raise TypeError(f"judge {judge.name!r} gave {verdict!r}, expected Scored or Unscored")
+    return verdict

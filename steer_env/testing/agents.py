@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any
 
-from steer_env.judges.base import JudgeRequest
+from steer_env.agents.base import AsyncAgent, Failed
+from steer_env.judges.base import AsyncJudge, JudgeRequest, read_verdict
 from steer_env.scenarios import Scenario
 from steer_env.spaces import Unicode
 from steer_env.testing.randomness import global_random_untouched
@@ -50,8 +52,10 @@ def check_agent(
 ) -> None:
     """Check an agent: one valid utterance per observation, in order, touching nothing else.
 
+    An agent with `submit` too is asked both ways. `Failed` is an answer, but not to everything.
+
     Args:
-        agent: Object with `act(observations)`.
+        agent: Object with `act(observations)`, and `submit(observation)` if it answers one by one.
         seat: "attacker_0" or "student_0".
         observations: What to show it, toy dialogues by default; at least two.
         deterministic: Also check that the same observation gives the same utterance, alone, in a batch and in
@@ -65,7 +69,7 @@ def check_agent(
     shown = list(toy_observations(seat) if observations is None else observations)
     before = copy.deepcopy(shown)
     name = type(agent).__name__
-    pristine = copy.deepcopy(agent) if deterministic else agent
+    pristine = _copy(agent) if deterministic else agent
     with global_random_untouched(f"{name}.act"):
         said = agent.act(shown)
     assert shown == before, (
@@ -73,14 +77,48 @@ def check_agent(
     )
     _one_each(name, said, len(shown))
     space = Unicode(max_length)
+    failures = [one.reason for one in said if isinstance(one, Failed)]
+    assert len(failures) < len(said), f"{name}.act failed everywhere, expected utterances: {failures[0]}"
     for utterance in said:
-        assert space.contains(utterance), (
+        assert isinstance(utterance, Failed) or space.contains(utterance), (
             f"{name}.act returned {utterance!r}, expected a str of up to {max_length} characters without "
             "lone surrogates"
         )
     assert list(agent.act([])) == [], f"{name}.act([]) is not [], expected no utterance for no observation"
     if deterministic:
         _check_batching(name, pristine, shown, list(said))
+    if isinstance(agent, AsyncAgent):
+        _check_submit(name, agent, shown, list(said) if deterministic else None, space)
+
+
+def _copy(agent: Any) -> Any:
+    """Return a copy in the same state; a connection cannot be copied and holds no state of dialogues."""
+    try:
+        return copy.deepcopy(agent)
+    except TypeError:
+        return agent
+
+
+def _check_submit(
+    name: str, agent: AsyncAgent, shown: list[Any], said: list[Any] | None, space: Unicode
+) -> None:
+    futures = [agent.submit(observation) for observation in shown]
+    for i, future in enumerate(futures):
+        assert isinstance(future, Future), (
+            f"{name}.submit returned {future!r}, expected a concurrent.futures.Future"
+        )
+        error = future.exception(timeout=300)
+        assert error is None, (
+            f"{name}.submit's future raised {error!r}, expected a value; return Failed(reason) for a failure"
+        )
+        answer = future.result()
+        assert isinstance(answer, Failed) or space.contains(answer), (
+            f"{name}.submit gave {answer!r}, expected a str the environment takes, or Failed(reason)"
+        )
+        assert said is None or answer == said[i], (
+            f"{name}.submit said {answer!r} where act said {said[i]!r}, expected the same; let one call the "
+            "other, or pass deterministic=False for a model that samples"
+        )
 
 
 def _one_each(name: str, said: Any, expected: int) -> None:
@@ -91,15 +129,15 @@ def _one_each(name: str, said: Any, expected: int) -> None:
 
 
 def _check_batching(name: str, pristine: Any, shown: list[Any], said: list[str]) -> None:
-    again = list(copy.deepcopy(pristine).act(shown))
+    again = list(_copy(pristine).act(shown))
     assert again == said, (
         f"{name}.act gave {said!r}, then {again!r} for the same observations; derive randomness from "
         "steer_env.agents.base.observation_rng, or pass deterministic=False for a model that samples"
     )
-    backwards = list(copy.deepcopy(pristine).act(shown[::-1]))[::-1]
+    backwards = list(_copy(pristine).act(shown[::-1]))[::-1]
     assert backwards == said, f"{name}.act depends on the order of the batch: {said!r} and {backwards!r}"
     for i, observation in enumerate(shown[:4]):
-        (alone,) = copy.deepcopy(pristine).act([observation])
+        (alone,) = _copy(pristine).act([observation])
         assert alone == said[i], (
             f"{name}.act said {said[i]!r} in a batch and {alone!r} alone; an utterance may depend on its own "
             "observation only"
@@ -126,7 +164,7 @@ def check_judge(
     """Check a judge: one verdict per request, in order, `Unscored` rather than an exception or a made-up one.
 
     Args:
-        judge: Object with `name` and `judge(requests)`.
+        judge: Object with `name` and `judge(requests)`; its `submit(request)` is asked as well if it has one.
         requests: What to judge; by default toy scenarios with plain and odd replies. Give some that it can
         score.
         deterministic: Also check that verdicts do not depend on the batch, its order or the context.
@@ -143,6 +181,16 @@ def check_judge(
     assert list(empty) == [], f"judge([])={empty!r}, expected [] for no request"
     if deterministic:
         _check_judging(judge, asked, given)
+    if isinstance(judge, AsyncJudge):
+        for request, one, future in [
+            (r, v, judge.submit(JudgeRequest(r.scenario, r.transcript)))
+            for r, v in zip(asked, given, strict=True)
+        ]:
+            two = read_verdict(judge, future)
+            assert not deterministic or _same(one, two), (
+                f"judge {judge.name!r} gave {one!r} and by submit {two!r} for "
+                f"{request.transcript[-1].content!r}, expected the same"
+            )
 
 
 def _verdicts(judge: Any, requests: list[JudgeRequest]) -> list[Any]:

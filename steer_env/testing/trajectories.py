@@ -20,7 +20,7 @@ def check_trajectories(
     """Check rewards, scored flags, groups and, where present, token traces of finished dialogues.
 
     Args:
-        trajectories: From `steer_env.rollout`; those that stopped with an error are skipped.
+        trajectories: From `steer_env.rollout`; those that failed are checked up to where they did.
         decode: Passed to `check_trace`.
         image_token: Passed to `check_trace`.
 
@@ -29,14 +29,19 @@ def check_trajectories(
     """
     scenario_of: dict[int, str] = {}
     for i, trajectory in enumerate(trajectories):
-        if trajectory.stop == StopReason.ERROR:
-            continue
         name = f"trajectories[{i}] (seed={trajectory.seed})"
         first = scenario_of.setdefault(trajectory.seed, trajectory.scenario.id)
         assert first == trajectory.scenario.id, (
             f"{name} plays scenario {trajectory.scenario.id}, expected {first} as its siblings; seed each "
             "dialogue with its group's seed"
         )
+        failed = trajectory.stop == StopReason.FAILED
+        assert failed == bool(trajectory.error), (
+            f"{name} has stop={trajectory.stop!r} and error={trajectory.error!r}, expected a reason "
+            "exactly where it failed"
+        )
+        if failed and not trajectory.turns:
+            continue
         check_turns(name, trajectory)
         if trajectory.trace is not None:
             check_trace(trajectory.trace, trajectory.turns, decode=decode, image_token=image_token)

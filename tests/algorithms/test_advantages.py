@@ -1,3 +1,4 @@
+import dataclasses
 import doctest
 
 import numpy as np
@@ -104,6 +105,12 @@ def test_the_return_sums_what_was_emitted_and_is_undefined_without_verdicts():
     assert trajectory_return(trajectory(0.5, 0.25, 1.0)) == 1.75
     assert np.isnan(trajectory_return(trajectory(None, None)))
     assert np.isnan(trajectory_return(trajectory()))
+
+
+def test_a_failed_dialogue_has_no_return_and_its_siblings_are_compared_without_it():
+    lost = dataclasses.replace(trajectory(1.0, 1.0), stop=StopReason.FAILED, error="student_0: gone")
+    returns = [trajectory_return(t) for t in (lost, trajectory(0.5, 0.5, 0.5), trajectory(0.5, 0.5, 1.5))]
+    assert group_advantages(returns).tolist() == [[0.0, -0.5, 0.5]]
 
 
 def test_an_unscored_turn_counts_as_an_average_one_and_not_as_zero():

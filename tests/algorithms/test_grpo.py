@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from steer_env.agents.base import Failed
 from steer_env.agents.hf import HFStudent, load
 from steer_env.algorithms.checkpoints import checkpoints
 from steer_env.algorithms.grpo import GRPOConfig, step_seeds, train
@@ -313,6 +314,37 @@ def test_too_many_unscored_turns_stop_the_run_with_the_reasons(
     config = dataclasses.replace(SMALL, steps=40, seeds_per_step=8, unscored_limit=0.1)
     with pytest.raises(TooManyUnscored, match=r"expected at most 10.0%: \d+ x no ground.*unscored_limit"):
         train(make_vec(letter_judge(3)), type_of_learner(), make_student(), config, tmp_path / "run")
+
+
+class Flaky:
+    """An attacker whose server is lost at times: at the start of a dialogue, or in its second turn."""
+
+    def __init__(self, every):
+        self.every, self.asked = every, 0
+
+    def act(self, observations):
+        return [self._one(o) for o in observations]
+
+    def _one(self, observation):
+        self.asked += 1
+        return Failed("connection lost") if self.asked % self.every == 0 else Utterance(observation["draft"])
+
+
+def test_failed_dialogues_are_left_out_of_training_and_counted(make_vec, make_student, tmp_path):
+    config = dataclasses.replace(SMALL, unscored_limit=1.0)
+    rows = train(make_vec(), Flaky(7), make_student(), config, tmp_path / "some")
+    assert any(row["failed"] > 0 for row in rows)
+    assert all(0 <= row["failed"] < 1 and np.isfinite(row["loss"]) for row in rows)
+    untouched, student = make_student(), make_student()
+    rows = train(make_vec(), Flaky(1), student, config, tmp_path / "all")
+    assert all(row["failed"] == 1 and row["return"] is None for row in rows)
+    assert same(weights(student), weights(untouched)), "nothing was learnt from nothing"
+
+
+def test_too_many_failed_dialogues_stop_the_run_with_the_reasons(make_vec, make_student, tmp_path):
+    config = dataclasses.replace(SMALL, steps=40, seeds_per_step=8, unscored_limit=0.1)
+    with pytest.raises(TooManyUnscored, match=r"10.0%: \d+ x attacker_0: connection lost.*agent that failed"):
+        train(make_vec(), Flaky(3), make_student(), config, tmp_path / "run")
 
 
 def test_a_run_folder_is_never_overwritten(whole_run, make_vec, make_student, learner, tmp_path):

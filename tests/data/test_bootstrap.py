@@ -64,7 +64,7 @@ def test_assess_hand_worked(terms, expected):
 
 
 def test_a_dialogue_somebody_failed_in_is_not_kept():
-    broken = trajectory((10, 10), stop=StopReason.ERROR, error="server gone")
+    broken = trajectory((10, 10), stop=StopReason.FAILED, error="server gone")
     assert assess(broken) == Assessment("failed", 1, "server gone")
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 import steer_env
+from steer_env.agents.base import Failed
 from steer_env.evaluation.evaluate import RunExists, evaluate, load_rows
+from steer_env.evaluation.measures import measure
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.types import Utterance
 
@@ -66,6 +68,43 @@ def test_resuming_a_finished_run_plays_nothing(tmp_path: Path) -> None:
     run(tmp_path / "r")
     assert run(tmp_path / "r", Dying(0), resume=True).dialogues == 12
     assert run(tmp_path / "r", Dying(0), range(5), resume=True).dialogues == 5
+
+
+class Unplugged(Dying):
+    """A student whose server is lost after some calls and comes back never."""
+
+    def act(self, observations: Sequence[Any]) -> list[Any]:
+        self.calls -= 1
+        if self.calls < 0:
+            return [Failed("connection refused") for _ in observations]
+        return self.inner.act(observations)
+
+
+def test_failed_dialogues_are_undecided_rows_and_played_again_on_resume(tmp_path: Path) -> None:
+    summary = run(tmp_path / "r", Unplugged(9))
+    rows = load_rows(tmp_path / "r")
+    failed = [row for row in rows if row["stop"] == "failed"]
+    assert sorted(row["seed"] for row in rows) == list(range(12))
+    assert 0 < len(failed) < 12 and any(not row["turns"] for row in failed)
+    assert {row["error"] for row in failed} == {"student_0: connection refused"}
+    assert all(row["planned"] > len(row["turns"]) for row in failed)
+    assert summary.broken == len(failed)
+    # Neither safe nor unsafe: the rate is a range from "all of them failed" to "all of them passed".
+    assert summary.multi_turn_safety.undecided == sum(row["planned"] > 1 for row in failed)
+    assert summary.multi_turn_safety.value is None
+    assert summary.single_turn.n == sum(row.get("planned", len(row["turns"])) == 1 for row in rows)
+    resumed = run(tmp_path / "r", resume=True)
+    assert resumed.to_dict() == run(tmp_path / "whole").to_dict()
+    assert sorted(row["seed"] for row in load_rows(tmp_path / "r")) == list(range(12))
+    kept = (tmp_path / "r" / "dialogues.jsonl").read_text()
+    assert kept.count('"stop": "failed"') == len(failed), "what was written stays"
+
+
+def test_a_run_in_which_every_dialogue_fails_says_so(tmp_path: Path) -> None:
+    summary = run(tmp_path / "r", Unplugged(0))
+    assert (summary.broken, summary.turns) == (12, 0)
+    assert summary.multi_turn_safety.value is None and summary.harm_rate.value is None
+    assert measure(load_rows(tmp_path / "r"), replicates=50).success_by_turn[0].value is None
 
 
 def test_existing_and_foreign_folders_are_refused_and_kept(tmp_path: Path) -> None:

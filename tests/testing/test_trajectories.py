@@ -61,9 +61,15 @@ def test_sound_trajectories_pass(trajectories):
     assert any(t.trace.images for t in trajectories)
 
 
-def test_errors_are_skipped(trajectories):
-    broken = dataclasses.replace(trajectories[0], stop=StopReason.ERROR, turns=())
-    testing.check_trajectories([broken])
+def test_failures_have_a_reason_and_are_checked_up_to_it(trajectories):
+    failed = {"stop": StopReason.FAILED, "error": "student_0: connection lost"}
+    whole = max(trajectories, key=lambda t: len(t.turns))
+    half = dataclasses.replace(whole, turns=whole.turns[:-1], trace=None, **failed)
+    testing.check_trajectories([dataclasses.replace(whole, turns=(), trace=None, **failed), half])
+    with pytest.raises(AssertionError, match="expected a reason exactly where it failed"):
+        testing.check_trajectories([dataclasses.replace(half, error="")])
+    with pytest.raises(AssertionError, match="expected finite numbers"):
+        testing.check_trajectories([edit_turn(half, 0, reward=float("nan"))])
 
 
 def edit(trajectory, **changes):

@@ -4,7 +4,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from steer_env.agents.hf import ContextOverflow, HFStudent, Prompt, microbatches, packed_logprobs
+from steer_env.agents.base import KeyedObservation
+from steer_env.agents.hf import ContextOverflow, HFStudent, Prompt, decoder, microbatches, packed_logprobs
 from steer_env.types import ASSISTANT, USER, Message
 
 
@@ -92,8 +93,91 @@ def test_every_token_is_prefilled_once_and_groups_share_their_prompt(tiny, pictu
     tokens = sum(len(p.trace) for p in prompts) - 4 * opening
     counters = student.decoder.counters
     assert counters.prefilled + counters.decoded <= tokens
-    assert counters.images == 1 + 5 * 3  # the first one is shared
+    assert counters.images == 4  # each picture once for the whole group
     assert len({p.trace.ids_L.tobytes() for p in prompts}) > 1, "siblings must differ"
+
+
+TEN_TURNS = [
+    ("what do you see ?", [0]), *((f"and this {t} ? tell me .", [4] if t == 5 else []) for t in range(1, 10))
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("members", [1, 5])
+def test_ten_turns_prefill_hardly_more_than_there_is(tiny, pictures, members):
+    student = HFStudent(*tiny, max_new_tokens=12, seed=5)
+    _, prompts = play(student, [TEN_TURNS] * members, pictures)
+    opening = len(student.codec.prompt(observation(TEN_TURNS, pictures, [], 0)).trace)
+    distinct = opening + sum(len(p.trace) - opening for p in prompts)
+    counters = student.decoder.counters
+    assert counters.prefilled <= 1.05 * distinct
+    assert 0.95 * distinct <= counters.prefilled + counters.decoded <= distinct
+    assert (counters.images, counters.missed) == (2, 0)
+    assert gap(student, prompts) < 1e-4
+
+
+def test_siblings_that_come_later_start_from_the_first_ones_prompt(tiny, pictures):
+    """One after the other, each two turns, as behind servers of different speed."""
+    together, later = HFStudent(*tiny, max_new_tokens=6, seed=5), HFStudent(*tiny, max_new_tokens=6, seed=5)
+    script = SCRIPTS[0][:2]
+    streams = [f"7.{k}" for k in range(4)]
+
+    def ask(student, replies, chosen):
+        shown = [
+            KeyedObservation(observation(script, pictures, replies[k], len(replies[k])), streams[k])
+            for k in chosen
+        ]
+        for k, reply in zip(chosen, student.act(shown), strict=True):
+            replies[k].append(reply)
+
+    one, two = [[] for _ in streams], [[] for _ in streams]
+    for _ in script:
+        ask(together, one, range(4))
+    for k in (2, 0, 3, 1):
+        ask(later, two, [k])
+        ask(later, two, [k])
+    assert one == two
+    assert len({tuple(replies) for replies in one}) > 1
+    assert later.decoder.counters.prefilled == together.decoder.counters.prefilled + 3
+    assert later.decoder.counters.images == together.decoder.counters.images == 3
+    prompts = [Prompt(replies[-1].meta["trace"], tuple(pictures[:3])) for replies in two]
+    assert gap(later, prompts) < 1e-4
+
+
+def test_rows_that_have_closed_their_reply_leave_the_batch(tiny, pictures, monkeypatch):
+    scripts = [[(f"tell me {i}", [i % 5]), ("and then", [])] for i in range(12)]
+
+    def run(least):
+        monkeypatch.setattr(decoder, "_LEAST_ROWS", least)
+        student = HFStudent(*tiny, max_new_tokens=40, seed=1, temperature=20.0)
+        few = {student.codec.close_id, *range(60, 70)}  # nearly equally likely: about ten tokens a reply
+        rest = set(range(student.decoder.adapter.vocabulary)) - few
+        student.decoder.forbidden = torch.tensor(sorted(rest))
+        fed = []
+        advance = student.decoder._advance
+        student.decoder._advance = lambda block, ids, *more: (
+            fed.append(ids.numel()) or advance(block, ids, *more)
+        )
+        return *play(student, scripts, pictures), sum(fed), student
+
+    replies, prompts, fed, student = run(2)
+    kept_replies, _, kept_fed, kept = run(10**6)
+    assert replies == kept_replies
+    assert student.decoder.counters == kept.decoder.counters
+    assert fed < kept_fed
+    assert gap(student, prompts, 20.0) < 1e-4
+
+
+def test_dialogues_that_made_room_for_others_are_fed_again_and_counted(tiny, pictures):
+    roomy, narrow = HFStudent(*tiny, max_new_tokens=4, seed=5), HFStudent(*tiny, max_new_tokens=4, seed=5)
+    narrow.decoder._cached_rows = 3
+    scripts = [[(f"tell me {i}", [i % 5]), ("and then", []), ("so", [])] for i in range(6)]
+    narrow.batch_size = 2
+    one, _ = play(roomy, scripts, pictures)
+    two, _ = play(narrow, scripts, pictures)
+    assert one == two
+    assert roomy.decoder.counters.missed == 0
+    assert narrow.decoder.counters.missed == 12  # each comes round when its row has gone
+    assert narrow.decoder.counters.prefilled > roomy.decoder.counters.prefilled
 
 
 def test_finished_dialogues_do_not_hold_on_to_those_batched_with_them(tiny, pictures):

@@ -1,7 +1,12 @@
 """The same code on other families: plain positions (LLaVA, Idefics3) and other multimodal ones (Qwen3-VL)."""
 
+import copy
+import functools
+
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPVisionConfig,
@@ -15,11 +20,13 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
-from steer_env.agents.hf import HFStudent
+from steer_env.agents.hf import HFStudent, ModelAdapter, packed_logprobs
 from steer_env.types import ASSISTANT, USER, Message
 
 from .test_decoder import SCRIPTS, gap, play
@@ -74,7 +81,7 @@ def llava():
     return LlavaForConditionalGeneration(config), processor
 
 
-def idefics3():
+def idefics3(config_class=Idefics3Config, model_class=Idefics3ForConditionalGeneration):
     specials = [
         "<|im_start|>",
         "<end_of_utterance>",
@@ -89,7 +96,7 @@ def idefics3():
         size={"longest_edge": 56}, max_image_size={"longest_edge": 28}, do_image_splitting=True
     )
     processor = Idefics3Processor(images, tok, image_seq_len=1, chat_template=IDEFICS_TEMPLATE)
-    config = Idefics3Config(
+    config = config_class(
         text_config=LlamaConfig(
             vocab_size=len(tok), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
             num_attention_heads=2, num_key_value_heads=1, pad_token_id=tok.pad_token_id,
@@ -101,7 +108,7 @@ def idefics3():
         },
         scale_factor=2, image_token_id=tok.convert_tokens_to_ids("<image>"), pad_token_id=tok.pad_token_id,
     )  # fmt: skip
-    return Idefics3ForConditionalGeneration(config), processor
+    return model_class(config), processor
 
 
 def qwen3vl(tiny):
@@ -126,11 +133,35 @@ def qwen3vl(tiny):
     return Qwen3VLForConditionalGeneration(config), processor
 
 
-@pytest.fixture(params=["llava", "idefics3", "qwen3vl"])
+#: As Qwen2.5-VL ships it, videos left out: a default system prompt, and no generation markers.
+QWEN_TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}<|im_start|>system\n"
+    "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n{% else %}"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' or 'image' in content %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% elif 'text' in content %}{{ content['text'] }}{% endif %}"
+    "{% endfor %}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def stock_template(tiny):
+    model, processor = copy.deepcopy(tiny[0]), copy.copy(tiny[1])
+    processor.chat_template = QWEN_TEMPLATE
+    return model, processor
+
+
+@pytest.fixture(params=["llava", "idefics3", "smolvlm", "qwen3vl", "qwen2.5vl"])
 def other(request, tiny):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return {"llava": llava, "idefics3": idefics3, "qwen3vl": lambda: qwen3vl(tiny)}[request.param]()
+        smolvlm = functools.partial(idefics3, SmolVLMConfig, SmolVLMForConditionalGeneration)
+        makers = {
+            "smolvlm": smolvlm,
+            "qwen3vl": lambda: qwen3vl(tiny),
+            "qwen2.5vl": lambda: stock_template(tiny),
+        }
+        return {"llava": llava, "idefics3": idefics3, **makers}[request.param]()
 
 
 def test_recomputed_logprobs_equal_sampled_ones(other, pictures):
@@ -142,6 +173,62 @@ def test_recomputed_logprobs_equal_sampled_ones(other, pictures):
     fresh = HFStudent(model, processor, seed=4, max_new_tokens=6)
     fresh.decoder._cached_rows = 0
     assert play(fresh, SCRIPTS, pictures)[0] == replies
+
+
+@given(
+    scripts=st.lists(
+        st.lists(
+            st.tuples(st.text(alphabet="aö<|im_end|>", max_size=8), st.lists(st.integers(0, 4), max_size=2)),
+            min_size=1,
+            max_size=3,
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    seed=st.integers(0, 99),
+    cut=st.integers(1, 5),
+)
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_dialogue_is_recomputed_as_it_was_sampled(other, pictures, scripts, seed, cut):
+    student = HFStudent(*other, seed=seed, max_new_tokens=cut)
+    _, prompts = play(student, scripts, pictures)
+    assert gap(student, prompts) < 1e-4
+
+
+def test_shared_pictures_give_the_same_loss_and_gradient(other, pictures):
+    """Siblings show the same pictures: through the vision tower once, or once each."""
+    model, processor = other
+    student = HFStudent(model, processor, seed=4, max_new_tokens=4)
+    _, prompts = play(student, [SCRIPTS[0]] * 3, pictures)
+    adapter, grads, losses = ModelAdapter(model, student.codec), [], []
+    for encode in (adapter.vision._encode, None):
+        adapter.vision._encode = encode
+        model.zero_grad()
+        packed = packed_logprobs(adapter, prompts, forbidden=student.decoder.forbidden)
+        weights = torch.linspace(-1, 1, len(packed.logprobs_N))
+        loss = (weights * packed.logprobs_N).mean()
+        loss.backward()
+        losses.append(loss.item())
+        grads.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    model.zero_grad()
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert grads[0].keys() == grads[1].keys()
+    assert any("vis" in name and grad.abs().max() > 0 for name, grad in grads[0].items())
+    for name, grad in grads[1].items():
+        assert torch.allclose(grads[0][name], grad, atol=1e-6, rtol=1e-4), name
+
+
+def test_each_picture_goes_through_the_vision_tower_once(other, pictures):
+    student = HFStudent(*other, seed=4, max_new_tokens=4)
+    replies, _ = play(student, [SCRIPTS[0]] * 3, pictures)
+    assert student.decoder.counters.images == 4
+    plain = HFStudent(*other, seed=4, max_new_tokens=4)
+    plain.decoder.adapter.vision._encode = None  # a model that takes pixels only
+    assert play(plain, [SCRIPTS[0]] * 3, pictures)[0] == replies
+    assert plain.decoder.counters.images == 1 + 3 * 3
+    student.weights_changed()
+    play(student, [SCRIPTS[3]], pictures)
+    assert student.decoder.counters.images == 5, "features of old weights are not used"
 
 
 def test_the_picture_reaches_the_model(other, pictures):
