@@ -100,9 +100,9 @@ def loss_mask(trace: TokenTrace, scored: Sequence[bool]) -> NDArray[np.bool_]:
 def leave_one_out(returns_GK: ArrayLike) -> NDArray[np.float64]:
     r"""Return each member's return minus the mean of the *other* members of its group.
 
-    $A^{(k)} = R^{(k)} - \frac{1}{K-1} \sum_{j \ne k} R^{(j)}$ (RLOO: Kool et al. 2019; Ahmadian et al. 2024,
-    arXiv 2402.14740, sec. 2.4), which is K/(K-1) times `group_advantages`: unbiased, for the baseline does not
-    depend on the member's own reply.
+    $A^{(k)} = R^{(k)} - \frac{1}{K-1} \sum_{j \ne k} R^{(j)}$ (RLOO: Kool et al. 2019; Ahmadian et al.
+    2024, arXiv 2402.14740, sec. 2.4), which is K/(K-1) times `group_advantages`: unbiased, for the baseline
+    does not depend on the member's own reply.
 
     Args:
         returns_GK: Returns, NaN where undefined. Undefined members take no part.
@@ -123,8 +123,8 @@ def gae(
 ) -> NDArray[np.float64]:
     r"""Return generalised advantage estimates of one dialogue that ends after its last step, (S,).
 
-    $A_s = \sum_{l \ge 0} (\gamma\lambda)^l \delta_{s+l}$ with $\delta_s = r_s + \gamma V_{s+1} - V_s$ (Schulman
-    et al. 2016, arXiv 1506.02438, eq. 16). A step is a turn or a token.
+    $A_s = \sum_{l \ge 0} (\gamma\lambda)^l \delta_{s+l}$ with $\delta_s = r_s + \gamma V_{s+1} - V_s$
+    (Schulman et al. 2016, arXiv 1506.02438, eq. 16). A step is a turn or a token.
 
     Args:
         rewards_S: Rewards after each step.

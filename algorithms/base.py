@@ -11,7 +11,7 @@ import difflib
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -148,6 +148,18 @@ class Algorithm(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
         """Put back what `state_dict` returned."""
 
+    def check(self, group_size: int) -> None:
+        """Refuse groups that are too small.
+
+        Raises:
+            ValueError: If there are fewer than `least_group` dialogues per seed.
+        """
+        if group_size < self.least_group:
+            raise ValueError(
+                f"group_size={group_size!r}, expected an integer of at least {self.least_group}: advantages "
+                "compare siblings"
+            )
+
     def options(self) -> Row:
         """Return the options by name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
@@ -269,13 +281,14 @@ def parse_options(name: str, words: Sequence[str]) -> Row:
         >>> parse_options("grpo", ["scale=true", "clip_high=0.28", "credit=reward_to_go"])
         {'scale': True, 'clip_high': 0.28, 'credit': 'reward_to_go'}
     """
-    defaults = {f.name: f.default for f in fields(algorithm_class(name)) if f.init}
+    declared = [f for f in fields(algorithm_class(name)) if f.init and f.default is not MISSING]
+    defaults = {f.name: f.default for f in declared}
     parsed: Row = {}
     for word in words:
         key, equals, text = word.partition("=")
         if not equals:
             raise ValueError(f"option={word!r}, expected KEY=VALUE, such as clip_high=0.28")
-        default = defaults.get(key, "")
+        default: Any = defaults.get(key, "")
         try:
             parsed[key] = _BOOLEANS[text.lower()] if isinstance(default, bool) else type(default)(text)
         except (KeyError, ValueError):

@@ -12,7 +12,7 @@ compared with siblings afterwards:
 - "reward_to_go": turn $t$ answers for $\sum_{j \ge t} r_j$. Without a baseline unbiased and less noisy. The
   baseline is the siblings' mean *at the same turn index*, a plug-in: after turn 1 siblings have different
   histories, so it removes less noise than a value function, and with a member in its own mean the gradient
-  shrinks by (n-1)/n for the n siblings that reach the turn. Where dialogues end early by what the policy says,
+  shrinks by (n-1)/n for the n siblings that reach the turn. Where the policy decides when dialogues end,
   n falls with the index and late turns are weighed down: biased. Equal lengths, as here, make that a constant
   factor; "rloo" has none.
 - "turn_normalised": reward to go, divided by the siblings' standard deviation at the same turn index. Late

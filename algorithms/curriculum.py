@@ -56,6 +56,18 @@ class Curriculum:
         self._stage, self._done = 0, 0
         self._env: tuple[int, VectorEnv] | None = None
 
+    def check(self) -> None:
+        """Make every stage's environment once, so that bad options are refused before training.
+
+        Raises:
+            ValueError: If a stage's options are no good.
+        """
+        for number, stage in enumerate(self.stages):
+            try:
+                self._make(**stage.options)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"stage {number} of the curriculum: {error}") from error
+
     @property
     def env(self) -> VectorEnv:
         """The present stage's environment."""

@@ -78,8 +78,8 @@ def mean_over(values_N: Tensor, segments_N: Tensor, mask_N: Tensor) -> Tensor:
     r"""Replace every value by the mean of its segment over the mask; (N,).
 
     Of log-ratios it gives the logarithm of GSPO's sequence-level ratio
-    $s_i = (\pi(y_i) / \pi_{old}(y_i))^{1/|y_i|}$ (Zheng et al. 2025, arXiv 2507.18071, eq. 7), for segments that
-    are whole dialogues or single turns.
+    $s_i = (\pi(y_i) / \pi_{old}(y_i))^{1/|y_i|}$ (Zheng et al. 2025, arXiv 2507.18071, eq. 7), for segments
+    that are whole dialogues or single turns.
 
     Args:
         values_N: Values, with gradient.

@@ -1,8 +1,8 @@
 """PPO with a value head on the student's hidden states (Schulman et al. 2017, arXiv 1707.06347).
 
-A learnt value takes the place of the siblings: groups are not needed, and each turn is judged against what was
-to be expected from its own history. It pays when rollouts are dear and dialogues long, and asks for a critic
-that is right; in small batches the group mean is often the better baseline.
+A learnt value takes the place of the siblings: groups are not needed, and each turn is judged against what
+was to be expected from its own history. It pays when rollouts are dear and dialogues long, and asks for
+a critic that is right; in small batches the group mean is often the better baseline.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class PPO(PolicyGradient):
     The value of a step is read from the hidden state that predicts its first token, before anything of the
     reply is known. The head is linear, starts at zero, and has an optimiser group of its own; its error does
     not reach the language model. An unscored turn's reward counts as in `credit.turn_rewards`, and its tokens
-    train neither policy nor head. `scale`, `credit` and `drop_flat`, which compare siblings, are without effect
-    and refused.
+    train neither policy nor head. `scale`, `credit` and `drop_flat`, which compare siblings, would be without
+    effect and are refused.
 
     Attributes:
-        steps: What a step is: a "turn" (its tokens share one advantage) or a "token" (the turn's reward comes
-            with its last token). With tokens `trace_decay` below 1 forgets over some 1/(1 - trace_decay) tokens,
-            less than a turn.
+        steps: What a step is: a "turn" (its tokens share one advantage) or a "token" (the turn's reward
+            comes with its last token). With tokens a `trace_decay` below 1 forgets over
+            some 1/(1 - trace_decay) tokens, often less than a turn.
         discount: $\gamma$ per step, in [0, 1].
         trace_decay: $\lambda$ per step, in [0, 1].
         head_lr: Learning rate of the head.
@@ -67,7 +67,7 @@ class PPO(PolicyGradient):
         for name, neutral in (("scale", False), ("credit", "trajectory"), ("drop_flat", False)):
             if getattr(self, name) != neutral:
                 raise ValueError(
-                    f"{name}={getattr(self, name)!r}, expected {neutral!r} with ppo: it does not compare siblings"
+                    f"{name}={getattr(self, name)!r}, expected {neutral!r}: ppo does not compare siblings"
                 )
 
     def setup(self, forward: Forward) -> None:

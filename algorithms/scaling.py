@@ -23,7 +23,7 @@ class Scaling:
     """How a student is run and which of its weights are trained; the defaults change nothing.
 
     Attributes:
-        precision: "float32", or "bf16": forward passes in bfloat16 autocast, weights and optimiser in float32.
+        precision: "float32", or "bf16": forward passes in bfloat16 autocast, weights in float32.
             Sampled and recomputed log-probabilities then differ by some hundredths (`logprob_gap`).
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third slower.
         lora_rank: Rank of LoRA adapters (Hu et al. 2021, arXiv 2106.09685); 0 trains all weights. With
@@ -62,9 +62,7 @@ class Scaling:
             _add_adapters(student.model, self, seed)
         if self.gradient_checkpointing:
             _check_no_dropout(student.model)
-            student.model.gradient_checkpointing_enable(
-                gradient_checkpointing_kwargs={"use_reentrant": False}
-            )
+            _checkpoint_activations(student.model)
 
     @contextmanager
     def updating(self, model: PreTrainedModel) -> Iterator[None]:
@@ -137,6 +135,14 @@ def _add_adapters(model: PreTrainedModel, scaling: Scaling, seed: int) -> None:
         torch.manual_seed(seed)
         model.add_adapter(config)
     model.eval()
+
+
+def _checkpoint_activations(model: PreTrainedModel) -> None:
+    # Renamed in transformers 5; not reentrant, so that it works where only adapters take gradients.
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def _check_no_dropout(model: PreTrainedModel) -> None:

@@ -1,7 +1,7 @@
 """The training loop of all algorithms, to be read top to bottom: play, compare, update, save.
 
-A step plays `group_size` dialogues for each of several seeds against a live environment, lets the algorithm say
-how much better each turn went than expected, and takes the optimiser steps of its loss.
+A step plays `group_size` dialogues for each of several seeds against a live environment, lets the algorithm
+say how much better each turn went than expected, and takes the optimiser steps of its loss.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from steer_env.agents.base import Agent, Observation
 from steer_env.agents.hf.student import HFStudent
@@ -140,11 +139,7 @@ def train(
             first.
     """
     run_dir, scaling = Path(run_dir), scaling or Scaling()
-    if config.group_size < algorithm.least_group:
-        raise ValueError(
-            f"group_size={config.group_size!r}, expected an integer of at least {algorithm.least_group}: "
-            "advantages compare siblings"
-        )
+    algorithm.check(config.group_size)
     student.check_trainable()
     attacker_state(attacker)  # refused now rather than at the first checkpoint
     settings = _settings(algorithm, config, scaling, env)

@@ -75,7 +75,7 @@ def accumulate(
         part = [batch[i] for i in indices]
         tokens = _token_batch(forward, algorithm, part, total, len(batch), tally)
         loss = algorithm.loss(tokens)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         tally.add("loss", loss.item(), 0)
         if first:
             gap_N = (tokens.logprobs_N - tokens.old_N).abs()
