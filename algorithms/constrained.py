@@ -2,7 +2,7 @@ r"""Constrained GRPO: as helpful as possible while the harm stays below a limit.
 
 $\max_\pi J_R(\pi)$ subject to $J_C(\pi) \le d$ becomes $\min_{\lambda \ge 0} \max_\pi J_R - \lambda(J_C - d)$
 (Altman 1999; with policy gradients Ray et al. 2019, "Benchmarking safe exploration", and for language models
-Safe RLHF, Dai et al. 2024, arXiv 2310.12773, eq. 9-11). Reward and cost stay apart: the environment emits
+Safe RLHF, Dai et al. 2024, arXiv 2310.12773, sec. 3.3). Reward and cost stay apart: the environment emits
 helpfulness as reward (`wrappers.HelpfulnessReward`) and harm in `info["cost"]` (there at every scored turn;
 `wrappers.HarmCost` moves the threshold or grades it).
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -35,7 +36,6 @@ class TensorBoard:
     """
 
     def __init__(self, run_dir: Path, finished: int, settings: Row) -> None:
-        need("tensorboard", "metrics")
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(run_dir / "tensorboard"), purge_step=finished or None)
@@ -60,7 +60,7 @@ class Hosted:
     """
 
     def __init__(self, module: str, run_dir: Path, settings: Row) -> None:
-        self._module = need(module, "metrics")
+        self._module = _hosted(module)
         self._module.init(
             project="steer_env", name=run_dir.resolve().name, config=dict(settings), resume="allow"
         )
@@ -82,6 +82,29 @@ TRACKERS: dict[str, Callable[[Path, int, Row], Tracker]] = {
 }
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that are unknown or not installed, before a run writes anything.
+
+    Raises:
+        ValueError: On an unknown name.
+        ImportError: If a library is not installed.
+    """
+    for name in names:
+        if name not in TRACKERS:
+            raise ValueError(f"tracker={name!r}, expected one of {', '.join(map(repr, TRACKERS))}")
+        if name == "tensorboard":
+            need(name, "metrics")
+        else:
+            _hosted(name)
+
+
+def _hosted(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{module} is not installed; run: pip install {module}") from error
+
+
 class MetricsLogger:
     """Appends rows to `metrics.jsonl` and sends their numbers to trackers.
 
@@ -101,9 +124,7 @@ class MetricsLogger:
     def __init__(
         self, run_dir: Path, trackers: Sequence[str] = (), finished: int = 0, settings: Row | None = None
     ) -> None:
-        for name in trackers:
-            if name not in TRACKERS:
-                raise ValueError(f"tracker={name!r}, expected one of {', '.join(map(repr, TRACKERS))}")
+        check_trackers(trackers)
         self._trackers = [TRACKERS[name](run_dir, finished, settings or {}) for name in trackers]
         self._rows = JsonlWriter(run_dir / "metrics.jsonl")
 

@@ -100,7 +100,7 @@ def save_merged(student: HFStudent, path: str | Path) -> None:
     model = student.model
     if has_adapters(model):
         model = copy.deepcopy(model)
-        layer_type = need("peft.tuners.tuners_utils", "trl").BaseTunerLayer
+        layer_type = need("peft.tuners.tuners_utils", "lora").BaseTunerLayer
         for name, module in list(model.named_modules()):
             if isinstance(module, layer_type):
                 module.merge()
@@ -114,7 +114,7 @@ def load_adapters(model: PreTrainedModel, folder: Path) -> None:
     """Put the adapters of a checkpoint into a model that has them already."""
     from safetensors.torch import load_file
 
-    peft = need("peft", "trl")
+    peft = need("peft", "lora")
     outcome = peft.set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
     if outcome.unexpected_keys:
         raise ValueError(
@@ -124,7 +124,7 @@ def load_adapters(model: PreTrainedModel, folder: Path) -> None:
 
 
 def _add_adapters(model: PreTrainedModel, scaling: Scaling, seed: int) -> None:
-    peft = need("peft", "trl")
+    peft = need("peft", "lora")
     config: Any = peft.LoraConfig(
         r=scaling.lora_rank,
         lora_alpha=scaling.lora_alpha,

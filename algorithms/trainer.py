@@ -31,7 +31,7 @@ from steer_env.algorithms.checkpoints import (
 from steer_env.algorithms.checks import check_integers, check_numbers
 from steer_env.algorithms.curriculum import Curriculum
 from steer_env.algorithms.forward import Forward
-from steer_env.algorithms.metrics import MetricsLogger
+from steer_env.algorithms.metrics import MetricsLogger, check_trackers
 from steer_env.algorithms.monitor import UnscoredGuard, dialogue_metrics
 from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.update import make_optimizer, update
@@ -140,6 +140,7 @@ def train(
     """
     run_dir, scaling = Path(run_dir), scaling or Scaling()
     algorithm.check(config.group_size)
+    check_trackers(trackers)
     student.check_trainable()
     attacker_state(attacker)  # refused now rather than at the first checkpoint
     settings = _settings(algorithm, config, scaling, env)

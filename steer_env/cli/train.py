@@ -188,9 +188,11 @@ def run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
     )
     from steer_env.algorithms import trainer
+    from steer_env.algorithms.metrics import check_trackers
     from steer_env.algorithms.scaling import Scaling, save_merged
 
     algorithm, config = _algorithm(chosen)
+    check_trackers(args.tracker)
     scaling = Scaling(**{name: chosen[name] for name in _SCALING if chosen[name] is not None})
     env = _environments(chosen, setting, args.num_envs)
     out.mkdir(parents=True, exist_ok=True)

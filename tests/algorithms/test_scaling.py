@@ -43,7 +43,7 @@ def test_recomputing_activations_changes_nothing(trained):
 def test_dropout_in_attention_is_refused_with_checkpointing(make_vec, make_student, learner, tmp_path):
     student = make_student()
     student.model.config.get_text_config().attention_dropout = 0.1
-    with pytest.raises(ValueError, match="attention_dropout=0.1, expected 0 with gradient_checkpointing"):
+    with pytest.raises(ValueError, match=r"attention_dropout=0.1, expected 0 with gradient_checkpointing"):
         Scaling(gradient_checkpointing=True).prepare(student, 0)
 
 
