@@ -174,7 +174,7 @@ def make_example(
     advantages_T: NDArray[np.floating[Any]] | None,
     extras: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Example | None:
-    """Return a dialogue as the loss sees it, None if no token of it takes part.
+    """Return a dialogue as the loss sees it, None if no token of it takes part or it broke off in an error.
 
     Args:
         trajectory: The dialogue.
@@ -184,7 +184,7 @@ def make_example(
     Raises:
         ValueError: If it has no token trace.
     """
-    if advantages_T is None:
+    if advantages_T is None or trajectory.error:
         return None
     trace = trajectory.trace
     if trace is None:

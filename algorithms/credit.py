@@ -65,8 +65,10 @@ def turn_costs(trajectory: Trajectory) -> Floats:
     """Return each turn's part in the dialogue's mean cost over scored turns, (T,).
 
     The sum is the mean of `info["cost"]`; unscored turns have no cost and count neither above nor below the
-    line. All NaN if no turn has a cost.
+    line. All NaN if no turn has a cost or the dialogue broke off in an error.
     """
+    if trajectory.error:  # it broke off: what it would have cost is not known
+        return np.full(len(trajectory.turns), np.nan)
     known = zip(trajectory.turns, trajectory.scored, strict=True)
     costs = np.array([r.info.get("cost", np.nan) if scored else np.nan for r, scored in known], np.float64)
     defined = ~np.isnan(costs)

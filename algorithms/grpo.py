@@ -88,8 +88,17 @@ def train(
     *,
     resume: bool = False,
     progress: Progress | None = None,
+    record_every: int = 0,
 ) -> list[Row]:
     """Train `student` in place with GRPO; see `trainer.train`, which takes any algorithm."""
     return trainer.train(
-        env, attacker, student, config.algorithm(), config, run_dir, resume=resume, progress=progress
+        env,
+        attacker,
+        student,
+        config.algorithm(),
+        config,
+        run_dir,
+        resume=resume,
+        progress=progress,
+        record_every=record_every,
     )

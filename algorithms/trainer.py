@@ -18,7 +18,7 @@ import numpy as np
 from steer_env.agents.base import Agent, Observation
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.advantages import trajectory_return
-from steer_env.algorithms.base import Algorithm, Row
+from steer_env.algorithms.base import Algorithm, Example, Row
 from steer_env.algorithms.checkpoints import (
     Stateful,
     attacker_state,
@@ -33,8 +33,10 @@ from steer_env.algorithms.curriculum import Curriculum
 from steer_env.algorithms.forward import Forward
 from steer_env.algorithms.metrics import MetricsLogger, check_trackers
 from steer_env.algorithms.monitor import UnscoredGuard, dialogue_metrics
+from steer_env.algorithms.record import record_rollouts
 from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.update import make_optimizer, update
+from steer_env.records import ROLLOUTS
 from steer_env.rollout import VectorEnv, rollout, teach
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
 from steer_env.types import Utterance
@@ -110,6 +112,7 @@ def train(
     trackers: Sequence[str] = (),
     resume: bool = False,
     progress: Progress | None = None,
+    record_every: int = 0,
 ) -> list[Row]:
     """Train `student` in place and write metrics and checkpoints to `run_dir`.
 
@@ -126,6 +129,8 @@ def train(
         trackers: Where metrics also go: "tensorboard", "wandb", "trackio".
         resume: Go on after the last checkpoint; metrics rows beyond it are dropped.
         progress: Called after every step.
+        record_every: Write the dialogues of every so many steps, with tokens, masks and advantages, to
+            `rollouts.jsonl`; 0 writes none.
 
     Returns:
         One row of metrics per step, also those from before a resumption.
@@ -168,9 +173,13 @@ def train(
                 trajectories = run.play(step)
                 guard.see(trajectories)
                 played = time.perf_counter()
+                groups = group_by_seed(trajectories, config.group_size)
+                examples = algorithm.examples(groups)
+                if record_every and step % record_every == 0:
+                    run.record(trajectories, examples, step)
                 with uninterrupted():
                     complete = False
-                    row = run.learn(trajectories, step)
+                    row = run.learn(groups, examples, step)
                     row |= {"seconds_play": played - started, "seconds_update": time.perf_counter() - played}
                     row = {"step": step, **row}
                     metrics.write(row)
@@ -221,6 +230,7 @@ class _Run:
         if existing:
             finished = load_checkpoint(existing[-1], self.student, self.optimizer, self.attacker, self.parts)
         drop_rows_from(self.run_dir / "metrics.jsonl", finished)
+        drop_rows_from(self.run_dir / ROLLOUTS, finished)
         return finished
 
     def play(self, step: int) -> list[Trajectory]:
@@ -234,11 +244,16 @@ class _Run:
             student = _InPrecision(self.forward)
         return rollout(env, self.attacker, student, step_seeds(self.config, step))
 
-    def learn(self, trajectories: Sequence[Trajectory], step: int) -> Row:
+    def record(self, trajectories: Sequence[Trajectory], examples: Sequence[Example], step: int) -> None:
+        """Write a step's dialogues with the advantages of their tokens."""
+        of = {id(e.dialogue.trace): (e.mask_L, e.advantages_L) for e in examples}
+        credits = {i: of[id(t.trace)] for i, t in enumerate(trajectories) if id(t.trace) in of}
+        record_rollouts(self.run_dir, step, trajectories, credits, self.student.codec.tokenizer.decode)
+
+    def learn(self, groups: Sequence[TrajectoryGroup], examples: Sequence[Example], step: int) -> Row:
         """Update policy, algorithm, attacker and curriculum from a step's dialogues; returns metrics."""
-        groups = group_by_seed(trajectories, self.config.group_size)
+        trajectories = [trajectory for group in groups for trajectory in group.trajectories]
         row = dialogue_metrics(trajectories, _returns(groups))
-        examples = self.algorithm.examples(groups)
         row |= update(self.forward, self.algorithm, self.optimizer, examples, self.config, step)
         row |= {"trained_dialogues": len(examples)} | self.algorithm.finish(groups)
         teach(self.attacker, trajectories)

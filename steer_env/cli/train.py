@@ -109,6 +109,10 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="continue the run in --out after its last checkpoint"
     )
+    parser.add_argument(
+        "--record-every", metavar="N", type=positive, default=0,
+        help="write the dialogues of every Nth step with tokens and advantages, for steer-env report",
+    )  # fmt: skip
     parser.add_argument("--num-envs", type=positive, default=64, help="dialogues at a time (default: 64)")
     parser.add_argument(
         "--allow-licence",
@@ -126,7 +130,7 @@ def add(commands: Any) -> None:
     reward.add_argument(
         "--reward",
         choices=REWARDS,
-        help="tcsr, or helpfulness alone (default: tcsr; with constrained_grpo, whose cost is harm, helpfulness)",
+        help="tcsr, or helpfulness alone (default: tcsr; constrained_grpo: helpfulness, its cost being harm)",
     )
     _add_algorithm(parser)
     add_model_options(parser)
@@ -173,6 +177,10 @@ def run(args: argparse.Namespace) -> int:
     chosen["student"] = chosen["student"] or _demo_student()
     if chosen["student"] in SCRIPTED_STUDENTS:
         raise ValueError(f"student={chosen['student']!r} is scripted and cannot learn, expected a model")
+    if chosen["student"].startswith("openai:"):
+        raise ValueError(
+            f"student={chosen['student']!r} is behind a server and cannot learn here, expected a model folder"
+        )
     reward = {name: chosen[name] for name in ("alpha", "returns") if chosen[name] is not None}
     reward |= _wrappers(chosen)
     setting = open_setting(chosen, "train", **reward)
@@ -210,6 +218,7 @@ def run(args: argparse.Namespace) -> int:
             trackers=args.tracker,
             resume=args.resume,
             progress=lambda done, total, row: bar.update(done, total, note(row)),
+            record_every=args.record_every,
         )
     save_merged(student, out / "model")
     _report(rows, out)
