@@ -6,6 +6,7 @@ Pure functions on arrays. Shape suffixes: `_GK` groups and members, `_L` tokens 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -99,11 +100,84 @@ def loss_mask(trace: TokenTrace, scored: Sequence[bool]) -> NDArray[np.bool_]:
     return trace.sampled_L & flags[trace.turn_L]
 
 
+def leave_one_out(returns_GK: ArrayLike) -> NDArray[np.float64]:
+    r"""Return each member's return minus the mean of the *other* members of its group.
+
+    $A^{(k)} = R^{(k)} - \frac{1}{K-1} \sum_{j \ne k} R^{(j)}$ (RLOO: Kool et al. 2019; Ahmadian et al.
+    2024, arXiv 2402.14740, sec. 2.4), which is K/(K-1) times `group_advantages`: unbiased, for the baseline
+    does not depend on the member's own reply.
+
+    Args:
+        returns_GK: Returns, NaN where undefined. Undefined members take no part.
+
+    Returns:
+        Advantages of shape (G, K), 0 for undefined members and where there are no others.
+
+    Example:
+        >>> leave_one_out([[1.0, 2.0, 6.0]])
+        array([[-3. , -1.5,  4.5]])
+    """
+    count = (~np.isnan(np.atleast_2d(np.asarray(returns_GK, dtype=np.float64)))).sum(1, keepdims=True)
+    return group_advantages(returns_GK) * count / np.maximum(count - 1, 1)
+
+
+def gae(
+    rewards_S: ArrayLike, values_S: ArrayLike, *, discount: float = 1.0, trace_decay: float = 0.95
+) -> NDArray[np.float64]:
+    r"""Return generalised advantage estimates of one dialogue that ends after its last step, (S,).
+
+    $A_s = \sum_{l \ge 0} (\gamma\lambda)^l \delta_{s+l}$ with $\delta_s = r_s + \gamma V_{s+1} - V_s$
+    (Schulman et al. 2016, arXiv 1506.02438, eq. 16). A step is a turn or a token.
+
+    Args:
+        rewards_S: Rewards after each step.
+        values_S: Values before each step.
+        discount: $\gamma$ in [0, 1].
+        trace_decay: $\lambda$ in [0, 1]; 1 is reward to go minus value, 0 one step ahead.
+
+    Example:
+        >>> gae([0.0, 1.0], [0.5, 0.5], trace_decay=1.0)
+        array([0.5, 0.5])
+        >>> gae([0.0, 1.0], [0.5, 0.5], trace_decay=0.0)
+        array([0. , 0.5])
+    """
+    rewards, values = np.asarray(rewards_S, np.float64), np.asarray(values_S, np.float64)
+    errors = rewards + discount * np.append(values[1:], 0.0) - values
+    advantages = np.zeros_like(errors)
+    ahead = 0.0
+    for step in range(len(errors) - 1, -1, -1):
+        ahead = errors[step] + discount * trace_decay * ahead
+        advantages[step] = ahead
+    return advantages
+
+
+def spread(
+    advantages_T: NDArray[np.floating[Any]], trace: TokenTrace, mask_L: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Give every token in the mask the advantage of its turn, 0 elsewhere; (L,) float32.
+
+    What the user said in between changes nothing: observation tokens belong to no turn.
+
+    Args:
+        advantages_T: Advantage of each turn.
+        trace: The dialogue's tokens.
+        mask_L: Which of them take part in the loss.
+
+    Example:
+        >>> trace = TokenTrace(
+        ...     np.array([7, 8, 9, 8]), np.array([False, True, False, True]),
+        ...     np.zeros(4, np.float32), np.array([-1, 0, -1, 1], np.int32))
+        >>> spread(np.array([2.0, 3.0]), trace, loss_mask(trace, [True, True]))
+        array([0., 2., 0., 3.], dtype=float32)
+    """
+    by_turn = np.append(np.asarray(advantages_T, np.float32), np.float32(0.0))  # turn -1 finds the last one
+    return np.where(mask_L, by_turn[trace.turn_L], np.float32(0.0))
+
+
 def token_advantages(advantage: float, trace: TokenTrace, scored: Sequence[bool]) -> NDArray[np.float32]:
     """Give every token that takes part in the loss the advantage of its dialogue, 0 elsewhere; (L,) float32.
 
-    All student tokens of a dialogue share one advantage (SaFeR-Steer, Stage III). What the user said in
-    between changes nothing for them.
+    All student tokens of a dialogue share one advantage (SaFeR-Steer, Stage III).
 
     Example:
         >>> trace = TokenTrace(
@@ -112,4 +186,4 @@ def token_advantages(advantage: float, trace: TokenTrace, scored: Sequence[bool]
         >>> token_advantages(2.0, trace, [True, True])
         array([0., 2., 0., 2.], dtype=float32)
     """
-    return np.where(loss_mask(trace, scored), np.float32(advantage), np.float32(0.0))
+    return spread(np.full(len(scored), advantage), trace, loss_mask(trace, scored))

@@ -15,16 +15,29 @@ import pickle
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from steer_env.agents.hf.student import HFStudent
+from steer_env.algorithms.scaling import has_adapters, load_adapters
 
 _STATE = "training_state.pt"
+
+
+class Stateful(Protocol):
+    """A part of a run with a state of plain values and tensors."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put the state back."""
+        ...
 
 
 def save_checkpoint(
@@ -34,8 +47,12 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     attacker: Any,
     keep: int = 2,
+    parts: Mapping[str, Stateful] | None = None,
 ) -> Path:
     """Write a checkpoint after `step` finished steps and remove all but the last `keep`.
+
+    A student with LoRA adapters is saved as a peft adapter folder. `parts` are further parts of the run with
+    a state, by name.
 
     The folder appears under its name only when it is complete.
 
@@ -52,6 +69,7 @@ def save_checkpoint(
         "optimizer": optimizer.state_dict(),
         "torch_rng": torch.get_rng_state(),
         "attacker": attacker_state(attacker),
+        "parts": {name: part.state_dict() for name, part in (parts or {}).items()},
     }
     torch.save(state, partial / _STATE)
     with (partial / _STATE).open("rb") as file:
@@ -91,16 +109,29 @@ def checkpoints(run_dir: Path) -> list[Path]:
     return sorted((run_dir / "checkpoints").glob("step_*"))
 
 
-def load_checkpoint(folder: Path, student: HFStudent, optimizer: torch.optim.Optimizer, attacker: Any) -> int:
-    """Put a checkpoint's state into student, optimiser and attacker; returns the number of finished steps."""
+def load_checkpoint(
+    folder: Path,
+    student: HFStudent,
+    optimizer: torch.optim.Optimizer,
+    attacker: Any,
+    parts: Mapping[str, Stateful] | None = None,
+) -> int:
+    """Put a checkpoint's state into the parts of a run; returns the number of finished steps."""
     state = torch.load(folder / _STATE, weights_only=True, map_location="cpu")
     model = student.model
-    saved = type(model).from_pretrained(folder, dtype=model.dtype)
-    model.load_state_dict(saved.state_dict())
+    if has_adapters(model):
+        load_adapters(model, folder)
+    else:
+        saved = type(model).from_pretrained(folder, dtype=model.dtype)
+        model.load_state_dict(saved.state_dict())
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["torch_rng"])
     if state["attacker"] is not None:
         attacker.load_state_dict(state["attacker"])
+    stored = state.get("parts", {})  # checkpoints of earlier versions have none
+    for name, part in (parts or {}).items():
+        if name in stored:
+            part.load_state_dict(stored[name])
     student.weights_changed()
     return int(state["step"])
 

@@ -52,3 +52,15 @@ def check_choice(config: Any, name: str, choices: Sequence[str]) -> None:
     value = getattr(config, name)
     if value not in choices:
         raise ValueError(f"{name}={value!r}, expected one of {', '.join(map(repr, choices))}")
+
+
+def check_switches(config: Any, names: Sequence[str]) -> None:
+    """Check that fields of a config are True or False.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}={value!r}, expected True or False")

@@ -12,7 +12,9 @@ from torch import Tensor
 #: Names of the KL estimators, see `kl_penalty`.
 KL_ESTIMATORS = ("k3", "k1")
 #: Names of the ways to average tokens, see `loss_weights`.
-AGGREGATIONS = ("token", "sequence")
+AGGREGATIONS = ("token", "sequence", "constant")
+#: What a probability ratio spans, see `mean_over`.
+RATIOS = ("token", "turn", "sequence")
 
 
 def clipped_policy_loss(
@@ -72,15 +74,41 @@ def kl_penalty(logprobs_N: Tensor, reference_N: Tensor, estimator: str = "k3") -
     raise ValueError(f"estimator={estimator!r}, expected 'k1' or 'k3'")
 
 
-def loss_weights(mask_N: Tensor, rows_N: Tensor, mode: str = "token") -> Tensor:
-    """Return the weight of every token's loss in the batch mean; (N,), sums to 1 unless the mask is empty.
+def mean_over(values_N: Tensor, segments_N: Tensor, mask_N: Tensor) -> Tensor:
+    r"""Replace every value by the mean of its segment over the mask; (N,).
+
+    Of log-ratios it gives the logarithm of GSPO's sequence-level ratio
+    $s_i = (\pi(y_i) / \pi_{old}(y_i))^{1/|y_i|}$ (Zheng et al. 2025, arXiv 2507.18071, eq. 7), for segments
+    that are whole dialogues or single turns.
+
+    Args:
+        values_N: Values, with gradient.
+        segments_N: Number of each token's segment, counted from 0.
+        mask_N: Which tokens take part, bool.
+
+    Example:
+        >>> mean_over(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 0, 1]), torch.tensor([True] * 3))
+        tensor([2., 2., 5.])
+    """
+    size = int(segments_N.max()) + 1
+    kept_N = torch.where(mask_N, values_N, 0.0)
+    sums = values_N.new_zeros(size).index_add(0, segments_N, kept_N)
+    counts = values_N.new_zeros(size).index_add(0, segments_N, mask_N.to(values_N.dtype))
+    return (sums / counts.clamp(min=1))[segments_N]
+
+
+def loss_weights(mask_N: Tensor, rows_N: Tensor, mode: str = "token", normaliser: float = 1.0) -> Tensor:
+    """Return the weight of every token's loss in the batch mean; (N,).
 
     Args:
         mask_N: Which tokens take part, bool.
         rows_N: The dialogue of each token.
         mode: "token" weighs all tokens alike (DAPO, arXiv 2503.14476, eq. 8), so long dialogues count more;
             "sequence" first averages within each dialogue (GRPO, arXiv 2402.03300, eq. 3), so tokens of long
-            dialogues count less.
+            dialogues count less; both sum to 1. "constant" divides each dialogue's sum by the same number
+            (Dr. GRPO, arXiv 2503.20783, appendix), so length changes no token's weight, whatever else is in
+            the batch.
+        normaliser: That number of tokens, for "constant".
 
     Raises:
         ValueError: On another mode.
@@ -92,10 +120,13 @@ def loss_weights(mask_N: Tensor, rows_N: Tensor, mode: str = "token") -> Tensor:
     mask = mask_N.float()
     if mode == "token":
         return mask / mask.sum().clamp(min=1)
+    if mode not in AGGREGATIONS:
+        raise ValueError(f"aggregation={mode!r}, expected 'token', 'sequence' or 'constant'")
+    length_B = torch.zeros(int(rows_N.max()) + 1, device=mask.device).index_add(0, rows_N, mask)
+    dialogues = (length_B > 0).sum().clamp(min=1)
     if mode == "sequence":
-        length_B = torch.zeros(int(rows_N.max()) + 1, device=mask.device).index_add(0, rows_N, mask)
-        return mask / length_B.clamp(min=1)[rows_N] / (length_B > 0).sum().clamp(min=1)
-    raise ValueError(f"aggregation={mode!r}, expected 'token' or 'sequence'")
+        return mask / length_B.clamp(min=1)[rows_N] / dialogues
+    return mask / normaliser / dialogues
 
 
 def weighted_sum(values_N: Tensor, weights_N: Tensor) -> Tensor:

@@ -103,6 +103,9 @@ def dialogue_metrics(trajectories: Sequence[Trajectory], returns_GK: np.ndarray)
     }
     for name in Terms._fields:
         metrics[name] = _mean([getattr(terms, name) for terms in scored])
+    terms = [r.info.get("reward_terms", {}) for r in results if isinstance(r.turn.verdict, Scored)]
+    for name in sorted({key for row in terms for key in row} - set(Terms._fields)):  # format, repetition, ...
+        metrics[name] = _mean([row[name] for row in terms if name in row])
     last = [t.turns[-1].info["tcsr"] for t in trajectories if t.turns and "tcsr" in t.turns[-1].info]
     for name in ("min", "mean"):
         metrics[f"tcsr_{name}"] = _mean([value[name] for value in last])

@@ -1,14 +1,16 @@
-"""`steer-env train`: multi-turn GRPO against a live environment."""
+"""`steer-env train`: multi-turn GRPO, or another algorithm, against a live environment."""
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import steer_env
 from steer_env.cli.common import (
     SCRIPTED_STUDENTS,
+    Setting,
     add_env_options,
     add_model_options,
     check_unchanged,
@@ -27,16 +29,21 @@ _EXAMPLE = """  steer-env train --student runs/demo/sft --out runs/mine --steps 
   steer-env train --out runs/mine --resume
   steer-env train --student hf:Qwen/Qwen2.5-VL-3B-Instruct --lr 1e-6 \\
       --max-new-tokens 512 --microbatch-size 2 --out runs/qwen-3b
-  steer-env train --student runs/demo/sft --scenarios my.jsonl --unscored-limit 1 --out runs/photos"""
+  steer-env train --student runs/demo/sft --scenarios my.jsonl --unscored-limit 1 --out runs/photos
+  steer-env train --algorithm rloo --option credit=reward_to_go --tracker tensorboard --out runs/rloo
+  steer-env train --algorithm constrained_grpo --option limit=0.02 --out runs/constrained
+  steer-env train --student hf:Qwen/Qwen2.5-VL-3B-Instruct --precision bf16 --lora-rank 16 \\
+      --gradient-checkpointing --lr 1e-5 --out runs/qwen-3b-lora"""
 
 _DESCRIPTION = """Train a model with group-relative policy optimisation: K dialogues per seed against a live
-attacker, the sum of TCSR values as return. The run folder gets metrics.jsonl (a row per step), checkpoints
+attacker, the sum of TCSR values as return. --algorithm takes others; docs/algorithms.md says which to pick,
+and `--option help` lists their options. The run folder gets metrics.jsonl (a row per step), checkpoints
 (ordinary Hugging Face folders that also --resume) and the trained model in `model`."""
 
 #: Where the demo leaves its bootstrapped student.
 DEMO_STUDENT = Path("runs/demo/sft")
 
-# Flag -> type, help. Names are those of GRPOConfig; the defaults are its own.
+# Flag -> type, help. Names are those of TrainConfig, and beta of all algorithms; the defaults are theirs.
 _SETTINGS: dict[str, tuple[Any, str]] = {
     "steps": (positive, "training steps"),
     "seeds_per_step": (positive, "seeds (groups) per step"),
@@ -53,6 +60,13 @@ _SETTINGS: dict[str, tuple[Any, str]] = {
     "unscored_limit": (float, "stop when more than this share of turns has no verdict"),
     "checkpoint_every": (positive, "steps between checkpoints"),
 }
+_SCALING: dict[str, tuple[Any, str]] = {
+    "precision": (str, "forward passes in float32 or bf16; weights stay float32"),
+    "lora_rank": (natural, "train LoRA adapters of this rank only; 0 trains all weights"),
+    "lora_alpha": (float, "scale of the adapters, times 1/rank"),
+    "lora_targets": (str, "layers that get adapters, separated by commas"),
+    "gradient_checkpointing": (None, "recompute activations: less memory, slower"),
+}
 _DEFAULTS: dict[str, Any] = {
     "student": None,
     "env": "SteerEscalation-v0",
@@ -61,15 +75,29 @@ _DEFAULTS: dict[str, Any] = {
     "attacker": None,
     "alpha": None,
     "returns": None,
+    "algorithm": "grpo",
+    "option": None,
+    "reward": None,
+    "curriculum": None,
+    **dict.fromkeys(_SCALING),
     **dict.fromkeys(_SETTINGS),
 }
+#: Rewards of `--reward`, inside out; "tcsr" is the environments' default.
+REWARDS = ("tcsr", "helpfulness")
 # These may differ when a run goes on.
 _FREE = ("steps", "checkpoint_every", "microbatch_size")
 
 
 def add(commands: Any) -> None:
     """Add the command."""
-    parser = command(commands, "train", "train a model with multi-turn GRPO", _EXAMPLE, run, _DESCRIPTION)
+    parser = command(
+        commands,
+        "train",
+        "train a model with multi-turn GRPO or another algorithm",
+        _EXAMPLE,
+        run,
+        _DESCRIPTION,
+    )
     parser.add_argument(
         "--student",
         help=f"model folder, run folder, or hf:ORGANISATION/MODEL (default: {DEMO_STUDENT}, from the demo)",
@@ -99,10 +127,38 @@ def add(commands: Any) -> None:
     reward.add_argument(
         "--returns", choices=("sum", "final", "mean"), help="how TCSR values become a return (default: sum)"
     )
-    grpo = parser.add_argument_group("GRPO (defaults: steer_env.algorithms.grpo.GRPOConfig)")
-    for name, (kind, text) in _SETTINGS.items():
-        grpo.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
+    reward.add_argument(
+        "--reward",
+        choices=REWARDS,
+        help="tcsr, or helpfulness alone (default: tcsr; constrained_grpo: helpfulness, its cost being harm)",
+    )
+    _add_algorithm(parser)
     add_model_options(parser)
+
+
+def _add_algorithm(parser: argparse.ArgumentParser) -> None:
+    loop = parser.add_argument_group("training (defaults: steer_env.algorithms.trainer.TrainConfig)")
+    loop.add_argument("--algorithm", metavar="NAME", help="see docs/algorithms.md (default: grpo)")
+    loop.add_argument(
+        "--option",
+        metavar="KEY=VALUE",
+        action="append",
+        help="of the algorithm; may be repeated; help lists them",
+    )
+    for name, (kind, text) in _SETTINGS.items():
+        loop.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
+    loop.add_argument("--curriculum", metavar="FILE", help="JSON list of stages: options, steps, until")
+    loop.add_argument(
+        "--tracker",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="also send metrics to tensorboard, wandb or trackio; may be repeated",
+    )
+    large = parser.add_argument_group("large models (defaults: steer_env.algorithms.scaling.Scaling)")
+    for name, (kind, text) in _SCALING.items():
+        how: dict[str, Any] = {"type": kind} if kind else {"action": "store_true", "default": None}
+        large.add_argument(f"--{name.replace('_', '-')}", help=text, **how)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -110,6 +166,9 @@ def run(args: argparse.Namespace) -> int:
     from steer_env.evaluation.evaluate import write_json
 
     out: Path = args.out
+    if args.option == ["help"]:
+        print(_list_options(args.algorithm or "grpo"))
+        return 0
     free = {name: getattr(args, name) for name in _FREE}
     for name in _FREE:
         setattr(args, name, None)
@@ -123,6 +182,7 @@ def run(args: argparse.Namespace) -> int:
             f"student={chosen['student']!r} is behind a server and cannot learn here, expected a model folder"
         )
     reward = {name: chosen[name] for name in ("alpha", "returns") if chosen[name] is not None}
+    reward |= _wrappers(chosen)
     setting = open_setting(chosen, "train", **reward)
     content = {"scenario_hash": setting.digest, "model_hash": model_hash(chosen["student"])}
     check_unchanged(out, **content)
@@ -135,27 +195,81 @@ def run(args: argparse.Namespace) -> int:
         dtype=args.dtype or "float32",
         batch_size=args.batch_size,
     )
-    from steer_env.algorithms import grpo
+    from steer_env.algorithms import trainer
+    from steer_env.algorithms.metrics import check_trackers
+    from steer_env.algorithms.scaling import Scaling, save_merged
 
-    config = grpo.GRPOConfig(**{name: chosen[name] for name in _SETTINGS if chosen[name] is not None})
-    vec = steer_env.make_vec(setting.env_id, args.num_envs, **setting.options)
+    algorithm, config = _algorithm(chosen)
+    check_trackers(args.tracker)
+    scaling = Scaling(**{name: chosen[name] for name in _SCALING if chosen[name] is not None})
+    env = _environments(chosen, setting, args.num_envs)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "run.json", {"command": "train", **chosen, **content})
     print(f"metrics go to {out / 'metrics.jsonl'}")
     with Bar("train", config.steps) as bar:
-        rows = grpo.train(
-            vec,
+        rows = trainer.train(
+            env,
             setting.attacker,
             student,
+            algorithm,
             config,
             out,
+            scaling=scaling,
+            trackers=args.tracker,
             resume=args.resume,
             progress=lambda done, total, row: bar.update(done, total, note(row)),
             record_every=args.record_every,
         )
-    student.save(out / "model")
+    save_merged(student, out / "model")
     _report(rows, out)
     return 0
+
+
+def _wrappers(chosen: dict[str, Any]) -> dict[str, Any]:
+    """Options of the environment that make the reward asked for."""
+    plain = "helpfulness" if chosen["algorithm"] == "constrained_grpo" else "tcsr"
+    if (chosen["reward"] or plain) == "tcsr":
+        return {}
+    given = [name for name in ("alpha", "returns") if chosen[name] is not None]
+    if given:
+        raise ValueError(f"{given[0]}={chosen[given[0]]!r} is TCSR's; leave it out or use --reward tcsr")
+    from steer_env.wrappers import HelpfulnessReward
+
+    return {"wrappers": [partial(HelpfulnessReward, usefulness=2 / 3, faithfulness=1 / 3)]}
+
+
+def _algorithm(chosen: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the algorithm and the settings of the loop."""
+    from steer_env.algorithms.base import make_algorithm, parse_options
+    from steer_env.algorithms.trainer import TrainConfig
+
+    options = parse_options(chosen["algorithm"], chosen["option"] or [])
+    if chosen["beta"] is not None:
+        options.setdefault("beta", chosen["beta"])
+    algorithm = make_algorithm(chosen["algorithm"], **options)
+    loop = {name: chosen[name] for name in _SETTINGS if name != "beta" and chosen[name] is not None}
+    config = TrainConfig(**loop)
+    algorithm.check(config.group_size)
+    return algorithm, config
+
+
+def _environments(chosen: dict[str, Any], setting: Setting, num_envs: int) -> Any:
+    """Return the vector environment, or the curriculum of such."""
+    make = partial(steer_env.make_vec, setting.env_id, num_envs, **setting.options)
+    if chosen["curriculum"] is None:
+        return make()
+    from steer_env.algorithms.curriculum import Curriculum, read_stages
+
+    curriculum = Curriculum(read_stages(chosen["curriculum"]), make)
+    curriculum.check()
+    return curriculum
+
+
+def _list_options(name: str) -> str:
+    from steer_env.algorithms.base import algorithm_names, make_algorithm
+
+    options = "\n".join(f"  {key}={value}" for key, value in make_algorithm(name).options().items())
+    return f"options of {name} and their defaults:\n{options}\nalgorithms: {', '.join(algorithm_names())}"
 
 
 def note(row: dict[str, Any]) -> str:

@@ -99,7 +99,7 @@ def test_a_killed_run_drops_metrics_beyond_its_checkpoint(
     def die(done, total, row):
         if done == 3:
             # As after kill -9: nothing is saved on the way out, and a line is torn.
-            monkeypatch.setattr("steer_env.algorithms.grpo.save_checkpoint", lambda *a, **k: None)
+            monkeypatch.setattr("steer_env.algorithms.trainer.save_checkpoint", lambda *a, **k: None)
             raise Stop
 
     with pytest.raises(Stop):
@@ -254,7 +254,7 @@ def test_microbatches_change_nothing_but_memory(make_vec, make_student, tmp_path
 @pytest.mark.parametrize("aggregation", ["token", "sequence"])
 def test_the_gradient_is_that_of_the_formula(make_vec, make_student, tmp_path, aggregation, monkeypatch):
     """The loss against a plain loop over tokens of one dialogue at a time."""
-    import steer_env.algorithms.grpo as grpo
+    import steer_env.algorithms.update as update
     from steer_env.agents.hf import packed_logprobs
 
     config = dataclasses.replace(
@@ -268,14 +268,14 @@ def test_the_gradient_is_that_of_the_formula(make_vec, make_student, tmp_path, a
         max_grad_norm=1e9,
     )
     student, seen = make_student(), {}
-    original = grpo._accumulate
+    original = update.accumulate
 
-    def spy(student, reference, batch, *args, **kwargs):
-        original(student, reference, batch, *args, **kwargs)
+    def spy(forward, algorithm, batch, *args, **kwargs):
+        original(forward, algorithm, batch, *args, **kwargs)
         seen["batch"] = batch
         seen["grad"] = {n: p.grad.clone() for n, p in student.model.named_parameters() if p.grad is not None}
 
-    monkeypatch.setattr(grpo, "_accumulate", spy)
+    monkeypatch.setattr(update, "accumulate", spy)
     train(make_vec(), type_of_learner(), student, config, tmp_path / "run")
     fresh = make_student()
     losses, count = [], 0
@@ -396,7 +396,7 @@ def test_a_student_without_tokens_is_refused(make_vec, make_student, learner, tm
         ({"lr": "1e-4"}, "lr='1e-4'"),
         ({"max_grad_norm": 0.0}, "max_grad_norm=0.0, expected a finite number above 0"),
         ({"kl": "k2"}, "kl='k2', expected one of 'k3', 'k1'"),
-        ({"aggregation": "mean"}, "aggregation='mean', expected one of 'token', 'sequence'"),
+        ({"aggregation": "mean"}, "aggregation='mean', expected one of 'token', 'sequence', 'constant'"),
         ({"minibatch_size": -1}, "minibatch_size=-1, expected an integer of at least 0"),
         ({"clip_low": 1.5}, "clip_low=1.5, expected a finite number above 0 and at most 1"),
         ({"clip_high": 0.0}, "clip_high=0.0, expected a finite number above 0"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steer_env.algorithms import losses
-from steer_env.algorithms.losses import clipped_policy_loss, kl_penalty, loss_weights, weighted_sum
+from steer_env.algorithms.losses import clipped_policy_loss, kl_penalty, loss_weights, mean_over, weighted_sum
 
 numbers = st.lists(st.floats(-5, 0), min_size=1, max_size=8)
 
@@ -33,6 +33,21 @@ def test_clip_hand_worked(ratio, advantage, loss, clipped):
     )
     assert value.item() == pytest.approx(loss, abs=1e-6)
     assert where.item() is clipped
+
+
+def test_a_constant_normaliser_makes_weights_independent_of_what_else_is_in_the_batch():
+    mask, rows = torch.tensor([True, True, False, True]), torch.tensor([0, 0, 0, 1])
+    # Two dialogues, each divided by 4.
+    assert loss_weights(mask, rows, "constant", 4.0).tolist() == [0.125, 0.125, 0.0, 0.125]
+
+
+def test_the_mean_over_a_segment_ignores_what_is_masked():
+    values = torch.tensor([1.0, 3.0, float("-inf"), 5.0], requires_grad=True)
+    mask, segments = torch.tensor([True, True, False, True]), torch.tensor([0, 0, 0, 1])
+    means = mean_over(values, segments, mask)
+    assert means.tolist() == [2.0, 2.0, 2.0, 5.0]
+    (gradient,) = torch.autograd.grad(means[0] + means[3], values)
+    assert gradient.tolist() == [0.5, 0.5, 0.0, 1.0]
 
 
 def test_clip_bounds_may_differ():

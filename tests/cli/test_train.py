@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from steer_env.cli.train import _SETTINGS, note
+from steer_env.cli.train import _SCALING, _SETTINGS, note
 
 torch = pytest.importorskip("torch")
 
@@ -34,10 +34,12 @@ def metrics(run: str) -> list[dict[str, object]]:
     return [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_every_flag_is_a_setting_of_grpo() -> None:
+def test_every_flag_is_a_setting() -> None:
     from steer_env.algorithms.grpo import GRPOConfig
+    from steer_env.algorithms.scaling import Scaling
 
     assert set(_SETTINGS) <= {field.name for field in fields(GRPOConfig)}
+    assert set(_SCALING) == {field.name for field in fields(Scaling)}
 
 
 def test_photographs_train_evaluate_and_resume(cli, model: Path, scenario_file: Path) -> None:
@@ -83,6 +85,46 @@ def test_too_many_unscored_turns_stop_with_a_clear_error(cli, model: Path, scena
     code, _, err = cli(*words, "--steps", 30)
     assert code == 2
     assert "unscored" in err and "no ground truth" in err and "Traceback" not in err
+
+
+def test_another_algorithm_trains_and_resumes_with_its_options(cli, model: Path) -> None:
+    first = ("train", "--student", model, "--out", "run", *SMALL, "--unscored-limit", 1, "--num-envs", 4)
+    options = ("--algorithm", "constrained_grpo", "--option", "limit=0.5", "--option", "scale=true")
+    large = ("--precision", "bf16", "--lora-rank", 2, "--gradient-checkpointing")
+    stages = Path("stages.json")
+    stages.write_text('[{"options": {"max_turns": 2}, "steps": 1}, {"options": {"max_turns": 3}}]')
+    extra = ("--curriculum", stages, "--tracker", "tensorboard")
+    code, _, err = cli(*first, *options, *large, *extra, "--steps", 1)
+    assert code == 0, err
+    config = json.loads(Path("run/config.json").read_text())
+    assert config["algorithm"] == "constrained_grpo" and config["limit"] == 0.5 and config["scale"] is True
+    assert config["precision"] == "bf16" and config["lora_rank"] == 2
+    code, _, err = cli("train", "--out", "run", "--resume", "--option", "limit=0.1")
+    assert code == 2 and "option" in err
+    code, _, err = cli("train", "--out", "run", "--resume", "--steps", 2, "--num-envs", 4)
+    assert code == 0, err
+    rows = metrics("run")
+    assert [row["curriculum_stage"] for row in rows] == [0, 1]
+    assert rows[0]["multiplier"] == 1.0
+    assert list(Path("run/tensorboard").iterdir())
+    assert (Path("run/model") / "model.safetensors").exists()  # merged, ready to be evaluated
+    assert not (Path("run/model") / "adapter_config.json").exists()
+
+
+def test_options_are_listed_and_checked(cli, model: Path) -> None:
+    code, out, _ = cli("train", "--algorithm", "dapo", "--option", "help")
+    assert code == 0 and "clip_high=0.28" in out and "constrained_grpo" in out
+    for words, says in (
+        (("--algorithm", "grp"), "did you mean 'grpo'"),
+        (("--option", "clip=1"), "option='clip' is none of grpo's"),
+        (("--algorithm", "rloo", "--group-size", 1), "group_size=1, expected an integer of at least 2"),
+        (("--algorithm", "constrained_grpo", "--alpha", 0.3), "alpha=0.3 is TCSR's"),
+        (("--tracker", "mlflow"), "tracker='mlflow'"),
+        (("--precision", "fp8"), "precision='fp8'"),
+    ):
+        code, _, err = cli("train", "--student", model, "--out", "bad", *words)
+        assert code == 2 and says in err, err
+        assert not Path("bad").exists()
 
 
 def test_progress_note_leaves_out_what_is_undefined() -> None:

@@ -1,0 +1,299 @@
+"""The contract of a learning algorithm, and the registry that knows algorithms by name.
+
+The training loop (`trainer`) plays dialogues in groups that share a seed. An algorithm says how much better
+each turn went than expected (`turn_advantages`) and what to minimise over the tokens of a batch (`loss`).
+Everything else has a default: which tokens take part, further parameters, state, metrics.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from steer_env.agents.hf.codec import Prompt
+from steer_env.algorithms.advantages import loss_mask, spread
+from steer_env.algorithms.losses import loss_weights
+from steer_env.algorithms.tally import Tally
+from steer_env.trajectory import Trajectory, TrajectoryGroup
+
+if TYPE_CHECKING:
+    from steer_env.algorithms.forward import Forward
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Example:
+    """One dialogue as the loss sees it; arrays of shape (L,), aligned with the tokens of its trace.
+
+    Attributes:
+        dialogue: Packed tokens and images.
+        advantages_L: Advantage of each token, float32.
+        mask_L: Which tokens take part in the loss, bool.
+        extras: Further values per token, such as the targets of a value head.
+    """
+
+    dialogue: Prompt
+    advantages_L: NDArray[np.float32]
+    mask_L: NDArray[np.bool_]
+    extras: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBatch:
+    """The sampled tokens of one forward pass, which holds some dialogues of a mini-batch; shapes (N,).
+
+    Attributes:
+        logprobs_N: Under the policy that is trained, with gradient.
+        old_N: Under the policy that sampled.
+        advantages_N: Advantages.
+        mask_N: Which tokens take part in the loss.
+        rows_N: The dialogue of each token, counted from 0 in this pass.
+        turns_N: The turn that sampled it.
+        reference_N: Under the reference policy, None unless `beta` is above 0.
+        hidden_NH: Last hidden states that predicted the tokens, without gradient; None unless `needs_hidden`.
+        extras: `Example.extras`, gathered.
+        token_share: Share of the mini-batch's tokens in this pass.
+        row_share: Share of its dialogues.
+        tally: Where the loss reports its metrics.
+    """
+
+    logprobs_N: Tensor
+    old_N: Tensor
+    advantages_N: Tensor
+    mask_N: Tensor
+    rows_N: Tensor
+    turns_N: Tensor
+    reference_N: Tensor | None
+    hidden_NH: Tensor | None
+    extras: Mapping[str, Tensor]
+    token_share: float
+    row_share: float
+    tally: Tally
+
+    def weights(self, mode: str, normaliser: float = 1.0, mask_N: Tensor | None = None) -> Tensor:
+        """Return the tokens' weights in the mean over the whole mini-batch; see `losses.loss_weights`.
+
+        The passes of a mini-batch contribute their shares, so their gradients add up to that of one pass.
+        """
+        share = self.token_share if mode == "token" else self.row_share
+        mask_N = self.mask_N if mask_N is None else mask_N
+        return loss_weights(mask_N, self.rows_N, mode, normaliser) * share
+
+
+@dataclass(kw_only=True)
+class Algorithm(ABC):
+    """Turns a step's groups of dialogues into per-token advantages and a loss.
+
+    Subclasses are dataclasses; their fields are the options that `make_algorithm` and `steer-env train
+    --option` take, except fields with `init=False`, which are state.
+
+    Attributes:
+        beta: Weight of the KL penalty; above 0 the loop keeps a reference policy.
+        name: Name in the registry.
+        least_group: Fewest dialogues per seed that make sense.
+        needs_hidden: Whether `TokenBatch.hidden_NH` is wanted.
+    """
+
+    name: ClassVar[str] = ""
+    least_group: ClassVar[int] = 1
+    needs_hidden: ClassVar[bool] = False
+
+    beta: float = 0.1
+
+    @abstractmethod
+    def turn_advantages(self, groups: Sequence[TrajectoryGroup]) -> list[NDArray[np.floating[Any]] | None]:
+        """Return the advantage of every turn, (T,), one array per dialogue in order.
+
+        None leaves a dialogue out of the update altogether.
+        """
+
+    @abstractmethod
+    def loss(self, batch: TokenBatch) -> Tensor:
+        """Return this pass's part of the loss of the mini-batch, a scalar; weigh with `batch.weights`."""
+
+    def setup(self, forward: Forward) -> None:  # noqa: B027
+        """Get ready to train a policy, before anything is played; `forward` runs it."""
+
+    def parameters(self) -> list[dict[str, Any]]:
+        """Return optimiser groups of further parameters, each with "params" and "lr"."""
+        return []
+
+    def examples(self, groups: Sequence[TrajectoryGroup]) -> list[Example]:
+        """Give every token of a turn the turn's advantage; tokens of unscored turns take no part.
+
+        Raises:
+            ValueError: If a dialogue has no token trace.
+        """
+        advantages = self.turn_advantages(groups)
+        made = (make_example(t, a) for t, a in zip(_members(groups), advantages, strict=True))
+        return [example for example in made if example is not None]
+
+    def finish(self, groups: Sequence[TrajectoryGroup]) -> Row:
+        """Change the state after a step's update; returns metrics of the algorithm's own."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state that a checkpoint needs, of plain values and tensors."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Put back what `state_dict` returned."""
+
+    def check(self, group_size: int) -> None:
+        """Refuse groups that are too small.
+
+        Raises:
+            ValueError: If there are fewer than `least_group` dialogues per seed.
+        """
+        if group_size < self.least_group:
+            raise ValueError(
+                f"group_size={group_size!r}, expected an integer of at least {self.least_group}: advantages "
+                "compare siblings"
+            )
+
+    def options(self) -> Row:
+        """Return the options by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+
+
+def _members(groups: Sequence[TrajectoryGroup]) -> list[Trajectory]:
+    return [trajectory for group in groups for trajectory in group.trajectories]
+
+
+def make_example(
+    trajectory: Trajectory,
+    advantages_T: NDArray[np.floating[Any]] | None,
+    extras: Mapping[str, NDArray[np.float32]] | None = None,
+) -> Example | None:
+    """Return a dialogue as the loss sees it, None if no token of it takes part or it broke off in an error.
+
+    Args:
+        trajectory: The dialogue.
+        advantages_T: Advantage of each turn; None leaves the dialogue out.
+        extras: Further values per token.
+
+    Raises:
+        ValueError: If it has no token trace.
+    """
+    if advantages_T is None or trajectory.stop == StopReason.FAILED:
+        return None
+    trace = trajectory.trace
+    if trace is None:
+        raise ValueError(
+            "a trajectory has no token trace, expected replies of an HFStudent; a scripted student "
+            "cannot be trained"
+        )
+    mask_L = loss_mask(trace, trajectory.scored)
+    if not mask_L.any():
+        return None
+    dialogue = Prompt(trace, trajectory.scenario.images[: trace.images])
+    return Example(dialogue, spread(advantages_T, trace, mask_L), mask_L, extras or {})
+
+
+# -- registry -------------------------------------------------------------------------------------------
+
+_A = TypeVar("_A", bound=type[Algorithm])
+_REGISTRY: dict[str, type[Algorithm]] = {}
+#: Modules that register the built-in algorithms; imported on the first look into the registry.
+_BUILT_IN = ("grpo", "variants", "ppo", "constrained")
+
+
+def register_algorithm(name: str) -> Callable[[_A], _A]:
+    """Return a class decorator that makes an algorithm known under `name`.
+
+    Raises:
+        ValueError: If the name is taken by another class.
+    """
+
+    def register(cls: _A) -> _A:
+        known = _REGISTRY.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(
+                f"name={name!r} is taken by {known.__module__}.{known.__qualname__}; choose another"
+            )
+        cls.name = name
+        _REGISTRY[name] = cls
+        return cls
+
+    return register
+
+
+def algorithm_names() -> list[str]:
+    """Return the names of all registered algorithms."""
+    for module in _BUILT_IN:
+        importlib.import_module(f"steer_env.algorithms.{module}")
+    return list(_REGISTRY)
+
+
+def algorithm_class(name: str) -> type[Algorithm]:
+    """Return the class of a registered algorithm.
+
+    Raises:
+        ValueError: If the name is unknown; the message lists the known ones.
+    """
+    names = algorithm_names()
+    if name not in _REGISTRY:
+        close = difflib.get_close_matches(str(name), names, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"algorithm={name!r} is not registered; {hint}known: {', '.join(names)}")
+    return _REGISTRY[name]
+
+
+def make_algorithm(name: str, **options: Any) -> Algorithm:
+    """Make an algorithm by name.
+
+    Args:
+        name: See `algorithm_names()`.
+        **options: Its fields, such as `beta` or `credit`.
+
+    Raises:
+        ValueError: On an unknown name or option, or a value out of range.
+
+    Example:
+        >>> make_algorithm("rloo", beta=0.05).options()["beta"]
+        0.05
+    """
+    cls = algorithm_class(name)
+    known = {f.name: f.default for f in fields(cls) if f.init}
+    for option in options:
+        if option not in known:
+            listed = ", ".join(f"{key}={value!r}" for key, value in known.items())
+            raise ValueError(f"option={option!r} is none of {name}'s, expected one of: {listed}")
+    return cls(**options)
+
+
+def parse_options(name: str, words: Sequence[str]) -> Row:
+    """Turn "key=value" words into options of an algorithm, with the types of their defaults.
+
+    Raises:
+        ValueError: If a word has no "=", or a value cannot be read.
+
+    Example:
+        >>> parse_options("grpo", ["scale=true", "clip_high=0.28", "credit=reward_to_go"])
+        {'scale': True, 'clip_high': 0.28, 'credit': 'reward_to_go'}
+    """
+    declared = [f for f in fields(algorithm_class(name)) if f.init and f.default is not MISSING]
+    defaults = {f.name: f.default for f in declared}
+    parsed: Row = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise ValueError(f"option={word!r}, expected KEY=VALUE, such as clip_high=0.28")
+        default: Any = defaults.get(key, "")
+        try:
+            parsed[key] = _BOOLEANS[text.lower()] if isinstance(default, bool) else type(default)(text)
+        except (KeyError, ValueError):
+            raise ValueError(f"{key}={text!r}, expected a value like {default!r}") from None
+    return parsed
+
+
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}

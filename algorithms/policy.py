@@ -1,0 +1,127 @@
+"""What all clipped policy-gradient methods share; a method of its own is often just another `baseline`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from steer_env.algorithms.advantages import group_advantages
+from steer_env.algorithms.base import Algorithm, TokenBatch
+from steer_env.algorithms.checks import check_choice, check_numbers, check_switches
+from steer_env.algorithms.credit import CREDITS, Floats, group_turn_returns, split
+from steer_env.algorithms.losses import (
+    AGGREGATIONS,
+    KL_ESTIMATORS,
+    RATIOS,
+    clipped_policy_loss,
+    kl_penalty,
+    mean_over,
+    weighted_sum,
+)
+from steer_env.trajectory import TrajectoryGroup
+
+
+@dataclass(kw_only=True)
+class PolicyGradient(Algorithm):
+    """Clipped policy gradient with group baselines and a KL penalty; the defaults are the paper's GRPO.
+
+    Attributes:
+        beta: Weight of the KL penalty; 0 does without the reference model.
+        kl: Estimator of the KL, "k3" or "k1", see `losses.kl_penalty`.
+        clip_low: How far the probability ratio may fall below 1, in (0, 1].
+        clip_high: How far it may rise above 1 (DAPO's clip-higher if larger than `clip_low`).
+        ratio: What the ratio spans: "token", or the mean over a "turn" or the whole "sequence" (GSPO).
+        scale: Divide advantages by the group's standard deviation.
+        aggregation: "token", "sequence" or "constant", see `losses.loss_weights`.
+        normaliser: Tokens that "constant" divides each dialogue's sum by.
+        credit: "trajectory", "reward_to_go" or "turn_normalised", see `credit`.
+        drop_flat: Leave groups out whose returns are all equal (DAPO's dynamic sampling, arXiv 2503.14476,
+            eq. 11, without drawing others in their place): they would add a KL penalty and nothing else.
+
+    Raises:
+        ValueError: If an option is out of its range.
+    """
+
+    kl: str = "k3"
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    ratio: str = "token"
+    scale: bool = False
+    aggregation: str = "token"
+    normaliser: float = 256.0
+    credit: str = "trajectory"
+    drop_flat: bool = False
+
+    def __post_init__(self) -> None:
+        check_numbers(self, ("beta",))
+        check_numbers(self, ("clip_low",), 0, 1, above=True)
+        check_numbers(self, ("clip_high", "normaliser"), above=True)
+        check_choice(self, "kl", KL_ESTIMATORS)
+        check_choice(self, "ratio", RATIOS)
+        check_choice(self, "aggregation", AGGREGATIONS)
+        check_choice(self, "credit", CREDITS)
+        check_switches(self, ("scale", "drop_flat"))
+
+    def baseline(self, returns_TK: Floats) -> Floats:
+        """Return advantages of the members of a group, (T, K), from what their turns answer for.
+
+        Undefined members are NaN and get advantage 0.
+        """
+        return group_advantages(returns_TK, scale=self.scale or self.credit == "turn_normalised")
+
+    def group_advantages(self, group: TrajectoryGroup) -> Floats:
+        """Return the advantages of a group's turns, (T, K), or (1, K) where all turns share one."""
+        return self.baseline(group_turn_returns(group, self.credit))
+
+    def flat(self, group: TrajectoryGroup) -> bool:
+        """Whether all members went equally well, so that there is nothing to learn from comparing them."""
+        return is_flat(group_turn_returns(group, "trajectory"))
+
+    def turn_advantages(self, groups: Sequence[TrajectoryGroup]) -> list[NDArray[np.floating[Any]] | None]:
+        """Compare the members of each group."""
+        result: list[NDArray[np.floating[Any]] | None] = []
+        for group in groups:
+            if self.drop_flat and self.flat(group):
+                result += [None] * len(group)
+            else:
+                result += split(self.group_advantages(group), group.trajectories)
+        return result
+
+    def loss(self, batch: TokenBatch) -> Tensor:
+        """Return the clipped surrogate plus the KL penalty."""
+        weights_N = batch.weights(self.aggregation, self.normaliser)
+        log_ratio_N = self._log_ratio(batch)
+        policy_N, clipped_N = clipped_policy_loss(
+            *log_ratio_N, batch.advantages_N, self.clip_low, self.clip_high
+        )
+        batch.tally.tokens("clipped", clipped_N.float(), batch.mask_N)
+        return weighted_sum(policy_N, weights_N) + self.penalty(batch, weights_N)
+
+    def penalty(self, batch: TokenBatch, weights_N: Tensor) -> Tensor | float:
+        """Return the weighted KL penalty, 0 without a reference."""
+        if batch.reference_N is None:
+            return 0.0
+        kl_N = kl_penalty(batch.logprobs_N, batch.reference_N, self.kl)
+        batch.tally.tokens("kl", kl_N, batch.mask_N)
+        return self.beta * weighted_sum(kl_N, weights_N)
+
+    def _log_ratio(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """Two log-probabilities whose difference is the logarithm of the ratio."""
+        if self.ratio == "token":
+            return batch.logprobs_N, batch.old_N
+        segments_N = batch.rows_N
+        if self.ratio == "turn":
+            segments_N = segments_N * (batch.turns_N.max() + 1) + batch.turns_N
+        mean_N = mean_over(batch.logprobs_N - batch.old_N, segments_N, batch.mask_N)
+        return mean_N, mean_N.new_zeros(mean_N.shape)
+
+
+def is_flat(returns_TK: Floats) -> bool:
+    """Whether the defined values of each row are all equal."""
+    rows = [row[~np.isnan(row)] for row in returns_TK]
+    return all(len(row) == 0 or bool(np.ptp(row) < 1e-9) for row in rows)

@@ -1,0 +1,155 @@
+"""What makes a large student fit: bf16 forward passes, gradient checkpointing and LoRA adapters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from steer_env.agents.hf import tiny
+from steer_env.agents.hf.student import HFStudent
+from steer_env.algorithms.checks import check_choice, check_integers, check_numbers, check_switches
+from steer_env.data.extras import need
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How a student is run and which of its weights are trained; the defaults change nothing.
+
+    Attributes:
+        precision: "float32", or "bf16": forward passes in bfloat16 autocast, weights in float32.
+            Sampled and recomputed log-probabilities then differ by some hundredths (`logprob_gap`).
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third slower.
+        lora_rank: Rank of LoRA adapters (Hu et al. 2021, arXiv 2106.09685); 0 trains all weights. With
+            adapters nothing else is trained, checkpoints hold only them, and the KL reference is the model
+            with the adapters off, so no second copy is kept.
+        lora_alpha: Adapters are scaled by `lora_alpha / lora_rank`.
+        lora_targets: Names of the linear layers that get adapters, separated by commas.
+    """
+
+    precision: str = "float32"
+    gradient_checkpointing: bool = False
+    lora_rank: int = 0
+    lora_alpha: float = 32.0
+    lora_targets: str = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
+
+    def __post_init__(self) -> None:
+        check_choice(self, "precision", ("float32", "bf16"))
+        check_switches(self, ("gradient_checkpointing",))
+        check_integers(self, ("lora_rank",), 0)
+        check_numbers(self, ("lora_alpha",), above=True)
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """Return the context of forward passes."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(device.type, torch.bfloat16)
+
+    def prepare(self, student: HFStudent, seed: int) -> None:
+        """Add adapters and switch checkpointing on, in place.
+
+        Raises:
+            ValueError: If a layer to adapt does not exist, or the model would drop activations in training.
+            ImportError: If adapters are asked for and peft is not installed.
+        """
+        if self.lora_rank and not has_adapters(student.model):
+            _add_adapters(student.model, self, seed)
+        if self.gradient_checkpointing:
+            _check_no_dropout(student.model)
+            _checkpoint_activations(student.model)
+
+    @contextmanager
+    def updating(self, model: PreTrainedModel) -> Iterator[None]:
+        """Be in train mode where checkpointing needs it; replies are sampled and scored without dropout."""
+        if not self.gradient_checkpointing:
+            yield
+            return
+        model.train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.eval()
+        try:
+            yield
+        finally:
+            model.eval()
+
+
+def has_adapters(model: PreTrainedModel) -> bool:
+    """Whether a model carries LoRA adapters."""
+    return bool(getattr(model, "_hf_peft_config_loaded", False))
+
+
+@contextmanager
+def adapters_off(model: PreTrainedModel) -> Iterator[None]:
+    """Run the model as it was before it got adapters."""
+    model.disable_adapters()
+    try:
+        yield
+    finally:
+        model.enable_adapters()
+
+
+def save_merged(student: HFStudent, path: str | Path) -> None:
+    """Write the student as one ordinary Hugging Face folder, adapters merged into a copy of the weights."""
+    model = student.model
+    if has_adapters(model):
+        model = copy.deepcopy(model)
+        layer_type = need("peft.tuners.tuners_utils", "lora").BaseTunerLayer
+        for name, module in list(model.named_modules()):
+            if isinstance(module, layer_type):
+                module.merge()
+                parent, _, child = name.rpartition(".")
+                setattr(model.get_submodule(parent), child, module.get_base_layer())
+        model._hf_peft_config_loaded = False
+    tiny.save(model, student.processor, path)
+
+
+def load_adapters(model: PreTrainedModel, folder: Path) -> None:
+    """Put the adapters of a checkpoint into a model that has them already."""
+    from safetensors.torch import load_file
+
+    peft = need("peft", "lora")
+    outcome = peft.set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+    if outcome.unexpected_keys:
+        raise ValueError(
+            f"{str(folder)!r} holds adapters of other layers: {outcome.unexpected_keys[:3]}, expected those "
+            "of this run"
+        )
+
+
+def _add_adapters(model: PreTrainedModel, scaling: Scaling, seed: int) -> None:
+    peft = need("peft", "lora")
+    config: Any = peft.LoraConfig(
+        r=scaling.lora_rank,
+        lora_alpha=scaling.lora_alpha,
+        target_modules=[name.strip() for name in scaling.lora_targets.split(",")],
+        lora_dropout=0.0,
+    )
+    with torch.random.fork_rng(devices=[]):  # leaves the caller's random state alone
+        torch.manual_seed(seed)
+        model.add_adapter(config)
+    model.eval()
+
+
+def _checkpoint_activations(model: PreTrainedModel) -> None:
+    # Renamed in transformers 5; not reentrant, so that it works where only adapters take gradients.
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def _check_no_dropout(model: PreTrainedModel) -> None:
+    for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
+        rate = getattr(config, "attention_dropout", 0.0)
+        if rate:
+            raise ValueError(
+                f"attention_dropout={rate!r}, expected 0 with gradient_checkpointing: it needs train mode, "
+                "where attention would drop what sampling did not; set it to 0 in the model's config"
+            )

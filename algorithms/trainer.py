@@ -1,0 +1,341 @@
+"""The training loop of all algorithms, to be read top to bottom: play, compare, update, save.
+
+A step plays `group_size` dialogues for each of several seeds against a live environment, lets the algorithm
+say how much better each turn went than expected, and takes the optimiser steps of its loss.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from steer_env.agents.base import Agent, Observation
+from steer_env.agents.hf.student import HFStudent
+from steer_env.algorithms.advantages import trajectory_return
+from steer_env.algorithms.base import Algorithm, Example, Row
+from steer_env.algorithms.checkpoints import (
+    Stateful,
+    attacker_state,
+    checkpoints,
+    drop_rows_from,
+    load_checkpoint,
+    save_checkpoint,
+    uninterrupted,
+)
+from steer_env.algorithms.checks import check_integers, check_numbers
+from steer_env.algorithms.curriculum import Curriculum
+from steer_env.algorithms.forward import Forward
+from steer_env.algorithms.metrics import MetricsLogger, check_trackers
+from steer_env.algorithms.monitor import UnscoredGuard, dialogue_metrics
+from steer_env.algorithms.record import record_rollouts
+from steer_env.algorithms.scaling import Scaling
+from steer_env.algorithms.update import make_optimizer, update
+from steer_env.records import ROLLOUTS
+from steer_env.rollout import VectorEnv, rollout, teach
+from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
+from steer_env.types import Utterance
+
+#: Called after every step with the number of finished steps, of all, and the step's metrics.
+Progress = Callable[[int, int, Row], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Settings of a training run that do not depend on the algorithm.
+
+    Attributes:
+        steps: Number of steps.
+        seeds_per_step: Seeds (groups) per step.
+        group_size: K, dialogues per seed; the paper has 5.
+        lr: Learning rate of AdamW.
+        warmup: Steps over which the learning rate rises to `lr`.
+        weight_decay: AdamW's.
+        epochs: Passes over a step's dialogues.
+        minibatch_size: Dialogues per optimiser step, 0 for all.
+        microbatch_size: Most dialogues per forward pass; changes memory and speed, not results.
+        microbatch_tokens: Most tokens per forward pass, padding included.
+        max_grad_norm: Gradients are clipped to this norm.
+        temperature: Of the sampled replies.
+        max_new_tokens: Longest reply.
+        seed: Decides the dialogues' seeds, the sampling and the order of mini-batches.
+        unscored_limit: Stop when more than this share of turns has no verdict.
+        unscored_window: Steps over which that share is taken.
+        checkpoint_every: Steps between checkpoints; the last step always gets one.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+    """
+
+    steps: int = 100
+    seeds_per_step: int = 8
+    group_size: int = 5
+    lr: float = 1e-4
+    warmup: int = 0
+    weight_decay: float = 0.0
+    epochs: int = 1
+    minibatch_size: int = 0
+    microbatch_size: int = 32
+    microbatch_tokens: int = 2048
+    max_grad_norm: float = 1.0
+    temperature: float = 1.0
+    max_new_tokens: int = 48
+    seed: int = 0
+    unscored_limit: float = 0.05
+    unscored_window: int = 20
+    checkpoint_every: int = 20
+
+    def __post_init__(self) -> None:
+        counts = ("steps", "seeds_per_step", "group_size", "epochs", "max_new_tokens", "checkpoint_every")
+        check_integers(self, (*counts, "microbatch_size", "microbatch_tokens", "unscored_window"), 1)
+        check_integers(self, ("warmup", "minibatch_size", "seed"), 0)
+        check_numbers(self, ("lr", "weight_decay"))
+        check_numbers(self, ("max_grad_norm",), above=True, why="; a huge one switches clipping off")
+        check_numbers(self, ("temperature",), above=True, why=": greedy siblings are all equal")
+        check_numbers(self, ("unscored_limit",), 0, 1)
+
+
+def train(
+    env: VectorEnv | Curriculum,
+    attacker: Agent,
+    student: HFStudent,
+    algorithm: Algorithm,
+    config: TrainConfig,
+    run_dir: str | Path,
+    *,
+    scaling: Scaling | None = None,
+    trackers: Sequence[str] = (),
+    resume: bool = False,
+    progress: Progress | None = None,
+    record_every: int = 0,
+) -> list[Row]:
+    """Train `student` in place and write metrics and checkpoints to `run_dir`.
+
+    Args:
+        env: A vector environment whose wrappers emit the reward to maximise, or a curriculum of such.
+        attacker: Plays `attacker_0`; if it has `learn`, it sees the dialogues after each step, and if it has
+            `state_dict` and `load_state_dict`, its memory, made of plain values and tensors, is part of the
+            checkpoints.
+        student: The policy, as it is before the first step (also when resuming: it is the KL reference).
+        algorithm: See `base.make_algorithm`.
+        config: Settings of the loop.
+        run_dir: Gets `config.json`, `metrics.jsonl` and `checkpoints/`.
+        scaling: Precision, gradient checkpointing, LoRA; the default changes nothing.
+        trackers: Where metrics also go: "tensorboard", "wandb", "trackio".
+        resume: Go on after the last checkpoint; metrics rows beyond it are dropped.
+        progress: Called after every step.
+        record_every: Write the dialogues of every so many steps, with tokens, masks and advantages, to
+            `rollouts.jsonl`; 0 writes none.
+
+    Returns:
+        One row of metrics per step, also those from before a resumption.
+
+    Raises:
+        FileExistsError: If `run_dir` holds a run and `resume` is False.
+        ValueError: If it holds a run with other settings, the weights to train are not float32, or the groups
+            are too small for the algorithm.
+        TypeError: If the attacker's memory could not be read back from a checkpoint.
+        TooManyUnscored: If the judge fails too often; a checkpoint of the last finished step is written
+            first.
+    """
+    run_dir, scaling = Path(run_dir), scaling or Scaling()
+    algorithm.check(config.group_size)
+    check_trackers(trackers)
+    student.check_trainable()
+    attacker_state(attacker)  # refused now rather than at the first checkpoint
+    settings = _settings(algorithm, config, scaling, env)
+    check_run(run_dir, settings, resume)
+    student.temperature, student.max_new_tokens = config.temperature, config.max_new_tokens
+    scaling.prepare(student, config.seed)
+    forward = Forward(
+        student,
+        scaling,
+        temperature=config.temperature,
+        microbatch_size=config.microbatch_size,
+        microbatch_tokens=config.microbatch_tokens,
+        reference=algorithm.beta > 0,
+    )
+    algorithm.setup(forward)
+    run = _Run(env, attacker, forward, algorithm, config, run_dir)
+    finished = run.open(settings)
+    rows = [json.loads(line) for line in _lines(run_dir / "metrics.jsonl")]
+    guard = UnscoredGuard(config.unscored_limit, config.unscored_window)
+    saved, complete = finished, True
+    with MetricsLogger(run_dir, trackers, finished, settings) as metrics:
+        try:
+            for step in range(finished, config.steps):
+                started = time.perf_counter()
+                trajectories = run.play(step)
+                guard.see(trajectories)
+                played = time.perf_counter()
+                groups = group_by_seed(trajectories, config.group_size)
+                examples = algorithm.examples(groups)
+                if record_every and step % record_every == 0:
+                    run.record(trajectories, examples, step)
+                with uninterrupted():
+                    complete = False
+                    row = run.learn(groups, examples, step)
+                    row |= {"seconds_play": played - started, "seconds_update": time.perf_counter() - played}
+                    row = {"step": step, **row}
+                    metrics.write(row)
+                    rows.append(row)
+                    finished, complete = step + 1, True
+                    if finished % config.checkpoint_every == 0 or finished == config.steps:
+                        run.save(finished)
+                        saved = finished
+                if progress is not None:
+                    progress(finished, config.steps, row)
+        except BaseException:
+            # Weights and memory change only in the guarded block above. An error inside it leaves them
+            # between two steps: the last checkpoint stays, and resuming plays the steps after it again.
+            if complete and saved < finished:
+                with uninterrupted():
+                    run.save(finished)
+            raise
+    return rows
+
+
+class _Run:
+    """The parts of a run, and what happens to them in a step."""
+
+    def __init__(
+        self,
+        env: VectorEnv | Curriculum,
+        attacker: Agent,
+        forward: Forward,
+        algorithm: Algorithm,
+        config: TrainConfig,
+        run_dir: Path,
+    ) -> None:
+        self.env, self.attacker, self.forward, self.algorithm = env, attacker, forward, algorithm
+        self.config, self.run_dir = config, run_dir
+        self.student = forward.student
+        self.optimizer = make_optimizer(forward, algorithm, config)
+        self.parts: dict[str, Stateful] = {"algorithm": algorithm}
+        if isinstance(env, Curriculum):
+            self.parts["curriculum"] = env
+
+    def open(self, settings: Row) -> int:
+        """Prepare the run folder; returns the number of steps that are done already."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        path = self.run_dir / "config.json"
+        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        existing = checkpoints(self.run_dir)
+        finished = 0
+        if existing:
+            finished = load_checkpoint(existing[-1], self.student, self.optimizer, self.attacker, self.parts)
+        drop_rows_from(self.run_dir / "metrics.jsonl", finished)
+        drop_rows_from(self.run_dir / ROLLOUTS, finished)
+        return finished
+
+    def play(self, step: int) -> list[Trajectory]:
+        """Play the dialogues of a step; its number and the settings alone decide the random streams."""
+        seed = int(np.random.SeedSequence([self.config.seed, step, 1]).generate_state(1)[0])
+        self.student.reseed(seed)
+        self.student.weights_changed()
+        env = self.env.env if isinstance(self.env, Curriculum) else self.env
+        student: Agent = self.student
+        if self.forward.scaling.precision != "float32":
+            student = _InPrecision(self.forward)
+        return rollout(env, self.attacker, student, step_seeds(self.config, step))
+
+    def record(self, trajectories: Sequence[Trajectory], examples: Sequence[Example], step: int) -> None:
+        """Write a step's dialogues with the advantages of their tokens."""
+        of = {id(e.dialogue.trace): (e.mask_L, e.advantages_L) for e in examples}
+        credits = {i: of[id(t.trace)] for i, t in enumerate(trajectories) if id(t.trace) in of}
+        record_rollouts(self.run_dir, step, trajectories, credits, self.student.codec.tokenizer.decode)
+
+    def learn(self, groups: Sequence[TrajectoryGroup], examples: Sequence[Example], step: int) -> Row:
+        """Update policy, algorithm, attacker and curriculum from a step's dialogues; returns metrics."""
+        trajectories = [trajectory for group in groups for trajectory in group.trajectories]
+        row = dialogue_metrics(trajectories, _returns(groups))
+        row |= update(self.forward, self.algorithm, self.optimizer, examples, self.config, step)
+        row |= {"trained_dialogues": len(examples)} | self.algorithm.finish(groups)
+        teach(self.attacker, trajectories)
+        if isinstance(self.env, Curriculum):
+            row |= self.env.finish(row)
+        return row
+
+    def save(self, finished: int) -> None:
+        """Write a checkpoint."""
+        save_checkpoint(self.run_dir, finished, self.student, self.optimizer, self.attacker, parts=self.parts)
+
+
+class _InPrecision:
+    """The student, sampling in the precision that its log-probabilities are recomputed in."""
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+
+    def act(self, observations: Sequence[Observation]) -> list[Utterance]:
+        with self._forward.precision():
+            return self._forward.student.act(observations)
+
+
+def step_seeds(config: TrainConfig, step: int) -> list[int]:
+    """Return the reset seeds of a step, each repeated `group_size` times; settings alone decide them."""
+    state = np.random.SeedSequence([config.seed, step]).generate_state(config.seeds_per_step)
+    return [int(seed) for seed in state for _ in range(config.group_size)]
+
+
+def _returns(groups: Sequence[TrajectoryGroup]) -> np.ndarray:
+    return np.array([[trajectory_return(t) for t in group.trajectories] for group in groups])
+
+
+# -- settings of a run, as config.json holds them --------------------------------------------------------
+
+#: These may change without changing what was computed.
+_FREE = {"steps", "checkpoint_every", "microbatch_size", "microbatch_tokens"}
+
+
+def _settings(
+    algorithm: Algorithm, config: TrainConfig, scaling: Scaling, env: VectorEnv | Curriculum
+) -> Row:
+    settings = {"algorithm": algorithm.name, **asdict(config), **algorithm.options(), **asdict(scaling)}
+    if isinstance(env, Curriculum):
+        settings["curriculum"] = env.describe()
+    return settings
+
+
+def check_run(run_dir: Path, settings: Mapping[str, Any], resume: bool) -> None:
+    """Refuse to overwrite a run, or to go on with one that was started with other settings.
+
+    Raises:
+        FileExistsError: If the folder holds a run and `resume` is False.
+        ValueError: If it holds a run with other settings.
+    """
+    path = run_dir / "config.json"
+    if not path.exists():
+        return
+    if not resume:
+        raise FileExistsError(
+            f"run_dir={str(run_dir)!r} holds a run; pass resume=True (--resume) or choose another one"
+        )
+    old = json.loads(path.read_text(encoding="utf-8"))
+    # Runs from before a setting existed had its default.
+    then = {key: old.get(key, _default(settings, key)) for key in settings}
+    changed = {k: (then[k], v) for k, v in settings.items() if k not in _FREE and then[k] != v}
+    if changed:
+        raise ValueError(
+            f"run_dir={str(run_dir)!r} was started with other settings, (then, now): {changed}; resume "
+            "with the same ones or choose another folder"
+        )
+
+
+def _default(settings: Mapping[str, Any], key: str) -> Any:
+    from steer_env.algorithms.base import algorithm_class
+
+    for owner in (algorithm_class(settings["algorithm"]), Scaling):
+        for field in fields(owner):
+            if field.name == key and field.default is not MISSING:
+                return field.default
+    return None
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []

@@ -1,0 +1,121 @@
+"""The optimiser steps of one training step: mini-batches of dialogues, in forward passes of like length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from steer_env.agents.hf.packed import Packed
+from steer_env.algorithms.base import Algorithm, Example, Row, TokenBatch
+from steer_env.algorithms.forward import Forward
+from steer_env.algorithms.tally import Tally
+
+if TYPE_CHECKING:
+    from steer_env.algorithms.trainer import TrainConfig
+
+
+def make_optimizer(forward: Forward, algorithm: Algorithm, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return AdamW over the policy's weights that take gradients and the algorithm's own parameters."""
+    weights = [p for p in forward.student.model.parameters() if p.requires_grad]
+    groups: list[dict[str, object]] = [{"params": weights}, *algorithm.parameters()]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay)
+
+
+def update(
+    forward: Forward,
+    algorithm: Algorithm,
+    optimizer: torch.optim.Optimizer,
+    examples: Sequence[Example],
+    config: TrainConfig,
+    step: int,
+) -> Row:
+    """Take the optimiser steps of one training step; returns its metrics."""
+    rates = [config.lr, *(group["lr"] for group in algorithm.parameters())]
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * min(1.0, (step + 1) / (config.warmup + 1))
+    tally = Tally()
+    rng = np.random.default_rng([config.seed, step, 2])
+    size = config.minibatch_size or max(1, len(examples))
+    with forward.scaling.updating(forward.student.model):
+        for epoch in range(config.epochs):
+            order = rng.permutation(len(examples)) if size < len(examples) else np.arange(len(examples))
+            for start in range(0, len(examples), size):
+                batch = [examples[i] for i in order[start : start + size]]
+                accumulate(forward, algorithm, batch, tally, first=epoch == 0 and start == 0)
+                # Each group by itself: a value head's gradients must not shrink the policy's.
+                norms = [
+                    torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
+                    for group in optimizer.param_groups
+                ]
+                tally.add("grad_norm", float(norms[0]), 1)
+                optimizer.step()
+                optimizer.zero_grad()
+    forward.student.weights_changed()
+    return tally.means() | {"reply_tokens": _reply_tokens(examples)}
+
+
+def accumulate(
+    forward: Forward, algorithm: Algorithm, batch: Sequence[Example], tally: Tally, *, first: bool
+) -> None:
+    """Add the gradient of one mini-batch.
+
+    Args:
+        forward: Runs the policy.
+        algorithm: Its loss is taken.
+        batch: Dialogues of the mini-batch.
+        tally: Gets the metrics.
+        first: Whether this is the first mini-batch of the step, before any update: sampled and recomputed
+            log-probabilities must agree there.
+    """
+    total = sum(int(e.mask_L.sum()) for e in batch)
+    for indices in forward.passes([e.dialogue for e in batch]):
+        part = [batch[i] for i in indices]
+        tokens = _token_batch(forward, algorithm, part, total, len(batch), tally)
+        loss = algorithm.loss(tokens)
+        loss.backward()
+        tally.add("loss", loss.item(), 0)
+        if first:
+            gap_N = (tokens.logprobs_N - tokens.old_N).abs()
+            tally.tokens("logprob_gap", gap_N, tokens.mask_N)
+            tally.most("logprob_gap_max", gap_N, tokens.mask_N)
+
+
+def _token_batch(
+    forward: Forward, algorithm: Algorithm, part: Sequence[Example], total: int, rows: int, tally: Tally
+) -> TokenBatch:
+    dialogues = [e.dialogue for e in part]
+    hidden_NH = None
+    if algorithm.needs_hidden:
+        packed, hidden_NH = forward.policy_and_hidden(dialogues, entropy=True)
+    else:
+        packed = forward.policy(dialogues, entropy=True)
+    mask_N = packed.gather([e.mask_L for e in part]).bool()
+    tally.tokens("entropy", packed.entropy_N, mask_N)
+    return TokenBatch(
+        logprobs_N=packed.logprobs_N,
+        old_N=packed.gather([e.dialogue.trace.logprobs_L for e in part]),
+        advantages_N=packed.gather([e.advantages_L for e in part]),
+        mask_N=mask_N,
+        rows_N=packed.rows_N,
+        turns_N=packed.gather([e.dialogue.trace.turn_L for e in part]).long(),
+        reference_N=forward.reference(dialogues),
+        hidden_NH=hidden_NH,
+        extras=_extras(packed, part),
+        token_share=int(mask_N.sum()) / total,
+        row_share=len(part) / rows,
+        tally=tally,
+    )
+
+
+def _extras(packed: Packed, part: Sequence[Example]) -> dict[str, torch.Tensor]:
+    return {name: packed.gather([e.extras[name] for e in part]) for name in part[0].extras}
+
+
+def _reply_tokens(examples: Sequence[Example]) -> float | None:
+    """Mean number of tokens of a reply."""
+    traces = [e.dialogue.trace for e in examples]
+    lengths = [int(t.sampled_L.sum()) / (int(t.turn_L.max()) + 1) for t in traces]
+    return float(np.mean(lengths)) if lengths else None

@@ -1,0 +1,129 @@
+import dataclasses
+
+import pytest
+import torch
+
+from steer_env.agents.hf import HFStudent, load
+from steer_env.algorithms.base import make_algorithm
+from steer_env.algorithms.checkpoints import checkpoints
+from steer_env.algorithms.scaling import Scaling, adapters_off, save_merged
+from steer_env.algorithms.trainer import train
+
+from .test_trainer import SMALL, check_resumption, same, timeless, weights  # noqa: F401
+
+LORA = Scaling(lora_rank=2)
+
+
+@pytest.fixture
+def trained(make_vec, make_student, learner, tmp_path):
+    """Train two steps with some scaling; returns the student and the rows."""
+
+    def run(scaling=None, name="grpo", **options):
+        student = make_student()
+        learner.dialogues = 0
+        config = dataclasses.replace(SMALL, steps=2)
+        folder = tmp_path / f"{name}-{scaling}"
+        rows = train(
+            make_vec(), learner, student, make_algorithm(name), config, folder, scaling=scaling, **options
+        )
+        return student, rows, folder
+
+    return run
+
+
+def test_recomputing_activations_changes_nothing(trained):
+    plain, rows, _ = trained()
+    frugal, frugal_rows, _ = trained(Scaling(gradient_checkpointing=True))
+    assert any(getattr(m, "gradient_checkpointing", False) for m in frugal.model.modules())
+    assert not frugal.model.training
+    assert same(weights(plain), weights(frugal))
+    assert timeless(rows) == timeless(frugal_rows)
+
+
+def test_dropout_in_attention_is_refused_with_checkpointing(make_vec, make_student, learner, tmp_path):
+    student = make_student()
+    student.model.config.get_text_config().attention_dropout = 0.1
+    with pytest.raises(ValueError, match=r"attention_dropout=0.1, expected 0 with gradient_checkpointing"):
+        Scaling(gradient_checkpointing=True).prepare(student, 0)
+
+
+def test_bf16_runs_forward_in_bfloat16_and_keeps_float32_weights(trained, make_student):
+    student, rows, _ = trained(Scaling(precision="bf16"))
+    plain, plain_rows, _ = trained()
+    assert all(p.dtype == torch.float32 for p in student.model.parameters())
+    assert not same(weights(student), weights(plain))
+    assert rows[0]["logprob_gap_max"] < 0.05
+    assert rows[0]["loss"] == pytest.approx(plain_rows[0]["loss"], abs=0.05)
+    seen = []
+    layer = student.model.model.language_model.layers[0].mlp.up_proj
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    with Scaling(precision="bf16").autocast(torch.device("cpu")):
+        layer(torch.zeros(1, layer.in_features))
+    assert seen == [torch.bfloat16]
+
+
+def test_lora_trains_adapters_only_and_the_reference_is_the_model_without_them(trained, make_student):
+    student, rows, _ = trained(LORA)
+    names = {n for n, p in student.model.named_parameters() if p.requires_grad}
+    assert names and all("lora_" in name for name in names)
+    base = weights(make_student())
+    now = {name.replace(".base_layer", ""): value for name, value in weights(student).items()}
+    assert all(torch.equal(now[name], value) for name, value in base.items())
+    assert any(value.abs().sum() > 0 for name, value in now.items() if "lora_B" in name)
+    assert rows[0]["kl"] < rows[1]["kl"]
+    with adapters_off(student.model):
+        assert greedy(student) == greedy(make_student())
+
+
+def greedy(student):
+    """Log-probabilities of the first token of a reply, as plain numbers."""
+    ids = torch.arange(10, 20)[None]
+    with torch.no_grad():
+        return student.model(input_ids=ids).logits[0, -1].tolist()
+
+
+def test_merged_weights_are_an_ordinary_folder_that_answers_alike(trained, tmp_path):
+    student, _, folder = trained(LORA)
+    before = weights(student)
+    save_merged(student, tmp_path / "merged")
+    assert same(before, weights(student))
+    merged = HFStudent(*load(tmp_path / "merged"))
+    assert not any("lora" in name for name in merged.model.state_dict())
+    assert torch.tensor(greedy(merged)) == pytest.approx(torch.tensor(greedy(student)), abs=1e-5)
+    saved = checkpoints(folder)[-1]
+    assert (saved / "adapter_model.safetensors").exists()
+    assert not (saved / "model.safetensors").exists()
+
+
+def test_a_killed_lora_run_resumes_to_the_same_weights(check_resumption, make_vec, learner):  # noqa: F811
+    def run(student, folder, **options):
+        learner.dialogues = 0
+        algorithm = make_algorithm("ppo")
+        return train(make_vec(), learner, student, algorithm, SMALL, folder, scaling=LORA, **options)
+
+    check_resumption(run)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "fp8"}, "precision='fp8', expected one of 'float32', 'bf16'"),
+        ({"lora_rank": -1}, "lora_rank=-1, expected an integer of at least 0"),
+        ({"lora_alpha": 0.0}, "lora_alpha=0.0, expected a finite number above 0"),
+        ({"gradient_checkpointing": 1}, "gradient_checkpointing=1, expected True or False"),
+    ],
+)
+def test_bad_settings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Scaling(**options)
+
+
+def test_layers_that_do_not_exist_are_refused(make_student):
+    with pytest.raises(ValueError, match="nowhere"):
+        Scaling(lora_rank=2, lora_targets="nowhere").prepare(make_student(), 0)
+
+
+def test_random_state_is_left_alone(make_student):
+    state = torch.get_rng_state()
+    LORA.prepare(make_student(), 0)
+    assert torch.equal(state, torch.get_rng_state())

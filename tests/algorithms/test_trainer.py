@@ -1,0 +1,240 @@
+"""Every algorithm on a tiny model: it changes the weights, and a killed run resumes to the same ones."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from steer_env.algorithms.base import make_algorithm
+from steer_env.algorithms.curriculum import Curriculum, Stage
+from steer_env.algorithms.trainer import TrainConfig, train
+from steer_env.types import Scored, Terms, Unscored
+
+SMALL = TrainConfig(
+    steps=4, seeds_per_step=2, group_size=2, lr=3e-3, max_new_tokens=4, minibatch_size=3, microbatch_size=2,
+    checkpoint_every=2, seed=3, unscored_limit=1.0,
+)  # fmt: skip
+ALGORITHMS = {
+    "dapo": {"drop_flat": False},
+    "dr_grpo": {"normaliser": 16.0},
+    "gspo": {"clip_low": 0.1, "clip_high": 0.1},
+    "rloo": {"credit": "reward_to_go"},
+    "reinforce": {},
+    "ppo": {},
+    "constrained_grpo": {"limit": 0.2},
+}
+
+
+def weights(student):
+    return {name: value.clone() for name, value in student.model.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def timeless(rows):
+    return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def moody_judge(letter_judge):
+    """Leaves some replies unscored; what it says depends on the reply alone."""
+
+    class Moody(letter_judge):
+        def judge(self, requests):
+            verdicts = super().judge(requests)
+            replies = [request.transcript[-1].content for request in requests]
+            return [
+                Unscored("moody") if sum(map(ord, reply)) % 5 == 0 else verdict
+                for reply, verdict in zip(replies, verdicts, strict=True)
+            ]
+
+    return Moody()
+
+
+@pytest.fixture
+def check_resumption(make_student, tmp_path, monkeypatch):
+    """Train through, and again killed after step 3 of 4 with a checkpoint after step 2."""
+
+    def check(run):
+        whole = make_student()
+        rows = run(whole, tmp_path / "whole")
+
+        def die(done, total, row):
+            if done == 3:
+                # As after kill -9: nothing is saved on the way out.
+                monkeypatch.setattr("steer_env.algorithms.trainer.save_checkpoint", lambda *a, **k: None)
+                raise Killed
+
+        with pytest.raises(Killed):
+            run(make_student(), tmp_path / "broken", progress=die)
+        monkeypatch.undo()
+        again = make_student()
+        rows_again = run(again, tmp_path / "broken", resume=True)
+        assert timeless(rows_again) == timeless(rows)
+        assert same(weights(whole), weights(again))
+        return whole, rows
+
+    return check
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_killed_run_resumes_to_the_same_weights(
+    name, check_resumption, make_vec, make_student, learner, moody_judge
+):
+    def run(student, folder, **options):
+        learner.dialogues = 0
+        algorithm = make_algorithm(name, **ALGORITHMS[name])
+        return train(make_vec(moody_judge), learner, student, algorithm, SMALL, folder, **options)
+
+    whole, rows = check_resumption(run)
+    assert not same(weights(make_student()), weights(whole))
+    assert rows[0]["logprob_gap_max"] < 1e-4
+    assert 0 < max(row["unscored"] for row in rows) < 1
+    if name == "constrained_grpo":
+        multiplier, costs = 1.0, [row["dialogue_cost"] for row in rows]
+        for row, cost in zip(rows, costs, strict=True):
+            assert row["multiplier"] == pytest.approx(multiplier)
+            multiplier = max(0.0, multiplier + cost - 0.2)
+        assert len(set(costs)) > 1
+    if name == "ppo":
+        assert all(row["value_loss"] > 0 for row in rows)
+
+
+_SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+import importlib.util
+spec = importlib.util.spec_from_file_location("toys", {conftest!r})
+toys = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(toys)
+import torch
+from steer_env.agents.hf import HFStudent
+from steer_env.algorithms.base import make_algorithm
+from steer_env.algorithms.trainer import TrainConfig, train
+from steer_env.types import Scored, Terms, Unscored
+from steer_env.vector import VectorDialogueEnv
+
+torch.set_num_threads(1)
+judge = toys.LetterJudge()
+env = VectorDialogueEnv([lambda: toys.Rewarded(toys.SCENARIOS, judge)] * 8)
+
+def progress(done, total, row):
+    if done == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+student = HFStudent.from_pretrained({model!r}, dtype=torch.float32)
+config = TrainConfig(**{config!r})
+train(env, toys.Learner(), student, make_algorithm("ppo"), config, {run!r}, progress=progress)
+"""
+
+
+def test_kill_minus_nine(make_vec, make_student, learner, tmp_path):
+    make_student().save(tmp_path / "model")
+    run = tmp_path / "killed"
+    script = _SCRIPT.format(
+        conftest=str(Path(__file__).with_name("conftest.py")),
+        model=str(tmp_path / "model"),
+        config=dataclasses.asdict(SMALL),
+        run=str(run),
+    )
+    outcome = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    assert outcome.returncode == -signal.SIGKILL, outcome.stderr
+    assert [p.name for p in (run / "checkpoints").iterdir()] == ["step_000002"]
+    resumed, whole = make_student(), make_student()
+    train(make_vec(), learner, resumed, make_algorithm("ppo"), SMALL, run, resume=True)
+    learner.dialogues = 0
+    train(make_vec(), learner, whole, make_algorithm("ppo"), SMALL, tmp_path / "whole")
+    assert same(weights(resumed), weights(whole))
+
+
+def test_a_curriculum_changes_the_dialogues_and_resumes(check_resumption, make_vec, learner):
+    def run(student, folder, **options):
+        def make(slots):
+            made.append(slots)
+            return make_vec(slots=slots)
+
+        made = []
+        learner.dialogues = 0
+        curriculum = Curriculum([Stage({"slots": 2}, steps=3), Stage({"slots": 4})], make)
+        rows = train(curriculum, learner, student, make_algorithm("grpo"), SMALL, folder, **options)
+        # A killed run had finished the first stage's second step; the third is played again.
+        assert made == [2, 4]
+        return rows
+
+    _, rows = check_resumption(run)
+    assert [row["curriculum_stage"] for row in rows] == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("name", ["rloo", "reinforce", "ppo"])
+def test_reward_rises(name, make_vec, make_student, learner, tmp_path):
+    config = dataclasses.replace(
+        SMALL, steps=25, seeds_per_step=4, group_size=6, lr=1e-2, minibatch_size=0, microbatch_size=64,
+        checkpoint_every=100,
+    )  # fmt: skip
+    algorithm = make_algorithm(name, beta=0.0)
+    rows = train(make_vec(slots=24), learner, make_student(), algorithm, config, tmp_path / "run")
+    returns = [row["return"] for row in rows]
+    assert np.mean(returns[-5:]) > 1.4 * np.mean(returns[:5])
+
+
+def test_groups_too_small_for_the_algorithm_are_refused_before_anything_is_written(
+    make_vec, make_student, learner, tmp_path
+):
+    config = dataclasses.replace(SMALL, group_size=1)
+    with pytest.raises(ValueError, match="group_size=1, expected an integer of at least 2: advantages"):
+        train(make_vec(), learner, make_student(), make_algorithm("rloo"), config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    rows = train(
+        make_vec(), learner, make_student(), make_algorithm("reinforce"),
+        dataclasses.replace(config, steps=1), tmp_path / "run",
+    )  # fmt: skip
+    assert rows[0]["trained_dialogues"] == 2
+
+
+def test_another_algorithm_or_option_does_not_go_on_with_a_run(make_vec, make_student, learner, tmp_path):
+    config = dataclasses.replace(SMALL, steps=1)
+
+    def run(algorithm, **options):
+        return train(make_vec(), learner, make_student(), algorithm, config, tmp_path / "run", **options)
+
+    run(make_algorithm("rloo"))
+    with pytest.raises(ValueError, match=r"'algorithm': \('rloo', 'grpo'\)"):
+        run(make_algorithm("grpo"), resume=True)
+    with pytest.raises(ValueError, match=r"'beta': \(0.1, 0.2\)"):
+        run(make_algorithm("rloo", beta=0.2), resume=True)
+    # A run from before an option existed had its default.
+    path = tmp_path / "run" / "config.json"
+    settings = json.loads(path.read_text())
+    del settings["credit"], settings["lora_rank"]
+    path.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"'credit': \('trajectory', 'reward_to_go'\)"):
+        run(make_algorithm("rloo", credit="reward_to_go"), resume=True)
+    assert len(run(make_algorithm("rloo"), resume=True)) == 1
+
+
+def test_flat_groups_are_left_out(make_vec, make_student, learner, tmp_path):
+    class Constant:
+        name = "constant"
+
+        def judge(self, requests):
+            return [Scored(Terms(5, 5, 5))] * len(requests)
+
+    student = make_student()
+    before = weights(student)
+    rows = train(make_vec(Constant()), learner, student, make_algorithm("dapo"), SMALL, tmp_path / "run")
+    assert [row["trained_dialogues"] for row in rows] == [0] * 4
+    assert rows[0]["flat_groups"] == 1.0
+    assert same(before, weights(student))
