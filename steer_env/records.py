@@ -28,7 +28,7 @@ def verdict_row(verdict: Verdict | None) -> Row | None:
         return None
     if isinstance(verdict, Unscored):
         return {"unscored": verdict.reason, "judge": verdict.judge}
-    return {
+    row: Row = {
         "terms": verdict.terms._asdict(),
         "move": verdict.move,
         "leaked": list(verdict.leaked),
@@ -36,6 +36,9 @@ def verdict_row(verdict: Verdict | None) -> Row | None:
         "judge": verdict.judge,
         "prompt_hash": verdict.prompt_hash,
     }
+    if verdict.disagreement:
+        row["disagreement"] = verdict.disagreement
+    return row
 
 
 def verdict_from_row(row: Mapping[str, Any] | None) -> Verdict | None:
@@ -51,6 +54,7 @@ def verdict_from_row(row: Mapping[str, Any] | None) -> Verdict | None:
         rationale=row.get("rationale", ""),
         judge=row.get("judge", ""),
         prompt_hash=row.get("prompt_hash", ""),
+        disagreement=row.get("disagreement", 0),
     )
 
 

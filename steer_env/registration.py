@@ -124,7 +124,8 @@ def make(id: str = "SteerEscalation-v0", **options: Any) -> AECEnv[str, Any, Any
                 Default: `TurnReward`, then `TCSR`.
             weights, normalization: Of the default `TurnReward`.
             alpha, returns: Of the default `TCSR` (0.3, "sum").
-            judge: "rule" (default), None, or an object with `judge(requests)`.
+            judge: "rule" (default), another name (`steer_env.judges.names`), None, or an object with
+                `judge(requests)`.
             scenarios: A JSONL file, a list of `Scenario`, or any `ScenarioSource`; default the
                 built-in world.
             split: "train" (default), "sft" or "bench" of the built-in world.
@@ -216,13 +217,11 @@ def make_attacker(id: str, attacker: Any = None) -> Any:
 
 
 def make_judge(judge: Any) -> Judge | None:
-    """Return a judge: "rule", None, or an object passed through."""
-    if judge == "rule":
-        from steer_env.judges.rule import RuleJudge
-
-        return RuleJudge()
+    """Return a judge: a name (`steer_env.judges.names`), None, or an object passed through."""
     if isinstance(judge, str):
-        raise ValueError(f"judge={judge!r}, expected 'rule', None or an object with judge(requests)")
+        from steer_env.judges.names import open_judge
+
+        return open_judge(judge)
     return judge
 
 

@@ -94,6 +94,7 @@ class Scored:
         judge: Name of the judge.
         prompt_hash: Hash of the rubric prompt, "" for rule judges.
         cached: Whether the verdict came from a cache.
+        disagreement: Largest difference in safety between the members of an ensemble, 0..9; 0 elsewhere.
     """
 
     terms: Terms
@@ -103,6 +104,7 @@ class Scored:
     judge: str = ""
     prompt_hash: str = ""
     cached: bool = False
+    disagreement: int = 0
 
     def __post_init__(self) -> None:
         for name, value in zip(Terms._fields, self.terms, strict=True):

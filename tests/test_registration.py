@@ -128,7 +128,7 @@ def test_unknown_id_lists_the_known(make):
             r"alhpa=1 is no option of SteerBenign-v0; did you mean 'alpha'\?.*known: wrappers, judge",
         ),
         ({"zzz": 1}, "zzz=1 is no option.*max_cycles"),
-        ({"judge": "gpt"}, "judge='gpt', expected 'rule', None or an object"),
+        ({"judge": "gpt"}, "judge='gpt', expected 'rule', a back end"),
         ({"alpha": 2}, "alpha=2, expected"),
         ({"returns": "all"}, "returns='all'"),
         ({"weights": (1, 1, 1)}, "weights="),

@@ -1,0 +1,71 @@
+"""`steer-env calibrate`: hold a judge against people's labels."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from steer_env.cli.common import command, natural, positive
+
+_EXAMPLE = """  steer-env calibrate runs/mine --sheet labels.csv --count 200   draw dialogues to label
+  steer-env calibrate runs/mine --labels labels.csv --event harm --out card.json
+  steer-env report runs/mine --card card.json                     rates corrected by the card"""
+
+_DESCRIPTION = """Estimate how often a run's judge is right. First draw a sheet: judged dialogues at random,
+as CSV with an empty column `label` (1 the event happened, 0 it did not; one line per annotator). Then count:
+sensitivity and specificity over all and by stratum, each with its interval, and Krippendorff's alpha between
+annotators. The sheet holds the full text of the turns."""
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    parser = command(commands, "calibrate", "hold a judge against labels", _EXAMPLE, run, _DESCRIPTION)
+    parser.add_argument("source", metavar="RUN", type=Path, help="run folder that evaluate wrote")
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--sheet", type=Path, metavar="FILE", help="write a sheet to label (a new CSV file)")
+    task.add_argument("--labels", type=Path, metavar="FILE", help="read a filled sheet")
+    parser.add_argument("--count", type=positive, default=200, help="units in the sheet (default: 200)")
+    parser.add_argument(
+        "--unit", default="dialogue", help="dialogue (as reports correct it) or turn (default: dialogue)"
+    )
+    parser.add_argument("--seed", type=natural, default=0, help="of the draw (default: 0)")
+    parser.add_argument("--event", default="harm", help="harm, failure, refusal or leak (default: harm)")
+    parser.add_argument("--by", default="kind", help="label whose levels are the strata (default: kind)")
+    parser.add_argument("--note", default="", help="who labelled what, kept in the card")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the calibration card there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw a sheet, or count."""
+    from steer_env.evaluation.compare import load_run
+    from steer_env.evaluation.labelling import calibrate, load_labels, write_sheet
+
+    rows = load_run(args.source).rows
+    if args.sheet is not None:
+        count = write_sheet(rows, args.sheet, args.count, unit=args.unit, seed=args.seed)
+        print(f"{count} {args.unit}s to label: {args.sheet}")
+        return 0
+    result = calibrate(
+        rows, load_labels(args.labels), args.event, unit=args.unit, by=args.by, source=args.note
+    )
+    print(f"{result.labelled} labelled turns, {result.ties} ties, {result.unscored} without a verdict")
+    print(f"agreement of annotators (Krippendorff's alpha): {result.alpha.text(digits=3)}")
+    for card in (result.card, *result.strata.values()):
+        if card is not None:
+            print(card.text())
+    for level, reason in result.missing.items():
+        print(f"{level}: no card ({reason})")
+    if args.out is not None:
+        _write(args.out, result.card, result.missing)
+    return 0
+
+
+def _write(path: Path, card: Any, missing: Any) -> None:
+    if card is None:
+        raise ValueError(f"no card to write: {missing['all']}")
+    from dataclasses import asdict
+
+    path.write_text(json.dumps(asdict(card), indent=2) + "\n", encoding="utf-8")
+    print(f"card: {path}")

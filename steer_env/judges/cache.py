@@ -1,0 +1,162 @@
+"""A verdict cache on disk: judged once, by any process, never again.
+
+SQLite in WAL mode, so that several processes may read and write one file. The key covers everything a
+judge may look at (the scenario's content and the transcript), the judge's name and its prompt's hash. Only
+`Scored` verdicts are kept: a failure is tried again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from steer_env.judges.base import AsyncJudge, Judge, JudgeRequest
+from steer_env.judges.combine import later
+from steer_env.records import verdict_from_row, verdict_row
+from steer_env.scenarios import content_id
+from steer_env.types import Scored, Verdict
+
+#: Seconds a writer waits for another one.
+BUSY: Final = 60.0
+#: Most keys per query (SQLite's oldest limit on variables is 999).
+CHUNK: Final = 500
+
+
+def verdict_key(judge: str, prompt_hash: str, request: JudgeRequest) -> str:
+    """Return the cache key of a reply, 64 hexadecimal digits, the same in every process."""
+    truth = request.scenario.truth
+    body = {
+        "judge": judge,
+        "prompt": prompt_hash,
+        "scenario": content_id(request.scenario),
+        "truth": "" if truth is None else repr(truth),
+        "transcript": [[m.role, str(m.content), m.images] for m in request.transcript],
+    }
+    text = json.dumps(body, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class CachedJudge:
+    """Looks a verdict up before it asks.
+
+    A tutor that judges and attacks in one call must not be wrapped: a verdict from the cache would leave it
+    without its next question.
+
+    Args:
+        judge: Asked for what the cache lacks.
+        path: The SQLite file, made if missing; its folder must exist.
+
+    Attributes:
+        hits: Verdicts that came from the cache.
+        misses: Verdicts the judge was asked for.
+
+    Raises:
+        ValueError: If the file is no verdict cache.
+    """
+
+    def __init__(self, judge: Judge, path: str | Path) -> None:
+        self.inner, self.path, self.name = judge, Path(path), judge.name
+        self.prompt_hash = str(getattr(judge, "prompt_hash", ""))
+        self.hits = self.misses = 0
+        self._local = threading.local()
+        self._connect()
+        if isinstance(judge, AsyncJudge):
+            self.submit = self._submit
+
+    def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
+        """Return one verdict per request, in order; equal requests are asked once."""
+        keys = [verdict_key(self.name, self.prompt_hash, request) for request in requests]
+        known = self._get(keys)
+        missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
+        fresh: dict[str, Verdict] = {}
+        if missing:
+            fresh = dict(zip(missing, self.inner.judge(list(missing.values())), strict=True))
+            self._put(fresh)
+        self.misses += len(missing)
+        self.hits += len(requests) - len(missing)
+        return [known[key] if key in known else fresh[key] for key in keys]
+
+    def _submit(self, request: JudgeRequest) -> Future[Verdict]:
+        key = verdict_key(self.name, self.prompt_hash, request)
+        known = self._get([key])
+        if known:
+            self.hits += 1
+            return later(known[key])
+        self.misses += 1
+        assert isinstance(self.inner, AsyncJudge)
+        result: Future[Verdict] = Future()
+
+        def keep(done: Future[Verdict]) -> None:
+            self._put({key: done.result()})
+            result.set_result(done.result())
+
+        self.inner.submit(request).add_done_callback(keep)
+        return result
+
+    def close(self) -> None:
+        """Close this thread's connection; the file stays."""
+        connection = getattr(self._local, "connection", None)
+        if connection is not None:
+            connection.close()
+            self._local.connection = None
+
+    def _connect(self) -> sqlite3.Connection:
+        """Return this thread's connection; a forked child gets one of its own."""
+        if getattr(self._local, "connection", None) is None or self._local.pid != os.getpid():
+            if not self.path.parent.is_dir():
+                raise ValueError(f"cache={str(self.path)!r}, expected a file in an existing folder")
+            try:
+                connection = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None)
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute(
+                    "CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, judge TEXT NOT NULL, "
+                    "prompt TEXT NOT NULL, verdict TEXT NOT NULL) WITHOUT ROWID"
+                )
+                connection.execute("SELECT key, judge, prompt, verdict FROM verdicts LIMIT 1")
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+                    raise
+                raise ValueError(
+                    f"cache={str(self.path)!r} is no verdict cache ({error}); name another file"
+                ) from error
+            self._local.connection, self._local.pid = connection, os.getpid()
+        connection = self._local.connection
+        assert isinstance(connection, sqlite3.Connection)
+        return connection
+
+    def _get(self, keys: Sequence[str]) -> dict[str, Verdict]:
+        found: dict[str, Verdict] = {}
+        for start in range(0, len(keys), CHUNK):
+            part = list(dict.fromkeys(keys[start : start + CHUNK]))
+            marks = ",".join("?" * len(part))
+            rows = self._connect().execute(f"SELECT key, verdict FROM verdicts WHERE key IN ({marks})", part)
+            for key, text in rows:
+                verdict = verdict_from_row(json.loads(text))
+                assert isinstance(verdict, Scored)
+                found[key] = replace(verdict, cached=True)
+        return found
+
+    def _put(self, verdicts: dict[str, Verdict]) -> None:
+        rows = [
+            (key, self.name, self.prompt_hash, json.dumps(verdict_row(verdict)))
+            for key, verdict in verdicts.items()
+            if isinstance(verdict, Scored)
+        ]
+        if not rows:
+            return
+        connection = self._connect()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?)", rows)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise

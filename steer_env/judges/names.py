@@ -1,0 +1,97 @@
+"""Judges by name: `rule`, a model behind a back end, or judges made of judges.
+
+==============================================  ===================================================
+name                                            judge
+==============================================  ===================================================
+``rule``                                        the built-in world's rule judge
+``openai:MODEL@URL``, ``hf:PATH``, ``vllm:...``  `LLMJudge` on that back end
+``llama_guard(BACKEND, JUDGE)``                 safety from a guard model, the rest from JUDGE; also
+                                                ``wildguard`` and ``qwen3guard``
+``ensemble(JUDGE, JUDGE, ...)``                 median of the members
+``worst(JUDGE, JUDGE, ...)``                    the most severe member
+``cascade(CHEAP, EXPENSIVE)``                   EXPENSIVE only where CHEAP is unsure
+``cached(JUDGE, FILE)``                         verdicts kept in an SQLite file
+==============================================  ===================================================
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from steer_env.judges.base import Judge
+
+_EXPECTED: Final = (
+    "expected 'rule', a back end such as 'openai:MODEL@URL' or 'hf:PATH', or one of "
+    "llama_guard(BACKEND, JUDGE), wildguard(..), qwen3guard(..), ensemble(JUDGE, JUDGE), worst(..), "
+    "cascade(CHEAP, EXPENSIVE), cached(JUDGE, FILE)"
+)
+
+
+def open_judge(name: str, **options: Any) -> Judge:
+    """Return the judge of a name.
+
+    Args:
+        name: See the table above; blanks do not matter.
+        **options: Of the back ends.
+
+    Raises:
+        ValueError: If the name is not understood.
+        BackendError: If a back end cannot be opened.
+    """
+    head, arguments = _split(name.strip())
+    if arguments is None:
+        return _single(head, options)
+    if head in ("ensemble", "worst") and len(arguments) >= 2:
+        from steer_env.judges.combine import Ensemble
+
+        members = [open_judge(argument, **options) for argument in arguments]
+        return Ensemble(members, "median" if head == "ensemble" else "worst")
+    if head == "cascade" and len(arguments) == 2:
+        from steer_env.judges.combine import Cascade
+
+        return Cascade(open_judge(arguments[0], **options), open_judge(arguments[1], **options))
+    if head == "cached" and len(arguments) == 2:
+        from steer_env.judges.cache import CachedJudge
+
+        return CachedJudge(open_judge(arguments[0], **options), arguments[1])
+    if head in ("llama_guard", "wildguard", "qwen3guard") and len(arguments) == 2:
+        from steer_env.agents.backends import open_backend
+        from steer_env.judges.guards import GuardJudge
+
+        return GuardJudge(head, open_backend(arguments[0], **options), open_judge(arguments[1], **options))
+    raise ValueError(f"judge={name!r}, {_EXPECTED}")
+
+
+def _single(name: str, options: dict[str, Any]) -> Judge:
+    if name == "rule":
+        from steer_env.judges.rule import RuleJudge
+
+        return RuleJudge()
+    if ":" in name:
+        from steer_env.agents.backends import open_backend
+        from steer_env.judges.llm import LLMJudge
+
+        return LLMJudge(open_backend(name, **options))
+    raise ValueError(f"judge={name!r}, {_EXPECTED}")
+
+
+def _split(text: str) -> tuple[str, list[str] | None]:
+    """Split "f(a, g(b, c))" into "f" and ["a", "g(b, c)"]; without parentheses the arguments are None."""
+    head, bracket, rest = text.partition("(")
+    if not bracket or ":" in head:
+        return text, None
+    if not rest.endswith(")"):
+        raise ValueError(f"judge={text!r} does not end in ')'; {_EXPECTED}")
+    arguments, depth, start = [], 0, 0
+    inner = rest[:-1]
+    for place, letter in enumerate(inner):
+        depth += (letter == "(") - (letter == ")")
+        if depth < 0:
+            raise ValueError(f"judge={text!r} has a ')' too many; {_EXPECTED}")
+        if letter == "," and depth == 0:
+            arguments.append(inner[start:place].strip())
+            start = place + 1
+    if depth:
+        raise ValueError(f"judge={text!r} lacks a ')'; {_EXPECTED}")
+    arguments.append(inner[start:].strip())
+    return head.strip(), arguments

@@ -1,0 +1,134 @@
+import csv
+
+import numpy as np
+import pytest
+
+from steer_env.evaluation.labelling import Labels, agreement, calibrate, load_labels, write_sheet
+
+
+def _row(seed, kind, *safeties):
+    turns = [
+        {
+            "user": f"u{t}",
+            "reply": f"r{t}",
+            "verdict": {"unscored": "down", "judge": "j"}
+            if s is None
+            else {"terms": {"safety": s, "usefulness": 5, "faithfulness": 5}, "judge": "j"},
+        }
+        for t, s in enumerate(safeties)
+    ]
+    return {"seed": seed, "kind": kind, "turns": turns}
+
+
+ROWS = [_row(1, "benign", 10, 10, 1), _row(2, "red_team", 1, 1, 10, None), _row(3, "red_team", 4, 8)]
+#: harm (safety <= 4 on the training scale) according to the judge: (1,3), (2,1), (2,2), (3,1)
+TRUE = {(1, 1): 0, (1, 2): 0, (1, 3): 0, (2, 1): 1, (2, 2): 1, (2, 3): 1, (2, 4): 1, (3, 1): 1, (3, 2): 0}
+
+
+def test_a_card_by_hand():
+    labels = Labels({unit: {"a": bool(said)} for unit, said in TRUE.items()})
+    found = calibrate(ROWS, labels, "harm", unit="turn", source="one person")
+    card = found.card
+    assert (card.positives, card.true_positives, card.negatives, card.true_negatives) == (4, 3, 4, 3)
+    assert (card.judge, card.event, card.unit, card.sampling) == ("j", "harm", "turn", "random")
+    assert (found.labelled, found.ties, found.unscored) == (9, 0, 1)
+    red = found.strata["red_team"]
+    assert (red.positives, red.true_positives, red.negatives, red.true_negatives) == (4, 3, 1, 1)
+    assert "benign" not in found.strata
+    assert "with the event" in found.missing["benign"]
+    assert not found.alpha.available
+
+
+def test_a_card_over_dialogues_by_hand():
+    rows = [*ROWS, _row(4, "benign", 10, 10), _row(5, "benign", 10, None), _row(6, "benign", 10, 1)]
+    said = {**TRUE, (4, 1): 0, (4, 2): 0, (5, 1): 0, (5, 2): 0, (6, 1): 0, (6, 2): 0}
+    labels = Labels({unit: {"a": bool(label)} for unit, label in said.items()})
+    # Truth: harm in 2 and 3. Judge: harm in 1, 2, 3 and 6, none in 4, open in 5.
+    found = calibrate(rows, labels)
+    card = found.card
+    assert (card.positives, card.true_positives, card.negatives, card.true_negatives) == (2, 2, 3, 1)
+    assert (card.unit, found.unscored) == ("dialogue", 1)
+
+
+def test_a_dialogue_with_an_open_turn_counts_only_if_another_one_decides():
+    rows = [_row(1, "benign", 10, 10), _row(2, "benign", 1, 10), _row(3, "benign", 1, 10), _row(4, "x", 10)]
+    tie, no, yes = {"a": True, "b": False}, {"a": False}, {"a": True}
+    votes = {(1, 1): tie, (1, 2): no, (2, 1): yes, (2, 2): tie, (3, 1): no, (3, 2): no, (4, 1): no}
+    found = calibrate(rows, Labels(votes))
+    card = found.card
+    assert (card.positives, card.true_positives, card.negatives, card.true_negatives) == (1, 1, 2, 1)
+    assert found.ties == 2
+
+
+def test_ties_are_left_out_and_majorities_win():
+    votes = {
+        (1, 1): {"a": True, "b": False},
+        (1, 2): {"a": True, "b": True, "c": False},
+        (2, 1): {"a": False},
+    }
+    assert Labels(votes).truth() == {(1, 2): True, (2, 1): False}
+
+
+def test_alpha_by_hand():
+    # Two annotators, 4 units: agree 0 0 / 1 1 / 1 1, disagree 0 1. Values: 0 x 3, 1 x 5, n = 8.
+    # Observed disagreement 2/8; expected 2*3*5/(8*7) = 30/56; alpha = 1 - (2/8)/(30/56) = 0.53333.
+    said = [(0, 0), (1, 1), (1, 1), (0, 1)]
+    labels = Labels({(k, 1): {"a": bool(x), "b": bool(y)} for k, (x, y) in enumerate(said)})
+    found = agreement(labels, replicates=50)
+    assert found.value == pytest.approx(1 - (2 / 8) / (30 / 56))
+    assert found.low <= found.value <= found.high
+
+
+def test_alpha_of_perfect_and_of_random_labels():
+    rng = np.random.default_rng(0)
+    coin = rng.random((300, 2)) < 0.5
+    perfect = Labels({(k, 1): {"a": bool(c[0]), "b": bool(c[0])} for k, c in enumerate(coin)})
+    chance = Labels({(k, 1): {"a": bool(c[0]), "b": bool(c[1])} for k, c in enumerate(coin)})
+    assert agreement(perfect, replicates=20).value == 1
+    found = agreement(chance, replicates=200)
+    assert abs(found.value) < 0.15
+    assert found.low < 0 < found.high
+    same = Labels({(1, 1): {"a": True, "b": True}})
+    assert not agreement(same).available
+
+
+def test_sheet_and_back(tmp_path):
+    path = tmp_path / "sheet.csv"
+    assert write_sheet(ROWS, path, 5, unit="turn", seed=3) == 5
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len({(line["seed"], line["turn"]) for line in lines}) == 5
+    for line in lines:
+        line["label"], line["annotator"] = str(TRUE[int(line["seed"]), int(line["turn"])]), "a"
+    with path.open("w", newline="") as file:
+        sheet = csv.DictWriter(file, lines[0])
+        sheet.writeheader()
+        sheet.writerows(lines)
+    labels = load_labels(path)
+    assert labels.truth() == {(int(x["seed"]), int(x["turn"])): x["label"] == "1" for x in lines}
+    with pytest.raises(FileExistsError):
+        write_sheet(ROWS, path, 5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed,turn\n1,1\n", "lacks the columns annotator, label"),
+        ("seed,turn,annotator,label\n1,1,a,maybe\n", ":2: label='maybe', expected 1 or 0"),
+        ("seed,turn,annotator,label\n1,x,a,1\n", ":2: seed and turn must be integers"),
+        ("seed,turn,annotator,label\n1,1,a,1\n1,1,a,0\n", ":3: annotator 'a' labels seed 1 turn 1 twice"),
+        ("seed,turn,annotator,label\n1,1,a,\n", "holds no label"),
+    ],
+)
+def test_bad_sheets(tmp_path, text, message):
+    path = tmp_path / "s.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_labels(path)
+
+
+def test_labels_of_another_run_are_refused():
+    with pytest.raises(ValueError, match="not in the run, such as seed 9 turn 1"):
+        calibrate(ROWS, Labels({(9, 1): {"a": True}}))
+    with pytest.raises(ValueError, match="event='leaks'"):
+        calibrate(ROWS, Labels({(1, 1): {"a": True}}), "leaks")
