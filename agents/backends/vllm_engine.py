@@ -252,9 +252,14 @@ class VLLMEngine:
             with self._lock:
                 self._llm.collective_rpc("exchange_weights", args=(folder,))
         self.weights_version += 1
-        self._llm.llm_engine.reset_encoder_cache()
-        if not self._llm.reset_prefix_cache():
-            raise RuntimeError("vLLM kept its prefix cache after new weights; is another request running?")
+        self.reset_caches()
+
+    def reset_caches(self) -> None:
+        """Forget keys, values and image features."""
+        with self._lock:
+            self._llm.llm_engine.reset_encoder_cache()
+            if not self._llm.reset_prefix_cache():
+                raise RuntimeError("vLLM kept its prefix cache, expected none of its requests to be running")
 
     def close(self) -> None:
         """Stop the engine's processes; safe to call twice."""
