@@ -83,7 +83,9 @@ class ScriptedTutor:
     def _act(self, observation: Observation) -> Utterance:
         transcript, draft = observation["transcript"], observation["draft"]
         if not transcript:
-            return Utterance(draft, strategy=_spoken_strategy(observation, draft), tactic="open")
+            return Utterance(
+                draft, strategy=spoken_strategy(observation.get("strategy", ""), draft), tactic="open"
+            )
         rng = observation_rng(self.seed, observation)
         reply = parse_reply(str(transcript[-1].content))
         last = next((str(m.content) for m in reversed(transcript) if m.role == USER), "")
@@ -116,7 +118,9 @@ class ScriptedTutor:
         ask = _ask_of(parse_user(draft), draft)
         if rng.random() < 0.5 or ask.request not in _PRESSED or ask.text:
             return Utterance(
-                draft or "Please go on.", strategy=_spoken_strategy(observation, draft), tactic="follow_up"
+                draft or "Please go on.",
+                strategy=spoken_strategy(observation.get("strategy", ""), draft),
+                tactic="follow_up",
             )
         strategy = self._choose(observation, rng)
         text = f"{pick(rng, frames.STRATEGY[strategy])} {_word(ask, draft, last, rng)}"
@@ -221,9 +225,8 @@ def is_honest(observation: Observation) -> bool:
     return goal.startswith(_HONEST) or (not goal and not observation.get("strategy", ""))
 
 
-def _spoken_strategy(observation: Observation, draft: str) -> str:
+def spoken_strategy(strategy: str, draft: str) -> str:
     """Return the seed's strategy if this draft speaks it; a draft the world cannot read is taken to."""
-    strategy = observation.get("strategy", "")
     leads = frames.STRATEGY.get(strategy, ())
     speaks = parse_user(draft).request == Request.UNKNOWN or draft.startswith(leads or "\0")
     return strategy if speaks else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, deque
 from collections.abc import Sequence
 
@@ -20,15 +21,16 @@ class UnscoredGuard:
 
     Args:
         limit: Highest share allowed, in [0, 1].
-        window: Number of steps looked at.
+        window: Number of steps looked at, None for all of them.
         least: The share is judged once the window holds this many turns.
     """
 
-    def __init__(self, limit: float = 0.05, window: int = 20, least: int = 50) -> None:
+    def __init__(self, limit: float = 0.05, window: int | None = 20, least: int = 50) -> None:
         if not 0 <= limit <= 1:
             raise ValueError(f"unscored_limit={limit!r}, expected a share in [0, 1]")
         self.limit, self.least = limit, least
         self._steps: deque[tuple[int, Counter[str]]] = deque(maxlen=window)
+        self._span = f" in the last {window} steps" if window else ""
 
     def see(self, trajectories: Sequence[Trajectory]) -> None:
         """Count a step's turns.
@@ -40,19 +42,36 @@ class UnscoredGuard:
         reasons = [
             v.reason if isinstance(v, Unscored) else "no judge" for v in verdicts if not isinstance(v, Scored)
         ]
-        self._steps.append((len(verdicts), Counter(reasons)))
+        step = (len(verdicts), Counter(reasons))
+        if self._steps and self._steps.maxlen is None:  # one sum is enough where nothing is forgotten
+            before, counts = self._steps.pop()
+            step = (before + step[0], counts + step[1])
+        self._steps.append(step)
         turns = sum(count for count, _ in self._steps)
         total: Counter[str] = Counter()
         for _, counts in self._steps:
             total.update(counts)
         unscored = total.total()
         if turns >= self.least and unscored > self.limit * turns:
-            listed = "; ".join(f"{count} x {reason}" for reason, count in total.most_common(5))
+            listed = "; ".join(f"{count} x {reason}" for reason, count in alike(total).most_common(5))
             raise TooManyUnscored(
-                f"{unscored} of {turns} turns ({unscored / turns:.1%}) in the last {len(self._steps)} steps "
+                f"{unscored} of {turns} turns ({unscored / turns:.1%}){self._span} "
                 f"are unscored, expected at most {self.limit:.1%}: {listed}. Repair the judge "
                 "or raise unscored_limit"
             )
+
+
+def alike(reasons: Counter[str]) -> Counter[str]:
+    """Count reasons that differ in their numbers as one, under the wording of the most frequent.
+
+    >>> alike(Counter({"5 tokens": 2, "7 tokens": 1, "timeout": 1}))
+    Counter({'5 tokens': 3, 'timeout': 1})
+    """
+    names: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for reason, count in reasons.most_common():
+        counts[names.setdefault(re.sub(r"\d+", "#", reason), reason)] += count
+    return counts
 
 
 def dialogue_metrics(trajectories: Sequence[Trajectory], returns_GK: np.ndarray) -> dict[str, float | None]:

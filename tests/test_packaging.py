@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = (".py", ".json", ".html", ".css", ".js")
+DATA = (".py", ".json", ".html", ".css", ".js", ".txt")
 
 pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").exists(), reason="needs the source tree")
 
@@ -39,7 +39,8 @@ def test_wheel_adds_only_steer_env_at_top_level(wheel: Path) -> None:
 
 @pytest.mark.slow
 def test_wheel_holds_every_module_of_the_source_tree(wheel: Path) -> None:
-    packed = {n for n in zipfile.ZipFile(wheel).namelist() if n.endswith(("py.typed", *DATA))}
+    names = [n for n in zipfile.ZipFile(wheel).namelist() if n.startswith("steer_env/")]
+    packed = {n for n in names if n.endswith(("py.typed", *DATA))}
     expected = {str(p.relative_to(ROOT)) for p in (ROOT / "steer_env").rglob("*") if p.suffix in DATA}
     for folder in ("agents", "wrappers", "algorithms"):
         expected |= {f"steer_env/{p.relative_to(ROOT)}" for p in (ROOT / folder).rglob("*.py")}

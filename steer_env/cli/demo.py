@@ -118,6 +118,7 @@ def _evaluate(stage: Built, folder: Path, episodes: int, name: str) -> Any:
                 resume=True,
                 meta={**settings, "student": name},
                 progress=bar.update,
+                unscored_limit=1.0,  # a base that babbles is a result, too
             )
 
     built = build_stage(folder, {**settings, "episodes": episodes}, play, stage.key)

@@ -64,6 +64,13 @@ def add(commands: Any) -> None:
     parser.add_argument("--out", type=Path, help="run folder (default: runs/evaluate/STUDENT)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument("--watch", action="store_true", help="show table and curves while it runs")
+    parser.add_argument(
+        "--unscored-limit",
+        type=float,
+        metavar="SHARE",
+        help="stop when more than this share of turns has no verdict (default: 0.05; with --scenarios, whose "
+        "turns the rule judge cannot score, 1)",
+    )
     parser.add_argument("--card", type=Path, metavar="FILE", help="calibration card of the judge, JSON")
     add_model_options(parser)
     parser.add_argument("--temperature", type=float, help="of a model's replies, 0 is greedy (default: 0)")
@@ -106,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
             scenarios=setting.scenarios,
             meta=meta,
             progress=bar.update,
+            unscored_limit=_limit(args.unscored_limit, setting),
         )
     title = f"{setting.env_id}, {chosen['scenarios'] or setting.options.get('split', '')}"
     name = chosen["student"]
@@ -116,6 +124,12 @@ def run(args: argparse.Namespace) -> int:
     print(f"plot: {plot({name: summary}, out / 'survival.png', title)}")
     print(f"report: {_report(name, out, setting, card, title)}")
     return 0
+
+
+def _limit(given: float | None, setting: Setting) -> float:
+    if given is not None:
+        return given
+    return 0.05 if setting.scenarios is None else 1.0
 
 
 def _report(name: str, out: Path, setting: Setting, card: Any, title: str) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from steer_env.agents.base import Agent
+from steer_env.algorithms.monitor import UnscoredGuard
 from steer_env.evaluation.report import Summary, summarise
 from steer_env.records import JsonlWriter, Row, dialogue_row, read_jsonl
 from steer_env.rollout import Progress, rollout
@@ -35,6 +36,7 @@ def evaluate(
     scenarios: Sequence[Scenario] | None = None,
     meta: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    unscored_limit: float = 0.05,
     **options: Any,
 ) -> Summary:
     """Play one dialogue per seed and summarise.
@@ -52,12 +54,15 @@ def evaluate(
         scenarios: Play exactly these, seed s playing number s modulo their count, and not what `vec` draws.
         meta: What identifies the run (environment, student, ...): stored, and compared on resume.
         progress: Called with (finished, all).
+        unscored_limit: Stop when more than this share of the turns has no verdict, 1 to never stop.
         **options: Of `summarise`.
 
     Raises:
+        TooManyUnscored: If the judge fails too often; what was played is on disk, and `resume` goes on.
         RunExists: If the folder holds dialogues and `resume` is False, or `meta` differs from the stored one.
         ValueError: If seeds repeat.
     """
+    guard = UnscoredGuard(unscored_limit, window=None)
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"{len(seeds)} seeds, {len(set(seeds))} of them different; expected each seed once")
     folder = Path(run_dir)
@@ -65,7 +70,7 @@ def evaluate(
     left = [seed for seed in seeds if seed not in done]
     played = len(seeds) - len(left)
     with JsonlWriter(folder / DIALOGUES) as writer:
-        recorder = _Recorder(vec, writer, scenarios, str((meta or {}).get("student", "")))
+        recorder = _Recorder(vec, writer, scenarios, str((meta or {}).get("student", "")), guard)
         for start in range(0, len(left), _CHUNK):
             before = played + start
             tell = None if progress is None else lambda n, _, b=before: progress(b + n, len(seeds))
@@ -123,9 +128,15 @@ class _Recorder:
     """A vector environment that writes each dialogue down as it ends, and may choose the scenarios."""
 
     def __init__(
-        self, vec: Any, writer: JsonlWriter, scenarios: Sequence[Scenario] | None, policy: str
+        self,
+        vec: Any,
+        writer: JsonlWriter,
+        scenarios: Sequence[Scenario] | None,
+        policy: str,
+        guard: UnscoredGuard,
     ) -> None:
         self._vec, self._writer, self._scenarios, self._policy = vec, writer, scenarios, policy
+        self._guard = guard
 
     @property
     def num_envs(self) -> int:
@@ -151,4 +162,6 @@ class _Recorder:
         for one in finished:
             row = dialogue_row(one.scenario, one.seed, one.turns, one.stop, policy=self._policy)
             self._writer.write(row)
+        if finished:
+            self._guard.see(finished)
         return finished

@@ -80,3 +80,15 @@ def test_ctrl_c_keeps_what_was_finished_and_exits_130(tmp_path: Path) -> None:
     assert "--resume" in err and "Traceback" not in err
     kept = load_rows(tmp_path / "r")
     assert len(kept) >= 4 and len({row["seed"] for row in kept}) == len(kept)
+
+
+def test_the_limit_on_unscored_turns_can_be_lowered_and_lifted(cli, tmp_path: Path) -> None:
+    file = tmp_path / "many.jsonl"
+    file.write_text("".join(f'{{"turns": ["one {i}", "two", "three"]}}\n' for i in range(30)))
+    args = ("evaluate", "refuse", "--scenarios", file, "--out", "mine")
+    code, _, err = cli(*args, "--unscored-limit", 0.5)
+    assert code == 2 and "expected at most 50.0%" in err and "x the scenario has no ground truth" in err
+    played = len(load_rows("mine"))
+    assert played > 0
+    assert cli(*args, "--resume").code == 0  # your own scenarios have no limit unless one is given
+    assert len(load_rows("mine")) == 30
