@@ -56,15 +56,28 @@ def fold(ids_L: NDArray[np.int64], images: Sequence[Image], tokens: Tokens, plac
         images: The images whose tokens they hold, in order.
         tokens: Returns the tokens of an image.
         placeholder: What stands for an image in vLLM's prompts.
+
+    Raises:
+        ValueError: If the sequence does not hold an image's tokens.
     """
     ids: list[int] = ids_L.tolist()
     folded, at = list[int](), 0
     for image in images:
         wanted = tokens(image).tolist()
-        start = next(i for i in range(at, len(ids)) if ids[i : i + len(wanted)] == wanted)
+        start = _find(ids, wanted, at)
         folded += [*ids[at:start], placeholder]
         at = start + len(wanted)
     return EnginePrompt(ids, tuple(images), folded + ids[at:])
+
+
+def _find(ids: list[int], wanted: list[int], at: int) -> int:
+    for start in range(at, len(ids)):
+        if ids[start] == wanted[0] and ids[start : start + len(wanted)] == wanted:
+            return start
+    raise ValueError(
+        f"a sequence of {len(ids)} tokens does not hold the {len(wanted)} tokens of an image after token "
+        f"{at}, expected those of this model's processor; a model with other image settings began the dialogue"
+    )
 
 
 class Seeds:
@@ -162,6 +175,8 @@ class VLLMEngine:
                 "use_tqdm_on_load": False,
                 # Those of the distribution that is sampled from: after temperature and forbidden tokens.
                 "logprobs_mode": "processed_logprobs",
+                # Without white space between values, which a weak model writes to the end of its tokens.
+                "structured_outputs_config": {"backend": "guidance", "disable_any_whitespace": True},
                 "worker_extension_cls": "steer_env.agents.backends.vllm_worker.WeightExchange",
                 **options,
             },
@@ -194,9 +209,7 @@ class VLLMEngine:
         """
         structured = None
         if schema is not None:
-            structured = self._vllm.sampling_params.StructuredOutputsParams(
-                json=dict(schema), disable_any_whitespace=True
-            )
+            structured = self._vllm.sampling_params.StructuredOutputsParams(json=dict(schema))
         return self._vllm.SamplingParams(
             temperature=temperature,
             max_tokens=max_new_tokens,
