@@ -9,9 +9,11 @@ if __name__ != "steer_env.agents":
     raise ImportError("import steer_env.agents: this folder is mapped into the package, not a top-level one")
 
 from steer_env.agents.attackers import StaticAttacker
+from steer_env.agents.backends import is_backend, open_seat
 from steer_env.agents.base import Agent, Observation, observation_rng
 from steer_env.agents.scripted import AlwaysComply, AlwaysRefuse, Constructive, RandomStudent
 from steer_env.agents.tutor import ScriptedTutor
+from steer_env.types import STUDENT
 
 if TYPE_CHECKING:
     from steer_env.agents.hf.student import HFStudent
@@ -42,18 +44,25 @@ AGENTS: dict[str, Callable[..., Agent]] = {
 }
 
 
-def make_agent(name: str, **options: Any) -> Agent:
+def make_agent(name: str, *, seat: str = STUDENT, **options: Any) -> Agent:
     """Return a new agent by name.
 
     Args:
-        name: One of `AGENTS`.
+        name: One of `AGENTS`, or a model: "hf:PATH", "vllm:PATH" or "openai:MODEL@http://host:port/v1".
+        seat: The seat a model takes, "student_0" or "attacker_0"; the names in `AGENTS` have theirs.
         **options: Passed to its constructor.
 
     Raises:
         ValueError: If the name is unknown; the message lists the known ones.
+        BackendError: If a server cannot answer.
     """
+    if is_backend(name):
+        return open_seat(name, seat, **options)
     if name not in AGENTS:
-        raise ValueError(f"name={name!r}, expected one of {', '.join(AGENTS)}; or pass an agent object")
+        raise ValueError(
+            f"name={name!r}, expected one of {', '.join(AGENTS)}, hf:PATH, vllm:PATH or openai:MODEL@URL; or "
+            "pass an agent object"
+        )
     return AGENTS[name](**options)
 
 

@@ -27,8 +27,8 @@ Observation = Mapping[str, Any]
 class Agent(Protocol):
     """Speaks for one seat in many dialogues at once."""
 
-    def act(self, observations: Sequence[Observation]) -> list[Utterance]:
-        """Return one utterance per observation, in order."""
+    def act(self, observations: Sequence[Observation]) -> Sequence[Utterance | Failed]:
+        """Return one utterance per observation, in order; `Failed` where there is none."""
         ...
 
 

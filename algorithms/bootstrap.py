@@ -11,14 +11,13 @@ import itertools
 import random
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from steer_env.agents.base import Agent, Observation
 from steer_env.agents.hf.codec import Exchange
 from steer_env.agents.scripted import AlwaysComply
+from steer_env.data.bootstrap import assess
 from steer_env.rollout import VectorEnv, rollout
 from steer_env.trajectory import Trajectory
-from steer_env.types import Scored, Utterance, meta_of
+from steer_env.types import Utterance, meta_of
 from steer_env.world import WorldSource
 from steer_env.world.lexicon import PLACES
 from steer_env.world.parse import UserTurn
@@ -30,18 +29,8 @@ _TEMPTING = (Request.PIECE, Request.STEPS, Request.USE, Request.MISUSE)
 
 
 def keep(trajectory: Trajectory, tau_safe: float = 8.0, tau_help: float = 8.0) -> bool:
-    r"""Return whether a dialogue is worth imitating.
-
-    Kept if $\min_t s_t \ge \tau_{safe}$ and $\mathrm{mean}_t h_t \ge \tau_{help}$ (SaFeR-Steer, Stage II; its
-    thresholds are not published), with safety and usefulness in 1..10. A dialogue with an unscored turn is
-    dropped: what nobody judged is nothing to imitate.
-    """
-    terms = [r.turn.verdict.terms for r in trajectory.turns if isinstance(r.turn.verdict, Scored)]
-    if len(terms) < len(trajectory.turns) or not terms:
-        return False
-    return (
-        min(t.safety for t in terms) >= tau_safe and float(np.mean([t.usefulness for t in terms])) >= tau_help
-    )
+    """Return whether a dialogue is worth imitating; `steer_env.data.bootstrap.assess` says why."""
+    return assess(trajectory, tau_safe, tau_help).kept
 
 
 def exchanges(trajectory: Trajectory) -> list[Exchange]:

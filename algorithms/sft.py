@@ -10,7 +10,8 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -19,11 +20,18 @@ from steer_env.agents.hf.adapter import ModelAdapter
 from steer_env.agents.hf.codec import Exchange, Prompt
 from steer_env.agents.hf.packed import microbatches, packed_logprobs
 from steer_env.agents.hf.student import HFStudent
+from steer_env.algorithms.checkpoints import drop_rows_from
 from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
+from steer_env.algorithms.tuning import Tuning, precision, saving_memory, trained_part
+from steer_env.records import JsonlWriter, read_jsonl
 
 Dialogue = Sequence[Exchange]
 Row = dict[str, Any]
 Progress = Callable[[int, int, Row], None]
+
+METRICS: Final = "metrics.jsonl"
+#: Weights and optimisers of an unfinished run.
+STATE: Final = "sft_state.pt"
 
 #: Batches are cut from pools of this many batches sorted by length, so that little is padding.
 _POOL = 16
@@ -75,14 +83,26 @@ class SFTConfig:
 
 
 def train(
-    student: HFStudent, dialogues: Sequence[Dialogue], config: SFTConfig, *, progress: Progress | None = None
+    student: HFStudent,
+    dialogues: Sequence[Dialogue | Prompt],
+    config: SFTConfig,
+    *,
+    tuning: Tuning | None = None,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    checkpoint_every: int = 100,
+    progress: Progress | None = None,
 ) -> list[Row]:
     """Train `student` in place on dialogues.
 
     Args:
         student: The model to train.
-        dialogues: What to imitate; images are given where they are shown.
+        dialogues: What to imitate, encoded (`encode`) or not; images are given where they are shown.
         config: Settings.
+        tuning: Which weights are trained and in which precision; default: all of them, in float32.
+        run_dir: Gets `metrics.jsonl`, a row per step, and `sft_state.pt`, from which `resume` goes on.
+        resume: Go on with the run in `run_dir`; the weights end bitwise as those of a run in one go.
+        checkpoint_every: Steps between two writes of that state.
         progress: Called after every step with the number of finished steps, of all, and the step's metrics.
 
     Returns:
@@ -90,49 +110,166 @@ def train(
         seconds.
 
     Raises:
-        ValueError: If there are no dialogues, or the weights to train are not float32.
+        ValueError: If there are no dialogues, the weights to train are not float32, or a dialogue has no
+            reply to learn.
+        ImportError: If LoRA is asked for and peft is not installed.
+    """
+    tuning = tuning or Tuning()
+    examples = [d if isinstance(d, Prompt) else student.codec.dialogue(d) for d in check_dialogues(dialogues)]
+    model = student.model
+    with trained_part(model, tuning, config.seed), saving_memory(model, tuning), _Log(run_dir) as log:
+        student.check_trainable()
+        optimizers = make_optimizers(model, config)
+        first = log.load(model, optimizers) if resume else log.start()
+        stream = batches(examples, config.batch_size, config.seed)
+        try:
+            for step, batch in zip(range(config.steps), stream, strict=False):
+                if step < first:
+                    continue
+                log.write(_step(student, optimizers, batch, step, config, tuning))
+                if (step + 1) % checkpoint_every == 0 or step + 1 == config.steps:
+                    log.save(model, optimizers, step + 1)
+                if progress is not None:
+                    progress(step + 1, config.steps, log.rows[-1])
+        finally:
+            student.weights_changed()
+    student.weights_changed()  # merged adapters round differently
+    return log.rows
+
+
+def check_dialogues(dialogues: Sequence[Dialogue | Prompt]) -> Sequence[Dialogue | Prompt]:
+    """Return the dialogues.
+
+    Raises:
+        ValueError: If there are none.
     """
     if not dialogues:
         raise ValueError("dialogues is empty, expected at least one")
-    student.check_trainable()
-    model, adapter = student.model, student.decoder.adapter
-    optimizers = make_optimizers(model, config)
-    examples = [student.codec.dialogue(dialogue) for dialogue in dialogues]
-    rows: list[Row] = []
-    try:
-        for step, batch in zip(
-            range(config.steps), batches(examples, config.batch_size, config.seed), strict=False
-        ):
-            started = time.perf_counter()
-            lr = learning_rate(step, config)
-            share = lr / config.lr
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = share * group["peak_lr"]
-            loss, tokens = _accumulate(adapter, batch, config)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            seconds = time.perf_counter() - started
-            rows.append({"step": step, "loss": loss, "lr": lr, "tokens": tokens, "seconds": seconds})
-            if progress is not None:
-                progress(step + 1, config.steps, rows[-1])
-    finally:
-        student.weights_changed()
-    return rows
+    return dialogues
 
 
-def _accumulate(adapter: ModelAdapter, batch: list[Prompt], config: SFTConfig) -> tuple[float, int]:
+def encode(
+    student: HFStudent, dialogues: Sequence[Dialogue], max_length: int = 0
+) -> tuple[list[Prompt], int]:
+    """Return the encoded dialogues that fit, and how many do not.
+
+    Args:
+        student: Whose tokens.
+        dialogues: What to encode.
+        max_length: Most tokens of a dialogue, those of its pictures included; 0 takes the model's context.
+    """
+    limit = min(max_length or 2**31, student.decoder.adapter.max_length)
+    encoded = [student.codec.dialogue(dialogue) for dialogue in dialogues]
+    fitting = [prompt for prompt in encoded if len(prompt.trace) <= limit]
+    return fitting, len(encoded) - len(fitting)
+
+
+def _step(
+    student: HFStudent,
+    optimizers: list[torch.optim.Optimizer],
+    batch: list[Prompt],
+    step: int,
+    config: SFTConfig,
+    tuning: Tuning,
+) -> Row:
+    started = time.perf_counter()
+    lr = learning_rate(step, config)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = lr / config.lr * group["peak_lr"]
+    loss, tokens = _accumulate(student.decoder.adapter, batch, config, tuning)
+    torch.nn.utils.clip_grad_norm_(student.model.parameters(), config.max_grad_norm)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    seconds = time.perf_counter() - started
+    return {"step": step, "loss": loss, "lr": lr, "tokens": tokens, "seconds": seconds}
+
+
+def _accumulate(
+    adapter: ModelAdapter, batch: list[Prompt], config: SFTConfig, tuning: Tuning
+) -> tuple[float, int]:
     """Add the gradient of one batch; returns its mean loss and number of tokens."""
     total = sum(int(example.trace.sampled_L.sum()) for example in batch)
     value = 0.0
     for part in microbatches([len(e.trace) for e in batch], len(batch), config.microbatch_tokens):
-        packed = packed_logprobs(adapter, [batch[i] for i in part])
+        with precision(tuning, adapter.device):
+            packed = packed_logprobs(adapter, [batch[i] for i in part])
         loss = -packed.logprobs_N.sum() / total
         loss.backward()
         value += loss.item()
     return value, total
+
+
+class _Log:
+    """The rows of a run and, if it has a folder, what is on disk of it."""
+
+    def __init__(self, run_dir: str | Path | None) -> None:
+        self.rows: list[Row] = []
+        self._folder = None if run_dir is None else Path(run_dir)
+        self._writer: JsonlWriter | None = None
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def start(self) -> int:
+        """Open the metrics of a new run."""
+        if self._folder is not None:
+            check_new(self._folder)
+            self._writer = JsonlWriter(self._folder / METRICS)
+        return 0
+
+    def write(self, row: Row) -> None:
+        self.rows.append(row)
+        if self._writer is not None:
+            self._writer.write(row)
+
+    def save(self, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], step: int) -> None:
+        if self._folder is None:
+            return
+        learned = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+        part = self._folder / f".{STATE}.part"
+        torch.save(
+            {"step": step, "weights": learned, "optimizers": [o.state_dict() for o in optimizers]}, part
+        )
+        part.replace(self._folder / STATE)
+
+    def load(self, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) -> int:
+        if self._folder is None:
+            return 0
+        path = self._folder / STATE
+        if not path.exists():
+            drop_rows_from(self._folder / METRICS, 0)
+            return self.start()
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, value in state["weights"].items():
+                parameters[name].copy_(value)
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        drop_rows_from(self._folder / METRICS, state["step"])
+        self.rows = list(read_jsonl(self._folder / METRICS))
+        self._writer = JsonlWriter(self._folder / METRICS)
+        return int(state["step"])
+
+
+def check_new(run_dir: Path) -> None:
+    """Refuse a folder that holds the metrics of another run.
+
+    Raises:
+        FileExistsError: If it does.
+    """
+    path = run_dir / METRICS
+    if path.exists() and path.stat().st_size:
+        raise FileExistsError(
+            f"run_dir={str(run_dir)!r} already holds a run, expected a new folder; continue it with "
+            "resume=True"
+        )
 
 
 def make_optimizers(model: torch.nn.Module, config: SFTConfig) -> list[torch.optim.Optimizer]:
@@ -141,7 +278,7 @@ def make_optimizers(model: torch.nn.Module, config: SFTConfig) -> list[torch.opt
     Muon is for the matrices within layers, those of the vision tower included; embeddings, the language head,
     norms, biases and the convolution over pixels stay with AdamW.
     """
-    parameters = dict(model.named_parameters())
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     hidden = {
         name
         for name, parameter in parameters.items()

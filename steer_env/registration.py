@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steer_env.rewards import ALPHA, WEIGHTS
+from steer_env.types import ATTACKER
 
 if TYPE_CHECKING:
     from pettingzoo import AECEnv
@@ -128,7 +129,7 @@ def make(id: str = "SteerEscalation-v0", **options: Any) -> AECEnv[str, Any, Any
                 `judge(requests)`.
             scenarios: A JSONL file, a list of `Scenario`, or any `ScenarioSource`; default the
                 built-in world.
-            split: "train" (default), "sft" or "bench" of the built-in world.
+            split: "train" (default), "sft", "bench", "ood" or "pretrain" of the built-in world.
             kinds, strategies, min_turns, max_turns, single_turn: Of the built-in world.
             max_cycles: Truncate after this many cycles.
             max_length: Longest utterance in characters.
@@ -213,7 +214,7 @@ def make_attacker(id: str, attacker: Any = None) -> Any:
     from steer_env.agents import make_agent
 
     attacker = spec(id).attacker if attacker is None else attacker
-    return make_agent(attacker) if isinstance(attacker, str) else attacker
+    return make_agent(attacker, seat=ATTACKER) if isinstance(attacker, str) else attacker
 
 
 def make_judge(judge: Any) -> Judge | None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from steer_env.images import Image, ImageError
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.spaces import MAX_IMAGES
+from steer_env.world.draw import SOURCE, recipe_of, truth_of
 
 if TYPE_CHECKING:
     from steer_env.scenario_models import ScenarioRow
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 #: Where the shipped JSON schema lies.
 SCHEMA_PATH = Path(__file__).with_name("scenario.schema.json")
 
+_TEXTS = ("goal", "strategy", "technique", "category", "mechanism", "group", "provenance", "licence")
 _LISTED = 20  # problems that an exception spells out
 
 
@@ -103,7 +105,8 @@ def save_scenarios(scenarios: Iterable[Scenario], path: str | Path) -> Path:
     """Write scenarios to a file that `load_scenarios` reads back, pictures beside it.
 
     Pictures go to the folder `<name>.images`: a picture that came from a file is copied byte for byte, a
-    generated one is written as PNG. Ids are kept. Ground truth of the built-in world is not written.
+    generated one is written as PNG. Ids are kept, and so is the ground truth of the built-in world, as the
+    recipe of its picture.
 
     Raises:
         FileExistsError: If `path` exists; nothing is overwritten.
@@ -126,12 +129,13 @@ def save_scenarios(scenarios: Iterable[Scenario], path: str | Path) -> Path:
     part = path.with_name(f".{path.name}.part")
     with part.open("w", encoding="utf-8") as file:
         for scenario in rows:
-            file.write(json.dumps(_row(scenario, folder), ensure_ascii=False) + "\n")
+            file.write(json.dumps(scenario_row(scenario, folder), ensure_ascii=False) + "\n")
     part.replace(path)  # a killed process leaves no half file under the final name
     return path
 
 
-def _row(scenario: Scenario, folder: Path) -> dict[str, Any]:
+def scenario_row(scenario: Scenario, folder: Path) -> dict[str, Any]:
+    """Store a scenario's pictures in `folder` and return its line, for a file beside that folder."""
     files = [f"{folder.name}/{_store(image, folder).name}" for image in scenario.images]
     turns = []
     for turn in scenario.turns:
@@ -142,8 +146,9 @@ def _row(scenario: Scenario, folder: Path) -> dict[str, Any]:
             "goal": turn.goal,
         }
         turns.append({key: value for key, value in full.items() if value})
-    keys = ("goal", "strategy", "technique", "category", "mechanism", "group", "provenance", "licence")
-    extra = {key: getattr(scenario, key) for key in keys if getattr(scenario, key)}
+    extra = {key: getattr(scenario, key) for key in _TEXTS if getattr(scenario, key)}
+    if scenario.truth is not None and [truth_of(i) for i in scenario.images] == [scenario.truth]:
+        extra["recipe"] = recipe_of(scenario.images[0])
     return {"id": scenario.id, "kind": scenario.kind, **extra, "turns": turns}
 
 
@@ -157,7 +162,9 @@ def _store(image: Image, folder: Path) -> Path:
         suffix = source.suffix.lower()
     target = folder / f"{image.digest[:32]}{suffix}"
     if not target.exists():
-        target.write_bytes(data)
+        part = target.with_name(f"{target.name}.part")
+        part.write_bytes(data)
+        part.replace(target)  # a killed process leaves no half picture under the final name
     return target
 
 
@@ -295,19 +302,18 @@ class _Reader:
             start = len(images)
             images.extend(image for image in shown if isinstance(image, Image))
             seeds.append(SeedTurn(text, tuple(range(start, len(images))), risk, goal))
-        keys = (
-            "kind",
-            "goal",
-            "strategy",
-            "technique",
-            "category",
-            "mechanism",
-            "group",
-            "provenance",
-            "licence",
-        )
-        texts = {key: getattr(row, key) for key in keys}
-        return self._unique(number, row, Scenario(tuple(seeds), tuple(images), **texts, id=row.id))
+        texts = {key: getattr(row, key) for key in ("kind", *_TEXTS)}
+        truth = None
+        if row.recipe:
+            try:
+                images = [_drawn_by(row.recipe, image) for image in images]  # as before they were stored
+                (truth,) = map(truth_of, images)
+            except (ValueError, IndexError) as error:
+                expected = "the recipe of the one picture, as the library wrote it"
+                self._add(number, "recipe", repr(shorten(row.recipe)), expected, f"remove it ({error})")
+                return None
+        made = Scenario(tuple(seeds), tuple(images), truth=truth, **texts, id=row.id)
+        return self._unique(number, row, made)
 
     def _unique(self, number: int, row: ScenarioRow, scenario: Scenario) -> Scenario | None:
         first = self._seen.setdefault(scenario.id, number)
@@ -369,6 +375,10 @@ def _open(path: Path, name: str) -> Image | str:
     # only the way back to them; the digest guards against a file that changed since.
     digest = checked.digest
     return Image(lambda: _reopen(path, digest), digest, str(path))
+
+
+def _drawn_by(recipe: str, image: Image) -> Image:
+    return Image(image.decode, hashlib.sha256(recipe.encode()).hexdigest(), SOURCE, recipe=recipe)
 
 
 def _reopen(path: Path, digest: str) -> Any:

@@ -355,3 +355,19 @@ def test_importing_the_library_leaves_pydantic_alone() -> None:
     code = "import sys, steer_env.scenario_files; print('pydantic' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", check=True)
     assert out.stdout.strip() == "False"
+
+
+def test_ground_truth_of_built_in_pictures_is_kept(tmp_path):
+    from steer_env.world import WorldSource, truth_of
+
+    made = [WorldSource().scenario(i) for i in range(6)]
+    path = files.save_scenarios(made, tmp_path / "world.jsonl")
+    back = files.load_scenarios(path)
+    assert back == made  # pictures by their recipes
+    assert [s.truth for s in back] == [s.truth for s in made] == [truth_of(s.images[0]) for s in back]
+    row = json.loads(path.read_text().splitlines()[0])
+    for recipe, images in (("steer-world/1;nonsense", row["turns"][0]["images"]), (row["recipe"], [])):
+        row["turns"][0]["images"], row["recipe"] = images, recipe
+        path.write_text(json.dumps(row) + "\n")
+        (problem,) = files.validate(path)
+        assert problem.where == "recipe" and "remove it" in problem.remedy

@@ -9,12 +9,16 @@ from steer_env.agents.backends.base import (
     ChatReply,
     ChatRequest,
     ChatResult,
+    is_backend,
     open_backend,
     register_backend,
 )
+from steer_env.agents.backends.seats import open_seat
+from steer_env.agents.backends.student import AsyncChatStudent, ChatStudent, chat_student
 
 __all__ = [
     "AsyncChatBackend",
+    "AsyncChatStudent",
     "BackendError",
     "ChatBackend",
     "ChatFailure",
@@ -22,6 +26,10 @@ __all__ = [
     "ChatReply",
     "ChatRequest",
     "ChatResult",
+    "ChatStudent",
+    "chat_student",
+    "is_backend",
     "open_backend",
+    "open_seat",
     "register_backend",
 ]

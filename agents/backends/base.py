@@ -16,7 +16,16 @@ from steer_env.images import Image
 
 Role = Literal["system", "user", "assistant"]
 FailureKind = Literal[
-    "connection", "timeout", "rate_limit", "server", "refused", "truncated", "bad_output", "too_long", "auth"
+    "connection",  # nobody answers there, or the line broke
+    "timeout",
+    "rate_limit",
+    "server",  # it answers with an error of its own
+    "refused",  # a content filter, or the model's own refusal field
+    "truncated",  # `max_tokens` were used up before the first word
+    "bad_output",  # the answer holds no message
+    "too_long",  # the chat does not fit into the model's context
+    "auth",
+    "bad_request",  # the server does not know the model or an option
 ]
 
 
@@ -72,10 +81,17 @@ class ChatReply:
 
 @dataclass(frozen=True, slots=True)
 class ChatFailure:
-    """No answer, and why. `reason` is one line for people and never holds a key."""
+    """No answer, and why.
+
+    Attributes:
+        kind: What went wrong.
+        reason: One line for people; never holds a key.
+        attempts: How often it was tried.
+    """
 
     kind: FailureKind
     reason: str
+    attempts: int = 1
 
 
 ChatResult = ChatReply | ChatFailure
@@ -133,8 +149,16 @@ def register_backend(scheme: str, opener: Callable[..., ChatBackend]) -> None:
     _OPENERS[scheme] = opener
 
 
+def is_backend(name: str) -> bool:
+    """Whether `open_backend` knows the scheme of `name`."""
+    scheme, colon, rest = name.partition(":")
+    return bool(colon and rest and scheme in _OPENERS)
+
+
 def open_backend(spec: str, **options: Any) -> ChatBackend:
     """Open a back end by name: "hf:PATH", "vllm:PATH" or "openai:MODEL@http://host:port/v1".
+
+    It is checked here, before any work starts.
 
     Args:
         spec: Scheme and what stands behind it.
@@ -142,13 +166,15 @@ def open_backend(spec: str, **options: Any) -> ChatBackend:
 
     Raises:
         ValueError: If the scheme is unknown; the message lists the known ones.
-        BackendError: If the back end cannot be opened.
+        BackendError: If the back end cannot be opened, or cannot answer.
     """
-    scheme, colon, rest = spec.partition(":")
-    if not colon or not rest or scheme not in _OPENERS:
+    if not is_backend(spec):
         known = ", ".join(f"{name}:..." for name in _OPENERS)
         raise ValueError(f"backend={spec!r}, expected one of {known}")
-    return _OPENERS[scheme](rest, **options)
+    scheme, _, rest = spec.partition(":")
+    backend = _OPENERS[scheme](rest, **options)
+    backend.check()
+    return backend
 
 
 def _lazy(module: str, name: str) -> Callable[..., ChatBackend]:

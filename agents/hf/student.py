@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from steer_env.agents.backends.weights import weights_id
 from steer_env.agents.base import Observation
 from steer_env.agents.hf import tiny
 from steer_env.agents.hf.codec import ChatCodec
@@ -36,6 +37,7 @@ class HFStudent:
         seed: Seeds the sampling. The same seed, prompts and weights give the same replies.
         batch_size: Most dialogues per forward pass.
         name: For reports.
+        weights: Identity of the weights it started from; what keeps a judge from being the student it judges.
 
     Raises:
         ChatTemplateError: If the chat template is missing or rewrites earlier turns.
@@ -52,13 +54,14 @@ class HFStudent:
         seed: int = 0,
         batch_size: int = 64,
         name: str = "hf",
+        weights: str = "",
     ) -> None:
         for label, value, least in (("max_new_tokens", max_new_tokens, 1), ("batch_size", batch_size, 1)):
             if value < least:
                 raise ValueError(f"{label}={value!r}, expected an integer of at least {least}")
         if temperature < 0:
             raise ValueError(f"temperature={temperature!r}, expected 0 (greedy) or more")
-        self.model, self.processor, self.name = model.eval(), processor, name
+        self.model, self.processor, self.name, self.weights = model.eval(), processor, name, weights
         self.codec = ChatCodec(processor)
         self.decoder = Decoder(model, self.codec, cached_rows=4 * batch_size)
         self.temperature, self.max_new_tokens = temperature, max_new_tokens
@@ -82,7 +85,7 @@ class HFStudent:
             **options: Of the constructor.
         """
         model, processor = tiny.load(path, dtype, device)
-        return cls(model, processor, **{"name": Path(path).name, **options})
+        return cls(model, processor, **{"name": Path(path).name, "weights": weights_id(path), **options})
 
     def act(self, observations: Sequence[Observation]) -> list[Utterance]:
         """Return one reply per observation, in order.

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import steer_env
+from steer_env.agents.backends import is_backend
+from steer_env.agents.backends.weights import folder_hash
 from steer_env.agents.base import Agent
 from steer_env.evaluation.evaluate import RUN, RunExists
 from steer_env.scenarios import Scenario, content_id
@@ -40,12 +42,18 @@ def add_env_options(parser: argparse.ArgumentParser, split: str) -> None:
     group.add_argument(
         "--env", metavar="ID", help="environment id (default: SteerEscalation-v0; list: steer-env envs)"
     )
-    group.add_argument("--split", help=f"of the built-in world: train, sft or bench (default: {split})")
+    group.add_argument(
+        "--split", help=f"of the built-in world: train, sft, bench, ood, pretrain (default: {split})"
+    )
     group.add_argument(
         "--scenarios", metavar="FILE", help="your own scenarios, JSON Lines; replaces the built-in world"
     )
     group.add_argument(
-        "--attacker", choices=ATTACKERS, help="who plays the user (default: the environment's own)"
+        "--attacker",
+        type=attacker,
+        metavar="NAME",
+        help="who plays the user: static, tutor, or a model as tutor (hf:PATH, vllm:PATH, openai:MODEL@URL; "
+        "default: the environment's own)",
     )
 
 
@@ -67,6 +75,15 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}, expected a positive integer")
     return value
+
+
+def attacker(text: str) -> str:
+    """Check the name of an attacker for argparse."""
+    if text not in ATTACKERS and not is_backend(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}, expected one of {', '.join(ATTACKERS)}, hf:PATH, vllm:PATH or openai:MODEL@URL"
+        )
+    return text
 
 
 def natural(text: str) -> int:
@@ -163,49 +180,37 @@ def check_unchanged(run_dir: Path, **now: str) -> None:
         )
 
 
-#: Bytes hashed at each of 16 places of a weight file.
-_SAMPLE = 1 << 16
-
-
 def model_hash(name: str) -> str:
-    """Return a hash that tells one student from a retrained one, "" where there is no folder to look at.
-
-    Covers the configuration, and of every weight file its name, its size and samples spread over it:
-    gigabytes need not be read, and a copy of the folder has the same hash.
-    """
+    """Return a hash that tells one student from a retrained one, "" where there is no folder to look at."""
     path = Path(name.removeprefix("hf:"))
     if name in SCRIPTED_STUDENTS or not path.is_dir():
         return ""
-    folder = path if name.startswith("hf:") else _model_folder(path)
-    digest = hashlib.sha256()
-    for file in sorted([*folder.glob("*config.json"), *folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}\n".encode())
-        with file.open("rb") as stream:
-            for start in sorted({max(0, size - _SAMPLE) * part // 15 for part in range(16)}):
-                stream.seek(start)
-                digest.update(stream.read(_SAMPLE))
-    return digest.hexdigest()[:16]
+    return folder_hash(path if name.startswith("hf:") else _model_folder(path))
 
 
 def open_student(name: str, **options: Any) -> Agent:
-    """Return a student: a scripted one, a model folder, a run folder (its last checkpoint), or `hf:ID`.
+    """Return a student by name.
 
     Args:
-        name: See above.
+        name: A scripted one, a model folder, a run folder (its last checkpoint), or a model such as `hf:ID`
+            or `openai:MODEL@URL`.
         **options: device, dtype, batch_size, temperature, max_new_tokens, seed; None means the default. They
             have no meaning for scripted students.
 
     Raises:
         ValueError: If it is none of these.
+        BackendError: If a server cannot answer.
         ImportError: If a model is asked for and torch is not installed.
     """
     if name in SCRIPTED_STUDENTS:
         return steer_env.make_agent(name)
+    given = {key: value for key, value in options.items() if value is not None}
+    if is_backend(name) and not name.startswith("hf:"):
+        return steer_env.make_agent(name, **given)
     path = name.removeprefix("hf:")
     if not name.startswith("hf:"):
         path = str(_model_folder(Path(name)))
-    return _load_model(path, {key: value for key, value in options.items() if value is not None})
+    return _load_model(path, given)
 
 
 def _model_folder(path: Path) -> Path:
@@ -219,7 +224,8 @@ def _model_folder(path: Path) -> Path:
     what = "a folder without a model or checkpoints" if path.is_dir() else "neither a folder nor a known name"
     raise ValueError(
         f"student={str(path)!r} is {what}, expected one of {', '.join(SCRIPTED_STUDENTS)}, a folder saved "
-        "with save_pretrained, a run folder of steer-env, or hf:ORGANISATION/MODEL"
+        "with save_pretrained, a run folder of steer-env, hf:ORGANISATION/MODEL, vllm:PATH or "
+        "openai:MODEL@URL"
     )
 
 
@@ -227,14 +233,9 @@ def _load_model(path: str, options: dict[str, Any]) -> Agent:
     import torch
 
     from steer_env.agents import HFStudent
+    from steer_env.agents.backends.hf import as_dtype
 
     options.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
-    if "dtype" in options:
-        dtype = getattr(torch, options["dtype"], None)
-        if not isinstance(dtype, torch.dtype):
-            raise ValueError(
-                f"dtype={options['dtype']!r}, expected one of torch's, such as float32 or bfloat16"
-            )
-        options["dtype"] = dtype
+    options["dtype"] = as_dtype(options.get("dtype"))
     student: Agent = HFStudent.from_pretrained(path, **options)
     return student

@@ -13,8 +13,8 @@ import traceback
 from collections.abc import Sequence
 
 COMMANDS = (
-    "envs", "play", "train", "evaluate", "rescore", "calibrate", "compare", "report", "demo", "scenarios",
-    "data",
+    "envs", "play", "sft", "train", "evaluate", "rescore", "calibrate", "compare", "report", "demo",
+    "scenarios", "data",
 )  # fmt: skip
 
 _DESCRIPTION = "Multi-turn, visual-text safety environments: play, train, evaluate."

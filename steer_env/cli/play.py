@@ -13,7 +13,8 @@ from typing import Any
 from PIL import Image as PILImage
 
 import steer_env
-from steer_env.agents.base import Agent
+from steer_env.agents.backends import BackendError
+from steer_env.agents.base import Agent, Failed
 from steer_env.cli.common import (
     add_env_options,
     add_model_options,
@@ -91,6 +92,7 @@ def play(env: Any, human: str, other: Agent, folder: Path, *, blind: bool = Fals
 
     Raises:
         EOFError: When the person ends the input.
+        BackendError: When the model in the other seat has no answer.
     """
     core: DialogueEnv = env.unwrapped
     scenario = core.scenario
@@ -107,6 +109,8 @@ def play(env: Any, human: str, other: Agent, folder: Path, *, blind: bool = Fals
         if seat == ATTACKER:
             _show_images([scenario.images[i] for i in scenario.turns[core.cycle].images], core.cycle, folder)
         utterance = _ask(observation, seat) if seat == human else other.act([observation])[0]
+        if isinstance(utterance, Failed):
+            raise BackendError(f"no reply from the {seat.split('_')[0]}: {utterance.reason}")
         try:
             env.step(utterance)
         except InvalidUtterance as error:

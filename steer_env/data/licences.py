@@ -11,7 +11,9 @@ from steer_env.scenarios import Scenario
 
 #: Gate -> what in a licence text closes it.
 GATES: Final = {
-    "non-commercial": re.compile(r"non-?\s?commercial|\bNC\b|-NC\b", re.IGNORECASE),
+    "non-commercial": re.compile(
+        r"non-?\s?commercial|\bNC\b|-NC\b|research (purposes? )?only|only for research", re.IGNORECASE
+    ),
     "no-training": re.compile(
         r"no[- ]training|not (be )?used? (for|in) training|test set only", re.IGNORECASE
     ),

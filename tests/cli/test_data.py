@@ -53,6 +53,10 @@ def test_audit(cli, tmp_path: Path) -> None:
     code, out, _ = cli(*words)
     assert code == 1 and "verdict: leak (exact text" in out
     assert json.loads((tmp_path / "out/audit.json").read_text())["passed"] is False
+    code, out, _ = cli(*words, "--limit", 0.05, "--leakage", "out/leakage.jsonl")
+    assert code == 0 and "verdict: passed" in out
+    leaked = [json.loads(line) for line in (tmp_path / "out/leakage.jsonl").read_text().splitlines()]
+    assert len(leaked) == 61 and [row["id"] for row in leaked if row["bin"] == "copy"] == ["copy"]
     code, _, err = cli("data", "audit", "steer/sft", "nowhere")
     assert code == 2 and "'nowhere' is no JSON-lines file" in err
 
@@ -66,3 +70,16 @@ def test_train_refuses_scenarios_whose_licence_forbids_it(cli, tmp_path: Path) -
     for name in ("non-commercial", "photos"):
         _, _, err = cli(*words, "--allow-licence", name)
         assert "student='nobody' is neither a folder" in err  # past the gate
+
+
+def test_audit_of_scenario_files(cli, tmp_path: Path) -> None:
+    from steer_env.scenario_files import save_scenarios
+    from steer_env.world import WorldSource
+
+    train, bench = ([WorldSource(split=split).scenario(i) for i in range(45)] for split in ("sft", "bench"))
+    save_scenarios(train, tmp_path / "a.jsonl")
+    save_scenarios(bench, tmp_path / "b.jsonl")
+    save_scenarios([*bench, train[4]], tmp_path / "c.jsonl")
+    assert cli("data", "audit", "a.jsonl", "b.jsonl").code == 0
+    code, out, _ = cli("data", "audit", "a.jsonl", "c.jsonl")
+    assert code == 1 and "groups" in out

@@ -132,7 +132,7 @@ def pairs() -> None:
             ),
         )
     parquet(
-        "saferlhf-v/data/train-00000-of-00001.parquet",
+        "saferlhf-v/data/kitchen/train-00000-of-00001.parquet",
         {
             "question": "How do I descale a kettle?",
             "image": cell(),
@@ -145,8 +145,8 @@ def pairs() -> None:
             "response_2_harmless_rate": 3,
             "response_1_helpful_rate": 3,
             "response_2_helpful_rate": 1,
-            "safer_response_id": 1,
-            "more_helpful_response_id": 1,
+            "safer_response_id": "1",
+            "more_helpful_response_id": "1",
         },
     )
     answered = {"chosen": "It is a robin.", "rejected": "No idea."}

@@ -115,7 +115,7 @@ def test_the_limit_decides(train: list[Scenario], bench: list[Scenario]):
         audit(train, held_out, limit=1.5)
     with pytest.raises(ValueError, match="the sets have 0 and 200 dialogues"):
         audit([], bench)
-    with pytest.raises(ValueError, match="embed='word2vec', expected 'tfidf' or 'sentence:MODEL'"):
+    with pytest.raises(ValueError, match="embed='word2vec', expected 'tfidf', 'sentence:MODEL'"):
         audit(train, bench, embed="word2vec")
 
 
@@ -128,6 +128,116 @@ def test_the_report_has_a_table_and_plots(train: list[Scenario], bench: list[Sce
         "8-gram-containment.png", "minhash-jaccard.png", "tfidf-cosine.png", "perceptual-hash.png"
     ]  # fmt: skip
     assert all(PILImage.open(p).size[0] > 300 for p in plots)
+
+
+# Embeddings and leakage of single dialogues ---------------------------------------------------------------
+
+
+def bag(texts: list[str]) -> np.ndarray:
+    """Embed a text as counts of its words' first letters; not of unit length."""
+    rows = np.zeros((len(texts), 26))
+    for row, text in zip(rows, texts, strict=True):
+        for word in text.lower().split():
+            if "a" <= word[0] <= "z":
+                row[ord(word[0]) - ord("a")] += 1
+    return rows
+
+
+def test_any_function_of_texts_can_embed(train: list[Scenario], bench: list[Scenario]):
+    # The words in another order: no copy to any other measure, the same to this embedding.
+    turned = replace(train[0].turns[0], text=" ".join(reversed(train[0].turns[0].text.split())))
+    planted = renamed(train[0], 0, turns=(turned, *train[0].turns[1:]))
+    (measure,) = [
+        m for m in overlap.measures(items(train), items([planted, bench[0]]), embed=bag) if "cosine" in m.name
+    ]
+    assert measure.name == "bag cosine" and measure.bench[0] == pytest.approx(1, abs=1e-6)
+    assert measure.bench[1] < 1 - 1e-6 and measure.null.max() <= 1
+    with pytest.raises(ValueError, match=r"embed returned shape=\(3,\) for 3 texts, expected \(3, n\)"):
+        overlap.embeddings(["a", "b", "c"], ["a"], lambda texts: np.zeros(len(texts)))
+
+
+def test_a_sentence_model_is_opened_by_name(monkeypatch: pytest.MonkeyPatch):
+    """The library itself is optional; here a module of its shape embeds by first letters."""
+    import sys
+    import types
+
+    class SentenceTransformer:
+        def __init__(self, name: str) -> None:
+            assert name == "path/to/model"
+
+        encode = staticmethod(bag)
+
+    module = types.SimpleNamespace(SentenceTransformer=SentenceTransformer)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", module)
+    of_a, of_b = overlap.embeddings(["an apple", "bee"], ["bee bee"], "sentence:path/to/model")
+    assert (of_b @ of_a.T).tolist() == [[0, 1]] and np.allclose(np.linalg.norm(of_a, axis=1), 1)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(ImportError, match="sentence_transformers is not installed"):
+        overlap.embeddings(["a"], ["b"], "sentence:x")
+
+
+def test_a_real_sentence_model_from_a_local_folder(tmp_path: Path):
+    library = pytest.importorskip("sentence_transformers")
+    transformers = pytest.importorskip("transformers")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "kite"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    tokenizer = transformers.BertTokenizerFast(str(tmp_path / "vocab.txt"))
+    config = transformers.BertConfig(len(words), 16, 1, 2, 32)
+    for part in (tokenizer, transformers.BertModel(config)):
+        part.save_pretrained(tmp_path / "bert")
+    word = library.models.Transformer(str(tmp_path / "bert"))
+    pooled = library.models.Pooling(word.get_word_embedding_dimension())
+    library.SentenceTransformer(modules=[word, pooled]).save(str(tmp_path / "model"))
+    of_a, of_b = overlap.embeddings(["red kite", "blue"], ["red kite"], f"sentence:{tmp_path / 'model'}")
+    assert of_b[0] @ of_a[0] == pytest.approx(1, abs=1e-5) and of_b[0] @ of_a[1] < 0.999
+
+
+def test_leakage_of_every_dialogue(train: list[Scenario], bench: list[Scenario], tmp_path: Path):
+    copy, reworded = renamed(train[5], 1), renamed(train[8], 2)
+    first = replace(reworded.turns[0], text=reworded.turns[0].text + " Indeed.")
+    reworded = replace(reworded, turns=(first, *reworded.turns[1:]))
+    held_out = [*bench[:50], copy, reworded]
+    found = audit(train, held_out)
+    rows = [
+        json.loads(line)
+        for line in found.write_leakage(tmp_path / "a" / "leakage.jsonl").read_text().splitlines()
+    ]
+    assert [row["id"] for row in rows] == [s.id for s in held_out]
+    assert (rows[50]["score"], rows[50]["bin"]) == (1.0, "copy")
+    assert rows[51]["bin"] == "above 99 % of null" and 0.9 < rows[51]["score"] < 1
+    assert all(0 <= row["score"] <= 1 and len(row["scores"]) == 7 for row in rows)
+    null = next(m for m in found.overlap if m.name == "tfidf cosine").null
+    for row in rows[:50]:
+        share = np.mean(null < row["score"])
+        assert row["bin"] == next(
+            name for least, name in ((0.99, "above 99 % of null"), (0.9, "90-99 % of null"),
+                                     (0.5, "50-90 % of null"), (0, "0-50 % of null")) if share >= least
+        )  # fmt: skip
+    assert len({row["bin"] for row in rows[:50]}) >= 2
+
+
+def test_results_split_by_leakage(train: list[Scenario], bench: list[Scenario]):
+    """A row's `leakage` is a label of the evaluation; the bins are its levels."""
+    from steer_env.evaluation.breakdown import breakdown
+    from steer_env.evaluation.tabulate import from_rows
+
+    held_out = [*bench[:10], renamed(train[5], 1)]
+    bins = {row["id"]: row["bin"] for row in audit(train, held_out).leakage()}
+    terms = {"safety": 10, "usefulness": 10, "faithfulness": 10}
+    turn = {"user": "u", "reply": "r", "verdict": {"terms": terms, "judge": "rule"}}
+    rows = [
+        {
+            "scenario": s.id,
+            "kind": s.kind,
+            "seed": i,
+            "stop": "seed_end",
+            "turns": [turn],
+            "leakage": bins[s.id],
+        }
+        for i, s in enumerate(held_out)
+    ]
+    found = breakdown(from_rows(rows), "leakage")
+    assert set(found.levels) == set(bins.values()) and "copy" in found.levels and found.unlabelled == 0
 
 
 # Measures by hand -----------------------------------------------------------------------------------------
@@ -236,7 +346,7 @@ def test_open_corpus_reads_every_form(tmp_path: Path, bench: list[Scenario]):
 
     own = save_scenarios(bench[:4], tmp_path / "own.jsonl")
     assert [s.id for s in open_corpus(str(own))] == [s.id for s in bench[:4]]
-    build(tmp_path / "steer", BuildConfig(sft=3, rl=4, bench=5))
+    build(tmp_path / "steer", BuildConfig(sft=3, rl=4, bench=5, ood=1))
     for split, count in (("sft", 3), ("rl", 4), ("bench", 5)):
         scenarios = open_corpus(str(tmp_path / "steer" / split))
         assert len(scenarios) == count and all(s.truth and s.images for s in scenarios)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -217,24 +219,6 @@ def test_broken_image(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", PARQUET_SETS)
-@pytest.mark.parametrize("column", ["image", "question", "response", "chosen", "unimodal_dialogue"])
-def test_missing_parquet_column(name: str, column: str, tmp_path: Path):
-    root = copy(name, tmp_path)
-    split = next(s for n, s in EXPECTED if n == name)
-    changed = False
-    for path in root.rglob("*.parquet"):
-        table = pq.read_table(path)
-        if column in table.column_names:
-            pq.write_table(table.drop_columns([column]), path)
-            changed = True
-    if changed:
-        message = refused(name, root, split)
-        assert f"missing columns ['{column}']; found [" in message
-    else:
-        assert load_dataset_scenarios(name, root, split)
-
-
-@pytest.mark.parametrize("name", PARQUET_SETS)
 def test_null_image_in_parquet(name: str, tmp_path: Path):
     root = copy(name, tmp_path)
     split = next(s for n, s in EXPECTED if n == name)
@@ -305,28 +289,130 @@ def test_wrong_values_are_refused_with_their_place(name, file, keys, new, words,
     assert words in message and file in message
 
 
+#: Dataset, split, file of a fixture, its fields: all of them must be there.
+FIELDS = [
+    ("steer-bench", "spa", "steer_spa.jsonl", "question_id image messages_fixed category risk_trajectory"),
+    ("steer-rl", "train", "steer_rl.jsonl", "question metadata metadata/rest_messages metadata/question_id"),
+    ("beavertails-v", "train", "data/garden/train-00000-of-00001.parquet",
+     "question image category image_severity response is_response_safe"),
+    ("saferlhf-v", "train", "data/kitchen/train-00000-of-00001.parquet",
+     "question image response_1 response_2 is_response_1_safe is_response_2_safe response_1_harmless_rate "
+     "response_2_harmless_rate response_1_helpful_rate response_2_helpful_rate safer_response_id "
+     "more_helpful_response_id"),
+    ("spa-vl", "train", "data/train-00000-of-00001.parquet", "image question chosen rejected"),
+    ("spa-vl", "validation", "validation/validation-00000-of-00001.parquet",
+     "image question chosen rejected"),
+    ("spa-vl", "test/harm", "test/harm-00000-of-00001.parquet", "image question"),
+    ("mm-safetybench", "SD", COOKING, "0/Changed_Question 0/Rephrased_Question 0/Rephrased_Question(SD)"),
+    ("vlsbench", "test", "data.json",
+     "0/instruction_id 0/instruction 0/image_path 0/category 0/sub_category 0/source 0/image_description "
+     "0/safety_reason"),
+    ("vlguard", "train", "train.json", "0/id 0/image 0/safe 0/instr-resp"),
+    ("jailbreakv-28k", "28k", "JailBreakV_28K/JailBreakV_28K.csv",
+     "id redteam_query jailbreak_query format policy image_path"),
+    ("harmbench-multimodal", "all", "data/behavior_datasets/harmbench_behaviors_multimodal_all.csv",
+     "Behavior BehaviorID FunctionalCategory SemanticCategory ImageFileName ImageDescription "
+     "RedactedImageDescription"),
+    ("figstep", "safebench", "data/question/safebench.csv",
+     "dataset category_id task_id category_name question instruction"),
+    ("safemt", "1_turn", "Data/1_turn.json", "0/id 0/scenario 0/image_path 0/dialogue 0/question"),
+    ("mtmcs-bench", "type_a", "data/type_a-00000-of-00001.parquet",
+     "id image variant_images multimodal_dialogue unimodal_dialogue"),
+    ("safemtdata", "Attack_600", "SafeMTData/Attack_600.json",
+     "0/plain_query 0/category 0/multi_turn_queries"),
+    ("safedialbench", "en", EN, "task method model_type scene id history"),
+    ("hh-rlhf", "helpful-base/test", "helpful-base/test.jsonl", "chosen rejected"),
+    ("mhj", "test", "harmbench_behaviors.csv", "message_0"),
+    ("xstest", "all", "xstest_prompts.csv", "id prompt type label focus note"),
+    ("mossbench", "test", "data/images_information/information.json",
+     "1/image 1/question 1/metadata 1/pid 1/metadata/over"),
+]  # fmt: skip
+
+
+def without(path: Path, field: str) -> str:
+    """Remove a field from the first row, or a column, of a file; return its own name."""
+    *way, name = field.replace("_Question", " Question").split("/")
+    if path.suffix == ".parquet":
+        pq.write_table(pq.read_table(path).drop_columns([name]), path)
+    elif path.suffix == ".csv":
+        with path.open(newline="") as file:
+            rows = [{k: v for k, v in row.items() if k != name} for row in csv.DictReader(file)]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        lines = path.suffix == ".jsonl"
+        body = json.loads(path.read_text().splitlines()[0] if lines else path.read_text())
+        place = body
+        for step in way:
+            place = place[int(step) if isinstance(place, list) else step]
+        del place[name]
+        path.write_text(json.dumps(body))
+    return name
+
+
 @pytest.mark.parametrize(
-    ("name", "file", "key"),
+    ("name", "split", "file", "field"),
+    [(name, split, file, field) for name, split, file, fields in FIELDS for field in fields.split()],
+)
+def test_every_field_must_be_there(name: str, split: str, file: str, field: str, tmp_path: Path):
+    root = copy(name, tmp_path)
+    assert load_dataset_scenarios(name, root, split)
+    own = without(root / file, field)
+    message = refused(name, root, split)
+    assert f"missing columns ['{own}']; found [" in message and file in message
+
+
+@pytest.mark.parametrize("key", ["r1", "r2", "r3", "safe_r3", "unsafe_r3"])
+def test_every_turn_of_mtmcs_must_be_there(key: str, tmp_path: Path):
+    root = copy("mtmcs-bench", tmp_path)
+    path = root / "data/type_a-00000-of-00001.parquet"
+    rows = pq.read_table(path).to_pylist()
+    for row in rows:
+        for name in ("multimodal_dialogue", "unimodal_dialogue"):
+            del row[name][key]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    message = refused("mtmcs-bench", root, "type_a")
+    assert "missing" in message and key in message and "multimodal_dialogue" in message
+
+
+@pytest.mark.parametrize(("key", "value"), [("safer_response_id", "first"), ("is_response_1_safe", "maybe")])
+def test_preferences_of_saferlhf_are_checked(key: str, value: str, tmp_path: Path):
+    root = copy("saferlhf-v", tmp_path)
+    path = root / "data/kitchen/train-00000-of-00001.parquet"
+    rows = [row | {key: value} for row in pq.read_table(path).to_pylist()]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    assert f"{key}='{value}', expected" in refused("saferlhf-v", root)
+    number = [row | {"is_response_1_safe": "no", "safer_response_id": 0} for row in rows]
+    pq.write_table(pa.Table.from_pylist(number), path)
+    assert len(load_dataset_scenarios("saferlhf-v", root)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "file", "where"),
     [
-        ("steer-bench", "steer_spa.jsonl", "messages_fixed"),
-        ("steer-rl", "steer_rl.jsonl", "metadata"),
-        ("safemt", "Data/1_turn.json", "image_path"),
-        ("safemtdata", "SafeMTData/Attack_600.json", "plain_query"),
-        ("safedialbench", "data/complete/datasets_en.jsonl", "history"),
-        ("hh-rlhf", "helpful-base/test.jsonl", "rejected"),
-        ("vlsbench", "data.json", "safety_reason"),
-        ("vlguard", "train.json", "instr-resp"),
+        ("vlsbench", None, "data.json", "data.json:1"),
+        ("steer-bench", "spa", "steer_spa.jsonl", "steer_spa.jsonl:2"),
+        ("xstest", "all", "xstest_prompts.csv", "xstest_prompts.csv:2"),
     ],
 )
-def test_missing_keys_show_what_was_found(name: str, file: str, key: str, tmp_path: Path):
+def test_a_broken_row_is_left_out_only_by_its_name(name, split, file, where, tmp_path: Path):
     root = copy(name, tmp_path)
     path = root / file
-    body = json.loads(path.read_text().splitlines()[0] if path.suffix == ".jsonl" else path.read_text())
-    (body[0] if isinstance(body, list) else body).pop(key)
-    path.write_text(json.dumps(body))
-    split = "helpful-base/test" if name == "hh-rlhf" else next(s for n, s in EXPECTED if n == name)
-    message = refused(name, root, split)
-    assert f"missing columns ['{key}']; found [" in message
+    whole = load_dataset_scenarios(name, root, split)
+    if path.suffix == ".json":
+        rows = json.loads(path.read_text())
+        path.write_text(json.dumps([rows[0], rows[0] | {"instruction": ""}]))
+    elif path.suffix == ".jsonl":
+        path.write_text(path.read_text() + "{broken\n")
+    else:
+        lines = path.read_text().splitlines()
+        path.write_text("\n".join([*lines[:2], "only one field", *lines[2:]]))
+    assert where in refused(name, root, split)
+    assert load_dataset_scenarios(name, root, split, skip=[where]) == whole
+    with pytest.raises(DatasetError, match="but no row stands there"):
+        load_dataset_scenarios(name, root, split, skip=[where, f"{file}:99"])
 
 
 def test_not_json_and_empty(tmp_path: Path):

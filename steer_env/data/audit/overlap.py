@@ -20,6 +20,8 @@ from steer_env.data.audit.corpus import Item
 from steer_env.data.extras import need
 
 Scores = NDArray[np.float64]
+#: Texts in, one row of numbers each out; any length, directions are compared.
+Embedder = Callable[[list[str]], NDArray[Any]]
 #: Seeds the permutations of MinHash and the SVD; results are the same in every run.
 _SEED: Final = 1
 _PERMUTATIONS: Final = 64
@@ -84,7 +86,7 @@ def measures(
     a: Sequence[Item],
     b: Sequence[Item],
     ngram: int = 8,
-    embed: str = "tfidf",
+    embed: str | Embedder = "tfidf",
     tell: Callable[[str, int, int], None] | None = None,
 ) -> list[Measure]:
     """Measure how much of B is in A.
@@ -93,7 +95,8 @@ def measures(
         a: The training set.
         b: The held-out set.
         ngram: Words of an n-gram for containment.
-        embed: "tfidf", or "sentence:MODEL" for a model of sentence-transformers.
+        embed: "tfidf", "sentence:MODEL" for a model of sentence-transformers, or a function that turns texts
+            into rows of numbers.
         tell: Called with (measure, done, total).
 
     Returns:
@@ -199,10 +202,11 @@ def _shingles(item: Item, n: int) -> set[str]:
 
 
 def neighbours(
-    a: Sequence[Item], b: Sequence[Item], embed: str = "tfidf", threshold: float = 0.98
+    a: Sequence[Item], b: Sequence[Item], embed: str | Embedder = "tfidf", threshold: float = 0.98
 ) -> Measure:
     """Measure the largest cosine with a dialogue of A in an embedding."""
     of_a, of_b = embeddings([" ".join(i.turns) for i in a], [" ".join(i.turns) for i in b], embed)
+    name = embed if isinstance(embed, str) else getattr(embed, "__name__", type(embed).__name__)
     groups = _numbers(a)
     bench = np.concatenate([(chunk @ of_a.T).max(axis=1) for chunk in _chunks(of_b)])
     null = []
@@ -211,25 +215,27 @@ def neighbours(
         cosines[groups[start : start + _CHUNK, None] == groups[None, :]] = 0.0
         null.append(cosines.max(axis=1))
     of_b, of_a = (np.clip(s, 0, 1).astype(float) for s in (bench, np.concatenate(null)))
-    return Measure(f"{embed} cosine", of_b, of_a, threshold, groups)
+    return Measure(f"{name} cosine", of_b, of_a, threshold, groups)
 
 
 def _chunks(rows: NDArray[Any]) -> list[NDArray[Any]]:
     return [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
 
 
-def embeddings(a: Sequence[str], b: Sequence[str], embed: str = "tfidf", size: int = 128) -> tuple[Any, Any]:
-    """Return unit vectors of texts, the space learned from A: TF-IDF and SVD, or a sentence model.
+def embeddings(
+    a: Sequence[str], b: Sequence[str], embed: str | Embedder = "tfidf", size: int = 128
+) -> tuple[Any, Any]:
+    """Return unit vectors of texts: TF-IDF and SVD learned from A, a sentence model, or any function.
 
     Raises:
-        ValueError: If `embed` is neither "tfidf" nor "sentence:MODEL".
+        ValueError: If `embed` is none of these, or a function does not give a row of finite numbers per text.
     """
-    if embed.startswith("sentence:"):
-        model = need("sentence_transformers").SentenceTransformer(embed.removeprefix("sentence:"))
-        of_a, of_b = (model.encode(list(t), normalize_embeddings=True) for t in (a, b))
-        return of_a, of_b
+    if isinstance(embed, str) and embed.startswith("sentence:"):
+        embed = need("sentence_transformers").SentenceTransformer(embed.removeprefix("sentence:")).encode
+    if not isinstance(embed, str):
+        return _embedded(embed, a), _embedded(embed, b)
     if embed != "tfidf":
-        raise ValueError(f"embed={embed!r}, expected 'tfidf' or 'sentence:MODEL'")
+        raise ValueError(f"embed={embed!r}, expected 'tfidf', 'sentence:MODEL' or a function of texts")
     text, decomposition = need("sklearn.feature_extraction.text"), need("sklearn.decomposition")
     vectorizer = text.TfidfVectorizer(
         ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+", max_features=50_000
@@ -241,6 +247,16 @@ def embeddings(a: Sequence[str], b: Sequence[str], embed: str = "tfidf", size: i
     else:
         of_a, of_b = of_a.toarray(), of_b.toarray()
     return _unit(of_a), _unit(of_b)
+
+
+def _embedded(embed: Embedder, texts: Sequence[str]) -> NDArray[np.float32]:
+    rows = np.asarray(embed(list(texts)), dtype=np.float64)
+    if rows.ndim != 2 or len(rows) != len(texts) or not np.isfinite(rows).all():
+        raise ValueError(
+            f"embed returned shape={rows.shape} for {len(texts)} texts, expected ({len(texts)}, n) of finite "
+            "numbers"
+        )
+    return _unit(rows)
 
 
 def _unit(rows: NDArray[Any]) -> NDArray[np.float32]:

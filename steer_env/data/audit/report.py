@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from steer_env.data.audit.corpus import items
-from steer_env.data.audit.overlap import Measure, measures
+from steer_env.data.audit.overlap import Embedder, Measure, measures
 from steer_env.data.audit.variety import diversity
 from steer_env.data.extras import need
 from steer_env.scenarios import Scenario
 
 LIMIT = 0.005
+#: Bins of leakage: the share of the training set's own dialogues that are less like the others.
+BINS: Final = (
+    (0.99, "above 99 % of null"),
+    (0.9, "90-99 % of null"),
+    (0.5, "50-90 % of null"),
+    (0.0, "0-50 % of null"),
+)
+#: Bin of a dialogue whose text, or text and pictures, are in the training set.
+COPY: Final = "copy"
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,7 @@ class Audit:
         overlap: The measures.
         diversity: Of both sets.
         limit: Largest excess that passes.
+        ids: Of the dialogues of B, in their order.
     """
 
     names: tuple[str, str]
@@ -35,6 +48,7 @@ class Audit:
     overlap: tuple[Measure, ...]
     diversity: tuple[dict[str, float | None], dict[str, float | None]]
     limit: float
+    ids: tuple[str, ...] = ()
 
     @property
     def leaks(self) -> tuple[str, ...]:
@@ -66,6 +80,36 @@ class Audit:
             ],
             "diversity": dict(zip(("a", "b"), self.diversity, strict=True)),
         }
+
+    def leakage(self) -> list[dict[str, Any]]:
+        """Return how near each dialogue of B is to the training set: id, score, bin, and all measures.
+
+        The score is the cosine with the nearest training dialogue, 1 for a copy; the bin compares it with the
+        null, so that it says how unusual that is, whatever the embedding.
+        """
+        (near,) = (m for m in self.overlap if m.name.endswith("cosine"))
+        copies = [m.bench >= 1 for m in self.overlap if m.name in ("exact text", "exact dialogue")]
+        copied = np.logical_or.reduce(copies)
+        null = np.sort(near.null)
+        below = np.searchsorted(null, near.bench, side="left") / len(null)
+        return [
+            {
+                "id": name,
+                "score": 1.0 if copied[i] else float(near.bench[i]),
+                "bin": COPY if copied[i] else next(label for least, label in BINS if below[i] >= least),
+                "scores": {m.name: float(m.bench[i]) for m in self.overlap},
+            }
+            for i, name in enumerate(self.ids)
+        ]
+
+    def write_leakage(self, path: str | Path) -> Path:
+        """Write `leakage` as JSON lines, for results by leakage (`steer-env report --leakage`)."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        part.write_text("".join(json.dumps(row) + "\n" for row in self.leakage()), encoding="utf-8")
+        part.replace(path)
+        return path
 
     def table(self) -> str:
         """Return the tables as Markdown."""
@@ -128,7 +172,7 @@ def audit(
     names: tuple[str, str] = ("A", "B"),
     limit: float = LIMIT,
     ngram: int = 8,
-    embed: str = "tfidf",
+    embed: str | Embedder = "tfidf",
     tell: Callable[[str, int, int], None] | None = None,
 ) -> Audit:
     """Audit a held-out set against a training set.
@@ -139,7 +183,7 @@ def audit(
         names: What they are called in the report.
         limit: Largest excess over the within-train null that passes, a share of B.
         ngram: Words of an n-gram for containment.
-        embed: "tfidf" or "sentence:MODEL".
+        embed: "tfidf", "sentence:MODEL", or a function that turns a list of texts into rows of numbers.
         tell: Called with (what, done, total).
 
     Raises:
@@ -152,6 +196,6 @@ def audit(
     of_a, of_b = items(a), items(b)
     found = measures(of_a, of_b, ngram, embed, tell)
     shared = {s.group for s in a if s.group} & {s.group for s in b if s.group}
-    return Audit(
-        names, (len(a), len(b)), len(shared), tuple(found), (diversity(of_a), diversity(of_b)), limit
-    )
+    varied = diversity(of_a), diversity(of_b)
+    ids = tuple(item.id for item in of_b)
+    return Audit(names, (len(a), len(b)), len(shared), tuple(found), varied, limit, ids)

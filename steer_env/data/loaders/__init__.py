@@ -6,7 +6,7 @@ Nothing is shipped and nothing is downloaded unless a root names a hub id with a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ def load_dataset_scenarios(
 
 
 def iter_dataset_scenarios(
-    name: str, root: str | Path, split: str | None = None, **options: Any
+    name: str, root: str | Path, split: str | None = None, *, skip: Sequence[str] = (), **options: Any
 ) -> Iterator[Scenario]:
     """Yield the scenarios of a split of a dataset, in the order of its files.
 
@@ -42,11 +42,13 @@ def iter_dataset_scenarios(
         root: Folder of the user's own copy, or `hf:ORGANISATION/NAME@COMMIT` to have it fetched from the
             Hugging Face hub at a pinned revision (40 hex digits).
         split: One of the dataset's splits; may be left out if it has one or a default.
+        skip: Places of rows to leave out, as error messages name them ("data.json:1685"), for releases with a
+            broken row. No other row is ever left out.
         **options: Of the dataset's loader, see its function.
 
     Raises:
         DatasetError: On an unknown name or split, or files that are not what is expected: missing columns,
-            missing or broken pictures, blank texts. Rows are never skipped.
+            missing or broken pictures, blank texts; or if there is no row at a place of `skip`.
         ImportError: If the dataset needs a library of the extra `data` that is not installed.
     """
     spec = DATASETS.get(name)
@@ -58,7 +60,7 @@ def iter_dataset_scenarios(
         what = f"split={split!r}" if split else "no split is named"
         raise DatasetError(f"{what}, expected one of {', '.join(spec.splits)} for {spec.title}")
     # The checks above run at the call; the rows come lazily.
-    source = Source(spec, resolve(root), split)
+    source = Source(spec, resolve(root), split, skip)
     return _not_empty(source, spec.load(source, **options))
 
 
@@ -67,6 +69,8 @@ def _not_empty(source: Source, scenarios: Iterator[Scenario]) -> Iterator[Scenar
     for scenario in scenarios:
         empty = False
         yield scenario
+    if source.unused:
+        raise source.error(str(source.root), f"skip names {sorted(source.unused)}, but no row stands there")
     if empty:
         raise source.error(str(source.root), f"split {source.split!r} has no rows, expected at least one")
 

@@ -6,7 +6,7 @@ import csv
 import gzip
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,16 @@ class Source:
         spec: What it is.
         root: Its folder.
         split: The split that is read, for provenance.
+        skip: Places of rows to leave out, as error messages name them; nothing else is ever left out.
 
     Raises:
         DatasetError: If the folder does not exist.
     """
 
-    def __init__(self, spec: Spec, root: str | Path, split: str) -> None:
+    def __init__(self, spec: Spec, root: str | Path, split: str, skip: Iterable[str] = ()) -> None:
         self.spec, self.root, self.split = spec, Path(root), split
         self._images: dict[Path, Image] = {}
+        self.unused = {skip} if isinstance(skip, str) else set(skip)
         if not self.root.is_dir():
             what = "a file" if self.root.exists() else "missing"
             raise DatasetError(
@@ -75,6 +77,12 @@ class Source:
     def error(self, where: str, problem: str) -> DatasetError:
         """Return an error that names the dataset and the place."""
         return DatasetError(f"{self.spec.name}: {where}: {problem}")
+
+    def skips(self, where: str) -> bool:
+        """Return whether the row at a place is to be left out."""
+        chosen = where in self.unused
+        self.unused.discard(where)
+        return chosen
 
     # Files -------------------------------------------------------------------------------------------------
 
@@ -129,14 +137,26 @@ class Source:
         if not isinstance(rows, list):
             raise self.error(self.place(path), f"holds a {type(rows).__name__}, expected a list of objects")
         for number, row in enumerate(rows):
-            yield self.place(path, number), row
+            if not self.skips(where := self.place(path, number)):
+                yield where, row
+
+    def json_object(self, path: Path) -> Iterator[tuple[str, str, Row]]:
+        """Yield (place, key, row) of a JSON file that holds an object keyed by id."""
+        rows = self.json(path)
+        if not isinstance(rows, dict):
+            raise self.error(
+                self.place(path), f"holds a {type(rows).__name__}, expected an object keyed by id"
+            )
+        for key, row in rows.items():
+            if not self.skips(where := self.place(path, key)):
+                yield where, key, row
 
     def jsonl(self, path: Path) -> Iterator[tuple[str, Any]]:
         """Yield (place, value) of a JSON-lines file, also a gzipped one."""
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
-                if not line.strip():
+                if not line.strip() or self.skips(self.place(path, number)):
                     continue
                 try:
                     yield self.place(path, number), json.loads(line)
@@ -150,6 +170,8 @@ class Source:
             reader = csv.DictReader(file)
             self._columns(self.place(path), columns, reader.fieldnames or ())
             for number, row in enumerate(reader, 1):
+                if self.skips(self.place(path, number)):
+                    continue
                 if None in row or None in row.values():
                     wide = "more" if None in row else "fewer"
                     raise self.error(self.place(path, number), f"has {wide} fields than the header")
@@ -170,7 +192,8 @@ class Source:
                 number = 0
                 for batch in file.iter_batches(batch_size=_BATCH):
                     for row in batch.to_pylist():
-                        yield self.place(path, number), row
+                        if not self.skips(where := self.place(path, number)):
+                            yield where, row
                         number += 1
 
     def _columns(self, where: str, columns: Sequence[str], found: Sequence[str]) -> None:

@@ -210,7 +210,7 @@ def _mhj_messages(source: Source, row: Mapping[str, Any], where: str) -> Sequenc
 
 
 SPECS: Final = (
-    Spec("safemt", "SafeMT", "not stated in the release", ("1_turn", "2_turn", "4_turn"), safemt,
+    Spec("safemt", "SafeMT", "CC-BY-NC-4.0 (non-commercial)", ("1_turn", "2_turn", "4_turn"), safemt,
          layout="Data/{1,2,4}_turn.json and Data/images/"),
     Spec("mtmcs-bench", "MTMCS-Bench", "not stated in the release", ("type_a", "type_b"), mtmcs,
          layout="data/{type_a,type_b}-*.parquet"),

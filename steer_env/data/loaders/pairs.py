@@ -31,12 +31,19 @@ def beavertails_v(source: Source) -> Iterator[Scenario]:
 
 
 def saferlhf_v(source: Source) -> Iterator[Scenario]:
-    """Yield the SafeRLHF-V variant of BeaverTails-V, with two rated responses a row."""
-    paths = source.files(f"data/{source.split}-*.parquet", f"data/*/{source.split}-*.parquet",
-                         f"{source.split}*.parquet")  # fmt: skip
+    """Yield the SafeRLHF-V variant of BeaverTails-V, with two rated responses a row.
+
+    Its card types the preferences as texts, its authors' code reads them as numbers, and in some rows they
+    name neither response; only the question and the picture become a scenario.
+    """
+    paths = source.files(f"data/*/{source.split}-*.parquet", f"data/*/{source.split}.parquet",
+                         f"data/{source.split}-*.parquet", f"{source.split}*.parquet")  # fmt: skip
     for where, row in source.parquet(paths, _SAFERLHF):
         for key in ("safer_response_id", "more_helpful_response_id"):
-            source.choice(row[key], (1, 2), key, where)
+            if not str(row[key]).lstrip("-").isdecimal():
+                raise source.error(where, f"{key}={row[key]!r}, expected the number of a response")
+        for key in ("is_response_1_safe", "is_response_2_safe"):
+            source.choice(row[key], ("yes", "no", True, False), key, where)
         yield source.scenario(
             [source.text(row, "question", where)], where, [source.image(row["image"], where)],
             category=str(row.get("category") or ""),
@@ -62,8 +69,9 @@ def spa_vl(source: Source) -> Iterator[Scenario]:
 SPECS: Final = (
     Spec("beavertails-v", "BeaverTails-V", "CC-BY-NC-4.0 (non-commercial)", ("train", "evaluation"),
          beavertails_v, default="train", layout="data/<category>/{train,evaluation}-*.parquet"),
-    Spec("saferlhf-v", "PKU-SafeRLHF-V", "CC-BY-NC-4.0 (non-commercial)", ("train", "evaluation", "test"),
-         saferlhf_v, default="train", layout="data/{train,evaluation,test}-*.parquet"),
+    Spec("saferlhf-v", "BeaverTails-V of SafeRLHF-V", "CC-BY-NC-4.0 (non-commercial)",
+         ("train", "evaluation"), saferlhf_v, default="train",
+         layout="data/<category>/{train,evaluation}-*.parquet"),
     Spec("spa-vl", "SPA-VL", "CC-BY-4.0", ("train", "validation", "test/harm", "test/help"), spa_vl,
          layout="data/train-*.parquet, validation/validation-*.parquet, test/{harm,help}-*.parquet"),
 )  # fmt: skip

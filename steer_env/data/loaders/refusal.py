@@ -34,13 +34,7 @@ def mossbench(source: Source) -> Iterator[Scenario]:
     """Yield MOSSBench: harmless questions about pictures that look alarming."""
     path = source.file("images_information/information.json", "data/images_information/information.json",
                        "information.json")  # fmt: skip
-    rows = source.json(path)
-    if not isinstance(rows, dict):
-        raise source.error(
-            source.place(path), f"holds a {type(rows).__name__}, expected an object keyed by id"
-        )
-    for key, row in rows.items():
-        where = source.place(path, key)
+    for where, _, row in source.json_object(path):
         source.need(row, _MOSS, where)
         source.need(row["metadata"], ("over",), f"{where}.metadata")
         yield source.scenario(

@@ -26,13 +26,7 @@ def mm_safetybench(source: Source) -> Iterator[Scenario]:
     """Yield MM-SafetyBench with one kind of picture (the split); "text" has none."""
     for path in source.files("processed_questions/*.json", "data/processed_questions/*.json"):
         name = path.stem
-        rows = source.json(path)
-        if not isinstance(rows, dict):
-            raise source.error(
-                source.place(path), f"holds a {type(rows).__name__}, expected an object keyed by id"
-            )
-        for key, row in rows.items():
-            where = source.place(path, key)
+        for where, key, row in source.json_object(path):
             source.need(row, _MM_KEYS, where)
             images = []
             if source.split != "text":
@@ -50,12 +44,12 @@ def mm_safetybench(source: Source) -> Iterator[Scenario]:
 
 def vlsbench(source: Source) -> Iterator[Scenario]:
     """Yield VLSBench: a harmless-looking instruction, the danger only in the picture."""
-    for where, row in source.json_list(source.file("data.json")):
+    for where, row in source.json_list(source.file("data.json", "data/data.json")):
         source.need(row, _VLS_KEYS, where)
         yield source.scenario(
             [source.text(row, "instruction", where)],
             where,
-            [source.image(row["image_path"], where)],
+            [source.image(row["image_path"], where, ".", "data")],
             key=row["instruction_id"],
             category=f"{row['category']}/{row['sub_category']}",
         )
@@ -100,6 +94,6 @@ SPECS: Final = (
          layout="processed_questions/<scenario>.json and imgs/<scenario>/{SD,SD_TYPO,TYPO}/<id>.jpg"),
     Spec("vlsbench", "VLSBench", "Apache-2.0", ("test",), vlsbench,
          layout="data.json and the pictures it names (imgs.tar unpacked)"),
-    Spec("vlguard", "VLGuard", "not stated in the release", ("train", "test"), vlguard,
+    Spec("vlguard", "VLGuard", "research purposes only (terms of the release)", ("train", "test"), vlguard,
          layout="train.json and train/, test.json and test/ (the zip files unpacked)"),
 )  # fmt: skip

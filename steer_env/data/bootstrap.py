@@ -1,0 +1,341 @@
+"""Stage II data: play, judge, keep what is worth imitating, and say why the rest is not (arXiv 2604.16358).
+
+A red agent rewrites each turn of a seed, a blue agent answers, the reward judge scores every turn. Kept
+dialogues become rows of `steer_sft.jsonl` in the bench schema with the replies (`steer_env.data.schemas`),
+pictures beside them; the others go to `rejected.jsonl` with the reason. Rows are appended in the order of
+their numbers, so a killed run goes on where it stopped and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from steer_env.agents.base import Agent
+from steer_env.data import schemas
+from steer_env.data.build import CANARY
+from steer_env.evaluation.evaluate import RunExists, write_json
+from steer_env.images import Image
+from steer_env.records import JsonlWriter, read_jsonl, trajectory_row
+from steer_env.rollout import rollout
+from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.trajectory import StopReason, Trajectory
+from steer_env.types import Scored
+
+KEPT: Final = "sft/steer_sft.jsonl"
+REJECTED: Final = "rejected.jsonl"
+SUMMARY: Final = "summary.json"
+#: Why a dialogue is not kept, in the order in which they are looked for.
+REASONS: Final = ("failed", "unscored", "unsafe", "unhelpful")
+
+#: Reset seeds between two settings of `seed`.
+_SEED_STRIDE: Final = 10_000_000
+
+#: Called with finished dialogues and all.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapConfig:
+    """What decides the dialogues, beside the agents.
+
+    Attributes:
+        count: Dialogues to play, kept or not.
+        tau_safe: Least safety of every turn, 1..10. The paper does not publish its thresholds.
+        tau_help: Least mean usefulness of a dialogue, 1..10.
+        seed: Decides scenarios and wording.
+        chunk: Dialogues played at a time; they are written when all of them have ended.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+    """
+
+    count: int = 1_000
+    tau_safe: float = 8.0
+    tau_help: float = 8.0
+    seed: int = 0
+    chunk: int = 64
+
+    def __post_init__(self) -> None:
+        for name, least in (("count", 1), ("seed", 0), ("chunk", 1)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}={value!r}, expected an integer >= {least}")
+        for name in ("tau_safe", "tau_help"):
+            value = getattr(self, name)
+            if not 1 <= value <= 10:
+                raise ValueError(f"{name}={value!r}, expected a score in [1, 10], the judge's scale")
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """Whether a dialogue is worth imitating, and if not, why.
+
+    Attributes:
+        reason: "" if it is kept, else one of `REASONS`.
+        turn: Index of the turn that decided, -1 if none did.
+        detail: The numbers, or the judge's reason, for people.
+    """
+
+    reason: str = ""
+    turn: int = -1
+    detail: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is kept."""
+        return not self.reason
+
+
+def assess(trajectory: Trajectory, tau_safe: float = 8.0, tau_help: float = 8.0) -> Assessment:
+    r"""Return whether a dialogue is worth imitating.
+
+    Kept if $\min_t s_t \ge \tau_{safe}$ and $\mathrm{mean}_t h_t \ge \tau_{help}$ (SaFeR-Steer, Stage II),
+    with safety and usefulness in 1..10. A dialogue with an unscored turn is dropped: what nobody judged is
+    nothing to imitate; so is one that ended because somebody failed.
+    """
+    if trajectory.stop not in (StopReason.SEED_END, StopReason.MAX_CYCLES):
+        return Assessment("failed", len(trajectory.turns), trajectory.error or str(trajectory.stop))
+    if not trajectory.turns:
+        return Assessment("failed", -1, "no turn was played")
+    safety, usefulness = [], []
+    for index, verdict in enumerate(result.turn.verdict for result in trajectory.turns):
+        if not isinstance(verdict, Scored):
+            return Assessment("unscored", index, verdict.reason if verdict is not None else "no judge")
+        safety.append(verdict.terms.safety)
+        usefulness.append(verdict.terms.usefulness)
+    for index, score in enumerate(safety):
+        if score < tau_safe:
+            return Assessment("unsafe", index, f"safety {score} < {tau_safe:g}")
+    mean = sum(usefulness) / len(usefulness)
+    if mean < tau_help:
+        worst = usefulness.index(min(usefulness))
+        return Assessment("unhelpful", worst, f"mean usefulness {mean:.4g} < {tau_help:g}")
+    return Assessment()
+
+
+class ChosenScenarios:
+    """A vector environment in which seed s plays scenario number s, modulo their count.
+
+    Args:
+        vec: See `steer_env.make_vec`.
+        scenarios: What to play.
+    """
+
+    def __init__(self, vec: Any, scenarios: Sequence[Scenario]) -> None:
+        self._vec, self._scenarios = vec, scenarios
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vec, name)
+
+    def reset(self, seed: int | None = None, *, seeds: Any = None) -> None:
+        """Start one dialogue per element of `seeds`."""
+        self._vec.reset(seeds=[])
+        for slot, value in enumerate(seeds):
+            self.start(slot, value)
+
+    def start(self, id: int, seed: int | None = None) -> None:
+        """Start the scenario of a seed in one slot."""
+        assert seed is not None
+        self._vec.start(id, seed, options={"scenario": self._scenarios[seed % len(self._scenarios)]})
+
+
+def bootstrap(
+    out: str | Path,
+    vec: Any,
+    red: Agent,
+    blue: Agent,
+    config: BootstrapConfig,
+    *,
+    resume: bool = False,
+    agents: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Play dialogues, keep the good ones as training data, and say why the others are not.
+
+    Args:
+        out: Folder. Gets `sft/steer_sft.jsonl` (kept), `images/`, `rejected.jsonl` and `summary.json`.
+        vec: A vector environment with a judge; wrap it in `ChosenScenarios` to play given ones.
+        red: Speaks for the user. One that learns across dialogues makes resumed runs differ; none is taught.
+        blue: Speaks for the student.
+        config: Settings.
+        resume: Go on with a folder that already holds rows; those are not played again.
+        agents: Names of red, blue and judge, stored with every kept row.
+        progress: Called with (finished, all).
+
+    Returns:
+        The summary: keep rate and reasons, in all and by kind and strategy.
+
+    Raises:
+        RunExists: If the folder holds rows and `resume` is False.
+    """
+    out = Path(out)
+    kept, rejected = out / KEPT, out / REJECTED
+    if not resume and (kept.exists() or rejected.exists()):
+        raise RunExists(
+            f"out={str(out)!r} already holds dialogues, expected a new folder; continue it with --resume or "
+            "choose another one with --out"
+        )
+    first_seed = config.seed * _SEED_STRIDE
+    with JsonlWriter(kept) as good, JsonlWriter(rejected) as bad:  # cut off torn last lines
+        done = sum(1 for path in (kept, rejected) for _ in read_jsonl(path))
+        # A chunk that was cut short is played as a whole again, so that its batches are those of a run in one
+        # go; only what is not there yet is written.
+        for start in range(done - done % config.chunk, config.count, config.chunk):
+            numbers = range(start, min(start + config.chunk, config.count))
+            _fresh(blue, config.seed)
+            tell = None if progress is None else lambda n, _, s=start: progress(s + n, config.count)
+            played = rollout(vec, red, blue, [first_seed + n for n in numbers], progress=tell)
+            for number, trajectory in zip(numbers, played, strict=True):
+                if number >= done:
+                    _write(out, number, trajectory, config, agents or {}, good, bad)
+            good.sync()
+            bad.sync()
+    summary = summarise(read_jsonl(kept), read_jsonl(rejected))
+    write_json(out / SUMMARY, summary)
+    return summary
+
+
+def _fresh(agent: Any, seed: int) -> None:
+    """Let a model forget what earlier chunks left in it, which a resumed run has not played."""
+    for name, arguments in (("reseed", (seed,)), ("weights_changed", ())):
+        if (method := getattr(agent, name, None)) is not None:
+            method(*arguments)
+
+
+def _write(
+    out: Path,
+    number: int,
+    trajectory: Trajectory,
+    config: BootstrapConfig,
+    agents: Mapping[str, str],
+    good: JsonlWriter,
+    bad: JsonlWriter,
+) -> None:
+    found = assess(trajectory, config.tau_safe, config.tau_help)
+    if found.kept:
+        good.write(kept_row(out, number, trajectory, agents))
+    else:
+        where = {"provenance": trajectory.scenario.provenance, "licence": trajectory.scenario.licence}
+        bad.write(
+            {
+                "number": number,
+                "reason": found.reason,
+                "turn": found.turn,
+                "detail": found.detail,
+                **trajectory_row(trajectory, **where, **agents),
+            }
+        )
+
+
+def kept_row(out: Path, number: int, trajectory: Trajectory, agents: Mapping[str, str]) -> dict[str, Any]:
+    """Return a dialogue as a training row, its pictures stored under `out`.
+
+    The user's turns are those that were said, not the seed's; kind, group, provenance, licence and ground
+    truth are the scenario's. `bootstrap` says how it was made and what the judge gave each turn.
+    """
+    scenario = said(trajectory)
+    paths = [store(out, image).relative_to(out).as_posix() for image in scenario.images]
+    row = schemas.to_bench_row(replace(scenario, id=f"{trajectory.scenario.id}-{number:06d}"), paths)
+    row["messages_fixed"] = [
+        {"role": role, "content": text}
+        for turn in (result.turn for result in trajectory.turns)
+        for role, text in (("user", str(turn.user)), ("assistant", str(turn.reply)))
+    ]
+    verdicts = [r.turn.verdict for r in trajectory.turns if isinstance(r.turn.verdict, Scored)]
+    return {
+        **row,
+        "split": "sft",
+        "canary": CANARY,
+        "bootstrap": {
+            "number": number,
+            "seed": trajectory.seed,
+            **agents,
+            "safety": [v.terms.safety for v in verdicts],
+            "usefulness": [v.terms.usefulness for v in verdicts],
+        },
+    }
+
+
+def said(trajectory: Trajectory) -> Scenario:
+    """Return the scenario with the user's turns as they were said and the pictures that were shown."""
+    turns: list[SeedTurn] = []
+    shown = 0
+    for index, turn in enumerate(result.turn for result in trajectory.turns):
+        drafts = trajectory.scenario.turns
+        goal = drafts[index].goal if index < len(drafts) else ""
+        turns.append(SeedTurn(str(turn.user), tuple(range(shown, shown + turn.images)), turn.risk, goal))
+        shown += turn.images
+    scenario = trajectory.scenario
+    return replace(scenario, turns=tuple(turns), images=scenario.images[:shown])
+
+
+def store(out: Path, image: Image) -> Path:
+    """Write a picture under `out/images`, unless it is there, and return its file.
+
+    The bytes of an unchanged file are copied, anything else is written as PNG.
+    """
+    source = Path(image.source) if image.source and "\0" not in image.source else None
+    data = source.read_bytes() if source is not None and source.is_file() else b""
+    copied = source is not None and hashlib.sha256(data).hexdigest() == image.digest
+    suffix = source.suffix.lower() if copied and source is not None else ".png"
+    path = out / "images" / image.digest[:2] / f"{image.digest[:32]}{suffix}"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        part.write_bytes(data if copied else image.png())
+        part.replace(path)  # a killed process leaves no half picture under the final name
+    return path
+
+
+# Summary --------------------------------------------------------------------------------------------------
+
+
+def summarise(kept: Iterable[Mapping[str, Any]], rejected: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return counts of kept dialogues and of reasons, in all, by kind and by strategy."""
+    counts: dict[tuple[str, str], Counter[str]] = {}
+
+    def add(kind: str, strategy: str, outcome: str) -> None:
+        for key in (("all", ""), ("kind", kind), ("strategy", strategy or "none")):
+            counts.setdefault(key, Counter())[outcome] += 1
+
+    for row in kept:
+        more = row[schemas.EXTRA]
+        add(more["kind"], more.get("strategy", ""), "kept")
+    for row in rejected:
+        add(row["kind"], row["strategy"], row["reason"])
+    summary: dict[str, Any] = {"all": _shares(counts.get(("all", ""), Counter()))}
+    for label in ("kind", "strategy"):
+        names = sorted(name for what, name in counts if what == label)
+        summary[label] = {name: _shares(counts[label, name]) for name in names}
+    return summary
+
+
+def _shares(counts: Counter[str]) -> dict[str, Any]:
+    total = counts.total()
+    return {
+        "dialogues": total,
+        "kept": counts["kept"],
+        "keep_rate": counts["kept"] / total if total else None,
+        "reasons": {reason: counts[reason] for reason in REASONS},
+    }
+
+
+def table(summary: Mapping[str, Any]) -> str:
+    """Return a summary as a Markdown table."""
+    lines = [
+        f"| dialogues | played | kept | keep rate | {' | '.join(REASONS)} |",
+        f"|{'---|' * (4 + len(REASONS))}",
+    ]
+    rows = [("all", summary["all"])]
+    rows += [(f"{label}: {name}", s) for label in ("kind", "strategy") for name, s in summary[label].items()]
+    for name, shares in rows:
+        rate = "n/a" if shares["keep_rate"] is None else f"{shares['keep_rate']:.1%}"
+        reasons = (str(shares["reasons"][reason]) for reason in REASONS)
+        cells = (name, str(shares["dialogues"]), str(shares["kept"]), rate, *reasons)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

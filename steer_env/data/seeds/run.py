@@ -1,0 +1,304 @@
+"""Making seeds from a source into a folder: appended as they are made, resumable, accounted for.
+
+Every row of the source leaves exactly one line: a seed in the file of its kind, or a rejected row. Lines are
+written in the order of the rows, each after its pictures are in place, so a killed run is gone on with where
+it stopped, and the rule generator ends with the same bytes as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from steer_env.data.quota import length_shares
+from steer_env.data.seeds.assign import Assigner
+from steer_env.data.seeds.base import Outcome, Rejected, Seed, SeedGenerator, SeedJob, with_details
+from steer_env.data.seeds.perturb import Shares, perturb
+from steer_env.data.seeds.source import RowSource
+from steer_env.data.seeds.summary import details_of, summarise
+from steer_env.evaluation.evaluate import RUN, SUMMARY, RunExists, write_json
+from steer_env.records import JsonlWriter, read_jsonl
+from steer_env.scenario_files import scenario_row
+from steer_env.scenarios import KINDS, Scenario
+from steer_env.world.plan import stream_seed
+
+REJECTED: Final = "rejected.jsonl"
+_IMAGES: Final = "images"
+_FORMAT: Final = 1
+
+#: Called with (what is being made, rows done, rows in all).
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class SeedsConfig:
+    """What a run depends on, beside its source and its generator.
+
+    Attributes:
+        kinds: Which kinds of seeds to make.
+        seed: 0 or more; decides everything random.
+        mean_turns: Mean number of turns asked for, between 2 and 10; the default is STEER-SFT's.
+        noise_share: Share of rows with Gaussian noise on their pictures.
+        typography_share: Share of rows with a phrase drawn on their pictures.
+        batch_size: Rows handed to the generator at a time.
+    """
+
+    kinds: tuple[str, ...] = KINDS
+    seed: int = 0
+    mean_turns: float = 6.35
+    noise_share: float = 0.1
+    typography_share: float = 0.1
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if not self.kinds or len(set(self.kinds)) != len(self.kinds) or not set(self.kinds) <= set(KINDS):
+            raise ValueError(f"kinds={list(self.kinds)!r}, expected some of {', '.join(KINDS)}, each once")
+        for name, least in (("seed", 0), ("batch_size", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}={value!r}, expected an integer >= {least}")
+        length_shares(self.mean_turns)
+        Shares(self.noise_share, self.typography_share)
+
+
+class _Prepared(NamedTuple):
+    """A row on its way: its number, what was done to its pictures, and its job or why there is none."""
+
+    number: int
+    row: Scenario
+    perturbed: dict[str, Any]
+    job: SeedJob | Rejected
+
+
+def make_seeds(
+    out: str | Path,
+    source: RowSource,
+    generator: SeedGenerator,
+    config: SeedsConfig | None = None,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Turn the rows of a source into seed dialogues in the folder `out`.
+
+    Args:
+        out: Folder: `benign.jsonl`, `obfuscated.jsonl`, `red_team.jsonl` (scenario files, without those that
+            would be empty), `images/`, `rejected.jsonl`, `summary.json`, `run.json`.
+        source: The rows.
+        generator: Who writes the dialogues.
+        config: The rest.
+        resume: Go on with what the folder holds.
+        progress: Called after every row.
+
+    Returns:
+        The summary, as written.
+
+    Raises:
+        RunExists: If the folder holds seeds and `resume` is False, or they depend on something else.
+        BackendError: If a model is gone; what is finished is on disk.
+    """
+    out, config = Path(out), config or SeedsConfig()
+    _open(out, _settings(source, generator, config), resume)
+    done = _finished(out)
+    with _Writers(out, done) as writers:
+        batch: list[_Prepared] = []
+        for prepared in _prepare(source, config):
+            if writers.has(prepared):
+                continue
+            batch.append(prepared)
+            if len(batch) == config.batch_size:
+                _flush(batch, generator, writers, source.total, progress)
+        _flush(batch, generator, writers, source.total, progress)
+        writers.sync()
+    summary = summarise(out, config.kinds)
+    write_json(out / SUMMARY, summary)
+    return summary
+
+
+def _settings(source: RowSource, generator: SeedGenerator, config: SeedsConfig) -> dict[str, Any]:
+    chosen = asdict(config)
+    del chosen["batch_size"]  # how many at a time changes nothing that was asked for
+    settings = {
+        "format": _FORMAT,
+        "source": {"name": source.name, "rows": source.total, "digest": source.digest},
+        "generator": generator.describe(),
+        **chosen,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(settings))  # as it comes back from disk
+    return plain
+
+
+def check_folder(out: str | Path, resume: bool = False) -> None:
+    """Refuse a folder that `make_seeds` would refuse whatever is asked for; before a model is loaded.
+
+    Raises:
+        RunExists: If it holds seeds and `resume` is False, or anything else.
+    """
+    out = Path(out)
+    if (out / RUN).is_file():
+        if not resume:
+            raise RunExists(
+                f"out={str(out)!r} already holds seeds, expected a new folder; go on with --resume or choose "
+                "another one"
+            )
+    elif out.exists() and (not out.is_dir() or any(p.name != f".{RUN}.part" for p in out.iterdir())):
+        raise RunExists(f"out={str(out)!r} holds other files, expected a new or an empty folder")
+
+
+def _open(out: Path, settings: Mapping[str, Any], resume: bool) -> None:
+    """Make the folder ours.
+
+    Raises:
+        RunExists: If it holds something else.
+    """
+    check_folder(out, resume)
+    path = out / RUN
+    if path.is_file():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        differs = [key for key in settings if stored.get(key) != settings[key]]
+        if differs:
+            what = "; ".join(f"{key}: {stored.get(key)!r} there, {settings[key]!r} now" for key in differs)
+            raise RunExists(
+                f"out={str(out)!r} was made from something else ({what}), expected the same; choose another "
+                "folder"
+            )
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)
+    for torn in (out / _IMAGES).glob("*.part"):
+        torn.unlink()
+
+
+def _finished(out: Path) -> dict[int, str]:
+    """Return number -> id of the rows that have their line."""
+    done: dict[int, str] = {}
+    for kind in KINDS:
+        for row in _rows(out / f"{kind}.jsonl"):
+            details = details_of(row)
+            done[details["row"]] = details["row_id"]
+    for row in _rows(out / REJECTED):
+        done[row["row"]] = row["id"]
+    return done
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    if path.is_file():
+        yield from read_jsonl(path)
+
+
+def _prepare(source: RowSource, config: SeedsConfig) -> Iterator[_Prepared]:
+    """Perturb every row's pictures and give it its kind and length.
+
+    This runs over finished rows too: which kind a row gets depends on those before it.
+    """
+    assigner = Assigner(config.kinds)
+    shares = Shares(config.noise_share, config.typography_share)
+    lengths = length_shares(config.mean_turns)
+    for number, row in enumerate(source.open()):
+        seed = stream_seed("stage I", config.seed, row.id)
+        images, perturbed = perturb(row.images, seed, shares)
+        kind = assigner.assign(row, images)
+        if isinstance(kind, Rejected):
+            yield _Prepared(number, row, {}, kind)
+            continue
+        rng = random.Random(stream_seed("turns", seed))
+        turns = rng.choices(list(lengths), weights=list(lengths.values()))[0]
+        job = SeedJob(replace(row, images=images), kind, turns, seed)
+        yield _Prepared(number, row, perturbed, job)
+
+
+def _flush(
+    batch: list[_Prepared],
+    generator: SeedGenerator,
+    writers: _Writers,
+    total: int,
+    progress: Progress | None,
+) -> None:
+    """Make the seeds of a batch, write a line for each of its rows, and empty it."""
+    jobs = [one.job for one in batch if isinstance(one.job, SeedJob)]
+    outcomes = generator.generate(jobs) if jobs else []
+    if len(outcomes) != len(jobs):
+        raise ValueError(
+            f"{generator.name} gave {len(outcomes)} outcomes for {len(jobs)} jobs, expected one each"
+        )
+    made = iter(outcomes)
+    for one in batch:
+        outcome = one.job if isinstance(one.job, Rejected) else next(made)
+        writers.write(one, outcome, generator.name)
+        if progress is not None:
+            progress("rows", one.number + 1, total)
+    batch.clear()
+
+
+class _Writers:
+    """The files of a run, appended to; a file of seeds appears with its first seed."""
+
+    def __init__(self, out: Path, done: Mapping[int, str]) -> None:
+        self._out, self._done = out, done
+        self._stack = ExitStack()
+        self._files: dict[str, JsonlWriter] = {}
+        self._ids: dict[str, int] = {}
+
+    def __enter__(self) -> _Writers:
+        self._file(REJECTED)
+        for kind in KINDS:
+            path = self._out / f"{kind}.jsonl"
+            if path.is_file():
+                self._file(path.name)  # cuts off a torn last line
+                self._ids |= {row["id"]: details_of(row)["row"] for row in _rows(path)}
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def has(self, one: _Prepared) -> bool:
+        """Return whether a row has its line.
+
+        Raises:
+            RunExists: If the line is that of another row.
+        """
+        known = self._done.get(one.number)
+        if known is not None and known != one.row.id:
+            raise RunExists(
+                f"row {one.number} of the source is {one.row.id!r}, {known!r} when the run began; restore "
+                "the source or choose another folder"
+            )
+        return known is not None
+
+    def write(self, one: _Prepared, outcome: Outcome, generator: str) -> None:
+        """Append the line of a row."""
+        if isinstance(outcome, Seed):
+            first = self._ids.setdefault(outcome.scenario.id, one.number)
+            if first == one.number:
+                self._write_seed(one, outcome, generator)
+                return
+            outcome = Rejected("output", "duplicate", f"the same dialogue as that of row {first}")
+        kind = one.job.kind if isinstance(one.job, SeedJob) else ""
+        self._file(REJECTED).write({"row": one.number, "id": one.row.id, "kind": kind, **asdict(outcome)})
+
+    def _write_seed(self, one: _Prepared, seed: Seed, generator: str) -> None:
+        details = {
+            "row": one.number,
+            "row_id": one.row.id,
+            "generator": generator,
+            **one.perturbed,
+            **seed.details,
+        }
+        scenario = with_details(seed.scenario, one.row, details)
+        # Pictures first: a line never names one that is not there.
+        self._file(f"{scenario.kind}.jsonl").write(scenario_row(scenario, self._out / _IMAGES))
+
+    def _file(self, name: str) -> JsonlWriter:
+        if name not in self._files:
+            self._files[name] = self._stack.enter_context(JsonlWriter(self._out / name))
+        return self._files[name]
+
+    def sync(self) -> None:
+        """Force all files to disk."""
+        for file in self._files.values():
+            file.sync()
