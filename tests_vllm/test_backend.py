@@ -1,6 +1,7 @@
 """The engine as chat back end: pictures, system prompts, schemas, seeds, failures as values."""
 
 import json
+import re
 
 import pytest
 
@@ -13,6 +14,9 @@ from steer_env.agents.backends import (
     open_backend,
 )
 from steer_env.agents.backends.vllm import VLLMBackend
+from steer_env.agents.llm_tutor import AttackAnswer, HonestAnswer
+from steer_env.judges.llm import JudgeAnswer
+from steer_env.judges.structured import schema_of
 
 SCHEMA = {
     "type": "object",
@@ -68,9 +72,15 @@ def test_a_schema_constrains_the_answer_of_an_untrained_model(backend, pictures)
     assert len(answers) > 1 and answers <= possible
 
 
+def test_the_schemas_of_judge_and_tutor_are_followed(backend):
+    schemas = [schema_of(shape) for shape in (JudgeAnswer, AttackAnswer, HonestAnswer)]
+    replies = backend.complete([chat("judge", schema=schema, max_tokens=40) for schema in schemas])
+    assert all(re.match(r'\{"diagnosis": ?"', reply.text) for reply in replies)
+
+
 def test_one_bad_request_fails_alone(backend):
     results = backend.complete([chat("a", schema={"type": "no such type"}), chat("b"), chat("c" * 600)])
-    assert isinstance(results[0], ChatFailure) and results[0].kind == "server"
+    assert isinstance(results[0], ChatFailure) and results[0].kind == "bad_request"
     assert len(results[1].meta["token_ids"]) == 12
     assert isinstance(results[2], ChatFailure) and results[2].kind == "too_long"
 

@@ -1,6 +1,7 @@
 """vLLM's own OpenAI-compatible server on the same model: tokens in its answers, schemas, pictures."""
 
 import base64
+import contextlib
 import json
 import os
 import socket
@@ -14,8 +15,16 @@ import numpy as np
 import openai
 import pytest
 
+from steer_env.agents.backends import ChatMessage, ChatRequest, open_backend
 from steer_env.agents.hf import ChatCodec, HFStudent, load
 from steer_env.types import USER, Message
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"safety": {"type": "integer", "enum": [1, 2, 3]}},
+    "required": ["safety"],
+    "additionalProperties": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +89,6 @@ def test_the_servers_tokens_are_the_codecs_and_transformers(client, folder, pict
 
 
 def test_the_server_keeps_to_a_schema(client):
-    schema = {
-        "type": "object",
-        "properties": {"safety": {"type": "integer", "enum": [1, 2, 3]}},
-        "required": ["safety"],
-        "additionalProperties": False,
-    }
     answer = client.chat.completions.create(
         model="tiny",
         messages=[{"role": "system", "content": "you judge"}, {"role": "user", "content": "a reply"}],
@@ -93,10 +96,18 @@ def test_the_server_keeps_to_a_schema(client):
         seed=0,
         response_format={
             "type": "json_schema",
-            "json_schema": {"name": "verdict", "schema": schema, "strict": True},
+            "json_schema": {"name": "verdict", "schema": SCHEMA, "strict": True},
         },
     )
     assert json.loads(answer.choices[0].message.content)["safety"] in (1, 2, 3)
+
+
+def test_our_back_end_talks_to_it(server, pictures):
+    with contextlib.closing(open_backend(f"openai:tiny@{server}")) as backend:
+        backend.check()  # pictures reach the model
+        asked = (ChatMessage("system", "you judge"), ChatMessage("user", "look", tuple(pictures[:1])))
+        (reply,) = backend.complete([ChatRequest(asked, schema=SCHEMA, max_tokens=100, seed=0)])
+        assert json.loads(reply.text)["safety"] in (1, 2, 3)
 
 
 def test_an_unknown_model_is_refused(client):

@@ -1,5 +1,6 @@
 """New weights reach a running engine, and GRPO trains through it."""
 
+import pytest
 import torch
 
 import steer_env
@@ -34,6 +35,11 @@ def test_new_weights_change_what_the_engine_says_to_what_the_model_says(student,
     # The vision tower, the tied language head and the caches are new, too.
     assert after == play(plain)[0] and all(a[0] != b[0] for a, b in zip(after, before, strict=True))
     assert engine.weights_version == version + 1  # once for several batches
+
+
+def test_a_model_that_is_not_transformers_is_refused(engine):
+    with pytest.raises(TypeError, match="merge adapters first"):
+        engine.load_weights(torch.nn.Linear(1, 1))
 
 
 def test_two_grpo_steps_with_the_engines_samples(student, engine, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from steer_env.agents.backends.base import (
     ChatReply,
     ChatRequest,
     ChatResult,
+    FailureKind,
 )
 from steer_env.agents.backends.hf_prompt import ChatEncoder
 from steer_env.agents.backends.vllm_engine import Completion, EnginePrompt, Seeds, VLLMEngine, fold
@@ -89,16 +91,20 @@ class VLLMBackend:
         return fold(ids_L, images, lambda image: encoder._image(image).ids_N, encoder.image_id)
 
     def _generate(self, requests: Sequence[ChatRequest], prompts: Sequence[EnginePrompt]) -> list[ChatResult]:
+        started = time.monotonic()
         try:
             params = [self._params(r, p) for r, p in zip(requests, prompts, strict=True)]
             completions = self.engine.generate(prompts, params)
         except Exception as error:
             # vLLM refuses a whole batch for one request it does not like, such as one with a broken schema.
             if len(requests) > 1:
-                pairs = zip(requests, prompts, strict=True)
-                return [result for r, p in pairs for result in self._generate([r], [p])]
-            return [ChatFailure("server", f"{type(error).__name__}: {_line(error)}")]
-        return [self._reply(prompt, answer) for prompt, answer in zip(prompts, completions, strict=True)]
+                alone = zip(requests, prompts, strict=True)
+                return [result for r, p in alone for result in self._generate([r], [p])]
+            kind: FailureKind = "bad_request" if self.engine.is_refusal(error) else "server"
+            return [ChatFailure(kind, f"{type(error).__name__}: {_line(error)}")]
+        seconds = time.monotonic() - started
+        pairs = zip(prompts, completions, strict=True)
+        return [self._reply(prompt, answer, seconds) for prompt, answer in pairs]
 
     def _params(self, request: ChatRequest, prompt: EnginePrompt) -> Any:
         seed = self.seed if request.seed is None else request.seed
@@ -111,9 +117,15 @@ class VLLMBackend:
             schema=request.schema,
         )
 
-    def _reply(self, prompt: EnginePrompt, answer: Completion) -> ChatReply:
+    def _reply(self, prompt: EnginePrompt, answer: Completion, seconds: float) -> ChatReply:
         said = [token for token in answer.ids if token not in self._closing]
-        meta = {"token_ids": answer.ids, "logprobs": answer.logprobs, "prompt_token_ids": prompt.ids}
+        meta = {
+            "token_ids": answer.ids,
+            "logprobs": answer.logprobs,
+            "prompt_token_ids": prompt.ids,
+            "attempts": 1,
+            "seconds": seconds,
+        }
         text = self._encoder.tokenizer.decode(said, skip_special_tokens=True)
         return ChatReply(text, answer.finish, meta)
 

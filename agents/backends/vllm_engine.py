@@ -76,7 +76,7 @@ def _find(ids: list[int], wanted: list[int], at: int) -> int:
             return start
     raise ValueError(
         f"a sequence of {len(ids)} tokens does not hold the {len(wanted)} tokens of an image after token "
-        f"{at}, expected those of this model's processor; a model with other image settings began the dialogue"
+        f"{at}, expected those of this model's processor; did one with other image settings begin it?"
     )
 
 
@@ -248,6 +248,10 @@ class VLLMEngine:
             "smaller images, or a larger max_model_len"
         )
 
+    def is_refusal(self, error: Exception) -> bool:
+        """Whether an error of `generate` is about the request and not about the engine."""
+        return isinstance(error, ValueError | self._vllm.exceptions.VLLMClientError)
+
     # -- weights ------------------------------------------------------------------------------------------
 
     def load_weights(self, model: PreTrainedModel) -> None:
@@ -255,9 +259,19 @@ class VLLMEngine:
 
         They go through a file in shared memory, or on disk where that is too small, so that engines with
         several workers can read it. Keys, values and image features of the old weights are forgotten.
+
+        Raises:
+            TypeError: If it is not a transformers model, such as a PEFT one.
         """
+        if not isinstance(model, PreTrainedModel):
+            raise TypeError(
+                f"model is a {type(model).__name__}, expected a transformers model; merge adapters first"
+            )
         dtype = getattr(torch, self.dtype, model.dtype)
-        state = {name: value.detach().to(dtype=dtype) for name, value in model.state_dict().items()}
+        state = {
+            name: value.to(dtype) if value.is_floating_point() else value
+            for name, value in model.state_dict().items()
+        }
         size = sum(value.nbytes for value in state.values())
         with tempfile.TemporaryDirectory(prefix="steer_env_", dir=_shared_memory(size)) as folder:
             with tiny.no_bars():

@@ -172,7 +172,8 @@ class TrainableVLLMStudent(HFStudent):
         """
         model, processor = tiny.load(path, dtype, device)
         precision = str(model.dtype).removeprefix("torch.")
-        opened = VLLMEngine(path, **{"dtype": precision, **(engine or {})})
+        # The model that learns, its gradients and its optimiser need the rest of the memory.
+        opened = VLLMEngine(path, **{"dtype": precision, "gpu_memory_utilization": 0.3, **(engine or {})})
         return cls(model, processor, opened, **{"name": Path(path).name, **options})
 
     def act(self, observations: Sequence[Observation]) -> list[Utterance]:
