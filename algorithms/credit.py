@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steer_env.algorithms.advantages import trajectory_return
-from steer_env.trajectory import Trajectory, TrajectoryGroup
+from steer_env.trajectory import StopReason, Trajectory, TrajectoryGroup
 
 Floats = NDArray[np.float64]
 #: Names of the ways to give credit, see above.

@@ -92,6 +92,7 @@ class ChatCodec:
     Attributes:
         template: The strings of the chat template.
         close_id: The token that ends a reply, the only control token a student may sample.
+        placeholder: The string a template writes for one image.
         image_id: The image placeholder token.
         fingerprint: Changes with the vocabulary or the template; a trace made by another codec is not reused.
 
@@ -111,9 +112,9 @@ class ChatCodec:
         self.tokenizer = processor.tokenizer
         self.template = ChatTemplate(processor, self._endings())
         self.close_id = self._close_id()
-        self._placeholder = self._find_placeholder()
+        self.placeholder = self._find_placeholder()
         self.image_id = int(
-            self.tokenizer.convert_tokens_to_ids(getattr(processor, "image_token", self._placeholder))
+            self.tokenizer.convert_tokens_to_ids(getattr(processor, "image_token", self.placeholder))
         )
         self._images: OrderedDict[str, EncodedImage] = OrderedDict()
         self._texts: OrderedDict[str, Ids] = OrderedDict()
@@ -283,7 +284,7 @@ class ChatCodec:
         """Tokens of a template string with each placeholder replaced by the next image's tokens."""
         if not string:
             return []
-        first, *others = string.split(self._placeholder) if images else [string]
+        first, *others = string.split(self.placeholder) if images else [string]
         parts = [self._control(first)] if first else []
         for piece in others:
             parts.append(self.image(images.pop(0)).ids_N)
@@ -293,7 +294,7 @@ class ChatCodec:
 
     def _encode_image(self, image: Image) -> EncodedImage:
         encoded = self.processor(
-            text=[self._placeholder], images=[image.pil()], add_special_tokens=False, return_tensors="pt"
+            text=[self.placeholder], images=[image.pil()], add_special_tokens=False, return_tensors="pt"
         )
         inputs = {k: v for k, v in encoded.items() if k not in _TEXT_INPUTS and isinstance(v, torch.Tensor)}
         return EncodedImage(encoded["input_ids"][0].numpy().astype(np.int64), inputs)

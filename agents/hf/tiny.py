@@ -10,6 +10,7 @@ Importing this module registers the processor, so that `AutoProcessor.from_pretr
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -91,6 +92,21 @@ class ImageOnlyQwenVLProcessor(ProcessorMixin):
         """Return the placeholder once for every token the vision tower makes of the image."""
         patches = int(image_inputs["image_grid_thw"][image_idx].prod())
         return self.image_token * (patches // self.image_processor.merge_size**2)
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> Any:
+        """Write the processor, and what the stock one needs in addition: vLLM and others open the folder."""
+        saved = super().save_pretrained(save_directory, *args, **kwargs)
+        images = self.image_processor
+        video = {
+            "video_processor_type": "Qwen2VLVideoProcessor",
+            "patch_size": images.patch_size,
+            "merge_size": images.merge_size,
+            "temporal_patch_size": images.temporal_patch_size,
+            "size": {name: images.size[name] for name in ("shortest_edge", "longest_edge")},
+        }
+        file = Path(save_directory) / "video_preprocessor_config.json"
+        file.write_text(json.dumps(video, indent=2) + "\n", encoding="utf-8")
+        return saved
 
     @property
     def model_input_names(self) -> list[str]:
@@ -250,7 +266,7 @@ def _model_config(tokenizer: PreTrainedTokenizerFast, config: TinyConfig) -> Qwe
 
 def save(model: PreTrainedModel, processor: ProcessorMixin, path: str | Path) -> None:
     """Write model and processor as one Hugging Face folder."""
-    with _no_bars():
+    with no_bars():
         model.save_pretrained(path)
         processor.save_pretrained(path)
 
@@ -272,19 +288,33 @@ def load(
         FileNotFoundError: If there is no such folder and it cannot be a hub id, or it could be one but the
             hub is switched off (HF_HUB_OFFLINE) and its cache does not hold it.
     """
-    path = _find(path)
-    with _no_bars():
-        try:
-            processor = AutoProcessor.from_pretrained(path)
-        except ImportError:
-            processor = ImageOnlyQwenVLProcessor.from_pretrained(path)
+    processor, path = load_processor(path), find(path)
+    with no_bars():
         model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype or "auto")
     placed = cast(PreTrainedModel, torch.nn.Module.to(model, device))
     return placed.eval(), processor
 
 
-def _find(path: str | Path) -> str:
-    """Return an existing folder, or else a hub id that may exist."""
+def load_processor(path: str | Path) -> ProcessorMixin:
+    """Open the processor of a folder or hub id, as `load` does.
+
+    Raises:
+        FileNotFoundError: As `load` does.
+    """
+    path = find(path)
+    with no_bars():
+        try:
+            return cast(ProcessorMixin, AutoProcessor.from_pretrained(path))
+        except ImportError:
+            return ImageOnlyQwenVLProcessor.from_pretrained(path)
+
+
+def find(path: str | Path) -> str:
+    """Return an existing folder, or else a hub id that may exist.
+
+    Raises:
+        FileNotFoundError: If it can be neither.
+    """
     folder = Path(path).expanduser()
     if folder.exists():
         return str(folder)
@@ -300,7 +330,7 @@ def _find(path: str | Path) -> str:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
     """Keep transformers' progress bars out of ours."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

@@ -181,6 +181,11 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"student={chosen['student']!r} is behind a server and cannot learn here, expected a model folder"
         )
+    if chosen["student"].startswith("vllm:"):
+        raise ValueError(
+            f"student={chosen['student']!r} samples only, expected a model folder; to train through vLLM use "
+            "TrainableVLLMStudent from Python (docs/vllm.md)"
+        )
     reward = {name: chosen[name] for name in ("alpha", "returns") if chosen[name] is not None}
     reward |= _wrappers(chosen)
     setting = open_setting(chosen, "train", **reward)

@@ -127,6 +127,14 @@ def test_options_are_listed_and_checked(cli, model: Path) -> None:
         assert not Path("bad").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "why"), [("refuse", "scripted"), ("vllm:some/model", "TrainableVLLMStudent")]
+)
+def test_students_that_cannot_learn_here_are_refused(cli, tmp_path: Path, name: str, why: str) -> None:
+    code, _, error = cli("train", "--student", name, "--out", tmp_path / "run")
+    assert code == 2 and why in error and not (tmp_path / "run").exists()
+
+
 def test_progress_note_leaves_out_what_is_undefined() -> None:
     assert note({"return": 1.234, "safety": None, "unscored": 0.5}) == "return 1.23  unscored 0.50"
 
