@@ -60,7 +60,7 @@ def mix_array(key: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 def uniform_array(key: NDArray[np.uint64], counter: int | NDArray[np.int64]) -> NDArray[np.float64]:
     """Return `uniform` of every element; `counter` broadcasts against `key`."""
-    step = (np.asarray(counter) + 1).astype(np.uint64) * np.uint64(_GOLDEN)
+    step = (np.atleast_1d(counter) + 1).astype(np.uint64) * np.uint64(_GOLDEN)
     return (mix_array(key + step) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
