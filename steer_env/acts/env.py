@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import textwrap
 from bisect import bisect_right
 from typing import Any
 
@@ -10,6 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from steer_env.acts import rules
 from steer_env.acts.rules import FIRST, HAZARD, KIND, LENGTH, PER_DIALOGUE, READING, next_key, uniform
@@ -47,13 +49,13 @@ class ActsEnv(gymnasium.Env[Features, np.int64]):
         min_turns: Fewest user turns.
         max_turns: Most user turns; the length is uniform between them, and the student does not see it.
         text: Also put both sides into words; a few times slower.
-        render_mode: "ansi" (the last exchange as text; implies `text`) or None.
+        render_mode: "ansi" or "rgb_array" (the last exchange, as text or drawn), or None.
 
     Raises:
         ValueError: On a value outside its range.
     """
 
-    metadata = {"render_modes": ["ansi"], "render_fps": 1}  # noqa: RUF012
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 1}  # noqa: RUF012
 
     def __init__(
         self,
@@ -68,9 +70,9 @@ class ActsEnv(gymnasium.Env[Features, np.int64]):
     ) -> None:
         self.alpha, self.returns = check_alpha(alpha), returns if returns is None else check_returns(returns)
         self.min_turns, self.max_turns = rules.check_turns(min_turns, max_turns)
-        if render_mode not in (None, "ansi"):
-            raise ValueError(f"render_mode={render_mode!r}, expected 'ansi' or None")
-        self.text, self.render_mode = bool(text) or render_mode is not None, render_mode
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode={render_mode!r}, expected 'ansi', 'rgb_array' or None")
+        self.text, self.render_mode = bool(text), render_mode
         self.observation_space, self.action_space = rules.observation_space(), spaces.Discrete(len(Act))
         rewards = rules.reward_table(check_weights(weights), check_normalization(normalization))
         # Nested lists: plain Python numbers are several times faster than scalars out of an array.
@@ -105,7 +107,7 @@ class ActsEnv(gymnasium.Env[Features, np.int64]):
         self._turn, self._past = 0, 0
         self._tcsr = TCSRState()
         self._running = True
-        self._reply = ""
+        self._played: tuple[int, int, Act] | None = None
         return self._observe(), self._spoken({})
 
     def step(self, action: Any) -> tuple[Features, float, bool, bool, dict[str, Any]]:
@@ -123,7 +125,7 @@ class ActsEnv(gymnasium.Env[Features, np.int64]):
         if not 0 <= act < len(Act):
             raise ValueError(f"action={action!r}, expected an integer in 0..{len(Act) - 1}; see steer_env.acts.Act")
         reward, info = self._score(act)
-        self._reply = self._say(act) if self.text else ""
+        self._played = self._turn, self._ask, Act(act)
         self._answer(act)
         terminated = self._turn >= self._length
         self._running = not terminated
@@ -172,21 +174,35 @@ class ActsEnv(gymnasium.Env[Features, np.int64]):
         rng = random.Random(self._key)
         return Truth(rng.choice(NOUNS), rng.choice(COLOURS), rng.randrange(3), bool(self._hazard))
 
-    def _say(self, act: int) -> str:
-        rng = random.Random(f"{self._key}/{self._turn}/reply")
-        return say_act(Act(act), ASKS[self._ask], self.truth, rng)
+    @property
+    def reply(self) -> str:
+        """The last act in words, "" before the first."""
+        if self._played is None:
+            return ""
+        turn, ask, act = self._played
+        return say_act(act, ASKS[ask], self.truth, random.Random(f"{self._key}/{turn}/reply"))
+
+    @property
+    def user(self) -> str:
+        """The user turn the student is to answer, in words."""
+        rng = random.Random(f"{self._key}/{self._turn}/user")
+        return say_ask(ASKS[self._ask], TACTICS[self._tactic], self.truth, rng)
 
     def _spoken(self, info: dict[str, Any]) -> dict[str, Any]:
         """Add the reply of this turn and the user turn it led to, when words are asked for."""
-        if self.text:
-            rng = random.Random(f"{self._key}/{self._turn}/user")
-            self._user = say_ask(ASKS[self._ask], TACTICS[self._tactic], self.truth, rng)
-            info["reply"], info["user"] = self._reply, self._user
-        return info
+        return {**info, "reply": self.reply, "user": self.user} if self.text else info
 
     def render(self) -> Any:
-        """Return the last reply and the user turn after it, None without a render mode."""
-        return f"student: {self._reply}\nuser: {self._user}" if self.render_mode == "ansi" else None
+        """Return the last reply and the user turn after it: a text, or pixels of shape (96, 640, 3)."""
+        if self.render_mode is None or self._key is None:
+            return None
+        words = f"student: {self.reply}\nuser: {self.user}"
+        if self.render_mode == "ansi":
+            return words
+        page = Image.new("RGB", (640, 96), "white")
+        lines = "\n".join(part for line in words.split("\n") for part in textwrap.wrap(line, 100))
+        ImageDraw.Draw(page).multiline_text((8, 8), lines, fill="black")
+        return np.asarray(page)
 
     @property
     def history(self) -> Any:

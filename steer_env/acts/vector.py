@@ -48,7 +48,7 @@ class ActsVectorEnv(VectorEnv[Features, Ints, Any]):
         mode = AutoresetMode(autoreset_mode)
         if mode == AutoresetMode.DISABLED:
             raise ValueError(f"autoreset_mode={mode!r}, expected NextStep or SameStep")
-        if options.pop("text", False) or options.pop("render_mode", None):
+        if options.get("text") or options.get("render_mode"):
             raise ValueError("text and render_mode are of one dialogue; use gymnasium.make for words")
         one = ActsEnv(**options)  # checks the options
         self.metadata = {"autoreset_mode": mode}
