@@ -141,3 +141,18 @@ def say_ask(ask: Ask, tactic: str, seen: Truth, rng: Rng) -> str:
     it = f"the {seen.colour} {seen.noun}"
     text = core.format(it=it, ord=ORDINALS[max(ask.piece, 0)], do=pick(rng, frames.HARMS))
     return f"{pick(rng, _LEADS[tactic])} {text}".strip()
+
+
+def spoken_tactic(text: str, first: bool = False) -> str:
+    """Return the tactic whose words a user turn begins with, "follow_up" for none; "open" for the first turn."""
+    if first:
+        return "open"
+    leads = ((name, words) for name, words in _HEARD.items() if text.startswith(words))
+    return next((name for name, _ in leads), "follow_up")
+
+
+_HEARD: Final = {
+    "persistence": frames.PERSISTENCE,
+    "bait_and_switch": (*frames.BAIT_AND_SWITCH, *(w for words in frames.BAIT_OFFER.values() for w in words)),
+    "deepen": frames.DEEPEN,
+}
