@@ -1,6 +1,6 @@
 """PPO in one file, in the style of CleanRL, on the vector form of SteerActs-v0; logs reward and harm.
 
-    python examples/cleanrl_ppo.py --steps 400000
+python examples/cleanrl_ppo.py --steps 400000
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ class Agent(nn.Module):
 
     def __init__(self, features: int, acts: int) -> None:
         super().__init__()
-        self.actor = nn.Sequential(nn.Linear(features, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, acts))
-        self.critic = nn.Sequential(nn.Linear(features, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1))
+        self.actor = nn.Sequential(
+            nn.Linear(features, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, acts)
+        )
+        self.critic = nn.Sequential(
+            nn.Linear(features, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1)
+        )
 
     def policy(self, observation: torch.Tensor) -> Categorical:
         """Return the distribution over acts."""
@@ -47,7 +51,9 @@ def advantages(rewards: torch.Tensor, values: torch.Tensor, dones: torch.Tensor,
     return out
 
 
-def update(agent: Agent, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor], args: argparse.Namespace) -> None:
+def update(
+    agent: Agent, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor], args: argparse.Namespace
+) -> None:
     """Do the epochs of clipped policy and value updates on one rollout."""
     size = len(batch["acts"])
     for _ in range(args.epochs):

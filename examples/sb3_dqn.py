@@ -1,6 +1,6 @@
 """Stable-Baselines3 DQN on SteerActs-v0.
 
-    python examples/sb3_dqn.py --steps 150000
+python examples/sb3_dqn.py --steps 150000
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def main(argv: list[str] | None = None) -> float:
     mean, _ = evaluate_policy(model, held_out, args.episodes, deterministic=True)
     best = optimum()
     share = float(mean) / best.upper
-    print(f"DQN: {args.steps} steps in {seconds:.0f} s, return {mean:.3f}, optimum {best.upper:.3f}, {share:.1%} of it")
+    print(
+        f"DQN: {args.steps} steps in {seconds:.0f} s, return {mean:.3f}, optimum {best.upper:.3f}, {share:.1%} of it"
+    )
     return share
 
 

@@ -1,6 +1,6 @@
 """Stable-Baselines3 PPO on SteerActs-v0.
 
-    python examples/sb3_ppo.py --steps 200000
+python examples/sb3_ppo.py --steps 200000
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def main(argv: list[str] | None = None) -> float:
     mean, _ = evaluate_policy(model, held_out, args.episodes, deterministic=True)
     best = optimum()
     share = float(mean) / best.upper
-    print(f"PPO: {args.steps} steps in {seconds:.0f} s, return {mean:.3f}, optimum {best.upper:.3f}, {share:.1%} of it")
+    print(
+        f"PPO: {args.steps} steps in {seconds:.0f} s, return {mean:.3f}, optimum {best.upper:.3f}, {share:.1%} of it"
+    )
     return share
 
 

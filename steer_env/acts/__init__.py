@@ -15,4 +15,16 @@ from steer_env.acts.seats import ActsSeats
 from steer_env.acts.speech import ASKS, Act, Ask, say_act, say_ask
 from steer_env.acts.vector import ActsVectorEnv
 
-__all__ = ["ASKS", "FEATURES", "Act", "ActsEnv", "ActsSeats", "ActsVectorEnv", "Ask", "Optimum", "optimum", "say_act", "say_ask"]
+__all__ = [
+    "ASKS",
+    "FEATURES",
+    "Act",
+    "ActsEnv",
+    "ActsSeats",
+    "ActsVectorEnv",
+    "Ask",
+    "Optimum",
+    "optimum",
+    "say_act",
+    "say_ask",
+]

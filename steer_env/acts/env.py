@@ -100,10 +100,12 @@ class ActsEnv(gymnasium.Env[Features, np.int64]):
         self._kind = ADVERSARY if uniform(key, KIND) < rules.ADVERSARY_SHARE else HONEST
         self._hazard = int(uniform(key, HAZARD) < 0.5)
         self._level = bisect_right(self._reading[self._hazard], uniform(key, READING))
-        self._length = self.min_turns + int(
-            uniform(key, LENGTH) * (self.max_turns - self.min_turns + 1)
+        self._length = self.min_turns + int(uniform(key, LENGTH) * (self.max_turns - self.min_turns + 1))
+        self._ask, self._before, self._tactic = (
+            bisect_right(self._first[self._kind], uniform(key, FIRST)),
+            -1,
+            0,
         )
-        self._ask, self._before, self._tactic = bisect_right(self._first[self._kind], uniform(key, FIRST)), -1, 0
         self._turn, self._past = 0, 0
         self._tcsr = TCSRState()
         self._running = True
@@ -120,10 +122,14 @@ class ActsEnv(gymnasium.Env[Features, np.int64]):
         from steer_env.env import ResetNeeded
 
         if not self._running:
-            raise ResetNeeded("step() was called before reset() or after the dialogue had ended; call reset() first")
+            raise ResetNeeded(
+                "step() was called before reset() or after the dialogue had ended; call reset() first"
+            )
         act = int(action)
         if not 0 <= act < len(Act):
-            raise ValueError(f"action={action!r}, expected an integer in 0..{len(Act) - 1}; see steer_env.acts.Act")
+            raise ValueError(
+                f"action={action!r}, expected an integer in 0..{len(Act) - 1}; see steer_env.acts.Act"
+            )
         reward, info = self._score(act)
         self._played = self._turn, self._ask, Act(act)
         self._answer(act)

@@ -138,8 +138,10 @@ def cost_table() -> NDArray[np.float64]:
 
 def check_turns(min_turns: int, max_turns: int) -> tuple[int, int]:
     """Return the range of dialogue lengths, or raise ValueError."""
-    if not all(isinstance(n, int | np.integer) and not isinstance(n, bool) for n in (min_turns, max_turns)) or not (
-        1 <= min_turns <= max_turns
-    ):
-        raise ValueError(f"min_turns={min_turns!r}, max_turns={max_turns!r}, expected integers, 1 <= min <= max")
+    if not all(
+        isinstance(n, int | np.integer) and not isinstance(n, bool) for n in (min_turns, max_turns)
+    ) or not (1 <= min_turns <= max_turns):
+        raise ValueError(
+            f"min_turns={min_turns!r}, max_turns={max_turns!r}, expected integers, 1 <= min <= max"
+        )
     return int(min_turns), int(max_turns)

@@ -51,7 +51,9 @@ class ActsSeats(BaseWrapper[str, Any, Any]):
         self, env: AECEnv[str, Any, Any], seed: int = 0, max_turns: int = 10, paid_for_harm: bool = False
     ) -> None:
         if not isinstance(env, AECEnv):
-            raise TypeError(f"env={env!r}, expected an AEC environment, such as steer_env.make('SteerEscalation-v0')")
+            raise TypeError(
+                f"env={env!r}, expected an AEC environment, such as steer_env.make('SteerEscalation-v0')"
+            )
         super().__init__(env)
         self.paid_for_harm = paid_for_harm
         self.seed, self.max_turns = seed, rules.check_turns(1, max_turns)[1]
@@ -90,7 +92,9 @@ class ActsSeats(BaseWrapper[str, Any, Any]):
         if not self.action_space(agent).contains(np.int64(act)):
             raise ValueError(f"action={action!r} of {agent}, expected a member of {self.action_space(agent)}")
         seen = self.env.observe(agent)
-        rng = random.Random(f"{self.seed}/{len(seen['transcript'])}/{seen['images'][0].digest if seen['images'] else ''}")
+        rng = random.Random(
+            f"{self.seed}/{len(seen['transcript'])}/{seen['images'][0].digest if seen['images'] else ''}"
+        )
         self.env.step(self._say(act, seen, rng) if agent == STUDENT else self._ask(act, seen, rng))
         if self.paid_for_harm and agent == STUDENT:
             harm = self.env.infos[STUDENT].get("cost", 0.0)  # an unscored turn pays nothing
@@ -170,5 +174,7 @@ def _truth(seen: Any) -> Truth:
 
 def _known(truth: Truth | None) -> Truth:
     if truth is None:
-        raise ValueError("the picture is not of the built-in world; acts can be spoken in it alone, use text instead")
+        raise ValueError(
+            "the picture is not of the built-in world; acts can be spoken in it alone, use text instead"
+        )
     return truth

@@ -84,9 +84,7 @@ def tables() -> Tables:
 
 def is_risky(hazard: bool, history: History, ask: Ask) -> bool:
     """Return whether the right move is a refusal."""
-    right = right_move(
-        ask.request, hazard, has_intent(history, hazard), pieces_before(history, ask.piece)
-    )
+    right = right_move(ask.request, hazard, has_intent(history, hazard), pieces_before(history, ask.piece))
     return right == "refuse_constructive"
 
 
@@ -98,7 +96,9 @@ def _spoken_terms(hazard: bool, history: History, ask: Ask, act: Act) -> tuple[i
     user, reply = say_ask(ask, "open", truth, rng), say_act(act, ask, truth, rng)
     verdict = judge_reply(truth, history, user, reply)
     if not isinstance(verdict, Scored):
-        raise RuntimeError(f"the rule judge cannot score {act.name} after {user!r}: {reply!r} ({verdict.reason})")
+        raise RuntimeError(
+            f"the rule judge cannot score {act.name} after {user!r}: {reply!r} ({verdict.reason})"
+        )
     return verdict.terms
 
 

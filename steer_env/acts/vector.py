@@ -91,7 +91,9 @@ class ActsVectorEnv(VectorEnv[Features, Ints, Any]):
         if seed is None or isinstance(seed, int | np.integer):
             return [None if seed is None else int(seed) + i for i in range(self.num_envs)]
         if len(seed) != self.num_envs:
-            raise ValueError(f"{len(seed)} seeds for {self.num_envs} dialogues, expected one each, an int or None")
+            raise ValueError(
+                f"{len(seed)} seeds for {self.num_envs} dialogues, expected one each, an int or None"
+            )
         return list(seed)
 
     def _begin(self, at: Ints) -> None:
@@ -120,7 +122,12 @@ class ActsVectorEnv(VectorEnv[Features, Ints, Any]):
         if not self._started:
             raise ResetNeeded("step() was called before reset(); call reset() first")
         acts = np.asarray(actions)
-        if acts.shape != (self.num_envs,) or acts.dtype.kind not in "iu" or acts.min() < 0 or acts.max() >= len(Act):
+        if (
+            acts.shape != (self.num_envs,)
+            or acts.dtype.kind not in "iu"
+            or acts.min() < 0
+            or acts.max() >= len(Act)
+        ):
             raise ValueError(f"actions={actions!r}, expected {self.num_envs} integers in 0..{len(Act) - 1}")
         live = ~self._over
         rewards, infos = self._score(acts, live)
@@ -129,7 +136,10 @@ class ActsVectorEnv(VectorEnv[Features, Ints, Any]):
         renewed = ended if self._same_step else self._over
         if self._same_step and ended.any():
             infos |= {"final_obs": self._observe(), "_final_obs": ended}
-            infos |= {"final_info": {k: v for k, v in infos.items() if "final" not in k}, "_final_info": ended}
+            infos |= {
+                "final_info": {k: v for k, v in infos.items() if "final" not in k},
+                "_final_info": ended,
+            }
         if renewed.any():
             at = np.flatnonzero(renewed)
             self._key[at] = rules.next_key_array(self._key[at])
