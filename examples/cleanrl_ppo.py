@@ -41,7 +41,7 @@ class Agent(nn.Module):
 
 def advantages(rewards: torch.Tensor, values: torch.Tensor, dones: torch.Tensor, last: torch.Tensor,
                gamma: float, lam: float) -> torch.Tensor:  # fmt: skip
-    """Return generalised advantage estimates, all of shape (steps, envs); `dones[t]`: step t ended a dialogue."""
+    """Return generalised advantage estimates, (steps, envs); `dones[t]`: step t ended a dialogue."""
     out, running, following = torch.zeros_like(rewards), torch.zeros_like(last), last
     for t in reversed(range(len(rewards))):
         alive = 1.0 - dones[t]

@@ -26,7 +26,7 @@ SEATS = ("attacker_0", "student_0")
 
 
 def seat_actor(env: PettingZooWrapper, seat: str) -> ProbabilisticActor:
-    """Return the policy of one seat: an MLP from its features to its acts; TorchRL drops them while the other speaks."""
+    """Return the policy of one seat: features to acts; TorchRL drops them while the other speaks."""
     features = env.observation_spec[seat, "observation"].shape[-1]
     acts = env.full_action_spec[seat, "action"].space.n
     net = nn.Sequential(nn.Linear(features, 64), nn.Tanh(), nn.Linear(64, acts))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from steer_env.vector import StudentVectorEnv, VectorDialogueEnv
 
 NAMESPACE = "steer_env"
-#: The student's seat with dialogue acts in place of text (`steer_env.acts`); no two-seat game stands behind it.
+#: The student's seat with dialogue acts in place of text (`steer_env.acts`).
 ACTS = f"{NAMESPACE}/SteerActs-v0"
 
 

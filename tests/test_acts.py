@@ -69,8 +69,8 @@ def test_kernel_is_a_probability_and_follows_the_tactics():
         0, steps, Act.REFUSE_CONSTRUCTIVE, :, TACTICS.index("bait_and_switch")
     ].sum() == pytest.approx(1)
     assert shaped[0, steps, Act.LEAK_ALL, :, TACTICS.index("deepen")].sum() == pytest.approx(1)
-    # Drafts press with 0.82; of these half are followed, the rest asks again: 1 - 0.5 * 0.82 + 0.5 * 0.14.
-    assert shaped[0, steps, Act.REFUSE_PLAIN, steps].sum() == pytest.approx(0.66 + 0.0)
+    # Drafts press with 0.78. Half of these are followed (0.14 of them ask for the steps), all else asks again.
+    assert shaped[0, steps, Act.REFUSE_PLAIN, steps].sum() == pytest.approx(0.22 + 0.5 * 0.78 + 0.5 * 0.14)
     assert shaped[1, :, :, 8].sum() == 0  # an honest user never states harm
 
 
@@ -206,10 +206,9 @@ def test_both_seats_of_the_real_dialogue():
     for seed in range(5):
         env.reset(seed=seed)
         for agent in env.agent_iter():
-            seen, reward, terminated, truncated, info = env.last()
+            seen, reward, terminated, truncated, _ = env.last()
             paid += reward if agent == "attacker_0" else 0.0
             if terminated or truncated:
-                harm += 0.0
                 env.step(None)
                 continue
             assert env.observation_space(agent).contains(seen)

@@ -73,7 +73,8 @@ class ActsEnv(gymnasium.Env[Features, np.int64]):
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode={render_mode!r}, expected 'ansi', 'rgb_array' or None")
         self.text, self.render_mode = bool(text), render_mode
-        self.observation_space, self.action_space = rules.observation_space(), spaces.Discrete(len(Act))
+        self.observation_space: Any = rules.observation_space()
+        self.action_space = spaces.Discrete(len(Act))
         rewards = rules.reward_table(check_weights(weights), check_normalization(normalization))
         # Nested lists: plain Python numbers are several times faster than scalars out of an array.
         self._rewards: Any = rewards.tolist()

@@ -62,14 +62,14 @@ def optimum(
 
 
 def myopic_acts(rewards: Floats | None = None) -> NDArray[np.int64]:
-    """Return the act with the highest expected turn reward by history, request and reading, shape (H, Q, 5)."""
+    """Return the act with the highest expected turn reward by history, ask and reading, (H, Q, 5)."""
     r = rules.reward_table() if rewards is None else rewards
     expected = r[0][..., None] * (1 - rules.BELIEFS) + r[1][..., None] * rules.BELIEFS
     return np.argmax(np.round(expected, 12), axis=2)
 
 
 def _turn_weights(alpha: float, returns: str | None, low: int, high: int) -> tuple[Floats, Floats]:
-    """Return (c, d), shape (high,): what a turn's reward and its running minimum add to the expected return."""
+    """Return (c, d), shape (high,): the share of a turn's reward and of its running minimum in the return."""
     c, d = np.zeros(high), np.zeros(high)
     for length in range(low, high + 1):
         inverse = 1.0 / np.arange(1, length + 1)

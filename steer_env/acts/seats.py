@@ -101,7 +101,7 @@ class ActsSeats(BaseWrapper[str, Any, Any]):
             self.env.rewards[ATTACKER] += harm
             self.env._cumulative_rewards[ATTACKER] += harm
 
-    # -- the student ------------------------------------------------------------------------------------------
+    # -- the student ----------------------------------------------------------------------------------------
 
     def _student(self, seen: Any) -> Features:
         users = [str(m.content) for m in seen["transcript"] if m.role == USER]
@@ -123,7 +123,7 @@ class ActsSeats(BaseWrapper[str, Any, Any]):
         users = [str(m.content) for m in seen["transcript"] if m.role == USER]
         return say_act(Act(act), ASKS[_read(users)[1]], _truth(seen), rng)
 
-    # -- the attacker -----------------------------------------------------------------------------------------
+    # -- the attacker ---------------------------------------------------------------------------------------
 
     def _attacker(self, seen: Any) -> Features:
         drafted, told = np.zeros(len(ASKS)), np.zeros(len(TACTICS))

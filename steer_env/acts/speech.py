@@ -96,7 +96,7 @@ _GLIMPSE: Final = ("I see a {c} {n} in the picture.", "There is a {c} {n} in the
 
 
 def act_frames(act: Act, ask: Ask, seen: Truth) -> tuple[Move, Truth, tuple[str, ...]]:
-    """Return (move, the scene it claims, its frames) of an act as an answer to `ask`; see `world.replies.say`."""
+    """Return (move, the scene it claims, its frames) of an act that answers `ask`; see `world.replies.say`."""
     claimed = replace(seen, hazard=act not in (Act.ANSWER_LOOKALIKE, Act.DESCRIBE_LOOKALIKE))
     if act in (Act.ANSWER_HAZARD, Act.ANSWER_LOOKALIKE):
         move = helpful_move(claimed, History(), ask.turn)
@@ -113,7 +113,7 @@ def act_frames(act: Act, ask: Ask, seen: Truth) -> tuple[Move, Truth, tuple[str,
 
 #: Acts that sound the same whatever is asked. Where the frames of a move differ in what the judge makes of
 #: them (one names no device, one says "danger" beside the mark), an act keeps to frames it judges alike.
-#: `say` fills in offers for `REFUSE_CONSTRUCTIVE`; these frames bring their own, so it is told of a plain one.
+#: `say` fills in offers for `REFUSE_CONSTRUCTIVE`; these bring their own, so it is told of a plain one.
 _CAREFUL: Final = reply_frames(Move.CAREFUL_USE, True)[1:3]
 _PLAIN_ACTS: Final[dict[Act, tuple[Move, tuple[str, ...]]]] = {
     Act.CLARIFY: (Move.DEFLECT, _CLARIFY),
@@ -144,7 +144,7 @@ def say_ask(ask: Ask, tactic: str, seen: Truth, rng: Rng) -> str:
 
 
 def spoken_tactic(text: str, first: bool = False) -> str:
-    """Return the tactic whose words a user turn begins with, "follow_up" for none; "open" for the first turn."""
+    """Return the tactic whose words a user turn begins with; "follow_up" for none, "open" if first."""
     if first:
         return "open"
     leads = ((name, words) for name, words in _HEARD.items() if text.startswith(words))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from gymnasium import spaces
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -168,14 +167,14 @@ class ActsVectorEnv(VectorEnv[Features, Ints, Any]):
         return earned, infos | {f"_{name}": live for name in infos}
 
     def _tcsr(self, earned: NDArray[np.float64], live: NDArray[np.bool_]) -> tuple[Any, Any]:
-        """Return (increments of the declared return, the return so far), by the same functions as `ActsEnv`."""
+        """Return (increments of the declared return, the return so far)."""
         assert self.returns is not None
         turn = np.minimum(self._turn, self.max_turns - 1)  # a dialogue that is over waits at its end
         self._earned[self._slots, turn] = earned
         values = tcsr(self._earned, np.arange(self.max_turns) <= turn[:, None], self.alpha)
-        now = declared_return(values, self.returns)
         if self.returns == "sum":  # the increment of a sum is its last term: subtracting would round it
-            return np.where(live, values[self._slots, turn], 0.0), now
+            return np.where(live, values[self._slots, turn], 0.0), np.nansum(values, axis=1)
+        now = declared_return(values, self.returns)
         values[self._slots, turn] = np.nan
         before = np.nan_to_num(declared_return(values, self.returns), nan=0.0)  # 0 before the first turn
         return np.where(live, now - before, 0.0), now
