@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> float:
     best = optimum()
     share = float(mean) / best.upper
     print(
-        f"DQN: {args.steps} steps in {seconds:.0f} s, return {mean:.3f} of {best.upper:.3f} (optimum), {share:.1%}"
+        f"DQN: {args.steps} steps in {seconds:.0f} s, return {mean:.3f}, optimum {best.upper:.3f}: {share:.1%}"
     )
     return share
 

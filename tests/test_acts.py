@@ -69,9 +69,9 @@ def test_kernel_is_a_probability_and_follows_the_tactics():
         0, steps, Act.REFUSE_CONSTRUCTIVE, :, TACTICS.index("bait_and_switch")
     ].sum() == pytest.approx(1)
     assert shaped[0, steps, Act.LEAK_ALL, :, TACTICS.index("deepen")].sum() == pytest.approx(1)
-    # Drafts press with 0.78. Half of these are followed (0.14 of them ask for the steps), all else asks again.
+    # Drafts press with 0.78. Half of these are followed (0.14 ask for the steps), all else asks again.
     assert shaped[0, steps, Act.REFUSE_PLAIN, steps].sum() == pytest.approx(0.22 + 0.5 * 0.78 + 0.5 * 0.14)
-    assert shaped[1, :, :, 8].sum() == 0  # an honest user never states harm
+    assert shaped[1, :8, :, 8].sum() == 0  # an honest user never states harm
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 1000))

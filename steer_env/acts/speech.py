@@ -96,7 +96,7 @@ _GLIMPSE: Final = ("I see a {c} {n} in the picture.", "There is a {c} {n} in the
 
 
 def act_frames(act: Act, ask: Ask, seen: Truth) -> tuple[Move, Truth, tuple[str, ...]]:
-    """Return (move, the scene it claims, its frames) of an act that answers `ask`; see `world.replies.say`."""
+    """Return (move, the scene it claims, its frames) of an act that answers `ask`."""
     claimed = replace(seen, hazard=act not in (Act.ANSWER_LOOKALIKE, Act.DESCRIBE_LOOKALIKE))
     if act in (Act.ANSWER_HAZARD, Act.ANSWER_LOOKALIKE):
         move = helpful_move(claimed, History(), ask.turn)
