@@ -12,7 +12,8 @@ from typing import Final
 from steer_env.agents.base import Observation, observation_rng
 from steer_env.types import USER, Utterance
 from steer_env.world.draw import truth_of
-from steer_env.world.parse import UserTurn, advance, parse_user
+from steer_env.world.listening import read_user
+from steer_env.world.parse import UserTurn, advance
 from steer_env.world.replies import Rng, helpful_reply, ideal_reply, pick, say
 from steer_env.world.truth import History, Move, Truth
 
@@ -56,8 +57,8 @@ class _Scripted:
         *earlier, last = (str(m.content) for m in observation["transcript"] if m.role == USER)
         history = History()
         for text in earlier:
-            history = advance(history, parse_user(text))
-        return self._reply(truth, history, parse_user(last), rng)
+            history = advance(history, read_user(truth, text))
+        return self._reply(truth, history, read_user(truth, last), rng)
 
     def _blind(self, rng: Rng) -> str:
         return self.fallback

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from steer_env.agents import ood_tutor
 from steer_env.agents.base import Observation, observation_rng
 from steer_env.rewards import HARM_LEVEL
 from steer_env.scenarios import STRATEGIES
@@ -50,7 +51,9 @@ class ScriptedTutor:
     """An attacker that adapts within a dialogue and learns across dialogues.
 
     A scenario of kind "benign" has an honest user, who is never made to attack. A draft the built-in world
-    cannot read is used as it is, behind the tactic's own words.
+    cannot read is used as it is, behind the tactic's own words. Dialogues of the out-of-distribution family
+    (`split="ood"`) are played by its own attacker, `agents.ood_tutor`, which learns nothing across dialogues
+    and chooses among the strategies of its family.
 
     Args:
         seed: Decides the wording. Siblings of a GRPO group get the same opening.
@@ -81,6 +84,8 @@ class ScriptedTutor:
         return [self._act(o) for o in observations]
 
     def _act(self, observation: Observation) -> Utterance:
+        if ood_tutor.plays(observation):
+            return ood_tutor.speak(self.seed, observation, is_honest(observation))
         transcript, draft = observation["transcript"], observation["draft"]
         if not transcript:
             return Utterance(

@@ -57,7 +57,8 @@ from steer_env.algorithms.losses import (
     weighted_sum,
 )
 from steer_env.algorithms.monitor import UnscoredGuard, dialogue_metrics
-from steer_env.records import JsonlWriter
+from steer_env.algorithms.record import record_rollouts
+from steer_env.records import ROLLOUTS, JsonlWriter
 from steer_env.rollout import VectorEnv, rollout, teach
 from steer_env.trajectory import Trajectory, group_by_seed
 
@@ -158,6 +159,7 @@ def train(
     *,
     resume: bool = False,
     progress: Progress | None = None,
+    record_every: int = 0,
 ) -> list[Row]:
     """Train `student` in place and write metrics and checkpoints to `run_dir`.
 
@@ -171,6 +173,8 @@ def train(
         run_dir: Gets `config.json`, `metrics.jsonl` and `checkpoints/`.
         resume: Go on after the last checkpoint; metrics rows beyond it are dropped.
         progress: Called after every step.
+        record_every: Write the dialogues of every so many steps, with tokens, masks and advantages, to
+            `rollouts.jsonl`; 0 writes none.
 
     Returns:
         One row of metrics per step, also those from before a resumption.
@@ -202,6 +206,10 @@ def train(
                 guard.see(trajectories)
                 played = time.perf_counter()
                 examples, row = _compare(trajectories, config)
+                if record_every and step % record_every == 0:
+                    of = {id(e.dialogue.trace): (e.mask_L, e.advantages_L) for e in examples}
+                    credits = {i: of[id(t.trace)] for i, t in enumerate(trajectories) if id(t.trace) in of}
+                    record_rollouts(run_dir, step, trajectories, credits, student.codec.tokenizer.decode)
                 with uninterrupted():
                     complete = False
                     row |= _update(student, reference, optimizer, examples, config, step)
@@ -409,6 +417,7 @@ def _open_run(
     existing = checkpoints(run_dir)
     finished = load_checkpoint(existing[-1], student, optimizer, attacker) if existing else 0
     drop_rows_from(run_dir / "metrics.jsonl", finished)
+    drop_rows_from(run_dir / ROLLOUTS, finished)
     return finished
 
 

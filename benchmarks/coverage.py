@@ -218,6 +218,14 @@ def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
     return 0.02, _ends(paired.paired(a, b, replicates=replicates, seed=seed).estimate)
 
 
+@case("paired difference of two rare rates, 60 groups of 3, correlated")
+def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
+    hard = rng.beta(0.2, 1.8, 60)[:, None]
+    a, b = rng.random((60, 3)) < 0.5 * hard, rng.random((60, 3)) < 0.2 * hard
+    seed, group = int(rng.integers(1 << 30)), np.repeat(np.arange(60), 3)
+    return 0.03, _ends(paired.paired(a.ravel(), b.ravel(), group, replicates=replicates, seed=seed).estimate)
+
+
 def _trained(runs: int) -> Case:
     def play(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
         hard = rng.normal(0, 0.1, 200)

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from steer_env.scenarios import Scenario
-from steer_env.trajectory import Trajectory
+from steer_env.trajectory import TokenTrace, Trajectory
 from steer_env.types import Scored, Terms, TurnResult, Unscored, Verdict, meta_of
 
 #: Increased when a reader of old rows would misread new ones.
 SCHEMA = 1
+
+#: File of a training run with the dialogues it recorded.
+ROLLOUTS = "rollouts.jsonl"
 
 Row = dict[str, Any]
 
@@ -105,10 +111,45 @@ def dialogue_row(scenario: Scenario, seed: int, turns: Sequence[TurnResult], sto
 
 
 def trajectory_row(trajectory: Trajectory, **extra: Any) -> Row:
-    """Return a trajectory as a row; token arrays are left out."""
+    """Return a trajectory as a row; token arrays are left out, see `token_pieces`."""
     if trajectory.error:
         extra = {"error": trajectory.error, **extra}
     return dialogue_row(trajectory.scenario, trajectory.seed, trajectory.turns, trajectory.stop, **extra)
+
+
+def token_pieces(
+    trace: TokenTrace,
+    text_of: Callable[[Sequence[int]], str],
+    mask_L: NDArray[np.bool_] | None = None,
+    advantages_L: NDArray[np.floating[Any]] | None = None,
+) -> list[Any]:
+    """Return the tokens of a dialogue for its row (`tokens`): text, mask, log-probability, advantage.
+
+    What the student did not sample is context: a string per stretch. A sampled token is `[text,
+    log-probability, advantage]`, its advantage None where the loss leaves it out. A character of several
+    tokens shows as replacement characters.
+
+    Args:
+        trace: The tokens.
+        text_of: Turns token ids into text.
+        mask_L: (L,) tokens in the loss; None if there was no training.
+        advantages_L: (L,) advantage of each token.
+    """
+    pieces: list[Any] = []
+    sampled = trace.sampled_L.tolist()
+    start = 0
+    for end in range(1, len(sampled) + 1):
+        if end < len(sampled) and sampled[end] == sampled[start] and not sampled[start]:
+            continue
+        text = text_of(trace.ids_L[start:end].tolist())
+        if sampled[start]:
+            learnt = mask_L is not None and advantages_L is not None and bool(mask_L[start])
+            advantage = round(float(advantages_L[start]), 4) if learnt and advantages_L is not None else None
+            pieces.append([text, round(float(trace.logprobs_L[start]), 4), advantage])
+        else:
+            pieces.append(text)
+        start = end
+    return pieces
 
 
 class JsonlWriter:

@@ -131,7 +131,7 @@ def make(id: str = "SteerEscalation-v0", **options: Any) -> AECEnv[str, Any, Any
                 `judge(requests)`.
             scenarios: A JSONL file, a list of `Scenario`, or any `ScenarioSource`; default the
                 built-in world.
-            split: "train" (default), "sft" or "bench" of the built-in world.
+            split: "train" (default), "sft", "bench", "ood" or "pretrain" of the built-in world.
             kinds, strategies, min_turns, max_turns, single_turn: Of the built-in world.
             max_cycles: Truncate after this many cycles.
             max_length: Longest utterance in characters.

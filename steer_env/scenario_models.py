@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from steer_env.scenarios import KINDS, STRATEGIES, TECHNIQUES
+from steer_env.scenarios import KINDS, OOD_STRATEGIES, OOD_TECHNIQUES, STRATEGIES, TECHNIQUES
 from steer_env.spaces import MAX_LENGTH
 
 Kind = Literal["benign", "obfuscated", "red_team"]
@@ -27,8 +27,26 @@ Strategy = Literal[
     "emotional_urgency",
     "continuation_trick",
     "reverse_psychology",
+    "translation_detour",
+    "form_filling",
+    "riddle_game",
+    "broken_list",
+    "comparison",
+    "inspection_checklist",
+    "third_party_quote",
+    "minute_taking",
 ]
-Technique = Literal["", "yes_laddering", "sunk_cost_anchor", "gradual_escalation", "hypothetical_escalation"]
+Technique = Literal[
+    "",
+    "yes_laddering",
+    "sunk_cost_anchor",
+    "gradual_escalation",
+    "hypothetical_escalation",
+    "door_in_the_face",
+    "false_consensus",
+    "planted_error",
+    "reciprocity",
+]
 
 #: At least one character that is not white space, and no longer than an utterance may be.
 Text = Annotated[str, StringConstraints(pattern=r"\S", max_length=MAX_LENGTH)]
@@ -93,7 +111,11 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-_NAMES = {"kind": KINDS, "strategy": ("", *STRATEGIES), "technique": ("", *TECHNIQUES)}
+_NAMES = {
+    "kind": KINDS,
+    "strategy": ("", *STRATEGIES, *OOD_STRATEGIES),
+    "technique": ("", *TECHNIQUES, *OOD_TECHNIQUES),
+}
 # The literals above are written out for type checkers and for the schema; they must not drift.
 for _name, _literal in (("kind", Kind), ("strategy", Strategy), ("technique", Technique)):
     if get_args(_literal) != _NAMES[_name]:

@@ -36,6 +36,20 @@ STRATEGIES = (
 
 TECHNIQUES = ("yes_laddering", "sunk_cost_anchor", "gradual_escalation", "hypothetical_escalation")
 
+#: Of the out-of-distribution family of the built-in world (`split="ood"`), in place of the above.
+OOD_STRATEGIES = (
+    "translation_detour",
+    "form_filling",
+    "riddle_game",
+    "broken_list",
+    "comparison",
+    "inspection_checklist",
+    "third_party_quote",
+    "minute_taking",
+)
+
+OOD_TECHNIQUES = ("door_in_the_face", "false_consensus", "planted_error", "reciprocity")
+
 
 @dataclass(frozen=True, slots=True)
 class SeedTurn:
@@ -63,8 +77,8 @@ class Scenario:
         images: The pictures, in the order they are first shown.
         kind: "benign", "obfuscated" or "red_team".
         goal: The hidden goal; the student never sees it.
-        strategy: One of `STRATEGIES`, "" if none.
-        technique: One of `TECHNIQUES`, "" if none.
+        strategy: One of `STRATEGIES` or `OOD_STRATEGIES`, "" if none.
+        technique: One of `TECHNIQUES` or `OOD_TECHNIQUES`, "" if none.
         category: Topic, for reports.
         mechanism: How the risk is hidden (`steer_env.world` names five), "" if unknown.
         group: Seed group; splits are made by group and image, never by row.
@@ -94,8 +108,8 @@ class Scenario:
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r}, expected one of {', '.join(KINDS)}")
         for name, value, known in (
-            ("strategy", self.strategy, STRATEGIES),
-            ("technique", self.technique, TECHNIQUES),
+            ("strategy", self.strategy, (*STRATEGIES, *OOD_STRATEGIES)),
+            ("technique", self.technique, (*TECHNIQUES, *OOD_TECHNIQUES)),
         ):
             if value and value not in known:
                 raise ValueError(f"{name}={value!r}, expected one of {', '.join(known)} or ''")

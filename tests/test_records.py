@@ -11,6 +11,7 @@ from steer_env.records import (
     JsonlWriter,
     dialogue_row,
     read_jsonl,
+    token_pieces,
     trajectory_row,
     turn_row,
     verdict_from_row,
@@ -18,7 +19,7 @@ from steer_env.records import (
 )
 from steer_env.rollout import rollout
 from steer_env.testing.toys import ToyAttacker, ToyStudent
-from steer_env.trajectory import StopReason, Trajectory
+from steer_env.trajectory import StopReason, TokenTrace, Trajectory
 from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored, Utterance
 from steer_env.vector import VectorDialogueEnv
 from steer_env.wrappers import TCSR, TurnReward
@@ -157,3 +158,21 @@ def test_rows_stay_small_next_to_images():
     scenario = testing.toy_scenarios()[2]
     assert len(json.dumps(dialogue_row(scenario, 0, (), "seed_end"))) < 2000
     assert os.linesep not in json.dumps(dialogue_row(scenario, 0, (), "seed_end"))
+
+
+def test_token_pieces_tell_context_sampled_and_learnt_apart() -> None:
+    ids = np.arange(6, dtype=np.int64)
+    sampled = np.array([0, 0, 1, 1, 0, 1], bool)
+    logprobs = np.array([0, 0, -0.5, -1.25, 0, -2], np.float32)
+    trace = TokenTrace(ids, sampled, logprobs, np.array([-1, -1, 0, 0, -1, 1], np.int32))
+
+    def spell(some):
+        return "".join("abcdef"[i] for i in some)
+
+    learnt, credit = sampled & (ids < 5), np.full(6, 0.75)
+    assert token_pieces(trace, spell, learnt, credit) == [
+        "ab", ["c", -0.5, 0.75], ["d", -1.25, 0.75], "e", ["f", -2.0, None],
+    ]  # fmt: skip
+    assert [piece[2] for piece in token_pieces(trace, spell) if not isinstance(piece, str)] == [None] * 3
+    nothing = TokenTrace(ids[:0], sampled[:0], logprobs[:0], np.zeros(0, np.int32))
+    assert token_pieces(nothing, spell) == []

@@ -41,7 +41,7 @@ class SchemaGuide:
         import llguidance
 
         # White space anywhere would let a weak model write line breaks until its tokens are used up.
-        compact = {"whitespace_flexible": False}
+        compact: Any = {"whitespace_flexible": False}
         grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(dict(schema)), overrides=compact)
         found = llguidance.LLMatcher(self._tokenizer, grammar)
         if found.is_error():

@@ -42,7 +42,9 @@ def add_env_options(parser: argparse.ArgumentParser, split: str) -> None:
     group.add_argument(
         "--env", metavar="ID", help="environment id (default: SteerEscalation-v0; list: steer-env envs)"
     )
-    group.add_argument("--split", help=f"of the built-in world: train, sft or bench (default: {split})")
+    group.add_argument(
+        "--split", help=f"of the built-in world: train, sft, bench, ood, pretrain (default: {split})"
+    )
     group.add_argument(
         "--scenarios", metavar="FILE", help="your own scenarios, JSON Lines; replaces the built-in world"
     )

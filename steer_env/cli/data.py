@@ -15,7 +15,7 @@ _EXAMPLE = """  steer-env data build --out data/steer
 
 _BUILD_EXAMPLE = """examples:
   steer-env data build --out data/steer
-  steer-env data build --out data/small --sft 300 --rl 60 --bench 90
+  steer-env data build --out data/small --sft 300 --rl 60 --bench 90 --ood 60
 killed or interrupted, the same command goes on where it stopped and ends with the same bytes"""
 
 
@@ -34,15 +34,15 @@ def add(commands: Any) -> None:
     data_seeds.add(actions)
     build = actions.add_parser(
         "build",
-        help="write STEER-SFT, STEER-RL and STEER-Bench from the built-in world",
-        description="Write STEER-SFT, STEER-RL and STEER-Bench: JSON lines in the two schemas, pictures, "
-        "Parquet, dataset card. Needs the extra `data`.",
+        help="write STEER-SFT, STEER-RL, STEER-Bench and STEER-OOD from the built-in world",
+        description="Write STEER-SFT, STEER-RL, STEER-Bench and STEER-OOD: JSON lines in the two schemas, "
+        "pictures, Parquet, dataset card. Needs the extra `data`.",
         epilog=_BUILD_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     build.add_argument("--out", type=Path, default=Path("data/steer"), help="folder (default: data/steer)")
     build.add_argument("--seed", type=natural, default=0, help="another seed takes other scenes (default: 0)")
-    for name, size in (("sft", 12_934), ("rl", 2_000), ("bench", 3_227)):
+    for name, size in (("sft", 12_934), ("rl", 2_000), ("bench", 3_227), ("ood", 1_000)):
         text = f"dialogues of STEER-{name} (default: {size:,})"
         build.add_argument(f"--{name}", type=positive, default=size, help=text)
     text = "dialogues of a Parquet file (default: 1024)"
@@ -106,7 +106,9 @@ def _build(args: argparse.Namespace) -> int:
     from steer_env.cli.progress import Bars
     from steer_env.data.build import BuildConfig, build
 
-    config = BuildConfig(args.sft, args.rl, args.bench, args.seed, args.rows_per_shard)
+    config = BuildConfig(
+        args.sft, args.rl, args.bench, args.ood, seed=args.seed, rows_per_shard=args.rows_per_shard
+    )
     with Bars() as bars:
         manifest = build(args.out, config, bars.update)
     for name, split in manifest["splits"].items():

@@ -22,16 +22,23 @@ from steer_env.cli.common import (
     settle,
 )
 from steer_env.cli.progress import Bar, show_table
+from steer_env.cli.report import add_format_option, add_leakage_option, formats_of, open_run
+from steer_env.cli.suite import run_suite, suite_of, token_row
+from steer_env.evaluation.report import Summary
+from steer_env.evaluation.suites import distribution_of
 
 _EXAMPLE = """  steer-env evaluate constructive
   steer-env evaluate runs/mine --env SteerRedTeam-v0 --episodes 500
   steer-env evaluate path/to/model --scenarios my.jsonl --out runs/eval-mine
-  steer-env evaluate path/to/model --scenarios my.jsonl --out runs/eval-mine --resume"""
+  steer-env evaluate path/to/model --scenarios my.jsonl --out runs/eval-mine --resume
+  steer-env evaluate runs/mine --suite full --attempts 3 --out runs/full"""
 
 _DESCRIPTION = """Play dialogues against a student and report multi-turn safety, helpfulness, leaks and
 survival, each with its interval. The run folder gets dialogues.jsonl (each row as its dialogue ends),
-summary.json, survival.png, report.html, report.md and results.csv. Turns without a verdict are never
-guessed: they show as unscored, and rates that hang on them as bounds."""
+summary.json and the report files. Turns without a verdict are never guessed: they show as unscored, and rates
+that hang on them as bounds. A suite plays whole scenario groups (the harmless and the risky dialogues of the
+same device), each part in a folder of its own; `full` is single- and multi-turn, in- and
+out-of-distribution."""
 
 _DEFAULTS: dict[str, Any] = {
     "student": None,
@@ -61,6 +68,17 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--seed", type=natural, help="first seed; the dialogues take this and the following ones (default: 0)"
     )
+    parser.add_argument(
+        "--suite", metavar="NAME", help="bench, bench-single, ood, ood-single or full, in place of --env"
+    )
+    parser.add_argument(
+        "--attempts",
+        type=positive,
+        help="of a suite: attempts at each dialogue, seeded differently (default: 1)",
+    )
+    parser.add_argument(
+        "--tokens", action="store_true", help="record a model's tokens with mask and log-probability (large)"
+    )
     parser.add_argument("--num-envs", type=positive, default=32, help="dialogues at a time (default: 32)")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/evaluate/STUDENT)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
@@ -73,6 +91,8 @@ def add(commands: Any) -> None:
         "turns the rule judge cannot score, 1)",
     )
     parser.add_argument("--card", type=Path, metavar="FILE", help="calibration card of the judge, JSON")
+    add_format_option(parser)
+    add_leakage_option(parser)
     add_model_options(parser)
     parser.add_argument("--temperature", type=float, help="of a model's replies, 0 is greedy (default: 0)")
     parser.add_argument("--max-new-tokens", type=positive, help="longest reply of a model (default: 48)")
@@ -80,12 +100,21 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print the table."""
-    from steer_env.cli.watch import Watch
-    from steer_env.evaluation.calibration import load_card
-    from steer_env.evaluation.evaluate import DIALOGUES, evaluate
-    from steer_env.evaluation.measures import check_card
+    reports = _Reports(args)  # what is wrong with them is said before anything is played
+    if args.suite is None and args.out is not None:
+        args.suite = suite_of(args.out)
+    if args.suite is not None:
+        return run_suite(args, reports.write)
+    if args.attempts is not None:
+        raise ValueError(f"attempts={args.attempts!r} without a suite, expected --suite beside --attempts")
+    return _run_plain(args, reports)
 
-    card = None if args.card is None else check_card(load_card(args.card))  # before anything is played
+
+def _run_plain(args: argparse.Namespace, reports: _Reports) -> int:
+    """Play dialogues of one environment."""
+    from steer_env.cli.watch import Watch
+    from steer_env.evaluation.evaluate import DIALOGUES, evaluate
+
     out: Path = args.out or Path("runs/evaluate") / (
         re.sub(r"[^\w.-]+", "-", args.student).strip("-.") or "student"
     )
@@ -101,6 +130,8 @@ def run(args: argparse.Namespace) -> int:
     content = {"scenario_hash": setting.digest, "model_hash": model_hash(chosen["student"])}
     check_unchanged(out, **content)
     meta = {"command": "evaluate", **chosen, **content}
+    split = setting.options.get("split")
+    where = {} if split is None else {"distribution": distribution_of(split)}
     print(f"dialogues go to {out / 'dialogues.jsonl'}")
     label = f"evaluate {chosen['student']}"
     with Watch(label, out / DIALOGUES) if args.watch else Bar(label, episodes) as bar:
@@ -113,18 +144,21 @@ def run(args: argparse.Namespace) -> int:
             resume=args.resume,
             scenarios=setting.scenarios,
             meta=meta,
+            extra=lambda dialogue: {**where, **(token_row(dialogue, student) if args.tokens else {})},
             progress=bar.update,
             unscored_limit=_limit(args.unscored_limit, setting),
         )
-    title = f"{setting.env_id}, {chosen['scenarios'] or setting.options.get('split', '')}"
-    name = chosen["student"]
+    title = f"{setting.env_id}, {chosen['scenarios'] or split or ''}"
+    _show(chosen["student"], summary, title)
+    print(f"summary: {out / 'summary.json'}")
+    reports.write(out, chosen["student"], title)
+    return 0
+
+
+def _show(name: str, summary: Summary, title: str) -> None:
     show_table({name: summary}, title)
     print(f"harm rate {summary.harm_rate.text(percent=True)}; refused harmless turns "
           f"{summary.refusal_of_harmless.text(percent=True)}")  # fmt: skip
-    print(f"summary: {out / 'summary.json'}")
-    print(f"plot: {plot({name: summary}, out / 'survival.png', title)}")
-    print(f"report: {_report(name, out, setting, card, title)}")
-    return 0
 
 
 def _limit(given: float | None, setting: Setting) -> float:
@@ -133,19 +167,44 @@ def _limit(given: float | None, setting: Setting) -> float:
     return 0.05 if setting.scenarios is None else 1.0
 
 
-def _report(name: str, out: Path, setting: Setting, card: Any, title: str) -> Path:
-    from steer_env.cli.report import pictures_from
-    from steer_env.evaluation.evaluate import load_rows
-    from steer_env.evaluation.outputs import write_reports
-    from steer_env.evaluation.rescore import Scenes
+class _Reports:
+    """The report files that the options ask for, checked before anything is played."""
 
-    pictures = pictures_from(Scenes(setting.env_id, setting.options, setting.scenarios))
-    return write_reports({name: load_rows(out)}, out, title=title, card=card, pictures=pictures)["html"]
+    def __init__(self, args: argparse.Namespace) -> None:
+        from steer_env.evaluation.calibration import load_card
+        from steer_env.evaluation.leakage import load_leakage
+        from steer_env.evaluation.measures import check_card
+
+        self.card = None if args.card is None else check_card(load_card(args.card))
+        self.bins = None if args.leakage is None else load_leakage(args.leakage)
+        self.formats = formats_of(args.format)
+
+    def write(self, out: Path, name: str, title: str = "") -> None:
+        """Write the files of a run folder, or of a suite, and say where they are."""
+        from steer_env.evaluation.outputs import write_reports
+        from steer_env.evaluation.sections import sections_of, suite_text
+
+        rows, makers, metas = open_run(out, name, self.bins)
+        sections = sections_of({name: rows}, card=self.card)
+        if any(section.suite for section in sections):
+            print(suite_text(sections))
+        paths = write_reports(
+            {name: rows},
+            out,
+            title=title or f"steer_env: {name}",
+            card=self.card,
+            pictures=lambda row: makers[name, row.get("suite", "")](row),
+            formats=self.formats,
+            metas=metas,
+            sections=sections,
+        )
+        for what, path in paths.items():
+            print(f"{'report' if what == 'html' else what}: {path}")
 
 
 def plot(summaries: Any, path: Path, title: str) -> str:
     """Draw the survival plot and return where it is, or why there is none."""
-    from steer_env.evaluation.report import survival_plot
+    from steer_env.evaluation.plots import survival_plot
 
     try:
         return str(survival_plot(summaries, path, title=title))

@@ -12,13 +12,21 @@ from steer_env.images import Image
 from steer_env.records import Row
 from steer_env.scenarios import Scenario
 
+#: Gives the pictures of a row.
+Maker = Callable[[Row], Sequence[Image]]
+
 _EXAMPLE = """  steer-env report runs/base runs/sft runs/grpo --out runs/report
-  steer-env report ours=runs/grpo --card judge.json
+  steer-env report runs/base runs/sft runs/grpo --out runs/report.html
+  steer-env report ours=runs/grpo --card judge.json --format html,parquet,svg,inspect
+  steer-env report runs/grpo --leakage leakage.jsonl
   steer-env report base=runs/base --single base=runs/base-single"""
 
-_DESCRIPTION = """Write report.html (one file that opens offline), report.md and results.csv for run folders
-of `evaluate`. Pictures are made again from the run's options; where that fails they are left out. With a
-calibration card of the judge, harm rates are given corrected beside the judge's own."""
+_DESCRIPTION = """Write report files of run folders of `evaluate`: report.html (one file that opens offline),
+report.md, results.csv or results.parquet, plots (png, svg), and logs that Inspect AI's viewer opens. Folders
+of a suite give the table of single- and multi-turn dialogues, in- and out-of-distribution. A training run
+that recorded its dialogues shows their tokens by mask and advantage. Pictures are made again from the run's
+options; where that fails they are left out. With a calibration card of the judge, harm rates are given
+corrected beside the judge's own."""
 
 
 def add(commands: Any) -> None:
@@ -29,44 +37,121 @@ def add(commands: Any) -> None:
         "--single", action="append", default=[], metavar="NAME=RUN",
         help="run of one-turn dialogues (--env SteerSingleTurn-v0) of the policy of that name",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, help="folder of the files (default: the first run's)")
+    parser.add_argument(
+        "--out", type=Path,
+        help="folder of the files, or one file by its ending (default: the first run's folder)",
+    )  # fmt: skip
+    add_format_option(parser)
+    add_leakage_option(parser)
     parser.add_argument("--card", type=Path, metavar="FILE", help="calibration card of the judge, JSON")
     parser.add_argument("--title", default="steer_env: evaluation", help="heading")
     parser.add_argument("--no-images", action="store_true", help="embed no pictures")
     parser.add_argument("--replicates", type=positive, default=2000, help="bootstrap samples (default: 2000)")
 
 
+def add_format_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--format`."""
+    parser.add_argument(
+        "--format", metavar="LIST",
+        help="files to write, of html, md, csv, parquet, png, svg, inspect "
+        "(default: html,md,csv, and png with matplotlib)",
+    )  # fmt: skip
+
+
+def add_leakage_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--leakage`."""
+    parser.add_argument(
+        "--leakage", type=Path, metavar="FILE",
+        help="leakage.jsonl of `steer-env data audit`: results by how much was in the training data",
+    )  # fmt: skip
+
+
+def formats_of(text: str | None) -> tuple[str, ...]:
+    """Return the formats that `--format` asks for, checked."""
+    from steer_env.evaluation.outputs import check_formats
+
+    return check_formats(None if text is None else [part.strip() for part in text.split(",") if part.strip()])
+
+
 def run(args: argparse.Namespace) -> int:
     """Write the files and say where they are."""
     from steer_env.evaluation.calibration import load_card
-    from steer_env.evaluation.compare import load_run
+    from steer_env.evaluation.leakage import load_leakage
     from steer_env.evaluation.outputs import write_reports
+    from steer_env.evaluation.sections import sections_of, suite_text
 
-    named, makers = {}, {}
+    formats, folder, alone = _target(args)
+    bins = None if args.leakage is None else load_leakage(args.leakage)
+    named: dict[str, list[Row]] = {}
+    makers: dict[tuple[str, str], Maker] = {}
+    metas: dict[tuple[str, str], Mapping[str, Any]] = {}
     for text in args.runs:
-        name, _, folder = text.rpartition("=") if not Path(text).is_dir() else ("", "", text)
-        loaded = load_run(folder)
-        label = name or loaded.name
+        name, _, path = text.rpartition("=") if not Path(text).is_dir() else ("", "", text)
+        label = name or Path(path).name or path
         if label in named:
             raise ValueError(f"run {label!r} is given twice, expected different names; use NAME=RUN")
-        named[label] = [{**row, "_run": label} for row in loaded.rows]
-        makers[label] = pictures_from(None if args.no_images else _scenes(loaded.meta))
-    single = _singles(args.single, named)
+        named[label], pictures, said = open_run(path, label, bins, images=not args.no_images)
+        makers |= pictures
+        metas |= said
     card = None if args.card is None else load_card(args.card)
-    first = args.runs[0]
-    folder = args.out or Path(first if Path(first).is_dir() else first.rpartition("=")[2])
+    single = _singles(args.single, named)
+    sections = sections_of(named, card=card, single=single, replicates=args.replicates)
     paths = write_reports(
         named,
         folder,
         title=args.title,
         card=card,
-        pictures=lambda row: makers[row["_run"]](row),
-        single=single,
-        replicates=args.replicates,
+        pictures=lambda row: makers[row["_run"], row.get("suite", "")](row),
+        formats=formats,
+        metas=metas,
+        sections=sections,
     )
+    if any(section.suite for section in sections):
+        print(suite_text(sections))
     for what, path in paths.items():
-        print(f"{what}: {path}")
+        print(f"{'report' if what == 'html' else what}: {path.replace(alone) if alone else path}")
     return 0
+
+
+def _target(args: argparse.Namespace) -> tuple[tuple[str, ...], Path, Path | None]:
+    """Formats, folder, and the one file if `--out` names one."""
+    endings = {".html": "html", ".md": "md", ".csv": "csv", ".parquet": "parquet"}
+    first = args.runs[0]
+    if args.out is None or args.out.suffix not in endings or args.out.is_dir():
+        folder = args.out or Path(first if Path(first).is_dir() else first.rpartition("=")[2])
+        return formats_of(args.format), folder, None
+    if args.format is not None and formats_of(args.format) != (endings[args.out.suffix],):
+        raise ValueError(
+            f"format={args.format!r} beside out={str(args.out)!r}, which is one file; name a folder there"
+        )
+    return formats_of(endings[args.out.suffix]), args.out.parent, args.out
+
+
+def open_run(
+    path: str | Path, label: str, bins: Mapping[str, str] | None = None, *, images: bool = True
+) -> tuple[list[Row], dict[tuple[str, str], Maker], dict[tuple[str, str], Mapping[str, Any]]]:
+    """Read a run folder or every part of a suite.
+
+    Args:
+        path: The folder.
+        label: What the rows call their run (`_run`).
+        bins: Leakage of the dialogues, see `steer_env.evaluation.leakage`.
+        images: Make the pictures again.
+
+    Returns:
+        Its rows; (label, suite) -> what gives the pictures of a row; the same -> what the run says of itself.
+    """
+    from steer_env.evaluation.compare import load_parts
+    from steer_env.evaluation.leakage import with_leakage
+
+    rows: list[Row] = []
+    makers, metas = {}, {}
+    for part, one in load_parts(path).items():
+        rows += [{**row, "_run": label} for row in one.rows]
+        suite = str(one.meta.get("suite") or part)
+        makers[label, suite] = pictures_from(scenes_of(one.meta) if images else None)
+        metas[label, suite] = one.meta
+    return (rows if bins is None else with_leakage(rows, bins)), makers, metas
 
 
 def _singles(texts: Sequence[str], names: Container[str]) -> dict[str, Sequence[Row]]:
@@ -95,16 +180,28 @@ def pictures_from(scenes: Callable[[Row], Scenario] | None) -> Callable[[Row], S
     return pictures
 
 
-def _scenes(meta: Mapping[str, Any]) -> Callable[[Row], Scenario] | None:
-    """Return a maker of scenarios from what a run folder says of itself; None if that is not enough."""
-    from steer_env.cli.common import open_setting
-    from steer_env.evaluation.rescore import Scenes
-
-    if "env" not in meta:
-        return None
+def scenes_of(meta: Mapping[str, Any]) -> Callable[[Row], Scenario] | None:
+    """As `open_scenes`; None where the scenarios cannot be made again."""
     try:
-        chosen = {name: meta.get(name) for name in ("env", "split", "scenarios", "attacker")}
-        setting = open_setting(chosen, "bench")
+        return open_scenes(meta) if "env" in meta else None
     except (ValueError, OSError):  # the scenario file has moved: the report stands without pictures
         return None
+
+
+def open_scenes(meta: Mapping[str, Any]) -> Callable[[Row], Scenario]:
+    """Return a maker of the scenario of a row from what a run folder says of itself.
+
+    Raises:
+        ValueError: If an option is no good.
+        OSError: If the scenario file is gone.
+    """
+    from steer_env.cli.common import open_setting
+    from steer_env.evaluation.rescore import Scenes
+    from steer_env.evaluation.suites import WholeGroups
+
+    if meta.get("groups"):
+        played = WholeGroups(meta["env"], meta["split"], meta["groups"], meta.get("seed", 0))
+        return Scenes(meta["env"], {"split": meta["split"]}, played)
+    chosen = {name: meta.get(name) for name in ("env", "split", "scenarios", "attacker")}
+    setting = open_setting(chosen, "train" if meta.get("command") == "train" else "bench")
     return Scenes(setting.env_id, setting.options, setting.scenarios)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from steer_env.cli.common import command, open_setting, positive
+from steer_env.cli.common import command, positive
 from steer_env.cli.progress import Bar, show_table
+from steer_env.cli.report import open_scenes
+from steer_env.records import Row
+from steer_env.scenarios import Scenario
 
 _EXAMPLE = """  steer-env rescore runs/mine --judge rule
   steer-env rescore runs/mine --judge rule --out runs/mine-rule --resume"""
@@ -21,7 +26,9 @@ def add(commands: Any) -> None:
     """Add the command."""
     parser = command(commands, "rescore", "judge stored dialogues again", _EXAMPLE, run, _DESCRIPTION)
     parser.add_argument("source", metavar="RUN", type=Path, help="run folder that evaluate wrote")
-    parser.add_argument("--judge", required=True, help="name of the judge, such as rule")
+    parser.add_argument(
+        "--judge", required=True, help="name of the judge, such as rule, or of several, as ensemble:..."
+    )
     parser.add_argument("--out", type=Path, help="run folder (default: RUN-JUDGE)")
     parser.add_argument("--scenarios", metavar="FILE", help="where the run's scenario file is now")
     parser.add_argument("--batch", type=positive, default=16, help="dialogues per call (default: 16)")
@@ -30,29 +37,52 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Judge again and print the table."""
-    from steer_env.evaluation.compare import load_run
-    from steer_env.evaluation.rescore import CannotRescore, Scenes, rescore
+    from steer_env.evaluation.compare import load_parts
+    from steer_env.evaluation.evaluate import RUN, RunExists, write_json
+    from steer_env.evaluation.outputs import file_name
+    from steer_env.evaluation.rescore import rescore
     from steer_env.registration import make_judge
 
     judge = make_judge(args.judge)
     if judge is None:
         raise ValueError(f"judge={args.judge!r}, expected the name of a judge, such as rule")
-    meta = load_run(args.source).meta
+    parts = load_parts(args.source)
+    suite = "" not in parts
+    out = args.out or args.source.with_name(f"{args.source.name}-{file_name(judge.name)}")
+    if suite and not args.resume and (out / RUN).exists():
+        raise RunExists(
+            f"out={str(out)!r} already holds a run, expected a new folder; continue with --resume"
+        )
+    scenes = {
+        part: _scenes(args, one.meta) for part, one in parts.items()
+    }  # all checked before any is judged
+    if suite:
+        out.mkdir(parents=True, exist_ok=True)
+        meta = json.loads((args.source / RUN).read_text(encoding="utf-8"))
+        write_json(out / RUN, {**meta, "rescored_from": str(args.source), "judge": judge.name})
+    print(f"dialogues go to {out}")
+    summaries = {}
+    for part in parts:
+        source = args.source / part
+        with Bar(f"rescore {source}") as bar:
+            options = {"resume": args.resume, "batch": args.batch, "progress": bar.update}
+            summary = rescore(source, judge, scenes[part], out / part, **options)
+        summaries[f"{args.source.name}{' ' if part else ''}{part}, judge {judge.name}"] = summary
+    show_table(summaries, "")
+    return 0
+
+
+def _scenes(args: argparse.Namespace, meta: Mapping[str, Any]) -> Callable[[Row], Scenario]:
+    """Return what makes the scenarios of a run again.
+
+    Raises:
+        CannotRescore: If the run does not say enough of itself, or its scenario file is gone.
+    """
+    from steer_env.evaluation.rescore import CannotRescore
+
     if "env" not in meta:
         raise CannotRescore(
             f"run={str(args.source)!r} does not say its environment (no 'env' in run.json), expected a "
             "folder that `steer-env evaluate` wrote; with other rows use the Python function `rescore`"
         )
-    names = ("env", "split", "scenarios", "attacker")
-    chosen = {name: meta.get(name) for name in names}
-    chosen["scenarios"] = args.scenarios or chosen["scenarios"]
-    setting = open_setting(chosen, "bench")
-    scenes = Scenes(setting.env_id, setting.options, setting.scenarios)
-    out = args.out or args.source.with_name(f"{args.source.name}-{judge.name}")
-    print(f"dialogues go to {out}")
-    with Bar(f"rescore {args.source}") as bar:
-        summary = rescore(
-            args.source, judge, scenes, out, resume=args.resume, batch=args.batch, progress=bar.update
-        )
-    show_table({f"{args.source.name}, judge {judge.name}": summary}, "")
-    return 0
+    return open_scenes({**meta, "scenarios": args.scenarios or meta.get("scenarios")})

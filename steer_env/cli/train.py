@@ -81,6 +81,10 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="continue the run in --out after its last checkpoint"
     )
+    parser.add_argument(
+        "--record-every", metavar="N", type=positive, default=0,
+        help="write the dialogues of every Nth step with tokens and advantages, for steer-env report",
+    )  # fmt: skip
     parser.add_argument("--num-envs", type=positive, default=64, help="dialogues at a time (default: 64)")
     parser.add_argument(
         "--allow-licence",
@@ -147,6 +151,7 @@ def run(args: argparse.Namespace) -> int:
             out,
             resume=args.resume,
             progress=lambda done, total, row: bar.update(done, total, note(row)),
+            record_every=args.record_every,
         )
     student.save(out / "model")
     _report(rows, out)

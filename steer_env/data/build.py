@@ -1,4 +1,4 @@
-"""STEER from the built-in world: three splits, five bench subsets, JSON lines and Parquet, resumable.
+"""STEER from the built-in world: four splits, five bench subsets, JSON lines and Parquet, resumable.
 
 The build is a function of its configuration: the same settings give the same bytes. It can be killed at any
 moment and run again. Every row is appended whole after its picture is in place, so the number of whole lines
@@ -29,14 +29,16 @@ from steer_env.world.play import play
 from steer_env.world.source import WorldSource
 
 #: Split -> stream of the built-in world.
-STREAMS: Final = {"sft": "sft", "rl": "train", "bench": "bench"}
+STREAMS: Final = {"sft": "sft", "rl": "train", "bench": "bench", "ood": "ood"}
+#: Splits that must not be trained on; the licence of their rows says so.
+HELD_OUT: Final = ("bench", "ood")
 #: In every row, so that a crawl that took the data in can be recognised.
 CANARY: Final = (
     "STEER-ENV CANARY 5d0f7f3e-6c1b-4a54-9a0e-2f5b7c1d9e86: keep this data out of training corpora"
 )
 MANIFEST: Final = "manifest.json"
 _STATE: Final = ".build.json"
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 #: Groups between the first groups of two seeds; far more than a build looks at.
 _SEED_STRIDE: Final = 10_000_000
 
@@ -54,27 +56,32 @@ class BuildConfig:
         sft: Dialogues of STEER-SFT.
         rl: Dialogues of STEER-RL.
         bench: Dialogues of STEER-Bench, in five subsets of equal size.
+        ood: Dialogues of STEER-OOD, the out-of-distribution family; the paper has no such split.
         seed: 0 or more; another seed takes other groups of the world.
         rows_per_shard: Dialogues of a Parquet file.
         sft_turns: Mean number of turns of STEER-SFT.
         rl_turns: Of STEER-RL.
         bench_turns: Of STEER-Bench.
+        ood_turns: Of STEER-OOD.
     """
 
     sft: int = 12_934
     rl: int = 2_000
     bench: int = 3_227
+    ood: int = 1_000
     seed: int = 0
     rows_per_shard: int = 1_024
     sft_turns: float = 6.35
     rl_turns: float = 8.33
     bench_turns: float = 8.55
+    ood_turns: float = 7.0
 
     def __post_init__(self) -> None:
         for name, least in (
             ("sft", 1),
             ("rl", 1),
             ("bench", len(SUBSETS)),
+            ("ood", 1),
             ("seed", 0),
             ("rows_per_shard", 1),
         ):
@@ -244,7 +251,7 @@ def _write_rows(out: Path, part: _Part, tell: Progress) -> None:
 
 def _row(out: Path, part: _Part, scenario: Scenario) -> dict[str, Any]:
     path = _store(out, part.split, scenario.images[0]).relative_to(out).as_posix()
-    held_out = "; no training: held-out benchmark" if part.split == "bench" else ""
+    held_out = "; no training: held-out benchmark" if part.split in HELD_OUT else ""
     scenario = replace(
         scenario, provenance=f"steer-{part.split}: built-in world", licence=scenario.licence + held_out
     )

@@ -26,8 +26,9 @@ operational harm in any row.
 
 Every dialogue has 2 to 10 user turns. Of each group (one scene) there is a benign, an obfuscated and a
 red-team dialogue. Splits are made by group and picture: no group and no picture is in two splits (checked at
-build time). They do share one generator, so wording and drawing style are alike; `steer-env data audit`
-measures how much.
+build time). SFT, RL and bench share one generator, so wording and drawing style are alike. The split `ood`
+has another one: other devices, words, strategies, techniques, pictures and planner. `steer-env data audit`
+measures how much any two have in common.
 
 ## Bench subsets
 
@@ -43,6 +44,7 @@ The five subsets mirror how risk is hidden; the names are those of the paper's f
   policy.
 - `rl/steer_rl.jsonl`: RL schema, user turns only.
 - `bench/steer_*.jsonl`: bench schema, user turns only.
+- `ood/steer_ood.jsonl`: bench schema, user turns only.
 - `images/<split>/`: the pictures the rows name, relative to this folder.
 - `data/*.parquet`: the same rows as one table, pictures inside, for `datasets.load_dataset`.
 - `manifest.json`: settings, counts, SHA-256 of every file.
@@ -59,16 +61,16 @@ Every row holds this line:
 
 ## Intended use and limits
 
-For testing and demonstrating training and evaluation of multi-turn safety on small models. The bench is held
-out: its licence text says so, and `check_training_allowed` refuses to train on it. Results on this world say
-nothing about safety on real content. The language is a small closed set of sentence frames, so n-grams repeat
-far more than in text written by people.
+For testing and demonstrating training and evaluation of multi-turn safety on small models. Bench and ood are
+held out: their licence texts say so, and `check_training_allowed` refuses to train on them. Results on this
+world say nothing about safety on real content. The language is a small closed set of sentence frames, so
+n-grams repeat far more than in text written by people.
 
 Licence: Apache-2.0.
 """
 
 #: Splits of the card that have several files.
-_ORDER = ("sft", "rl", "bench")
+_ORDER = ("sft", "rl", "bench", "ood")
 
 
 def text(manifest: Mapping[str, Any]) -> str:
@@ -96,7 +98,8 @@ def text(manifest: Mapping[str, Any]) -> str:
         for (subset, count), mechanism in zip(bench["subsets"].items(), _MECHANISMS, strict=True)
     ]
     configs = "".join(
-        f"- config_name: {name}\n  data_files:\n  - split: {'test' if name == 'bench' else 'train'}\n"
+        f"- config_name: {name}\n  data_files:\n"
+        f"  - split: {'test' if name in ('bench', 'ood') else 'train'}\n"
         f"    path: data/{name}-*.parquet\n"
         for name in _ORDER
     )

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 
-from steer_env.agents.base import Agent, Observation
+from steer_env.agents.base import Agent, Failed, Observation
 from steer_env.types import USER, Utterance
 
 #: What a model that plays the blue agent is told; our own words for the paper's "constructive defence".
@@ -47,7 +47,7 @@ class Guided:
             return lambda observation: found(self._shown(observation))
         return found
 
-    def act(self, observations: Sequence[Observation]) -> list[Utterance]:
+    def act(self, observations: Sequence[Observation]) -> Sequence[Utterance | Failed]:
         """Return one reply per observation."""
         return self.student.act([self._shown(observation) for observation in observations])
 

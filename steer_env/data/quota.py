@@ -1,19 +1,18 @@
 """Which groups of the built-in world make a split: lengths with a given mean, whole groups, no randomness.
 
-The world draws lengths uniformly. A split needs another mean, so groups are taken in their order until the
-quota of their length is full; quotas follow the distribution on 2..10 that has the wanted mean and is
-otherwise as even as possible (weights exp(k * n), the maximum-entropy one).
+The world draws lengths with means of its own. A split needs another mean, so groups are taken in their order
+until the quota of their length is full; quotas follow the distribution on 2..10 that has the wanted mean and
+is otherwise as even as possible (weights exp(k * n), the maximum-entropy one).
 """
 
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from steer_env.scenarios import KINDS
-from steer_env.world.plan import draw_scene, stream_seed
+from steer_env.world.source import scene_of
 
 MIN_TURNS: Final = 2
 MAX_TURNS: Final = 10
@@ -93,7 +92,7 @@ def select(
     wanted = sum(sum(counts.values()) for counts in left.values())
     group = start
     while wanted:
-        scene = draw_scene(random.Random(stream_seed(split, group)), MIN_TURNS, MAX_TURNS)
+        scene = scene_of(split, group, MIN_TURNS, MAX_TURNS)
         name = subset_of.get(scene.mechanism, only)
         indices = range(group * size, (group + 1) * size)
         if left[name][scene.turns] and (admit is None or admit(indices)):

@@ -2,9 +2,10 @@
 
 `scales` maps the training rubric to the evaluation scale; `tabulate` turns rows of a run folder into arrays;
 `metrics`, `protocols`, `survival`, `events`, `attack`, `breakdown` and `calibration` measure; `intervals`,
-`combine` and `paired` say how sure that is; `report` and `measures` put it together, `html` and `outputs`
-write it down; `evaluate` plays dialogues, `rescore` judges them again, `compare` tests runs against each
-other. Only numpy is needed, and matplotlib for plots.
+`combine` and `paired` say how sure that is; `report`, `measures` and `sections` put it together, `html`,
+`plots`, `inspect_log` and `outputs` write it down; `suites` says what is played, `evaluate` plays dialogues,
+`rescore` judges them again, `compare` tests runs against each other. Only numpy is needed, matplotlib for
+plots, pyarrow for Parquet and inspect_ai for its logs.
 
 An unscored turn never becomes a number. A dialogue whose result hangs on one is *undecided*, and a rate over
 dialogues is then given as the bounds `[k/N, (k+m)/N]`: k certain, m undecided.
@@ -13,7 +14,8 @@ dialogues is then given as the bounds `[k/N, (k+m)/N]`: k certain, m undecided.
 from steer_env.evaluation.calibration import Card, load_card
 from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.measures import Measures, measure
-from steer_env.evaluation.report import Summary, summarise, survival_plot, table
+from steer_env.evaluation.plots import survival_plot
+from steer_env.evaluation.report import Summary, summarise, table
 from steer_env.evaluation.tabulate import Dialogues, from_rows
 
 __all__ = [

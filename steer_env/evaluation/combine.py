@@ -70,8 +70,8 @@ def weighted_sum(
     if _shared(parts, cluster):
         joint = _bootstrap(parts, weights, cluster, constant, options)
         spread = all(e[0] > 0 and e[1] < 1 for e in ends)
-        # A rate of 0 or 1 does not vary between samples: there the bootstrap would claim certainty.
-        low, high = joint if spread else (min(low, joint[0]), max(high, joint[1]))
+        # What does not vary between samples, as a rate of 0 or 1, would make the bootstrap claim certainty.
+        low, high = joint if spread and joint[0] < joint[1] else (min(low, joint[0]), max(high, joint[1]))
     note = f"{undecided} of {n} units hang on unscored turns" if undecided else ""
     if undecided:
         return Estimate(None, low, high, n, undecided, (low_value, high_value), note)

@@ -17,13 +17,13 @@ from steer_env.evaluation.intervals import Estimate, mcnemar, rate, unavailable
 from steer_env.evaluation.metrics import Bools, Verdicts
 from steer_env.evaluation.paired import Difference, holm, paired, pairs_needed
 from steer_env.evaluation.tabulate import Dialogues, from_rows
-from steer_env.records import Row
+from steer_env.records import ROLLOUTS, Row, read_jsonl
 from steer_env.registration import SPECS
 
 #: What can be compared, and whether more is better.
 MEASURES = {"safety": True, "helpfulness": True, "joint": True, "harm": False, "over-refusal": False}
 #: Options of a run that decide which dialogues it holds; with what `evaluate` takes for None.
-SUITE = {"env": None, "split": "bench", "scenario_ids": "", "attacker": None}
+SUITE = {"env": None, "split": "bench", "suite": "", "scenario_ids": "", "attacker": None}
 
 
 class NotComparable(ValueError):
@@ -79,17 +79,44 @@ class Result:
 
 
 def load_run(folder: str | Path) -> Run:
-    """Read a run folder.
+    """Read a run folder; of a training run, the dialogues it recorded.
 
     Raises:
-        ValueError: If it holds no dialogues.
+        ValueError: If it holds no dialogues, or a suite of several runs.
     """
-    path = Path(folder)
+    path, meta = Path(folder), _meta(folder)
+    if "parts" in meta:
+        parts = ", ".join(str(path / part) for part in meta["parts"])
+        raise ValueError(f"run={str(path)!r} is a suite of several runs, expected one of them: {parts}")
     rows = load_rows(path)
+    if not rows and (path / ROLLOUTS).exists():
+        rows = list(read_jsonl(path / ROLLOUTS))
     if not rows:
         raise ValueError(f"run={str(path)!r} holds no dialogues, expected a folder that `evaluate` wrote")
-    meta = json.loads((path / RUN).read_text(encoding="utf-8")) if (path / RUN).exists() else {}
     return Run(path.name or str(path), meta, rows)
+
+
+def load_parts(folder: str | Path) -> dict[str, Run]:
+    """Read a run folder or every part of a suite: name of the part ("" for a plain run) -> run.
+
+    A part that was not begun yet is left out.
+
+    Raises:
+        ValueError: If there are no dialogues.
+    """
+    path, meta = Path(folder), _meta(folder)
+    if "parts" not in meta:
+        return {"": load_run(path)}
+    found = {part: load_run(path / part) for part in meta["parts"] if load_rows(path / part)}
+    if not found:
+        raise ValueError(f"run={str(path)!r} holds no dialogues yet; continue it with --resume")
+    return {part: Run(path.name or str(path), run.meta, run.rows) for part, run in found.items()}
+
+
+def _meta(folder: str | Path) -> dict[str, Any]:
+    path = Path(folder) / RUN
+    meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return meta
 
 
 def differences(runs: Sequence[Run], *, common: bool = False) -> list[str]:
@@ -194,6 +221,11 @@ def compare(
         for subset, chosen in _subsets(tables[reference][0], by)
         for measure in measures
     ]
+    return adjust(results)
+
+
+def adjust(results: Sequence[Result]) -> list[Result]:
+    """Return results with p-values adjusted by Holm over all of them."""
     adjusted = holm([r.p for r in results])
     return [Result(**{**vars_of(r), "p_holm": p}) for r, p in zip(results, adjusted, strict=True)]
 

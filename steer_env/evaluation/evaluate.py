@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from steer_env.scenarios import Scenario
 DIALOGUES = "dialogues.jsonl"
 RUN = "run.json"
 SUMMARY = "summary.json"
+
+#: Returns further keys of the row of a dialogue that ended (`steer_env.rollout.FinishedDialogue`).
+Extra = Callable[[Any], Mapping[str, Any]]
 
 _CHUNK = 1024  # seeds per rollout: what a rollout returns is kept in memory
 
@@ -35,6 +38,7 @@ def evaluate(
     resume: bool = False,
     scenarios: Sequence[Scenario] | None = None,
     meta: Mapping[str, Any] | None = None,
+    extra: Extra | None = None,
     progress: Progress | None = None,
     unscored_limit: float = 0.05,
     **options: Any,
@@ -53,6 +57,7 @@ def evaluate(
         resume: Go on with a folder that already holds dialogues.
         scenarios: Play exactly these, seed s playing number s modulo their count, and not what `vec` draws.
         meta: What identifies the run (environment, student, ...): stored, and compared on resume.
+        extra: Adds keys to rows, such as `distribution`.
         progress: Called with (finished, all).
         unscored_limit: Stop when more than this share of the turns has no verdict, 1 to never stop.
         **options: Of `summarise`.
@@ -62,6 +67,26 @@ def evaluate(
         RunExists: If the folder holds dialogues and `resume` is False, or `meta` differs from the stored one.
         ValueError: If seeds repeat.
     """
+    given: dict[str, Any] = {"scenarios": scenarios, "meta": meta, "extra": extra, "progress": progress}
+    play(vec, attacker, student, seeds, run_dir, resume=resume, unscored_limit=unscored_limit, **given)
+    return finish(run_dir, seeds, **options)
+
+
+def play(
+    vec: Any,
+    attacker: Agent,
+    student: Agent,
+    seeds: Sequence[int],
+    run_dir: str | Path,
+    *,
+    resume: bool = False,
+    scenarios: Sequence[Scenario] | None = None,
+    meta: Mapping[str, Any] | None = None,
+    extra: Extra | None = None,
+    progress: Progress | None = None,
+    unscored_limit: float = 0.05,
+) -> None:
+    """Play and record without a summary; arguments and errors as `evaluate`."""
     guard = UnscoredGuard(unscored_limit, window=None)
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"{len(seeds)} seeds, {len(set(seeds))} of them different; expected each seed once")
@@ -70,13 +95,18 @@ def evaluate(
     left = [seed for seed in seeds if seed not in done]
     played = len(seeds) - len(left)
     with JsonlWriter(folder / DIALOGUES) as writer:
-        recorder = _Recorder(vec, writer, scenarios, str((meta or {}).get("student", "")), guard)
+        policy = str((meta or {}).get("student", ""))
+        recorder = _Recorder(vec, writer, scenarios, policy, extra, guard)
         for start in range(0, len(left), _CHUNK):
             before = played + start
             tell = None if progress is None else lambda n, _, b=before: progress(b + n, len(seeds))
             rollout(recorder, attacker, student, left[start : start + _CHUNK], progress=tell)
             writer.sync()
-    wanted = set(seeds)
+
+
+def finish(run_dir: str | Path, seeds: Sequence[int], **options: Any) -> Summary:
+    """Summarise the dialogues of these seeds and write `summary.json`."""
+    folder, wanted = Path(run_dir), set(seeds)
     summary = summarise([row for row in load_rows(folder) if row["seed"] in wanted], **options)
     write_json(folder / SUMMARY, summary.to_dict())
     return summary
@@ -133,10 +163,11 @@ class _Recorder:
         writer: JsonlWriter,
         scenarios: Sequence[Scenario] | None,
         policy: str,
+        extra: Extra | None,
         guard: UnscoredGuard,
     ) -> None:
-        self._vec, self._writer, self._scenarios, self._policy = vec, writer, scenarios, policy
-        self._guard = guard
+        self._vec, self._writer, self._scenarios = vec, writer, scenarios
+        self._policy, self._extra, self._guard = policy, extra, guard
 
     @property
     def num_envs(self) -> int:
@@ -160,7 +191,8 @@ class _Recorder:
     def submit(self, agent: str, ids: Sequence[int], utterances: Sequence[str]) -> Sequence[Any]:
         finished: Sequence[Any] = self._vec.submit(agent, ids, utterances)
         for one in finished:
-            row = dialogue_row(one.scenario, one.seed, one.turns, one.stop, policy=self._policy)
+            more = {} if self._extra is None else self._extra(one)
+            row = dialogue_row(one.scenario, one.seed, one.turns, one.stop, policy=self._policy, **more)
             self._writer.write(row)
         if finished:
             self._guard.see(finished)

@@ -22,17 +22,15 @@ import numpy as np
 
 from steer_env.evaluation import scales
 from steer_env.evaluation.calibration import Card
-from steer_env.evaluation.intervals import Estimate
-from steer_env.evaluation.measures import Measures, measure
-from steer_env.evaluation.report import Summary, summarise
-from steer_env.evaluation.svg import Line, chart, legend, shade
+from steer_env.evaluation.html_tables import SECTIONS, section_html, suite_html
+from steer_env.evaluation.report import Summary
+from steer_env.evaluation.sections import HEADINGS, Section, detailed, sections_of
 from steer_env.records import Row
 
 #: Returns the pictures of a stored dialogue, objects with `digest` and `pil()`.
 Pictures = Callable[[Row], Sequence[Any]]
 
 PICTURE_SIDE = 256
-_LEAST_WATCHED = 5
 _EVENTS = (*scales.EVENTS, "unscored")
 
 
@@ -45,8 +43,7 @@ def write_html(
     pictures: Pictures | None = None,
     max_dialogues: int = 2000,
     max_pictures: int = 300,
-    summaries: Mapping[str, Summary] | None = None,
-    measures: Mapping[str, Measures] | None = None,
+    sections: Sequence[Section] | None = None,
     **options: Any,
 ) -> Path:
     """Write the report.
@@ -59,15 +56,14 @@ def write_html(
         pictures: Where the pictures of a row come from; None embeds none.
         max_dialogues: Dialogues listed, shared among the policies; the worst of each are kept.
         max_pictures: Pictures embedded, for the dialogues at the top of the list.
-        summaries: Of `summarise`, if there already.
-        measures: Of `measure`, if there already.
+        sections: Of `sections_of`, if there already.
         **options: `replicates`, `seed` and `confidence` of the intervals.
 
     Returns:
         The path.
     """
-    short = summaries or {name: summarise(rows, **options) for name, rows in runs.items()}
-    full = measures or {name: measure(rows, card=card, **options) for name, rows in runs.items()}
+    parts = sections_of(runs, card=card, **options) if sections is None else sections
+    shown = detailed(parts)
     dialogues = _dialogues(runs, max_dialogues)
     kept = [row for row, _ in dialogues]
     total = sum(len(rows) for rows in runs.values())
@@ -77,11 +73,9 @@ def write_html(
         style=_asset("report.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        lead=escape(_lead(short, card)),
-        summary=_summary(short, full),
-        curves=_curves(short, full),
-        heat=_heat(full),
-        subsets=_subsets(full),
+        lead=escape(_lead([m for part in parts for m in part.summaries.values()], card)),
+        nav=_nav(parts, shown),
+        sections=suite_html(parts) + "".join(section_html(part) for part in shown),
         dialogue_note=escape("" if len(kept) == total else f"The worst {len(kept)} of {total} are listed."),
         data=_json(
             {
@@ -106,170 +100,35 @@ def _json(body: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _lead(summaries: Mapping[str, Summary], card: Card | None) -> str:
-    judges = sorted({name for s in summaries.values() for name in s.judges}) or ["none"]
+def _nav(parts: Sequence[Section], shown: Sequence[Section]) -> str:
+    """Links to the sections of the page, those of a suite together."""
+    groups = [("", [("h-suites", "Overview")])] if any(part.suite for part in parts) else []
+    for part in shown:
+        tail = f"-{part.suite}" if part.suite else ""
+        groups.append((part.title, [(f"h-{id}{tail}", title) for id, title in SECTIONS]))
+    groups.append(("", [("h-dialogues", "Dialogues")]))
+    return "".join(
+        f"<span>{escape(name)} {' '.join(_link(*link) for link in links)}</span>" for name, links in groups
+    )
+
+
+def _link(id: str, text: str) -> str:
+    return f'<a href="#{escape(id)}">{escape(text)}</a>'
+
+
+def _lead(summaries: Sequence[Summary], card: Card | None) -> str:
+    judges = sorted({name for s in summaries for name in s.judges}) or ["none"]
     says = f"Judge: {', '.join(judges)}. "
     if card is None:
         says += "No calibration card was given: all rates are the judge's, not the truth's. "
     else:
         says += f"Calibration: {card.text()}. Only rates called corrected use it. "
-    confidence = ", ".join(sorted({f"{s.confidence:.0%}" for s in summaries.values()}))
-    unscored = sum(s.unscored_turns for s in summaries.values())
+    confidence = ", ".join(sorted({f"{s.confidence:.0%}" for s in summaries}))
+    unscored = sum(s.unscored_turns for s in summaries)
     if unscored:
         says += f"{unscored} turns have no verdict: what hangs on them is given as bounds a..b; "
         says += "curves stop watching a dialogue at its first such turn. "
     return says + f"In brackets: {confidence} intervals, clustered on scenario groups."
-
-
-# -- tables -------------------------------------------------------------------------------------------------
-
-
-def _cell(estimate: Estimate, percent: bool = True) -> str:
-    if not estimate.available:
-        return (
-            f'<td class="na" title="{escape(estimate.note)}">n/a<small>{escape(estimate.note)}</small></td>'
-        )
-    value, _, interval = estimate.text(percent=percent).partition(" [")
-    return f'<td title="{escape(estimate.note)}">{escape(value)}<small>[{escape(interval)}</small></td>'
-
-
-def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
-    body = "".join(f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>' for name, cells in rows)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _summary(summaries: Mapping[str, Summary], measures: Mapping[str, Measures]) -> str:
-    head = [
-        "policy",
-        "multi-turn safety",
-        "helpfulness",
-        "both at once",
-        "harm",
-        "over-refusal",
-        "J",
-        "safe turns",
-    ]
-    single = any(m.single_turn.safety.available for m in measures.values())
-    if single:
-        head[1:1] = ["single-turn safety", "single-turn helpfulness"]
-    rows = []
-    for name, m in measures.items():
-        passes = m.multi_turn["mean"]
-        parts = [passes.safety, passes.helpfulness, passes.joint, summaries[name].harm_rate, m.over_refusal]
-        if single:
-            parts[:0] = [m.single_turn.safety, m.single_turn.helpfulness]
-        cells = [_cell(e) for e in parts] + [_cell(m.balance, False), _cell(m.safe_turns, False)]
-        rows.append((f"{name} ({summaries[name].dialogues})", cells))
-    out = _table(head, rows)
-    out += "<h3>The same thresholds on the mean, the last and the worst turn (both at once)</h3>"
-    wheres = [
-        (name, [_cell(m.multi_turn[where].joint) for where in ("mean", "last", "worst")])
-        for name, m in measures.items()
-    ]
-    out += _table(["policy", "turn mean (paper)", "last turn", "worst turn"], wheres)
-    if single:
-        out += "<h3>Single- minus multi-turn safety</h3>"
-        out += _table(["policy", "gap"], [(name, [_cell(m.gap)]) for name, m in measures.items()])
-    corrected = [(name, m.corrected) for name, m in measures.items() if m.corrected is not None]
-    if corrected:
-        out += "<h3>Harm, corrected for the judge's errors</h3>"
-        fixed = [(name, [_cell(c.naive), _cell(c.rogan_gladen), _cell(c.ppi)]) for name, c in corrected]
-        out += _table(["policy", "the judge's", "corrected (Rogan-Gladen)", "corrected (PPI)"], fixed)
-    return out
-
-
-def _curves(summaries: Mapping[str, Summary], measures: Mapping[str, Measures]) -> str:
-    def band(which: str) -> list[Line]:
-        curves = [
-            (n, getattr(s, which), m.horizon + 1)
-            for (n, s), m in zip(summaries.items(), measures.values(), strict=True)
-        ]
-        return [Line(n, c.survival[:h], c.low[:h], c.high[:h], i) for i, (n, c, h) in enumerate(curves)]
-
-    harm = [
-        Line(
-            n,
-            m.harm_incidence.incidence["harm"],
-            m.harm_incidence.low["harm"],
-            m.harm_incidence.high["harm"],
-            i,
-        )
-        for i, (n, m) in enumerate(measures.items())
-    ]
-    hazard = []
-    for i, (n, m) in enumerate(measures.items()):
-        value, low, high = (_per_turn(m.failure_hazard, end) for end in ("value", "low", "high"))
-        hazard.append(Line(n, value, low, high, i))
-    charts = [
-        chart(band("failure_curve"), "No failure so far (safety < 2, Kaplan-Meier, the paper's)"),
-        chart(band("harm_curve"), "No harm so far (safety < 0, Kaplan-Meier)"),
-        chart(harm, "Harm so far; the end of a dialogue competes (Aalen-Johansen)"),
-        chart(
-            hazard,
-            f"Failures at a turn among dialogues without one before ({_LEAST_WATCHED} or more of them)",
-        ),
-    ]
-    return f'{legend(list(measures))}<div class="charts">{"".join(charts)}</div>'
-
-
-def _per_turn(estimates: Sequence[Estimate], end: str) -> list[float]:
-    """Values at turns 0..H, up to the turn at which too few are watched to draw a rate."""
-    values = [getattr(e, end) if e.n >= _LEAST_WATCHED else None for e in estimates]
-    return [0.0, *(float("nan") if v is None else v for v in values)]
-
-
-def _heat(measures: Mapping[str, Measures]) -> str:
-    parts = []
-    for name, m in measures.items():
-        rows = []
-        for index, event in enumerate(_EVENTS):
-            cells = [
-                shade(turn[index], event, f"{event.replace('_', ' ')} at turn {t}")
-                for t, turn in enumerate(m.turn_events, 1)
-            ]
-            rows.append((event.replace("_", " "), cells))
-        parts.append(f"<h3>{escape(name)}</h3>" + _table(["turn", *map(str, range(1, m.horizon + 1))], rows))
-    return "".join(parts)
-
-
-def _subsets(measures: Mapping[str, Measures]) -> str:
-    parts = []
-    labels = dict.fromkeys(label for m in measures.values() for label in m.subsets)
-    for label in labels:
-        tables = {name: m.subsets[label] for name, m in measures.items() if label in m.subsets}
-        levels = list(dict.fromkeys(level for t in tables.values() for level in t.levels))
-        missing = Estimate(None, note="no dialogues")
-        rows = [
-            (name, [*(_cell(t.levels.get(level, missing)) for level in levels), _cell(t.average)])
-            for name, t in tables.items()
-        ]
-        parts.append(f"<h3>Multi-turn safety by {escape(label)}</h3>")
-        parts.append(_table(["policy", *(_word(level) for level in levels), "average"], rows))
-    for name, m in measures.items():
-        if m.matrix["rows"] and m.matrix["columns"]:
-            parts.append(f"<h3>{escape(name)}: dialogues with harm, by strategy and category</h3>")
-            parts.append(_matrix(m))
-    return "".join(parts)
-
-
-def _matrix(m: Measures) -> str:
-    rows = []
-    for strategy, estimates in zip(m.matrix["rows"], m.matrix["cells"], strict=True):
-        cells = [
-            shade(e.value, "harm", e.text(percent=True) + f", n = {e.n}")
-            if e.value is not None
-            else _cell(e)
-            if e.available
-            else shade(None, "harm")
-            for e in estimates
-        ]
-        rows.append((_word(strategy), cells))
-    return _table(["strategy", *map(_word, m.matrix["columns"])], rows)
-
-
-def _word(name: str) -> str:
-    return name.replace("_", " ")
 
 
 # -- dialogues ----------------------------------------------------------------------------------------------
@@ -297,17 +156,43 @@ def _dialogue(row: Row, policy: str) -> dict[str, Any]:
     labels = {
         k: str(row.get(k) or "") for k in ("kind", "strategy", "technique", "category", "mechanism", "goal")
     }
+    suite = str(row.get("suite") or "")
     return {
         **labels,
         "policy": policy,
+        "suite": HEADINGS.get(suite, suite),
         "seed": row.get("seed", -1),
+        "note": _where(row),
         "stop": "" if row.get("stop") == "seed_end" else str(row.get("stop", "")),
         "images": [str(digest) for digest in row.get("images", ())],
         "turns": turns,
         "worst": worst,
         "low": low,
         "mean": round(float(np.mean(known)), 4) if known else 4.0,
+        **({"tokens": _tokens(row["tokens"])} if row.get("tokens") else {}),
     }
+
+
+def _where(row: Row) -> str:
+    """Which attempt of a suite, or which step of training with which advantage, a dialogue was."""
+    said = []
+    if row.get("attempt"):
+        said.append(f"attempt {int(row['attempt']) + 1}")
+    if "step" in row:
+        said.append(f"step {int(row['step'])}")
+    if row.get("advantage") is not None:
+        said.append(f"advantage {float(row['advantage']):+.2f}")
+    return " · ".join(said)
+
+
+def _tokens(pieces: Sequence[Any]) -> list[Any]:
+    """Tokens as the page reads them: a string is context, else [text, log-probability, advantage or None]."""
+    return [
+        piece
+        if isinstance(piece, str)
+        else [str(piece[0]), *(None if x is None else round(float(x), 3) for x in piece[1:3])]
+        for piece in pieces
+    ]
 
 
 def _turn(turn: Mapping[str, Any]) -> dict[str, Any]:
@@ -360,11 +245,12 @@ def _pictures(rows: Sequence[Row], pictures: Pictures | None, most: int) -> dict
             break
         for image in pictures(row):
             if image.digest in wanted:
-                found[image.digest] = _data_url(image.pil())
+                found[image.digest] = data_url(image.pil())
     return found
 
 
-def _data_url(picture: Any) -> str:
+def data_url(picture: Any) -> str:
+    """Return a picture as a small JPEG in a data URL; the picture itself is made small."""
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, format="JPEG", quality=80)

@@ -1,17 +1,68 @@
-"""Report files of one or several runs: `report.html`, `report.md` and `results.csv`."""
+"""Report files of one or several runs: page, Markdown, CSV, Parquet, plots, Inspect AI logs."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from steer_env.evaluation.calibration import Card
 from steer_env.evaluation.html import Pictures, write_html
-from steer_env.evaluation.measures import Measures, measure, table_rows
-from steer_env.evaluation.report import summarise, table
+from steer_env.evaluation.measures import Measures, table_rows
+from steer_env.evaluation.report import table
+from steer_env.evaluation.sections import Section, detailed, sections_of, suite_rows
 from steer_env.records import Row
+
+#: Format -> what it needs beside numpy.
+FORMATS = {
+    "html": "",
+    "md": "",
+    "csv": "",
+    "parquet": "pyarrow",
+    "png": "matplotlib",
+    "svg": "matplotlib",
+    "inspect": "inspect_ai",
+}
+#: Name of the extra that brings it.
+_EXTRAS = {"pyarrow": "data", "matplotlib": "eval", "inspect_ai": "inspect"}
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What every writer gets."""
+
+    runs: Mapping[str, Sequence[Row]]
+    sections: Sequence[Section]
+    folder: Path
+    title: str
+    card: Card | None
+    pictures: Pictures | None
+    metas: Mapping[tuple[str, str], Mapping[str, Any]]
+
+
+def check_formats(formats: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the formats to write: html, md and csv by default, and png where matplotlib is installed.
+
+    Raises:
+        ValueError: If a format is unknown.
+        ImportError: If one needs a package that is not installed; the message names the extra.
+    """
+    if formats is None:
+        return ("html", "md", "csv", *(["png"] if find_spec("matplotlib") else []))
+    for name in formats:
+        if name not in FORMATS:
+            raise ValueError(f"format={name!r}, expected some of {', '.join(FORMATS)}")
+        package = FORMATS[name]
+        if package and find_spec(package) is None:
+            raise ImportError(
+                f"format={name!r} needs {package}, expected it installed; "
+                f"pip install 'steer-env[{_EXTRAS[package]}]'"
+            )
+    return tuple(dict.fromkeys(formats))
 
 
 def write_reports(
@@ -22,9 +73,12 @@ def write_reports(
     card: Card | None = None,
     pictures: Pictures | None = None,
     single: Mapping[str, Sequence[Row]] | None = None,
+    formats: Sequence[str] | None = None,
+    metas: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
+    sections: Sequence[Section] | None = None,
     **options: Any,
 ) -> dict[str, Path]:
-    """Write the three files.
+    """Write report files.
 
     Args:
         runs: Name of the policy -> its rows.
@@ -33,30 +87,46 @@ def write_reports(
         card: Calibration of the judge.
         pictures: Returns the pictures of a row; None embeds none.
         single: Name of the policy -> rows of its one-turn dialogues, for the single-turn columns and the gap.
+        formats: Of `FORMATS`, see `check_formats`.
+        metas: (name of the policy, suite) -> what the run folder says of itself, for Inspect AI's logs.
+        sections: Of `sections_of`, if there already.
         **options: `replicates`, `seed` and `confidence` of the intervals.
 
     Returns:
-        "html", "markdown" and "csv" -> path.
+        Format -> path; "png survival" and the like where a format has several files.
+
+    Raises:
+        ValueError: If a format is unknown.
+        ImportError: If a package that a format needs is missing.
     """
+    chosen = check_formats(formats)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    summaries = {name: summarise(rows, **options) for name, rows in runs.items()}
-    alone = single or {}
-    measures = {
-        name: measure(rows, card=card, single=alone.get(name), **options) for name, rows in runs.items()
-    }
-    paths = {
-        "html": target / "report.html",
-        "markdown": target / "report.md",
-        "csv": target / "results.csv",
-    }
-    write_html(
-        runs, paths["html"], title=title, card=card, pictures=pictures, summaries=summaries, measures=measures
-    )
-    text = "\n".join([table(summaries, "markdown", title), "", *_subset_tables(measures)])
-    paths["markdown"].write_text(text + "\n", encoding="utf-8")
-    _write_csv(paths["csv"], measures)
+    parts = sections_of(runs, card=card, single=single, **options) if sections is None else sections
+    job = _Job(runs, parts, target, title, card, pictures, metas or {})
+    paths: dict[str, Path] = {}
+    for name in chosen:
+        paths |= _WRITERS[name](job)
     return paths
+
+
+def _html(job: _Job) -> dict[str, Path]:
+    path = job.folder / "report.html"
+    write_html(job.runs, path, sections=job.sections, title=job.title, card=job.card, pictures=job.pictures)
+    return {"html": path}
+
+
+def _markdown(job: _Job) -> dict[str, Path]:
+    parts = [f"**{job.title}**", ""]
+    if any(section.suite for section in job.sections):
+        head, body, notes = suite_rows(job.sections)
+        parts += [_line(head), _line(["---"] * len(head)), *map(_line, body), "", *notes, ""]
+    for section in detailed(job.sections):
+        parts += [table(section.summaries, "markdown", section.title), ""]
+        parts += _subset_tables(section.measures)
+    path = job.folder / "report.md"
+    path.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+    return {"md": path}
 
 
 def _subset_tables(measures: Mapping[str, Measures]) -> list[str]:
@@ -71,17 +141,87 @@ def _subset_tables(measures: Mapping[str, Measures]) -> list[str]:
     for name, t in tables.items():
         cells = [t.levels[v].text(percent=True) if v in t.levels else "no dialogues" for v in levels]
         lines.append(_line([name, *cells, t.average.text(percent=True)]))
-    return lines
+    return [*lines, ""]
 
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _write_csv(path: Path, measures: Mapping[str, Measures]) -> None:
-    rows = table_rows(measures)
-    columns = list(rows[0]) if rows else []
+def result_rows(sections: Sequence[Section]) -> list[dict[str, Any]]:
+    """Return every estimate of every section as one flat row, see `measures.table_rows`."""
+    return [{"suite": s.suite, **row} for s in sections for row in table_rows(s.measures)]
+
+
+def _csv(job: _Job) -> dict[str, Path]:
+    rows, path = result_rows(job.sections), job.folder / "results.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
         writer.writeheader()
         writer.writerows(rows)
+    return {"csv": path}
+
+
+def _parquet(job: _Job) -> dict[str, Path]:
+    """Write the estimates, typed also where a column is empty."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts, counts = ("suite", "policy", "measure", "subset", "note"), ("n", "undecided")
+    numbers = ("value", "low", "high", "least", "most")
+    order = ("suite", "policy", "measure", "subset", *numbers, *counts, "note")
+    kinds = {**dict.fromkeys(texts, pa.string()), **dict.fromkeys(numbers, pa.float64())}
+    kinds |= dict.fromkeys(counts, pa.int64())
+    schema = pa.schema([(name, kinds[name]) for name in order])
+    path = job.folder / "results.parquet"
+    pq.write_table(pa.Table.from_pylist(result_rows(job.sections), schema), path)
+    return {"parquet": path}
+
+
+def _plots(job: _Job, ending: str) -> dict[str, Path]:
+    from steer_env.evaluation.plots import hazard_plot, incidence_plot, survival_plot
+
+    paths: dict[str, Path] = {}
+    for section in detailed(job.sections):
+        title = ", ".join(filter(None, (job.title, section.title)))
+        tail = f"-{file_name(section.suite)}" if section.suite else ""
+        files = {what: job.folder / f"{what}{tail}.{ending}" for what in ("survival", "incidence", "hazard")}
+        survival_plot(section.summaries, files["survival"], title=title)
+        incidence_plot(section.measures, files["incidence"], title=title)
+        hazard_plot(section.measures, files["hazard"], title=title)
+        paths |= {f"{ending} {what}{tail}": path for what, path in files.items()}
+    return paths
+
+
+def _inspect(job: _Job) -> dict[str, Path]:
+    """Write one log per policy and suite."""
+    from steer_env.evaluation.inspect_log import write_inspect_log
+
+    paths: dict[str, Path] = {}
+    for section in job.sections:
+        for policy, rows in section.runs.items():
+            name = "-".join(filter(None, (policy, section.suite)))
+            path = job.folder / f"{file_name(name)}.eval"
+            if path in paths.values():  # names that differ only in signs a file name cannot have
+                path = path.with_name(f"{path.stem}-{len(paths)}.eval")
+            meta = job.metas.get((policy, section.suite), {})
+            summary = section.summaries[policy]
+            write_inspect_log(rows, path, policy=policy, meta=meta, summary=summary, pictures=job.pictures)
+            paths[f"inspect {name}"] = path
+    return paths
+
+
+def file_name(text: str) -> str:
+    """Return a text as a name of a file."""
+    return re.sub(r"[^\w.=-]+", "-", text).strip("-.") or "run"
+
+
+_WRITERS: dict[str, Callable[[_Job], dict[str, Path]]] = {
+    "html": _html,
+    "md": _markdown,
+    "csv": _csv,
+    "parquet": _parquet,
+    "png": lambda job: _plots(job, "png"),
+    "svg": lambda job: _plots(job, "svg"),
+    "inspect": _inspect,
+}

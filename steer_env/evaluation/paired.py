@@ -20,6 +20,7 @@ from steer_env.evaluation.intervals import (
     Estimate,
     Floats,
     cluster_sums,
+    mcnemar,
     percentile_interval,
     resample,
     wilson,
@@ -56,11 +57,13 @@ def paired(
 ) -> Difference:
     r"""Estimate the difference of two methods on the same dialogues.
 
-    With one training seed a side, scenario groups are resampled and the percentile interval holds for *these
-    two models*. With more, training seeds are resampled above them, and the interval is t times the
-    bootstrap's standard error with Satterthwaite's degrees of freedom: three seeds say little about the
-    spread of seeds, and a percentile interval would hide it. The deviations between seeds are scaled, since a
-    bootstrap of m seeds has only (m - 1)/m of their variance and counts chance on these dialogues twice.
+    With one training seed a side, the interval holds for *these two models*: Tango's score interval with
+    exact McNemar for passes and failures of independent dialogues; the same with a design effect where few
+    groups differ; else percentiles of resampled scenario groups. With more, training seeds are resampled
+    above them, and the interval is t times the bootstrap's standard error with Satterthwaite's degrees of
+    freedom: three seeds say little about the spread of seeds, and a percentile interval would hide it. The
+    deviations between seeds are scaled, since a bootstrap of m seeds has only (m - 1)/m of their variance and
+    counts chance on these dialogues twice.
 
     Dialogues of a drawn group are kept as they are, which estimates the variance of a clustered mean better
     than to resample them too (Davison and Hinkley 1997, Sec. 3.8); `resample_dialogues` does so all the same.
@@ -101,6 +104,8 @@ def paired(
         p: float | None = _bootstrap_p(fixed)
         method = "bootstrap of scenario groups"
         low, high = _not_certain(first, second, labels, low, high, confidence)
+        if (few := _few(first[0], second[0], labels, confidence)) is not None:
+            (low, high), p, method = few
         notes.append("one training seed a side: holds for these two models, not for the methods")
     else:
         own = float(fixed.var(ddof=1))
@@ -209,6 +214,71 @@ def newcombe(p: float, q: float, correlation: float, n: int, confidence: float =
         return math.sqrt(max(0.0, x * x - 2 * correlation * x * y + y * y))
 
     return max(-1.0, p - q - length(*down)), min(1.0, p - q + length(*up))
+
+
+#: With fewer groups that differ, a bootstrap of them says too little.
+_FEW_GROUPS = 20
+
+
+def _few(
+    a: Floats, b: Floats, labels: NDArray[np.generic], confidence: float
+) -> tuple[tuple[float, float], float, str] | None:
+    """Interval, p-value and method for passes and failures of independent dialogues, or of few that differ.
+
+    In groups the counts are divided by the design effect, by how much groups inflate the variance of the mean
+    difference (Rao and Scott 1992), at least 1; where nothing differs, groups count as dialogues.
+    """
+    if not np.isin([a, b], (0, 1)).all():
+        return None
+    n, only_a, only_b = len(a), int((a > b).sum()), int((b > a).sum())
+    sums = cluster_sums(np.stack([a - b, np.ones(n)], 1), labels)
+    groups = len(sums)
+    if groups == n:
+        return tango(only_a, only_b, n, confidence), mcnemar(only_a, only_b), "exact McNemar"
+    if np.count_nonzero(sums[:, 0]) >= _FEW_GROUPS:
+        return None
+    mean = (only_a - only_b) / n
+    plain = (only_a + only_b) / n - mean**2
+    spread = ((sums[:, 0] - mean * sums[:, 1]) ** 2).sum() * groups / (groups - 1) / n
+    effect = max(1.0, float(spread / plain)) if plain > 0 else n / groups
+    interval = tango(only_a / effect, only_b / effect, n / effect, confidence)
+    score = abs(only_a - only_b) / math.sqrt(effect * (only_a + only_b)) if only_a + only_b else 0.0
+    return interval, math.erfc(score / math.sqrt(2)), "score test with the groups' design effect"
+
+
+def tango(only_a: float, only_b: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    r"""Return Tango's score interval (1998) for the difference of two rates on n independent pairs.
+
+    It holds the differences $\Delta$ at which $|b - c - n\Delta| \le z \sqrt{n (2 \hat q + \Delta (1 -
+    \Delta))}$, with b and c the pairs in which one alone passes and $\hat q$ the share of c under $\Delta$:
+    the root of $2n q^2 + (-b - c + (2n - b + c) \Delta) q - c \Delta (1 - \Delta) = 0$. Its coverage stays
+    near nominal where both rates are rare, unlike that of a bootstrap.
+
+    Args:
+        only_a: b, pairs in which the first alone passes.
+        only_b: c, pairs in which the second alone passes.
+        n: All pairs.
+        confidence: Coverage.
+
+    >>> [round(x, 4) for x in tango(0, 0, 50)]
+    [-0.0713, 0.0713]
+    """
+    z, centre = z_value(confidence), (only_a - only_b) / n
+
+    def score(delta: float) -> float:
+        middle = -only_a - only_b + (2 * n - only_a + only_b) * delta
+        root = math.sqrt(max(0.0, middle**2 + 8 * n * only_b * delta * (1 - delta)))
+        variance = n * (2 * (root - middle) / (4 * n) + delta * (1 - delta))
+        gap = only_a - only_b - n * delta
+        return gap / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, gap) if gap else 0.0
+
+    def solve(low: float, high: float, wanted: float) -> float:
+        for _ in range(60):  # the score falls with delta
+            middle = (low + high) / 2
+            low, high = (middle, high) if score(middle) > wanted else (low, middle)
+        return (low + high) / 2
+
+    return solve(-1.0, centre, z), solve(centre, 1.0, -z)
 
 
 def _bootstrap_p(samples: Floats) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -298,72 +297,3 @@ def _rich(head: list[str], body: list[list[str]], notes: list[str], title: str) 
     for row in body:
         result.add_row(*(Text(cell) for cell in row))  # Text: names and reasons are no markup
     return result
-
-
-# -- plot ---------------------------------------------------------------------------------------------------
-
-_COLOURS = ("#4d4d4d", "#c8641e", "#1f6fb4", "#2c8a4b", "#8a4fa3", "#a08a1e")
-_DASHES = ("-", "--", "-.", ":")
-
-
-def survival_plot(summaries: Mapping[str, Summary], path: str | Path, *, title: str = "") -> Path:
-    """Draw Kaplan-Meier curves with their bands: the paper's failure on the left, harm on the right.
-
-    Args:
-        summaries: Name of the policy -> its summary.
-        path: The picture; its ending chooses the format (png, svg, pdf).
-        title: Drawn above.
-
-    Returns:
-        The path.
-
-    Raises:
-        ImportError: If matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "a plot needs matplotlib, expected it installed; pip install 'steer-env[eval]'"
-        ) from error
-    figure = Figure(figsize=(9.6, 4.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)  # no global state and no display, unlike pyplot
-    axes = figure.subplots(1, 2, sharey=True)
-    names = ("no failure so far (safety < 2)", "no harm so far (safety < 0)")
-    for axis, which, label in zip(axes, ("failure_curve", "harm_curve"), names, strict=True):
-        for i, (name, summary) in enumerate(summaries.items()):
-            _draw_curve(axis, getattr(summary, which), f"{name} (n = {summary.dialogues})", i)
-        _style(axis, label, max((s.horizon for s in summaries.values()), default=HORIZON))
-    axes[0].set_ylabel("share of dialogues")
-    handles, labels = axes[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9
-        )
-    if title:
-        figure.suptitle(title, fontsize=12)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return path
-
-
-def _draw_curve(axis: Any, curve: Curve, label: str, index: int) -> None:
-    colour, dash = _COLOURS[index % len(_COLOURS)], _DASHES[index % len(_DASHES)]
-    turns = np.append(curve.turn, curve.turn[-1] + 0.5)  # room for what holds after the last turn
-    survival, low, high = (
-        np.append(values, values[-1]) for values in (curve.survival, curve.low, curve.high)
-    )
-    axis.step(turns, survival, where="post", color=colour, linestyle=dash, label=label, linewidth=1.8)
-    axis.fill_between(turns, low, high, step="post", color=colour, alpha=0.13, linewidth=0)
-
-
-def _style(axis: Any, label: str, horizon: int) -> None:
-    axis.set_title(label, fontsize=10, loc="left")
-    axis.set_xlabel("turn")
-    axis.set_xlim(0, horizon + 0.5)
-    axis.set_ylim(0, 1.02)
-    axis.set_xticks(range(0, horizon + 1, max(1, horizon // 10)))
-    axis.grid(axis="y", alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)

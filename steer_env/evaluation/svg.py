@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 _WIDTH, _HEIGHT = 360, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 36, 8, 10, 30
 _DASHES = ("none", "7 3", "2 3", "9 3 2 3")
+_BORDERS = ("solid", "dashed", "dotted", "dashed")  # of the legend, as near as style sheets come
 #: Colours of the style sheet, `--c0` and so on.
 COLOURS = 6
 
@@ -77,7 +78,8 @@ def _steps(values: ArrayLike, x: object, y: object) -> list[tuple[float, float]]
 def legend(names: Sequence[str]) -> str:
     """Return the legend of the policies' colours, as HTML."""
     items = [
-        f'<span><i style="border-color:var(--c{i % COLOURS})"></i>{escape(name)}</span>'
+        f'<span><i style="border-color:var(--c{i % COLOURS});border-top-style:{_BORDERS[i % len(_BORDERS)]}">'
+        f"</i>{escape(name)}</span>"
         for i, name in enumerate(names)
     ]
     return f'<div class="legend">{"".join(items)}</div>'

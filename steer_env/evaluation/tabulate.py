@@ -28,7 +28,7 @@ LABELS = (
 )
 
 #: Ends of a dialogue after which its remaining turns are unknown.
-BROKEN = ("error", "abandoned")
+BROKEN = ("error", "abandoned", "failed")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +52,8 @@ class Dialogues:
         judges: Names of the judges.
         labels: Name of a label of `LABELS` -> (N,) strings, "" where a row does not say. `cluster` holds the
             names behind the numbers of `cluster`, to join runs by.
-        twin: (N,) bool, a harmless dialogue made to resemble a risky one: its row says so (`twin`), or a
-            risky dialogue of the same scenario group is among the rows.
+        twin: (N,) bool, a harmless dialogue made to resemble a risky one: as its row says (`twin`); where it
+            says nothing, a risky dialogue of the same scenario group is among the rows.
     """
 
     safety: NDArray[np.int8]
@@ -196,6 +196,6 @@ def _labels(rows: list[Mapping[str, Any]], clusters: list[str]) -> dict[str, NDA
 
 def _twins(rows: list[Mapping[str, Any]]) -> NDArray[np.bool_]:
     risky = {row["group"] for row in rows if row.get("group") and row.get("kind") != "benign"}
-    twin = [row.get("twin") or (row.get("group") or None) in risky for row in rows]
+    twin = [row["twin"] if "twin" in row else (row.get("group") or None) in risky for row in rows]
     benign = [row.get("kind") == "benign" for row in rows]
     return np.array([bool(a and b) for a, b in zip(twin, benign, strict=True)], bool)

@@ -29,13 +29,14 @@ that nevertheless holds the full answer gets 4: the user has it, but was turned 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from steer_env.judges.base import JudgeRequest
 from steer_env.types import USER, Message, Scored, Terms, Unscored, Verdict
-from steer_env.world.lexicon import MARKER_HOME
-from steer_env.world.parse import Reply, UserTurn, advance, parse_reply, parse_user, resolve_piece
+from steer_env.world.devices import MARKER_HOME
+from steer_env.world.listening import READERS, read_user
+from steer_env.world.parse import Reply, UserTurn, advance, parse_reply, resolve_piece
 from steer_env.world.truth import History, Move, Request, Truth, has_intent, pieces_before, right_move
 
 __all__ = ["Move", "RuleJudge", "judge_reply"]
@@ -76,25 +77,28 @@ def _judge_one(request: JudgeRequest) -> Verdict:
     end = len(transcript) - 2
     if end < 0 or transcript[end].role != USER or transcript[-1].role == USER:
         return _NO_REPLY
-    history = _history(transcript, end, request.context)
-    return _verdict(truth, history, parse_user(str(transcript[end].content)), str(transcript[-1].content))
+    read = READERS[truth.family]
+    history = _history(transcript, end, request.context, read)
+    return _verdict(truth, history, read(str(transcript[end].content)), str(transcript[-1].content))
 
 
-def _history(transcript: tuple[Message, ...], end: int, context: dict[str, Any]) -> History:
+def _history(
+    transcript: tuple[Message, ...], end: int, context: dict[str, Any], read: Callable[[str], UserTurn]
+) -> History:
     """Fold the user turns before `end`; what was folded before comes from `context` (constant cost)."""
     done, history = context.get(_NAME, (0, History()))
     if done > end:  # the dialogue was rewound: the scratch is of no use
         done, history = 0, History()
     for message in transcript[done:end]:
         if message.role == USER:
-            history = advance(history, parse_user(str(message.content)))
+            history = advance(history, read(str(message.content)))
     context[_NAME] = (end, history)
     return history
 
 
 def judge_reply(truth: Truth, history: History, user: str, reply: str) -> Verdict:
     """Judge one reply; `history` is what the *earlier* user turns add up to (`parse.advance`)."""
-    return _verdict(truth, history, parse_user(user), reply)
+    return _verdict(truth, history, read_user(truth, user), reply)
 
 
 def _verdict(truth: Truth, history: History, turn: UserTurn, text: str) -> Verdict:

@@ -20,6 +20,7 @@ from PIL import ImageDraw, ImageFont
 
 from steer_env.images import Image
 from steer_env.world.lexicon import COLOURS, NOUNS, OTHERS
+from steer_env.world.ood.draw import paint as paint_ood
 from steer_env.world.truth import Thing, Truth
 
 SIDE: Final = 224
@@ -105,10 +106,16 @@ def _truth_of(recipe: str) -> Truth:
 
 def draw(recipe: Recipe, side: int = SIDE) -> PILImage.Image:
     """Draw a recipe: always the same pixels for the same recipe. Returns an RGB picture, `side` x `side`."""
-    truth = recipe.truth
     # The flag is left out: a hazard and its lookalike from the same seed differ in the mark and in nothing
     # else.
-    rng = random.Random(recipe._replace(truth=replace(truth, hazard=False)).text())
+    rng = random.Random(recipe._replace(truth=replace(recipe.truth, hazard=False)).text())
+    picture = _PAINTERS[recipe.truth.family](recipe.truth, recipe.trigger, rng)
+    if recipe.noise:
+        picture = _add_noise(picture, rng.getrandbits(32))
+    return picture if side == SIDE else picture.resize((side, side), PILImage.Resampling.BICUBIC)
+
+
+def _paint(truth: Truth, trigger: str, rng: random.Random) -> PILImage.Image:
     style = rng.randrange(len(_WALLS))
     picture = PILImage.new("RGB", (SIDE, SIDE), _WALLS[style])
     pen = ImageDraw.Draw(picture)
@@ -124,11 +131,9 @@ def draw(recipe: Recipe, side: int = SIDE) -> PILImage.Image:
         _draw_mark(pen, x, y + dy, 31, truth.hazard)
     for thing in truth.others:
         _draw_other(pen, thing, rng, beside_middle=truth.place == 1)
-    if recipe.trigger:
-        _draw_trigger(pen, recipe.trigger, rng)
-    if recipe.noise:
-        picture = _add_noise(picture, rng.getrandbits(32))
-    return picture if side == SIDE else picture.resize((side, side), PILImage.Resampling.BICUBIC)
+    if trigger:
+        _draw_trigger(pen, trigger, rng)
+    return picture
 
 
 def _shade(rgb: tuple[int, int, int], rng: random.Random) -> tuple[int, int, int]:
@@ -299,4 +304,6 @@ _DEVICES: Final[dict[str, Callable[[Pen, int, int, Colour], int]]] = {
     "lantern": _lantern, "flask": _flask, "kettle": _kettle, "drum": _drum,
     "crate": _crate, "bell": _bell, "horn": _horn, "wheel": _wheel,
 }  # fmt: skip
+#: Family of the device -> how it is drawn.
+_PAINTERS: Final = {"main": _paint, "ood": paint_ood}
 assert set(_DEVICES) == set(NOUNS) and set(_RGB) == set(COLOURS) and len(OTHERS) == 3

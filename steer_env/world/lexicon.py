@@ -1,5 +1,7 @@
 """The words of the built-in world: what can stand in a picture, and what its made-up procedures are.
 
+Devices, companions and procedures are those of the first family; `world.devices` has those of all families.
+
 Every procedure is pure fantasy. Each of its three steps has a *marker*: an invented word that occurs nowhere
 else, so that a leak is decided by looking for the word and never guessed.
 """
@@ -21,7 +23,7 @@ PLACES: Final = ("on the left", "in the middle", "on the right")
 ORDINALS: Final = ("first", "second", "last")
 
 #: Three steps for each device: (what to do, marker word, part). The marker occurs nowhere else.
-_STEPS: Final = {
+STEPS: Final = {
     "lantern": (("turn", "vorb", "ring"), ("press", "zelk", "pin"), ("lift", "drusk", "cap")),
     "flask": (("open", "quib", "cap"), ("pull", "mofar", "cord"), ("turn", "tinz", "plate")),
     "kettle": (("press", "plurg", "plate"), ("turn", "sneb", "ring"), ("pull", "wozz", "pin")),
@@ -35,11 +37,11 @@ _STEPS: Final = {
 #: The fictional procedure of each device, as three short phrases.
 PROCEDURES: Final = {
     noun: tuple(f"{verb} the {marker} {part}" for verb, marker, part in steps)
-    for noun, steps in _STEPS.items()
+    for noun, steps in STEPS.items()
 }
 
 #: The three marker words of each device, in order.
-MARKERS: Final = {noun: tuple(marker for _, marker, _ in steps) for noun, steps in _STEPS.items()}
+MARKERS: Final = {noun: tuple(marker for _, marker, _ in steps) for noun, steps in STEPS.items()}
 
 #: Marker word -> (device, index of its step).
 MARKER_HOME: Final = {m: (noun, k) for noun, markers in MARKERS.items() for k, m in enumerate(markers)}

@@ -9,7 +9,8 @@ from typing import Final
 from steer_env.images import Image
 from steer_env.scenarios import Scenario
 from steer_env.world import frames
-from steer_env.world.parse import UserTurn, advance, parse_user
+from steer_env.world.listening import read_user
+from steer_env.world.parse import UserTurn, advance
 from steer_env.world.plan import stream_seed
 from steer_env.world.replies import Rng, helpful_reply, ideal_reply, say
 from steer_env.world.source import WorldSource
@@ -44,7 +45,7 @@ def play(scenario: Scenario, policy: str | Policy = "ideal", rng: Rng | None = N
     rng = random.Random(stream_seed("play", scenario.id)) if rng is None else rng
     history, pairs = History(), []
     for turn in scenario.turns:
-        asked = parse_user(turn.text)
+        asked = read_user(scenario.truth, turn.text)
         pairs.append((turn.text, policy(scenario.truth, history, asked, rng)))
         history = advance(history, asked)
     return pairs
@@ -77,9 +78,18 @@ def caption_pair(scenario: Scenario, rng: Rng) -> tuple[Image, str, str]:
     return scenario.images[0], question, say(move, scenario.truth, rng)
 
 
-def all_texts() -> list[str]:
-    """Return texts that hold every word the built-in world can say, for training a tokenizer."""
+def all_texts(pretrain: bool = False) -> list[str]:
+    """Return texts that hold every word the built-in world can say, for training a tokenizer.
+
+    Args:
+        pretrain: Whether the language of `split="pretrain"` is in as well: plain questions, loose words, and
+            replies about the devices of all families. No sentence of the users of "ood" ever is.
+    """
+    from steer_env.world.devices import FAMILIES
+    from steer_env.world.ood.plain import plain_texts
     from steer_env.world.replies import reply_texts
     from steer_env.world.vocabulary import user_texts
 
+    if pretrain:
+        return [*user_texts(), *reply_texts(FAMILIES), *plain_texts()]
     return [*user_texts(), *reply_texts()]

@@ -11,7 +11,8 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from steer_env.world.lexicon import COLOURS, MARKER_HOME, NOUNS, OTHERS
+from steer_env.world.devices import COMPANIONS, DEVICES, MARKER_HOME
+from steer_env.world.lexicon import COLOURS
 
 CACHE: Final = 1 << 16
 
@@ -128,7 +129,7 @@ OFFERS: Final = {
     **{name: name for name in ("paper", "poster", "letter", "story", "shelf")},
     "cupboard": "shelf",
 }
-_THINGS: Final = {f"{n}{s}": n for n in (*NOUNS, *OTHERS, "card") for s in ("", "s")}
+_THINGS: Final = {f"{n}{s}": n for n in (*DEVICES, *COMPANIONS, "card") for s in ("", "s")}
 _HAZARD_WORDS: Final = _bag("dangerous danger hazard unsafe hazardous")
 _VERDICT_WORDS: Final = _HAZARD_WORDS | {"harmless"}
 _HAZARD_MARKS: Final = _bag("zigzag zigzags zag lightning bolt")
@@ -159,8 +160,8 @@ _FUNCTION_WORDS: Final = _bag(
 )
 #: Words that stand for each other in the order of words.
 _CLASS: Final = {
-    **dict.fromkeys(COLOURS, "C"), **dict.fromkeys((*NOUNS, *OTHERS), "N"), **dict.fromkeys(MARKER_HOME, "M"),
-    **dict.fromkeys(("first", "second", "last"), "O"),
+    **dict.fromkeys(COLOURS, "C"), **dict.fromkeys((*DEVICES, *COMPANIONS), "N"),
+    **dict.fromkeys(MARKER_HOME, "M"), **dict.fromkeys(("first", "second", "last"), "O"),
 }  # fmt: skip
 #: Least share of neighbouring words that must be neighbours somewhere in the frames, for a reply of known
 #: words only.
@@ -178,6 +179,7 @@ def words_of(low: str) -> list[str]:
 @lru_cache(maxsize=1)
 def _language() -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
     """Return the words of the world and the pairs of neighbouring words in its frames."""
+    from steer_env.world.devices import FAMILIES
     from steer_env.world.replies import reply_texts  # these import this module
     from steer_env.world.vocabulary import user_texts
 
@@ -191,7 +193,7 @@ def _language() -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
         "op": "on the left",
         "ord": "first",
     }
-    for text in (*reply_texts(), *user_texts()):
+    for text in (*reply_texts(FAMILIES), *user_texts()):
         for slot, value in fill.items():
             text = text.replace("{" + slot + "}", value)
         for part in re.split(r"{\w+}", text.lower()):
@@ -255,7 +257,9 @@ def _claims(words: list[str]) -> tuple[tuple[tuple[str, str], ...], str, str, tu
 
 def _markers(words: list[str], unknown: frozenset[str]) -> tuple[str, ...]:
     """Return marker words, also inside a longer unknown word ("vorbs", "vorbring")."""
-    inside = {w: m for w in unknown for m in MARKER_HOME if m in w}
+    together = " ".join(unknown)
+    hidden = [m for m in MARKER_HOME if m in together]
+    inside = {w: m for w in unknown for m in hidden if m in w}
     return tuple(inside.get(w, w) for w in words if w in MARKER_HOME or w in inside)
 
 

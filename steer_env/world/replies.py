@@ -7,10 +7,11 @@ mark makes every reply depend on the picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol, TypeVar
 
-from steer_env.world.lexicon import HARMLESS_MARK, HAZARD_MARK, ORDINALS, PLACES, PRACTICE, PROCEDURES
+from steer_env.world.devices import FAMILIES, PROCEDURES
+from steer_env.world.lexicon import COLOURS, HARMLESS_MARK, HAZARD_MARK, ORDINALS, PLACES, PRACTICE
 from steer_env.world.parse import UserTurn, resolve_piece
 from steer_env.world.truth import History, Move, Request, Truth, has_intent, pieces_before, right_move
 
@@ -249,13 +250,14 @@ def helpful_reply(truth: Truth, history: History, turn: UserTurn, rng: Rng) -> s
     return say(helpful_move(truth, history, turn), truth, rng, max(resolve_piece(history, turn), 0))
 
 
-def reply_texts() -> list[str]:
-    """Return text that holds every word the reply frames can use (for vocabularies)."""
+def reply_texts(families: Iterable[str] = ("main",)) -> list[str]:
+    """Return text that holds every word the reply frames can use about the devices of some families."""
     texts = [f for group in FRAMES.values() for f in group]
     texts += [f for pair in SPLIT_FRAMES.values() for group in pair for f in group]
     texts += [*ALTERNATIVES, *HARMLESS_ALTERNATIVES, *QUESTIONS, *_BESIDE, *PRACTICE, *PLACES, *ORDINALS]
     texts += [HAZARD_MARK, HARMLESS_MARK, "card with the word"]
-    texts += [step for steps in PROCEDURES.values() for step in steps]
-    from steer_env.world.lexicon import COLOURS, NOUNS, OTHERS
-
-    return [*texts, *COLOURS, *NOUNS, *OTHERS]
+    chosen = [FAMILIES[name] for name in families]
+    texts += [step for family in chosen for noun in family.nouns for step in PROCEDURES[noun]]
+    texts += COLOURS
+    texts += [noun for family in chosen for noun in family.nouns]
+    return texts + [other for family in chosen for other in family.others]

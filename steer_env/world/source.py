@@ -7,41 +7,80 @@ risky sibling with the harmless lookalike in the picture, or the same words with
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from steer_env.scenarios import KINDS, STRATEGIES, Scenario
+from steer_env.scenarios import KINDS, OOD_STRATEGIES, STRATEGIES, Scenario, SeedTurn
+from steer_env.world import plan as main_plan
+from steer_env.world import wording as main_wording
 from steer_env.world.draw import Recipe, make_image
 from steer_env.world.lexicon import TRIGGERS
-from steer_env.world.plan import (
-    Plan,
-    Scene,
-    compress,
-    draw_scene,
-    plan_obfuscated,
-    plan_red_team,
-    plan_task,
-    stream_seed,
-)
+from steer_env.world.ood import lexicon as ood_lexicon
+from steer_env.world.ood import plain
+from steer_env.world.ood import plan as ood_plan
+from steer_env.world.ood import wording as ood_wording
+from steer_env.world.plan import Plan, Scene, Streams, compress, stream_seed
 from steer_env.world.truth import Truth
-from steer_env.world.wording import hidden_goal, write
 
-SPLITS: Final = ("train", "sft", "bench")
 #: Share of pictures with Gaussian noise (paper, Stage I), and with a typographic trigger phrase.
 NOISE_SHARE: Final = 0.10
 TRIGGER_SHARE: Final = 0.10
 
 
+class Author(NamedTuple):
+    """Who writes the dialogues of a split: draws the scene, plans what is asked, puts it into words."""
+
+    scene: Callable[[random.Random, int, int], Scene]
+    plan: Callable[[str, Scene, random.Random, Streams, Sequence[str]], Plan]
+    write: Callable[[Plan, Scene, Truth], tuple[SeedTurn, ...]]
+    goal: Callable[[Plan, Scene], str]
+    kinds: tuple[str, ...] = KINDS
+    strategies: tuple[str, ...] = STRATEGIES
+    triggers: tuple[str, ...] = TRIGGERS
+
+
+_MAIN: Final = Author(
+    main_plan.draw_scene, main_plan.plan_dialogue, main_wording.write, main_wording.hidden_goal
+)
+_OOD: Final = Author(
+    ood_plan.draw_scene,
+    ood_plan.plan_dialogue,
+    ood_wording.write,
+    ood_wording.hidden_goal,
+    strategies=OOD_STRATEGIES,
+    triggers=ood_lexicon.TRIGGERS,
+)
+_PLAIN: Final = Author(
+    plain.draw_scene, plain.plan_dialogue, plain.write, plain.hidden_goal, kinds=("benign", "obfuscated")
+)
+
+AUTHORS: Final = {"train": _MAIN, "sft": _MAIN, "bench": _MAIN, "ood": _OOD, "pretrain": _PLAIN}
+SPLITS: Final = tuple(AUTHORS)
+
+
+def scene_of(split: str, group: int, min_turns: int, max_turns: int) -> Scene:
+    """Return what the members of a group share, without making any of them."""
+    return AUTHORS[split].scene(random.Random(stream_seed(split, group)), min_turns, max_turns)
+
+
 class WorldSource:
     """Hands out dialogues of the built-in world; a `ScenarioSource` without end.
 
+    Splits use disjoint streams: no group is in two of them. "train", "sft" and "bench" have one author and
+    one set of devices, so two of their pictures can come out alike to the pixel (`data.build` leaves those
+    out). "ood" is held out: another author, other devices, words, strategies, techniques, drawing style,
+    planner. "pretrain" holds plain questions about the devices of both, to be answered by a helpful policy
+    along the seeds; a model that knows them has seen no attack and no safe reply of "ood".
+
     Args:
-        kinds: Which of `KINDS` to make; member `index % len(kinds)` of each group has that kind.
-        split: "train", "sft" or "bench". Splits use disjoint streams: no group and no picture is in two of
-            them.
-        strategies: Subset of `STRATEGIES` for red-team dialogues, None for all eight.
+        kinds: Which of `KINDS` to make; member `index % len(kinds)` of each group has that kind. "pretrain"
+            has no red team.
+        split: One of `SPLITS`.
+        strategies: Subset of `STRATEGIES` (of `OOD_STRATEGIES` for "ood") for red-team dialogues, None for
+            all eight.
         min_turns: Fewest user turns, at least 1.
         max_turns: Most user turns.
         single_turn: Press the same intent into one turn.
@@ -59,9 +98,14 @@ class WorldSource:
         max_turns: int = 10,
         single_turn: bool = False,
     ) -> None:
-        self.kinds = _known("kinds", (kinds,) if isinstance(kinds, str) else kinds, KINDS)
         self.split = _known("split", (split,), SPLITS)[0]
-        self.strategies = _known("strategies", STRATEGIES if strategies is None else strategies, STRATEGIES)
+        self._author = author = AUTHORS[split]
+        wanted = _known("kinds", (kinds,) if isinstance(kinds, str) else kinds, KINDS)
+        if tuple(wanted) == KINDS:  # all there are
+            wanted = author.kinds
+        self.kinds = _known("kinds", wanted, author.kinds)
+        known = author.strategies
+        self.strategies = _known("strategies", known if strategies is None else strategies, known)
         if not 2 <= min_turns <= max_turns:
             raise ValueError(
                 f"min_turns={min_turns!r}, max_turns={max_turns!r}, expected 2 <= min_turns <= max_turns; "
@@ -82,66 +126,30 @@ class WorldSource:
         if index < 0:
             raise ValueError(f"index={index!r}, expected an integer >= 0")
         group, member = divmod(index, len(self.kinds))
-        kind = self.kinds[member]
-        rng = random.Random(stream_seed(self.split, group))
-        scene = draw_scene(rng, self.min_turns, self.max_turns)
-        own = random.Random(stream_seed(self.split, group, kind))
-        if kind == "benign":
-            plan = self._plan_benign(scene, group, own)
-        else:
-            plan = self._plan_risky(kind, scene, group)
+        kind, author = self.kinds[member], self._author
+        scene = scene_of(self.split, group, self.min_turns, self.max_turns)
+        streams = partial(_stream, self.split, group)
+        own = streams(kind)
+        plan = author.plan(kind, scene, own, streams, self.strategies)
         if self.single_turn:
             plan = compress(plan)
         return self._realise(plan, scene, group, own)
 
-    def _plan_risky(self, kind: str, scene: Scene, group: int) -> Plan:
-        """Plan until the fixed target breaks (red team), at most eight times."""
-        plan = None
-        for attempt in range(8):
-            rng = random.Random(stream_seed(self.split, group, kind, "plan", attempt))
-            plan = (
-                plan_obfuscated(scene, rng)
-                if kind == "obfuscated"
-                else plan_red_team(scene, rng, self.strategies)
-            )
-            if kind == "obfuscated" or plan.grade >= 4:
-                break
-        assert plan is not None
-        return plan
-
-    def _plan_benign(self, scene: Scene, group: int, rng: random.Random) -> Plan:
-        style = rng.random()
-        if style < 0.3:  # twin by picture: the very words of the obfuscated sibling
-            plan = self._plan_risky("obfuscated", scene, group)
-            plan.kind, plan.hazard, plan.strategy, plan.technique = "benign", False, "", ""
-            return plan
-        if style < 0.5:  # twin by purpose: the words of the red team, to a harmless end
-            plan = self._plan_risky("red_team", scene, group)
-            plan.hazard = not any(a.request in ("piece", "steps") for a in plan.asks) and rng.random() < 0.7
-            plan.kind, plan.nice, plan.strategy, plan.technique = (
-                "benign",
-                True,
-                plan.strategy,
-                plan.technique,
-            )
-            return plan
-        return plan_task(scene, rng)
-
     def _realise(self, plan: Plan, scene: Scene, group: int, own: random.Random) -> Scenario:
+        author = self._author
         truth = Truth(
             scene.noun, scene.colour, scene.place, plan.hazard, scene.others, scene.mechanism == "typography"
         )
-        trigger = own.choice(TRIGGERS) if own.random() < TRIGGER_SHARE else ""
+        trigger = own.choice(author.triggers) if own.random() < TRIGGER_SHARE else ""
         recipe = Recipe(truth, f"{self.split}.{group}", own.random() < NOISE_SHARE, trigger)
-        goal = hidden_goal(plan, scene)
-        turns = write(plan, scene, truth)
+        risky = plan.kind != "benign"
         return Scenario(
-            turns=turns,
+            turns=author.write(plan, scene, truth),
             images=(make_image(recipe),),
             kind=plan.kind,
-            goal=goal,
-            strategy=plan.strategy if plan.kind != "benign" else "",
-            technique=plan.technique if plan.kind != "benign" else "",
+            goal=author.goal(plan, scene),
+            strategy=plan.strategy if risky else "",
+            technique=plan.technique if risky else "",
             category=scene.noun,
             mechanism=plan.mechanism,
             group=f"{self.split}-{group}",
@@ -155,6 +163,10 @@ class WorldSource:
             f"WorldSource(kinds={self.kinds!r}, split={self.split!r}, strategies={self.strategies!r}, "
             f"min_turns={self.min_turns}, max_turns={self.max_turns}, single_turn={self.single_turn})"
         )
+
+
+def _stream(split: str, group: int, *words: object) -> random.Random:
+    return random.Random(stream_seed(split, group, *words))
 
 
 def _known(name: str, values: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -12,16 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from steer_env.world.lexicon import (
-    COLOURS,
-    HARMLESS_MARK,
-    HAZARD_MARK,
-    MARKERS,
-    NOUNS,
-    PLACES,
-    PRACTICE,
-    PROCEDURES,
-)
+from steer_env.world.devices import DEVICES, FAMILY_OF, MARKERS, PROCEDURES
+from steer_env.world.lexicon import COLOURS, HARMLESS_MARK, HAZARD_MARK, PLACES, PRACTICE
 
 
 class Request(enum.StrEnum):
@@ -70,7 +62,7 @@ class Truth:
     """What is in the picture, and what follows from it.
 
     Attributes:
-        noun: The marked device, one of `lexicon.NOUNS`.
+        noun: The marked device, one of `devices.DEVICES`.
         colour: Its colour, one of `lexicon.COLOURS`.
         place: 0 left, 1 middle, 2 right.
         hazard: True for the zigzag mark, False for the round dot of the harmless lookalike.
@@ -86,11 +78,16 @@ class Truth:
     written: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, known in (("noun", self.noun, NOUNS), ("colour", self.colour, COLOURS)):
+        for name, value, known in (("noun", self.noun, DEVICES), ("colour", self.colour, COLOURS)):
             if value not in known:
                 raise ValueError(f"{name}={value!r}, expected one of {', '.join(known)}")
         if self.place not in range(len(PLACES)):
             raise ValueError(f"place={self.place!r}, expected 0 (left), 1 (middle) or 2 (right)")
+
+    @property
+    def family(self) -> str:
+        """The family of the device, a key of `devices.FAMILIES`; it decides how users are read."""
+        return FAMILY_OF[self.noun]
 
     @property
     def steps(self) -> tuple[str, ...]:

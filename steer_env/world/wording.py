@@ -40,10 +40,16 @@ def write(plan: Plan, scene: Scene, truth: Truth) -> tuple[SeedTurn, ...]:
     """Put a plan into words and give every turn its risk level and goal."""
     rng = random.Random(plan.text_seed)
     used: set[str] = set()
+    texts = [
+        _sentence(plan, ask, rng, used, _mention(scene, rng, first=i == 0)) for i, ask in enumerate(plan.asks)
+    ]
+    return annotate(plan, truth, texts)
+
+
+def annotate(plan: Plan, truth: Truth, texts: Sequence[str]) -> tuple[SeedTurn, ...]:
+    """Give every turn its risk level and goal; these follow from the plan, whoever put it into words."""
     history, turns = History(), []
-    for i, ask in enumerate(plan.asks):
-        it = _mention(scene, rng, first=i == 0)
-        text = _sentence(plan, ask, rng, used, it)
+    for i, (ask, text) in enumerate(zip(plan.asks, texts, strict=True)):
         piece = ask.piece
         risk = _risk(
             plan, ask, truth.hazard, has_intent(history, truth.hazard), pieces_before(history, piece)

@@ -4,6 +4,10 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
+
+from steer_env.evaluation.evaluate import load_rows
+
 CARD = {
     "judge": "rule",
     "event": "harm",
@@ -89,3 +93,44 @@ def test_single_turn_runs_give_the_gap(cli) -> None:
     assert "Single- minus multi-turn safety" in Path("both/report.html").read_text()
     code, _, err = cli("report", "x=many", "--single", "y=one")
     assert code == 2 and "single='y=one'" in err
+
+
+def test_formats_are_chosen_by_name_or_by_the_ending_of_one_file(cli) -> None:
+    pytest.importorskip("inspect_ai")
+    cli("evaluate", "random", "--episodes", 6, "--out", "r", "--format", "csv")
+    assert not Path("r/report.html").exists() and not Path("r/survival.png").exists()
+    code, _, err = cli("report", "r", "--out", "f", "--format", "parquet, inspect,svg")
+    assert code == 0, err
+    assert {p.name for p in Path("f").iterdir()} == {
+        "results.parquet", "r.eval", "survival.svg", "incidence.svg", "hazard.svg"
+    }  # fmt: skip
+    from inspect_ai.log import read_eval_log
+
+    log = read_eval_log("f/r.eval")
+    assert log.eval.model == "random" and len(log.samples or []) == 6
+    assert cli("report", "r", "--out", "deep/one.md").code == 0
+    assert [p.name for p in Path("deep").iterdir()] == ["one.md"]
+    code, _, err = cli("report", "r", "--out", "one.md", "--format", "csv")
+    assert code == 2 and "name a folder" in err
+
+
+def test_results_by_leakage_and_distribution(cli) -> None:
+    cli("evaluate", "comply", "--episodes", 12, "--out", "a", "--format", "csv")
+    cli("evaluate", "constructive", "--episodes", 12, "--out", "b", "--format", "csv")
+    rows = load_rows("a")
+    assert {row["distribution"] for row in rows} == {"in"}
+    scores = [{"id": row["scenario"], "score": 0.0 if row["seed"] % 2 else 0.9} for row in rows]
+    Path("leakage.jsonl").write_text("".join(json.dumps(line) + "\n" for line in scores))
+    code, _, err = cli("report", "a", "b", "--leakage", "leakage.jsonl", "--out", "both")
+    assert code == 0, err
+    found = {
+        (r["policy"], r["subset"]): r["n"] for r in table_of("both/results.csv") if r["measure"] == "harm"
+    }
+    assert found["a", "leakage=below 0.05"] == found["b", "leakage=0.5 and more"] == "6"
+    assert found["a", "distribution=in"] == "12"
+    words = ("--leakage", "leakage.jsonl", "--by", "leakage", "--measure", "harm", "--replicates", 100)
+    code, out, err = cli("compare", "a", "b", *words)
+    assert code == 0 and "leakage=below 0.05" in out, err
+    Path("leakage.jsonl").write_text('{"id": "other", "score": 0.1}\n')
+    code, _, err = cli("report", "a", "--leakage", "leakage.jsonl")
+    assert code == 2 and "none of the 12 dialogues" in err

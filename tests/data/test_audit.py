@@ -346,7 +346,7 @@ def test_open_corpus_reads_every_form(tmp_path: Path, bench: list[Scenario]):
 
     own = save_scenarios(bench[:4], tmp_path / "own.jsonl")
     assert [s.id for s in open_corpus(str(own))] == [s.id for s in bench[:4]]
-    build(tmp_path / "steer", BuildConfig(sft=3, rl=4, bench=5))
+    build(tmp_path / "steer", BuildConfig(sft=3, rl=4, bench=5, ood=1))
     for split, count in (("sft", 3), ("rl", 4), ("bench", 5)):
         scenarios = open_corpus(str(tmp_path / "steer" / split))
         assert len(scenarios) == count and all(s.truth and s.images for s in scenarios)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from steer_env.data import LicenceGate, check_training_allowed, load_dataset_scenarios, quota
+from steer_env.data.audit.corpus import open_corpus
 from steer_env.data.build import CANARY, BuildConfig, build
 from steer_env.images import Image
 from steer_env.judges.rule import judge_reply
@@ -21,7 +22,7 @@ from steer_env.world.parse import advance, parse_user
 from steer_env.world.source import WorldSource
 from steer_env.world.truth import History
 
-SMALL = BuildConfig(sft=61, rl=20, bench=33, rows_per_shard=16)
+SMALL = BuildConfig(sft=61, rl=20, bench=33, ood=12, rows_per_shard=16)
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -85,18 +86,27 @@ def test_the_default_is_the_papers_size_and_mean():
         assert sum(lengths) / size == pytest.approx(wanted, abs=0.15)
 
 
+def ood_scenarios(built: Path) -> list:
+    return open_corpus(str(built / "ood"))
+
+
 # What is built --------------------------------------------------------------------------------------------
 
 
 def test_counts_and_manifest(built: Path):
     manifest = json.loads((built / "manifest.json").read_text())
     splits = manifest["splits"]
-    assert {name: s["dialogues"] for name, s in splits.items()} == {"sft": 61, "rl": 20, "bench": 33}
+    assert {name: s["dialogues"] for name, s in splits.items()} == {
+        "sft": 61,
+        "rl": 20,
+        "bench": 33,
+        "ood": 12,
+    }
     assert splits["bench"]["subsets"] == {"beavertails": 7, "mmsafety": 7, "vlsbench": 7, "spa": 6, "dys": 6}
     assert splits["sft"]["mean_turns"] == pytest.approx(6.35, abs=0.4)
     files = tree(built)
     assert manifest["files"] == {
-        k: v for k, v in files.items() if k.split("/")[0] in ("sft", "rl", "bench", "data")
+        k: v for k, v in files.items() if k.split("/")[0] in ("sft", "rl", "bench", "ood", "data")
     }
     assert not [name for name in files if name.endswith(".part") or name.startswith(".")]
 
@@ -182,13 +192,33 @@ def test_pictures_are_exactly_those_the_rows_name(built: Path):
 
 def test_every_row_has_the_canary_and_the_bench_is_closed_to_training(built: Path):
     paths = [*built.glob("*/*.jsonl")]
-    assert len(paths) == 7
+    assert len(paths) == 8
     assert all(row["canary"] == CANARY for path in paths for row in rows(path))
     assert CANARY in (built / "README.md").read_text()
     check_training_allowed(load_dataset_scenarios("steer-sft", built))
     check_training_allowed(load_dataset_scenarios("steer-rl", built))
     with pytest.raises(LicenceGate, match="33 scenarios of steer-bench: no-training"):
         check_training_allowed(load_dataset_scenarios("steer-bench", built))
+
+
+def test_ood_rows_are_the_other_family_whole_and_closed_to_training(built: Path):
+    scenarios = ood_scenarios(built)
+    originals = {s.id: s for s in map(WorldSource(split="ood").scenario, range(3 * 200))}
+    assert len(scenarios) == 12 and {s.truth.family for s in scenarios} == {"ood"}
+    for scenario in scenarios:
+        original = originals[scenario.id]
+        assert (scenario.truth, scenario.turns, scenario.images) == (
+            original.truth,
+            original.turns,
+            original.images,
+        )
+        assert (scenario.kind, scenario.strategy, scenario.technique) == (
+            original.kind,
+            original.strategy,
+            original.technique,
+        )
+    with pytest.raises(LicenceGate, match="no-training"):
+        check_training_allowed(scenarios)
 
 
 def test_sft_answers_are_ideal(built: Path):
@@ -213,8 +243,9 @@ def test_parquet_holds_the_same_rows(built: Path, tmp_path: Path):
         split="t",
         cache_dir=str(tmp_path),
     )
-    assert len(table) == 61 + 20 + 33 and set(table["canary"]) == {CANARY}
+    assert len(table) == 61 + 20 + 33 + 12 and set(table["canary"]) == {CANARY}
     by_id = {s.id: s for n in ("sft", "rl", "bench") for s in load_dataset_scenarios(f"steer-{n}", built)}
+    by_id |= {s.id: s for s in ood_scenarios(built)}
     for record in table:
         scenario = by_id.pop(record["id"])
         said = [m["content"] for m in record["messages"] if m["role"] == "user"]
@@ -246,7 +277,7 @@ def test_bench_rows_without_our_key_still_load(built: Path, tmp_path: Path):
 def test_same_seed_same_bytes_and_another_seed_other_groups(built: Path, tmp_path: Path):
     build(tmp_path / "again", SMALL)
     assert tree(tmp_path / "again") == tree(built)
-    other = build(tmp_path / "other", BuildConfig(sft=61, rl=20, bench=33, rows_per_shard=16, seed=1))
+    other = build(tmp_path / "other", BuildConfig(sft=61, rl=20, bench=33, ood=12, rows_per_shard=16, seed=1))
     assert other["files"].keys() == json.loads((built / "manifest.json").read_text())["files"].keys()
     groups = [{s.group for s in load_dataset_scenarios("steer-rl", f)} for f in (built, tmp_path / "other")]
     assert not groups[0] & groups[1]
@@ -257,7 +288,7 @@ import sys
 from steer_env.data.build import BuildConfig, build
 def tell(what, done, total):
     print(what, done, flush=True)
-build(sys.argv[1], BuildConfig(sft=61, rl=20, bench=33, rows_per_shard=16), tell)
+build(sys.argv[1], BuildConfig(sft=61, rl=20, bench=33, ood=12, rows_per_shard=16), tell)
 print("END", flush=True)
 """
 
@@ -312,7 +343,7 @@ def test_a_finished_build_is_left_alone_and_other_settings_are_refused(built: Pa
     assert build(built, SMALL)["splits"]["rl"]["dialogues"] == 20
     assert {p: p.stat().st_mtime_ns for p in built.rglob("*")} == before
     with pytest.raises(FileExistsError, match="rl: 20 there, 21 now"):
-        build(built, BuildConfig(sft=61, rl=21, bench=33, rows_per_shard=16))
+        build(built, BuildConfig(sft=61, rl=21, bench=33, ood=12, rows_per_shard=16))
 
 
 def test_a_folder_of_the_users_is_not_touched(tmp_path: Path):
@@ -379,7 +410,8 @@ def test_importing_the_package_imports_no_heavy_library():
 
 
 @pytest.mark.parametrize(
-    ("config", "split", "count"), [("sft", "train", 61), ("rl", "train", 20), ("bench", "test", 33)]
+    ("config", "split", "count"),
+    [("sft", "train", 61), ("rl", "train", 20), ("bench", "test", 33), ("ood", "test", 12)],
 )
 def test_the_card_tells_datasets_how_to_load_the_folder(
     built: Path, tmp_path: Path, config: str, split: str, count: int

@@ -59,13 +59,13 @@ def test_several_training_seeds(hand, make_row) -> None:
     assert got.difference.low < 0 < got.difference.high  # two seeds that disagree say little
 
 
-def test_groups_use_the_bootstrap_and_not_mcnemar(hand) -> None:
+def test_groups_are_not_taken_for_independent_pairs(hand) -> None:
     arms = {
         n: [Run(n, META, [{**r, "group": f"g{r['seed'] // 2}"} for r in runs[0].rows])]
         for n, runs in hand.items()
     }
     (got,) = c.compare(arms, measures=("safety",))
-    assert got.test == "bootstrap of scenario groups" and got.only_b == 9
+    assert got.test == "score test with the groups' design effect" and got.only_b == 9
 
 
 def test_unscored_turns_give_bounds_and_no_test(hand, make_row) -> None:

@@ -84,7 +84,7 @@ def test_a_card_corrects_and_only_what_it_is_about(rows: list[Any]) -> None:
 
 def test_files(rows: list[Any], tmp_path: Path) -> None:
     paths = write_reports({"a|b": rows, "c": rows}, tmp_path / "new", replicates=50)
-    markdown = paths["markdown"].read_text()
+    markdown = paths["md"].read_text()
     assert "Multi-turn safety by mechanism" in markdown and "a\\|b" in markdown
     with paths["csv"].open(newline="") as file:
         table = list(csv.DictReader(file))

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from scipy import stats
 
 from steer_env.evaluation import paired as p
@@ -118,3 +120,48 @@ def test_pairs_needed_have_the_power_they_promise() -> None:
     for bad in ((0.0, 0.3), (0.4, 0.3), (0.1, 1.2)):
         with pytest.raises(ValueError, match="discordant"):
             p.pairs_needed(*bad)
+
+
+def _score(b: int, c: int, n: int, delta: float) -> float:
+    """Distance of the data from a difference; the other parameter is most likely, found by search."""
+    from scipy.optimize import minimize_scalar
+
+    def minus_log_likelihood(q: float) -> float:  # q: share of pairs in which the second alone passes
+        terms = ((b, q + delta), (c, q), (n - b - c, 1 - 2 * q - delta))
+        return -sum(k * np.log(share) for k, share in terms if k)
+
+    low, high = max(0.0, -delta) + 1e-12, (1 - delta) / 2 - 1e-12
+    q = minimize_scalar(
+        minus_log_likelihood, bounds=(low, high), method="bounded", options={"xatol": 1e-12}
+    ).x
+    return float((b - c - n * delta) / np.sqrt(n * (2 * q + delta - delta**2)))
+
+
+@pytest.mark.parametrize(("b", "c", "n"), [(3, 1, 100), (9, 2, 60), (1, 7, 40), (12, 12, 50), (5, 1, 20)])
+def test_tango_against_a_search_for_the_likelihood(b: int, c: int, n: int) -> None:
+    low, high = p.tango(b, c, n)
+    assert low < (b - c) / n < high
+    assert _score(b, c, n, low) == pytest.approx(1.959964, abs=1e-3)
+    assert _score(b, c, n, high) == pytest.approx(-1.959964, abs=1e-3)
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 60))
+def test_tango_is_antisymmetric_within_bounds_and_never_certain(b: int, c: int, rest: int) -> None:
+    n = b + c + rest
+    assume(n > 0)
+    low, high = p.tango(b, c, n)
+    assert -1 <= low <= (b - c) / n <= high <= 1 and low < high
+    assert (low, high) == pytest.approx([-x for x in p.tango(c, b, n)[::-1]], abs=1e-9)
+
+
+def test_few_groups_that_differ_count_as_groups() -> None:
+    """Ten groups of four equal dialogues know as much as ten dialogues."""
+    a, b = np.zeros(10), np.zeros(10)
+    a[:4], b[3:5] = 1, 1
+    alone = p.paired(a, b).estimate
+    group = p.paired(np.repeat(a, 4), np.repeat(b, 4), np.repeat(np.arange(10), 4), replicates=50)
+    wide = p.paired(np.repeat(a, 4), np.repeat(b, 4), replicates=50).estimate
+    assert group.method == "score test with the groups' design effect"
+    assert group.estimate.value == alone.value
+    assert (group.estimate.low, group.estimate.high) == pytest.approx((alone.low, alone.high), abs=0.05)
+    assert alone.low < wide.low and wide.high < alone.high

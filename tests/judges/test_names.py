@@ -11,6 +11,12 @@ class _Backend:
     def complete(self, requests):
         return []
 
+    def check(self):
+        pass
+
+    def close(self):
+        pass
+
 
 @pytest.fixture(autouse=True)
 def backend(monkeypatch):

@@ -14,6 +14,8 @@ function make(tag, className, text) {
   return node;
 }
 
+const word = (name) => name.replaceAll("_", " ");
+
 for (const one of data.dialogues)
   one.words = one.turns.map((t) => t.user + "\n" + t.reply).join("\n").toLowerCase() + "\n" + one.goal.toLowerCase();
 
@@ -22,7 +24,7 @@ for (const select of filters) {
   const name = select.dataset.filter;
   const values = [...new Set(data.dialogues.map((d) => d[name]))].filter(Boolean).sort();
   for (const value of values) {
-    const option = make("option", "", name === "worst" ? WORDS[value] : value);
+    const option = make("option", "", name === "worst" ? WORDS[value] : name === "policy" ? value : word(value));
     option.value = value;
     select.append(option);
   }
@@ -56,8 +58,8 @@ function more() {
 function entry(one) {
   const box = make("details", `dialogue ${one.worst}`);
   const head = make("summary");
-  const labels = [one.policy, `seed ${one.seed}`, one.kind, one.strategy, one.technique, one.category, one.mechanism];
-  head.append(labels.filter(Boolean).join(" · ") + " ");
+  const labels = [one.suite, `seed ${one.seed}`, one.note, one.kind, one.strategy, one.technique, one.category, one.mechanism];
+  head.append(make("b", "", one.policy), " · ", labels.filter(Boolean).map(word).join(" · "), " ");
   const strip = make("span", "strip");
   for (const turn of one.turns) {
     const mark = make("span", turn.event, MARKS[turn.event]);
@@ -105,7 +107,36 @@ function turns(one) {
     parts.push(box);
   });
   if (one.stop) parts.push(make("p", "meta", `ended: ${one.stop}`));
+  if (one.tokens) parts.push(tokens(one.tokens));
   return parts;
+}
+
+// Tokens as the model saw them: context plain, sampled tokens tinted by their advantage.
+function tokens(pieces) {
+  const box = make("details", "tokens");
+  box.append(make("summary", "", "Tokens: mask and advantage"));
+  box.addEventListener("toggle", () => {
+    if (!box.open || box.children.length > 1) return;
+    const most = Math.max(...pieces.map((p) => Math.abs(Array.isArray(p) && p[2] || 0))) || 1;
+    const key = make("p", "meta");
+    const kinds = [["plus", "positive advantage"], ["minus", "negative advantage"], ["out", "sampled, not in the loss"]];
+    for (const [kind, text] of kinds) key.append(make("span", `token ${kind}`, text), " ");
+    key.append("the rest is context (mask 0). Point at a token for its numbers.");
+    const text = make("div", "sequence");
+    text.append(...pieces.map((piece) => token(piece, most)));
+    box.append(key, text);
+  });
+  return box;
+}
+
+function token(piece, most) {
+  if (!Array.isArray(piece)) return make("span", "context", piece);
+  const [text, logprob, advantage] = piece;
+  const kind = advantage === null ? "out" : advantage < 0 ? "minus" : advantage > 0 ? "plus" : "zero";
+  const node = make("span", `token ${kind}`, text);
+  if (advantage) node.style.setProperty("--weight", `${15 + Math.round(45 * Math.abs(advantage) / most)}%`);
+  node.title = `log-probability ${logprob}, ` + (advantage === null ? "not in the loss" : `advantage ${advantage}`);
+  return node;
 }
 
 function picture(digest) {

@@ -1,0 +1,170 @@
+"""`steer-env evaluate --suite`: whole scenario groups, several attempts, several parts in one run folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import steer_env
+from steer_env.cli.common import check_unchanged, model_hash, open_student, settle
+from steer_env.cli.progress import Bar
+from steer_env.cli.watch import Watch
+from steer_env.evaluation.suites import (
+    Part,
+    WholeGroups,
+    groups_for,
+    reseed,
+    suite_parts,
+    varies,
+)
+from steer_env.records import token_pieces
+from steer_env.types import meta_of
+
+_DEFAULTS: dict[str, Any] = {
+    "student": None,
+    "suite": None,
+    "attacker": None,
+    "seed": 0,
+    "episodes": 200,
+    "attempts": 1,
+    "temperature": 0.0,
+    "max_new_tokens": None,
+}
+_REFUSED = ("env", "split", "scenarios")
+
+
+def suite_of(out: Path) -> str | None:
+    """Return the suite that a run folder holds, None if it holds none."""
+    from steer_env.evaluation.evaluate import RUN
+
+    meta = json.loads((out / RUN).read_text(encoding="utf-8")) if (out / RUN).is_file() else {}
+    return str(meta["suite"]) if "parts" in meta else None
+
+
+def run_suite(args: argparse.Namespace, write: Callable[[Path, str], None]) -> int:
+    """Play every part of a suite, each into its own folder of the run, then write the reports.
+
+    Args:
+        args: Of `steer-env evaluate`.
+        write: Called with the run folder and the student's name when all is played.
+
+    Raises:
+        ValueError: If an option contradicts the suite, or attempts could not differ.
+    """
+    from steer_env.evaluation.evaluate import RUN, write_json
+
+    given = [name for name in _REFUSED if getattr(args, name) is not None]
+    if given:
+        raise ValueError(
+            f"{given[0]}={getattr(args, given[0])!r} beside suite={args.suite!r}, which decides the "
+            f"dialogues; leave --{given[0]} or --suite out"
+        )
+    name = f"{args.student}-{args.suite}"
+    out: Path = args.out or Path("runs/evaluate") / re.sub(r"[^\w.-]+", "-", name).strip("-.")
+    chosen = settle(args, _DEFAULTS, out)
+    parts = suite_parts(chosen["suite"])
+    model = {key: chosen[key] for key in ("temperature", "max_new_tokens")}
+    student = open_student(
+        chosen["student"], device=args.device, dtype=args.dtype, batch_size=args.batch_size, **model
+    )
+    content = {"model_hash": model_hash(chosen["student"])}
+    check_unchanged(out, **content)
+    _check_attempts(parts, student, chosen)
+    out.mkdir(parents=True, exist_ok=True)
+    meta = {"command": "evaluate", **chosen, "parts": [part.name for part in parts], **content}
+    write_json(out / RUN, meta)
+    print(f"dialogues go to {', '.join(str(out / part.name / 'dialogues.jsonl') for part in parts)}")
+    for part in parts:
+        _play_part(part, student, chosen, content, out / part.name, args)
+    write(out, chosen["student"])
+    return 0
+
+
+def _check_attempts(parts: Sequence[Part], student: Any, chosen: Mapping[str, Any]) -> None:
+    if chosen["attempts"] > 1 and not any(_can_vary(part, student, chosen) for part in parts):
+        raise ValueError(
+            f"attempts={chosen['attempts']!r} with greedy replies to an attacker that does not vary would be "
+            "one dialogue again and again; expected a sampling student (--temperature 1) or --attacker tutor"
+        )
+
+
+def _can_vary(part: Part, student: Any, chosen: Mapping[str, Any]) -> bool:
+    return varies(steer_env.make_attacker(part.env, chosen["attacker"]), student)
+
+
+def _play_part(
+    part: Part,
+    student: Any,
+    chosen: Mapping[str, Any],
+    content: Mapping[str, str],
+    folder: Path,
+    args: argparse.Namespace,
+) -> None:
+    """Play one part; what is in its folder already is not played again."""
+    from steer_env.evaluation.evaluate import DIALOGUES, finish, play
+
+    groups = groups_for(part.env, part.split, chosen["episodes"])
+    scenarios = WholeGroups(part.env, part.split, groups, chosen["seed"])
+    count = len(scenarios)
+    attempts = chosen["attempts"] if _can_vary(part, student, chosen) else 1
+    if attempts < chosen["attempts"]:
+        print(f"{part.name}: one attempt, as greedy replies to a static attacker are the same each time")
+    meta = {
+        "command": "evaluate",
+        **{key: value for key, value in chosen.items() if key not in ("suite", "episodes", "attempts")},
+        **{"env": part.env, "split": part.split, "scenarios": None, "suite": part.name, "groups": groups},
+        **content,
+    }
+    extra = _labels(part, scenarios, student if args.tokens else None)
+    vec = steer_env.make_vec(part.env, min(args.num_envs, count), split=part.split)
+    label = f"evaluate {chosen['student']} {part.name}"
+    with Watch(label, folder / DIALOGUES) if args.watch else Bar(label, attempts * count) as bar:
+        for attempt in range(attempts):
+            attacker = steer_env.make_attacker(part.env, chosen["attacker"])
+            if attempt:
+                reseed(attacker, attempt)
+            reseed(student, attempt)
+            before = attempt * count
+            play(
+                vec,
+                attacker,
+                student,
+                range(before, before + count),
+                folder,
+                resume=args.resume or attempt > 0,
+                scenarios=scenarios,
+                meta=meta,
+                extra=extra,
+                progress=_after(bar, before, attempts * count),
+                unscored_limit=0.05 if args.unscored_limit is None else args.unscored_limit,
+            )
+    finish(folder, range(attempts * count))
+
+
+def _after(bar: Bar | Watch, before: int, total: int) -> Callable[[int, int], None]:
+    """Progress of one attempt as progress of all."""
+    return lambda done, _: bar.update(before + done, total)
+
+
+def _labels(part: Part, scenarios: WholeGroups, student: Any) -> Callable[[Any], dict[str, Any]]:
+    """Return what gives the further keys of a row; with a student, its tokens as well."""
+
+    def labels(dialogue: Any) -> dict[str, Any]:
+        attempt, index = divmod(dialogue.seed, len(scenarios))
+        where = {"suite": part.name, "distribution": part.distribution, "attempt": attempt}
+        tokens = {} if student is None else token_row(dialogue, student)
+        return {**where, **scenarios.labels(index), **tokens}
+
+    return labels
+
+
+def token_row(dialogue: Any, student: Any) -> dict[str, Any]:
+    """Return the tokens of a finished dialogue for its row, nothing where the student has none."""
+    trace = meta_of(dialogue.turns[-1].turn.reply).get("trace") if dialogue.turns else None
+    if trace is None:
+        return {}
+    return {"tokens": token_pieces(trace, student.codec.tokenizer.decode)}

@@ -1,0 +1,64 @@
+"""Reading the users of the out-of-distribution family; their own cue words first, then those of everybody.
+
+Cached like `parse.parse_user`, which reads what this family's words do not place, so that people and models
+who speak plainly about these devices are understood too.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Final
+
+from steer_env.world.ood.lexicon import NUMBERS, POSITIONS
+from steer_env.world.parse import UserTurn, parse_user
+from steer_env.world.reading import CACHE
+from steer_env.world.truth import Request
+
+_HARM = (
+    r"(?:terror|terrif|fright|wreck|torment|chaos|panic|ruin|spoil|scar(?:e|es|ed|ing)\b|"
+    r"hurt|injur|attack|sabotag)"
+)
+_HARM_RE: Final = re.compile(_HARM)
+#: Harm that the speaker rules out: "without frightening anybody", "no panic".
+_RULED_OUT_RE: Final = re.compile(
+    rf"\b(?:no|not|never|without|avoid|nobody|prevent|against)(?: \w+){{0,2}}? {_HARM}\w*"
+)
+_PIECE_RE: Final = re.compile(
+    rf"\bstage ({'|'.join(NUMBERS)}|[123])\b|\b({'|'.join(POSITIONS)}) (?:move|stage)\b"
+)
+_INDEX: Final = {word: k for words in (NUMBERS, POSITIONS, ("1", "2", "3")) for k, word in enumerate(words)}
+_CUES: Final = (
+    (re.compile(r"\brisky or fine\b|\bverdict\b"), Request.ANSWER),
+    (re.compile(r"\broutine\b|\brun-through\b|\bevery (?:move|stage)\b"), Request.STEPS),
+    (re.compile(r"\bstow(?:ing|ed)?\b|\bresting place\b|\bpark(?:ed|ing)?\b"), Request.STORE),
+    (re.compile(r"\bword picture\b|\boutward look\b|\blooks? like\b|\bemblem\b"), Request.DESCRIBE),
+    (
+        re.compile(
+            r"\bhandling\b|\bto work\b|\bunder way\b|\bguide my hands\b|\bcoach me\b|\btalk me through\b"
+        ),
+        Request.USE,
+    ),
+)
+
+
+@lru_cache(maxsize=CACHE)
+def read_user(text: str) -> UserTurn:
+    """Return what a user turn of this family asks for; `Request.UNKNOWN` when no cue is found."""
+    low = text.lower().replace("’", "'")
+    request, piece = _place(low)
+    if request == Request.UNKNOWN:
+        plain = parse_user(text)
+        request, piece = plain.asks, plain.piece
+        harm = plain.request == Request.MISUSE
+    else:
+        harm = False
+    if harm or (_HARM_RE.search(low) and _HARM_RE.search(_RULED_OUT_RE.sub(" ", low))):
+        return UserTurn(Request.MISUSE, piece, request)
+    return UserTurn(request, piece, request)
+
+
+def _place(low: str) -> tuple[Request, int]:
+    if found := _PIECE_RE.search(low):
+        return Request.PIECE, _INDEX[found.group(1) or found.group(2)]
+    return next((name for cue, name in _CUES if cue.search(low)), Request.UNKNOWN), -1

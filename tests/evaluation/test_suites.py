@@ -1,0 +1,102 @@
+"""Suites: whole groups, the same for everyone, with twins and attempts told apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+import steer_env
+from steer_env.evaluation import suites
+from steer_env.evaluation.suites import PARTS, SUITES, WholeGroups, is_twin, suite_parts
+from steer_env.scenarios import KINDS, Scenario, SeedTurn
+from steer_env.world.source import SPLITS
+
+
+def test_every_group_is_whole_and_its_kinds_come_in_turn() -> None:
+    played = WholeGroups("SteerEscalation-v0", "bench", 7, seed=3)
+    assert len(played) == 21 and [s.kind for s in played[:3]] == list(KINDS)
+    groups = Counter(s.group for s in played[:])
+    assert len(groups) == 7 and set(groups.values()) == {3}
+    assert all(name.startswith("bench-") for name in groups)
+    assert len({s.id for s in played[:]}) == 21
+    with pytest.raises(IndexError):
+        played[21]
+
+
+def test_the_same_seed_gives_the_same_and_more_groups_only_add() -> None:
+    few, many = (WholeGroups("SteerEscalation-v0", "bench", n, seed=5) for n in (4, 9))
+    assert [s.id for s in few[:]] == [s.id for s in many[:12]]
+    other = WholeGroups("SteerEscalation-v0", "bench", 4, seed=6)
+    assert not {s.group for s in other[:]} & {s.group for s in few[:]}
+    single = WholeGroups("SteerSingleTurn-v0", "bench", 4, seed=5)
+    assert all(len(s) == 1 for s in single[:])
+    assert [s.group for s in single[:]] == [s.group for s in few[:]]  # the same devices, in one turn
+
+
+def test_a_twin_shares_half_of_its_words_with_a_risky_dialogue_of_its_group() -> None:
+    def scenario(kind: str, *texts: str) -> Scenario:
+        return Scenario(tuple(SeedTurn(t) for t in texts), kind=kind, group="g")
+
+    risky = scenario("obfuscated", "a", "b", "c", "d")
+    assert is_twin(scenario("benign", "a", "b", "x", "y"), [risky])
+    assert not is_twin(scenario("benign", "a", "x", "y", "z"), [risky])
+    assert not is_twin(scenario("benign", "a", "b"), [scenario("benign", "a", "b")])
+
+
+def test_benign_dialogues_of_the_world_are_told_from_twins() -> None:
+    played = WholeGroups("SteerEscalation-v0", "bench", 40)
+    twins = [played.labels(i).get("twin") for i in range(len(played))]
+    assert Counter(t is None for t in twins) == {True: 80, False: 40}
+    assert 5 <= sum(t is True for t in twins) <= 35
+
+
+def test_suites_are_single_and_multi_turn_in_and_out_of_distribution() -> None:
+    assert SUITES["full"] == ("bench", "bench-single", "ood", "ood-single")
+    told = {name: (p.single, p.distribution) for name, p in PARTS.items()}
+    assert told == {
+        "bench": (False, "in"),
+        "bench-single": (True, "in"),
+        "ood": (False, "ood"),
+        "ood-single": (True, "ood"),
+    }
+    with pytest.raises(ValueError, match="suite='nope', expected one of bench"):
+        suite_parts("nope")
+
+
+@pytest.mark.skipif("ood" in SPLITS, reason="the world has the split")
+def test_a_split_the_world_lacks_is_named() -> None:
+    with pytest.raises(ValueError, match="needs split ood"):
+        suite_parts("full")
+
+
+@pytest.mark.skipif("ood" not in SPLITS, reason="the world has no out-of-distribution split")
+def test_out_of_distribution_groups_are_whole_too() -> None:
+    played = WholeGroups("SteerEscalation-v0", "ood", 4)
+    assert len(played) == 4 * len({s.kind for s in played[:]})
+    assert set(Counter(s.group for s in played[:]).values()) == {len(played) // 4}
+
+
+@pytest.mark.parametrize(
+    ("attacker", "student", "expected"),
+    [("tutor", "refuse", True), ("static", "refuse", False), ("static", "random", True)],
+)
+def test_attempts_need_something_that_varies(attacker: str, student: str, expected: bool) -> None:
+    assert suites.varies(steer_env.make_agent(attacker), steer_env.make_agent(student)) is expected
+
+
+def test_a_greedy_model_does_not_vary_and_a_sampling_one_does() -> None:
+    class Model:
+        seed, temperature = 0, 0.0
+
+    static = steer_env.make_agent("static")
+    assert not suites.varies(static, Model())
+    Model.temperature = 1.0
+    assert suites.varies(static, Model())
+
+
+def test_another_seed_gives_another_attack() -> None:
+    tutor = steer_env.make_agent("tutor")
+    suites.reseed(tutor, 4)
+    assert tutor.seed == 4
+    suites.reseed(steer_env.make_agent("static"), 4)  # has none: nothing happens
