@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from steer_env.vector import StudentVectorEnv, VectorDialogueEnv
 
 NAMESPACE = "steer_env"
+#: The student's seat with dialogue acts in place of text (`steer_env.acts`).
+ACTS = f"{NAMESPACE}/SteerActs-v0"
 
 
 @dataclass(frozen=True)
@@ -333,3 +335,11 @@ def register_all() -> None:
                 disable_env_checker=True,
                 order_enforce=False,
             )
+    if ACTS not in gymnasium.registry:
+        gymnasium.register(
+            ACTS,
+            entry_point="steer_env.acts.env:ActsEnv",
+            vector_entry_point="steer_env.acts.vector:ActsVectorEnv",
+            disable_env_checker=True,
+            order_enforce=False,
+        )
