@@ -198,9 +198,16 @@ class SteerGRPOTrainer(trl.GRPOTrainer):
         }  # fmt: skip
         batch = {name: value.to(device) for name, value in batch.items()} | self._images(trajectories, batch)
         batch["num_items_in_batch"] = self.accelerator.gather(batch["tool_mask"].sum()).sum()
-        if self.ref_model is not None:
-            batch["ref_per_token_logps"] = self._reference_logprobs(batch)
         return batch
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Return TRL's loss of a micro-batch."""
+        if "pixel_values" in inputs and not inputs["pixel_values"].numel():
+            for name in _IMAGE_INPUTS & inputs.keys():  # no row has pictures, models do not take none
+                del inputs[name]
+        if self.ref_model is not None and "ref_per_token_logps" not in inputs:
+            inputs["ref_per_token_logps"] = self._reference_logprobs(inputs)  # kept for later iterations
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _images(self, trajectories: Sequence[Trajectory], batch: dict[str, Any]) -> dict[str, Any]:
         """Return the model's inputs for pictures, wherever they were shown, and their number per row."""
@@ -225,7 +232,6 @@ class SteerGRPOTrainer(trl.GRPOTrainer):
         names = (*_IMAGE_INPUTS, "mm_token_type_ids", "token_type_ids", "num_images")
         logprobs, *_ = self._get_per_token_logps_and_entropies(
             self.ref_model, ids, mask, batch["completion_ids"].shape[1],
-            batch_size=self.args.per_device_train_batch_size,
             **{name: batch[name] for name in names if name in batch},
         )  # fmt: skip
         return logprobs
