@@ -175,7 +175,7 @@ class SteerGRPOTrainer(trl.GRPOTrainer):
         return advantages[first : first + len(trajectories)], metrics | {"reward": metrics["return"]}
 
     def _batch(self, trajectories: Sequence[Trajectory], advantages: Sequence[Floats]) -> dict[str, Any]:
-        """Cut each trace before its first sampled token: prompts padded at the left, the rest at the right."""
+        """Cut each trace before its first sampled token: prompts padded left, the rest right."""
         device = self.accelerator.device
         rows = [
             _columns(trajectory, advantage)
@@ -220,7 +220,7 @@ class SteerGRPOTrainer(trl.GRPOTrainer):
         if unknown:
             raise ValueError(
                 f"{type(self.student.processor).__name__} makes {sorted(unknown)}, expected only "
-                f"{sorted(_IMAGE_INPUTS)}: TRL could not split these among micro-batches; train a model of the "
+                f"{sorted(_IMAGE_INPUTS)}: TRL could not split these; train a model of the "
                 "Qwen-VL family, or use steer_env.algorithms.grpo"
             )
         return found | ({"num_images": [len(row) for row in shown]} if images else {})
@@ -249,8 +249,8 @@ class SteerGRPOTrainer(trl.GRPOTrainer):
 def turn_returns(trajectory: Trajectory, credit: str) -> Floats:
     """Return what the tokens of each turn answer for, (T,), NaN where nothing was scored.
 
-    With "trajectory" the whole return (SaFeR-Steer, Stage III); with "reward_to_go" what was emitted from that
-    turn on. Unscored turns count as in `trajectory_return`.
+    With "trajectory" the whole return (SaFeR-Steer, Stage III); with "reward_to_go" what was emitted from there
+    on. Unscored turns count as in `trajectory_return`.
     """
     total, count = trajectory_return(trajectory), len(trajectory.turns)
     if credit == "trajectory" or np.isnan(total):
@@ -345,7 +345,9 @@ def _check(args: Any, credit: str, options: dict[str, Any]) -> None:
             "compared with each other"
         )
     if args.loss_type == "vespo":
-        raise ValueError("loss_type='vespo', expected one with advantages per token, such as 'dapo' or 'grpo'")
+        raise ValueError(
+            "loss_type='vespo', expected one with advantages per token, such as 'dapo' or 'grpo'"
+        )
     unknown = set(options) - {"callbacks", "optimizers"}
     if unknown:
         raise ValueError(f"options {sorted(unknown)}, expected only 'callbacks' and 'optimizers'")

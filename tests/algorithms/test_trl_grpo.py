@@ -75,15 +75,15 @@ def own_loss(student, start, played, per_turn, beta, temperature, low, high):
     """The loss of the same dialogues out of the library's formulas; advantages written out by hand."""
     dialogues = [Prompt(t.trace, t.scenario.images[: t.trace.images]) for t in played]
     forbidden = student.decoder.forbidden
-    packed = packed_logprobs(
-        student.decoder.adapter, dialogues, temperature=temperature, forbidden=forbidden
-    )
+    packed = packed_logprobs(student.decoder.adapter, dialogues, temperature=temperature, forbidden=forbidden)
     masks = [loss_mask(t.trace, t.scored) for t in played]
     advantages = []
     for g in range(0, len(played), 3):
         # Every seed has one length, all turns are scored here.
         rewards = np.array([t.rewards for t in played[g : g + 3]])
-        worth = rewards[:, ::-1].cumsum(1)[:, ::-1] if per_turn else rewards.sum(1, keepdims=True) + 0 * rewards
+        worth = (
+            rewards[:, ::-1].cumsum(1)[:, ::-1] if per_turn else rewards.sum(1, keepdims=True) + 0 * rewards
+        )
         for t, row in zip(played[g : g + 3], worth - worth.mean(0), strict=True):
             advantages.append(np.append(row, 0.0)[t.trace.turn_L])
     mask_N = packed.gather(masks).bool()
@@ -133,7 +133,9 @@ def test_the_same_loss_and_gradient_as_our_formulas(
     own = gradients(student.model)
     assert own.keys() == trainer.gradients.keys()
     for name, value in own.items():
-        torch.testing.assert_close(trainer.gradients[name], value, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            trainer.gradients[name], value, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
     assert max(float(g.abs().max()) for g in own.values()) > 1e-3
 
 
@@ -183,7 +185,9 @@ def test_turns_are_compared_with_siblings_at_the_same_turn():
 def test_another_version_is_refused(version):
     check_version("1.16.0")
     check_version("1.16.9")
-    with pytest.raises(ImportError, match=rf"trl {version} is installed, expected at least 1\.16 and below 1\.17"):
+    with pytest.raises(
+        ImportError, match=rf"trl {version} is installed, expected at least 1\.16 and below 1\.17"
+    ):
         check_version(version)
 
 
