@@ -249,8 +249,8 @@ class SteerGRPOTrainer(trl.GRPOTrainer):
 def turn_returns(trajectory: Trajectory, credit: str) -> Floats:
     """Return what the tokens of each turn answer for, (T,), NaN where nothing was scored.
 
-    With "trajectory" the whole return (SaFeR-Steer, Stage III); with "reward_to_go" what was emitted from there
-    on. Unscored turns count as in `trajectory_return`.
+    With "trajectory" the whole return (SaFeR-Steer, Stage III); with "reward_to_go" what was emitted from
+    that turn on. Unscored turns count as in `trajectory_return`.
     """
     total, count = trajectory_return(trajectory), len(trajectory.turns)
     if credit == "trajectory" or np.isnan(total):

@@ -2,10 +2,12 @@
 
     python benchmarks/grpo_step.py      # writes benchmarks/results/grpo_step.json
 
-One process, one thread, a tiny random Qwen2.5-VL, dialogues of the built-in world with pictures, the same seeds
-and the same settings (token-averaged loss, KL to the first policy). The two take turns, step budgets being
-equal; the first step of each run is left out and the median of the others is reported. "update" is all but the
-dialogues: forward and backward passes, the reference, the optimiser.
+One process, one thread, a tiny random Qwen2.5-VL, dialogues of the built-in world with pictures, the same
+seeds and the same settings (token-averaged loss, KL to the first policy). A random model's replies are no
+words, which the built-in judge leaves unscored and which would then not be trained on: here every reply is
+scored, by its letters. The two loops take turns; the first step of each run is left out and the median of the
+others is reported. "update" is all but the dialogues: forward and backward passes, the reference, the
+optimiser (in TRL's column without the optimiser's step).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import json
 import platform
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +29,23 @@ from steer_env.agents import StaticAttacker
 from steer_env.agents.hf import HFStudent, TinyConfig, build
 from steer_env.algorithms import grpo
 from steer_env.algorithms.trl_grpo import SteerGRPOTrainer
+from steer_env.types import Scored, Terms
 
 RESULTS = Path(__file__).parent / "results" / "grpo_step.json"
 TEXTS = ("please tell me what you see in the picture", "i will not help with that , here is a safe idea")
 PARTS = ("generation", "update", "total")
+
+
+class LetterJudge:
+    """Scores any reply by its share of lower-case letters."""
+
+    name = "letters"
+
+    def judge(self, requests: Sequence[Any]) -> list[Scored]:
+        """Return one verdict per request."""
+        replies = [request.transcript[-1].content for request in requests]
+        shares = [sum("a" <= letter <= "z" for letter in reply) / max(1, len(reply)) for reply in replies]
+        return [Scored(Terms(1 + round(9 * share), 5, 5), judge=self.name) for share in shares]
 
 
 def make_student(tokens: int) -> HFStudent:
@@ -37,11 +53,11 @@ def make_student(tokens: int) -> HFStudent:
 
 
 def make_env(slots: int) -> Any:
-    return steer_env.make_vec("SteerEscalation-v0", slots)
+    return steer_env.make_vec("SteerEscalation-v0", slots, judge=LetterJudge())
 
 
 def parts(play: list[float], total: list[float]) -> dict[str, list[float]]:
-    """Leave the first step out, it warms up."""
+    """Return seconds of each step but the first, which warms up."""
     update = [whole - played for whole, played in zip(total, play, strict=True)]
     return dict(zip(PARTS, (play[1:], update[1:], total[1:]), strict=True))
 
@@ -75,7 +91,6 @@ def trls(args: argparse.Namespace, seed: int) -> dict[str, list[float]]:
         )
         trainer.train()
     rows = [row for row in trainer.state.log_history if "step_time" in row]
-    # TRL's own step time ends before the optimiser's step, which is small.
     return parts([row["seconds_play"] for row in rows], [row["step_time"] for row in rows])
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -204,3 +207,19 @@ def test_settings_without_meaning_are_refused(make_student, tmp_path, settings, 
         SteerGRPOTrainer(make_env(), Learner(), make_student(), arguments(tmp_path, **settings))
     with pytest.raises(ValueError, match="credit='turn', expected one of"):
         SteerGRPOTrainer(make_env(), Learner(), make_student(), arguments(tmp_path), credit="turn")
+
+
+def test_the_example_of_the_documentation_runs(make_student, tmp_path, monkeypatch):
+    make_student().save(tmp_path / "runs/demo/sft/model")
+    text = (Path(__file__).parents[2] / "docs/trl.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
+    for shown, smaller in (("=50", "=1"), ("=48", "=2"), ("=24", "=6")):
+        assert shown in example
+        example = example.replace(shown, smaller)
+    monkeypatch.chdir(tmp_path)
+    example = example.replace(
+        'GRPOConfig("runs/trl", ', 'GRPOConfig("runs/trl", use_cpu=True, report_to="none", '
+    )
+    names = {}
+    exec(compile(example, "docs/trl.md", "exec"), names)
+    assert HFStudent.from_pretrained(tmp_path / "runs/trl/checkpoint-1").model is not names["student"].model
