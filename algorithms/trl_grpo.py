@@ -1,0 +1,353 @@
+"""GRPO with TRL's trainer on the same environments: images in any turn, credit per turn, token-exact.
+
+TRL's own hooks do not fit a user who speaks: `environment_factory` turns methods into tools and ends with the
+first reply without a call, `rollout_func` passes images of the first turn only. `SteerGRPOTrainer` plays the
+dialogues with `rollout` and an `HFStudent` around the trainer's model, and hands TRL the tokens. Everything
+after that is TRL's: loss types, clipping, accumulation, accelerate, logging, checkpoints.
+
+Private parts of TRL 1.16 that this file relies on, guarded by the tests that compare loss and gradient:
+
+- `_generate_and_score_completions(inputs)`, overridden: its arguments, and the names, shapes and padding of
+  what it returns (`_prepare_inputs` shuffles and splits it, `_compute_loss` reads it);
+- `_get_per_token_logps_and_entropies` and `trl.trainer.utils.add_fused_lm_head`, for the KL reference: TRL
+  would load one from where the model came from, which is not the policy that starts here;
+- `_metrics[mode]`, lists of values that `log` averages.
+
+And of transformers: `_load_from_checkpoint`, overridden, see there. Needs the extra `trl`.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from steer_env.agents.base import Agent
+from steer_env.agents.hf.student import HFStudent
+from steer_env.algorithms.advantages import group_advantages, loss_mask, trajectory_return
+from steer_env.algorithms.monitor import dialogue_metrics
+from steer_env.data.extras import need
+from steer_env.rollout import VectorEnv, rollout, teach
+from steer_env.trajectory import Trajectory
+
+#: TRL versions that are supported: at least the first one, below the second one.
+TRL_VERSIONS = ("1.16", "1.17")
+#: Which return a turn's tokens answer for: the whole dialogue's, or what is emitted from that turn on.
+CREDITS = ("trajectory", "reward_to_go")
+#: Added to the logits of tokens that are never sampled: no probability, and no infinity in TRL's products.
+_FORBIDDEN_LOGIT = -1e4
+#: Inputs of pictures that TRL splits among micro-batches as they come from the codec (Qwen-VL's).
+_IMAGE_INPUTS = {"pixel_values", "image_grid_thw"}
+#: Settings of TRL's that have no effect on a rollout of dialogues, and the value they must have.
+_FIXED = {"use_vllm": False, "top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0,
+          "sync_ref_model": False, "log_completions": False}  # fmt: skip
+
+Floats = NDArray[np.float64]
+
+
+def check_version(version: str) -> None:
+    """Refuse a TRL whose private parts are not known.
+
+    Raises:
+        ImportError: If it is outside `TRL_VERSIONS`.
+    """
+    lowest, above = TRL_VERSIONS
+    parse = need("packaging.version", "trl").Version
+    if not parse(lowest) <= parse(version) < parse(above):
+        raise ImportError(
+            f"trl {version} is installed, expected at least {lowest} and below {above}: SteerGRPOTrainer "
+            f"overrides private methods; run: pip install 'trl>={lowest},<{above}', or use "
+            "steer_env.algorithms.grpo, which does without TRL"
+        )
+
+
+trl = need("trl", "trl")
+check_version(trl.__version__)
+
+
+class SteerGRPOTrainer(trl.GRPOTrainer):
+    """`trl.GRPOTrainer` that plays dialogues instead of completing prompts.
+
+    Per training step it plays `num_generations` dialogues for each of several seeds; a row is a dialogue, its
+    "completion" all that follows the first user turn, with the student's tokens in the loss mask. Turns
+    without a verdict are masked. From TRL's settings come `temperature`, `num_generations`, `beta`,
+    `scale_rewards` ("group" or "none", the paper's) and all that the loss and the optimiser use; replies are
+    as long as `student.max_new_tokens` allows.
+
+    The tokens a student never samples (`student.decoder.forbidden`) get no probability in TRL's forward pass
+    either: the language head is given a bias that is not saved and not trained.
+
+    Args:
+        env: A vector environment whose wrappers emit the reward to maximise.
+        attacker: Plays `attacker_0`; if it has `learn`, it sees the dialogues after they were played.
+        student: The policy; its model is trained in place. It is also the KL reference as it is now.
+        args: `trl.GRPOConfig`. Its defaults `bf16=True` and `gradient_checkpointing=True` change results.
+        seeds: Reset seeds, one per group; None draws enough for `max_steps` from `args.seed`.
+        credit: One of `CREDITS`. Rewards to go are compared with the siblings' at the same turn.
+        **options: Of `trl.GRPOTrainer`: `callbacks`, `optimizers`.
+
+    Raises:
+        ValueError: If a setting has no meaning here, or the weights to train are not float32.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv,
+        attacker: Agent,
+        student: HFStudent,
+        args: Any,
+        *,
+        seeds: Sequence[int] | None = None,
+        credit: str = "trajectory",
+        **options: Any,
+    ) -> None:
+        _check(args, credit, options)
+        student.check_trainable()
+        _rule_out(student.model, student.decoder.forbidden)
+        reference = copy.deepcopy(student.model).requires_grad_(False) if args.beta else None
+        without_reference = copy.copy(args)
+        without_reference.beta = 0.0
+        super().__init__(
+            model=student.model,
+            reward_funcs=_no_reward,
+            args=without_reference,
+            train_dataset=_dataset(args, seeds),
+            processing_class=student.processor,
+            **options,
+        )
+        self.env, self.attacker, self.student, self.credit = env, attacker, student, credit
+        self.beta = self.args.beta = args.beta
+        if reference is not None:
+            need("trl.trainer.utils", "trl").add_fused_lm_head(reference, temperature=args.temperature)
+            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+        student.temperature = args.temperature
+
+    def _generate_and_score_completions(self, inputs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Play one dialogue per input; returns what TRL's loss reads, rows in the order of the inputs."""
+        mode = "train" if self.model.training else "eval"
+        started = time.perf_counter()
+        trajectories = self._play([int(row["seed"]) for row in inputs])
+        size = self.num_generations if mode == "train" else self.num_generations_eval
+        advantages, metrics = self._compare(trajectories, size)
+        batch = self._batch(trajectories, advantages)
+        if mode == "train":
+            teach(self.attacker, trajectories)
+        for name, value in (metrics | {"seconds_play": time.perf_counter() - started}).items():
+            if value is not None:
+                self._metrics[mode][name].append(value)
+        return batch
+
+    def _play(self, seeds: Sequence[int]) -> list[Trajectory]:
+        """Play one dialogue per seed; the setting `seed`, the step and the process decide what is sampled."""
+        entropy = [self.args.seed, self.state.global_step, 1, self.accelerator.process_index]
+        self.student.reseed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        self.student.weights_changed()
+        training = self.student.model.training
+        self.student.model.eval()
+        try:
+            return rollout(self.env, self.attacker, self.student, seeds)
+        finally:
+            self.student.model.train(training)
+            self.student.weights_changed()
+
+    def _compare(
+        self, trajectories: Sequence[Trajectory], size: int
+    ) -> tuple[list[Floats], dict[str, float | None]]:
+        """Return the advantages of each dialogue's turns, and metrics of all processes' dialogues."""
+        gather = need("accelerate.utils", "trl").gather_object  # a group may be spread over processes
+        everyone = gather([turn_returns(t, self.credit) for t in trajectories])
+        scale = self.args.scale_rewards == "group"
+        advantages = [
+            row
+            for start in range(0, len(everyone), size)
+            for row in turn_advantages(everyone[start : start + size], scale=scale)
+        ]
+        first = self.accelerator.process_index * len(trajectories)
+        returns_GK = np.array([trajectory_return(t) for t in trajectories])
+        local = size if len(trajectories) % size == 0 else 1
+        metrics = dialogue_metrics(trajectories, returns_GK.reshape(-1, local))
+        return advantages[first : first + len(trajectories)], metrics | {"reward": metrics["return"]}
+
+    def _batch(self, trajectories: Sequence[Trajectory], advantages: Sequence[Floats]) -> dict[str, Any]:
+        """Cut each trace before its first sampled token: prompts padded left, the rest right."""
+        device = self.accelerator.device
+        rows = [
+            _columns(trajectory, advantage)
+            for trajectory, advantage in zip(trajectories, advantages, strict=True)
+        ]
+        cuts = [int(np.flatnonzero(row["sampled"])[0]) for row in rows]
+        pad = int(self.student.codec.tokenizer.pad_token_id or 0)
+
+        def prompts(name: str, fill: int) -> Tensor:
+            return _padded([row[name][:cut] for row, cut in zip(rows, cuts, strict=True)], fill, left=True)
+
+        def rest(name: str, fill: float = 0) -> Tensor:
+            return _padded([row[name][cut:] for row, cut in zip(rows, cuts, strict=True)], fill, left=False)
+
+        batch: dict[str, Any] = {
+            "prompt_ids": prompts("ids", pad), "prompt_mask": prompts("valid", 0),
+            "completion_ids": rest("ids", pad), "completion_mask": rest("valid"),
+            "tool_mask": rest("mask"), "advantages": rest("advantages"),
+            "old_per_token_logps": rest("logprobs"),
+        }  # fmt: skip
+        batch = {name: value.to(device) for name, value in batch.items()} | self._images(trajectories, batch)
+        batch["num_items_in_batch"] = self.accelerator.gather(batch["tool_mask"].sum()).sum()
+        return batch
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Return TRL's loss of a micro-batch."""
+        if "pixel_values" in inputs and not inputs["pixel_values"].numel():
+            for name in _IMAGE_INPUTS & inputs.keys():  # no row has pictures, models do not take none
+                del inputs[name]
+        if self.ref_model is not None and "ref_per_token_logps" not in inputs:
+            inputs["ref_per_token_logps"] = self._reference_logprobs(inputs)  # kept for later iterations
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def _images(self, trajectories: Sequence[Trajectory], batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the model's inputs for pictures, wherever they were shown, and their number per row."""
+        shown = [t.scenario.images[: t.trace.images] for t in trajectories if t.trace is not None]
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+        adapter, images = self.student.decoder.adapter, [image for row in shown for image in row]
+        inputs = adapter.inputs(ids, None, torch.zeros(0), images)
+        found = {k: v for k, v in inputs.items() if k not in ("input_ids", "position_ids")}
+        unknown = set(found) - _IMAGE_INPUTS - {"mm_token_type_ids", "token_type_ids"}
+        if unknown:
+            raise ValueError(
+                f"{type(self.student.processor).__name__} makes {sorted(unknown)}, expected only "
+                f"{sorted(_IMAGE_INPUTS)}: TRL could not split these; train a model of the "
+                "Qwen-VL family, or use steer_env.algorithms.grpo"
+            )
+        return found | ({"num_images": [len(row) for row in shown]} if images else {})
+
+    @torch.no_grad()
+    def _reference_logprobs(self, batch: dict[str, Any]) -> Tensor:
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+        names = (*_IMAGE_INPUTS, "mm_token_type_ids", "token_type_ids", "num_images")
+        logprobs, *_ = self._get_per_token_logps_and_entropies(
+            self.ref_model, ids, mask, batch["completion_ids"].shape[1],
+            **{name: batch[name] for name in names if name in batch},
+        )  # fmt: skip
+        return logprobs
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        # transformers 5.23 writes a Qwen2.5-VL under the names of the hub's files and reads them back as
+        # names of modules: none fits, it warns, and goes on with the weights it started from.
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            saved = type(self.student.model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
+            self.student.model.load_state_dict(saved.state_dict())
+
+
+def turn_returns(trajectory: Trajectory, credit: str) -> Floats:
+    """Return what the tokens of each turn answer for, (T,), NaN where nothing was scored.
+
+    With "trajectory" the whole return (SaFeR-Steer, Stage III); with "reward_to_go" what was emitted from
+    that turn on. Unscored turns count as in `trajectory_return`.
+    """
+    total, count = trajectory_return(trajectory), len(trajectory.turns)
+    if credit == "trajectory" or np.isnan(total):
+        return np.full(count, total)
+    rewards, scored = np.array(trajectory.rewards), np.array(trajectory.scored)
+    if "return_defined" not in trajectory.turns[-1].info:
+        rewards = np.where(scored, rewards, rewards[scored].mean())
+    return np.cumsum(rewards[::-1])[::-1]
+
+
+def turn_advantages(members: Sequence[Floats], *, scale: bool = False) -> list[Floats]:
+    """Compare the members of a group turn by turn; returns one array (T_k,) per member.
+
+    Example:
+        >>> turn_advantages([np.array([3.0, 2.0]), np.array([5.0, 3.0])])
+        [array([-1. , -0.5]), array([1. , 0.5])]
+    """
+    returns_TK = np.full((max(map(len, members)), len(members)), np.nan)
+    for column, values in enumerate(members):
+        returns_TK[: len(values), column] = values
+    advantages_KT = group_advantages(returns_TK, scale=scale).T
+    return [row[: len(values)] for row, values in zip(advantages_KT, members, strict=True)]
+
+
+def _columns(trajectory: Trajectory, advantages_T: Floats) -> dict[str, NDArray[Any]]:
+    """What the loss needs of one dialogue, arrays (L,)."""
+    trace = trajectory.trace
+    if trace is None or not trace.sampled_L.any():
+        raise ValueError("a trajectory has no sampled tokens, expected replies of the HFStudent")
+    mask_L = loss_mask(trace, trajectory.scored)
+    by_turn = np.append(advantages_T, 0.0)  # turn -1, "not sampled", finds the last one
+    return {
+        "ids": trace.ids_L,
+        "sampled": trace.sampled_L,
+        "valid": np.ones(len(trace), np.int64),
+        "mask": mask_L.astype(np.int64),
+        "logprobs": trace.logprobs_L,
+        "advantages": np.where(mask_L, by_turn[trace.turn_L], 0.0).astype(np.float32),
+    }
+
+
+def _padded(rows: Sequence[NDArray[Any]], fill: float, *, left: bool) -> Tensor:
+    result = np.full((len(rows), max(map(len, rows))), fill, rows[0].dtype)
+    for index, row in enumerate(rows):
+        place = slice(result.shape[1] - len(row), None) if left else slice(len(row))
+        result[index, place] = row
+    return torch.from_numpy(result)
+
+
+def _rule_out(model: Any, forbidden: Tensor) -> None:
+    """Give the language head a bias that leaves forbidden tokens no probability; it is not saved."""
+    head = model.get_output_embeddings()
+    if "bias" in dict(head.named_buffers()):
+        return  # from an earlier trainer
+    if head.bias is not None:
+        raise ValueError(
+            f"the language head of {type(model).__name__} has a bias, expected one without; use "
+            "steer_env.algorithms.grpo"
+        )
+    bias = torch.zeros(head.weight.shape[0], dtype=head.weight.dtype, device=head.weight.device)
+    bias[forbidden.to(bias.device)] = _FORBIDDEN_LOGIT
+    del head.bias
+    head.register_buffer("bias", bias, persistent=False)
+
+
+def _dataset(args: Any, seeds: Sequence[int] | None) -> Any:
+    if seeds is None:
+        groups = max(1, args.generation_batch_size // args.num_generations) * max(1, args.max_steps)
+        seeds = np.random.SeedSequence(args.seed).generate_state(groups).tolist()
+    if not len(seeds):
+        raise ValueError("seeds=[], expected at least one reset seed per group of a step")
+    rows = {"prompt": [""] * len(seeds), "seed": [int(seed) for seed in seeds]}
+    return need("datasets", "trl").Dataset.from_dict(rows)
+
+
+def _no_reward(**columns: Any) -> None:
+    """TRL asks for a reward function; rewards come from the environment."""
+
+
+def _check(args: Any, credit: str, options: dict[str, Any]) -> None:
+    if credit not in CREDITS:
+        raise ValueError(f"credit={credit!r}, expected one of {CREDITS}")
+    for name, expected in _FIXED.items():
+        if getattr(args, name) != expected:
+            raise ValueError(
+                f"{name}={getattr(args, name)!r}, expected {expected!r}: the dialogues are played by the "
+                "HFStudent, which has no such setting"
+            )
+    if args.scale_rewards not in ("group", "none"):
+        raise ValueError(
+            f"scale_rewards={args.scale_rewards!r}, expected 'group' or 'none' (the paper's): siblings are "
+            "compared with each other"
+        )
+    if args.loss_type == "vespo":
+        raise ValueError(
+            "loss_type='vespo', expected one with advantages per token, such as 'dapo' or 'grpo'"
+        )
+    unknown = set(options) - {"callbacks", "optimizers"}
+    if unknown:
+        raise ValueError(f"options {sorted(unknown)}, expected only 'callbacks' and 'optimizers'")
