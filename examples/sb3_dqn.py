@@ -41,9 +41,7 @@ def main(argv: list[str] | None = None) -> float:
     mean, _ = evaluate_policy(model, held_out, args.episodes, deterministic=True)
     best = optimum()
     share = float(mean) / best.upper
-    print(
-        f"DQN: {args.steps} steps in {seconds:.0f} s, return {mean:.3f}, optimum {best.upper:.3f}: {share:.1%}"
-    )
+    print(f"DQN: {args.steps} steps in {seconds:.0f} s: {mean:.3f}, optimum {best.upper:.3f} ({share:.1%})")
     return share
 
 
