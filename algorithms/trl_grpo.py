@@ -69,9 +69,10 @@ def check_version(version: str) -> None:
 
 trl = need("trl", "trl")
 check_version(trl.__version__)
+_Trainer: Any = trl.GRPOTrainer
 
 
-class SteerGRPOTrainer(trl.GRPOTrainer):
+class SteerGRPOTrainer(_Trainer):
     """`trl.GRPOTrainer` that plays dialogues instead of completing prompts.
 
     Per training step it plays `num_generations` dialogues for each of several seeds; a row is a dialogue, its

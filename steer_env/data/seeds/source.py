@@ -14,10 +14,12 @@ from steer_env.data.licences import check_training_allowed
 from steer_env.data.loaders import DATASETS, DatasetError, iter_dataset_scenarios
 from steer_env.scenario_files import load_scenarios
 from steer_env.scenarios import KINDS, Scenario, content_id
-from steer_env.world.source import SPLITS, WorldSource
+from steer_env.world.source import WorldSource
 
 #: Rows taken from the built-in world, which has no end, unless told otherwise.
 WORLD_ROWS: Final = 300
+#: Streams of the built-in world that seeds may come from; "bench" is behind a licence gate, "ood" is held out.
+WORLD_SPLITS: Final = ("train", "sft", "bench")
 #: Groups between the first groups of two seeds, as in `steer_env.data.build`.
 _SEED_STRIDE: Final = 10_000_000
 
@@ -66,9 +68,9 @@ def open_source(
     head, _, rest = name.partition(":")
     if head == "world":
         split = rest or "train"
-        if split not in SPLITS:
+        if split not in WORLD_SPLITS:
             raise ValueError(
-                f"source={name!r}, expected world or world:SPLIT with one of {', '.join(SPLITS)}"
+                f"source={name!r}, expected world or world:SPLIT with one of {', '.join(WORLD_SPLITS)}"
             )
         size = WORLD_ROWS if count is None else count
         check_training_allowed(islice(_world(split, kinds, seed), 1), allow)

@@ -170,7 +170,7 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 def test_a_dataset_is_a_source(tmp_path: Path, rule: RuleGenerator) -> None:
     with pytest.raises(LicenceGate, match=r"VLGuard|vlguard"):
         open_source(f"vlguard:train:{FIXTURES / 'vlguard'}")
-    source = open_source(f"vlguard:train:{FIXTURES / 'vlguard'}", kinds=("benign",), allow=("unstated",))
+    source = open_source(f"vlguard:train:{FIXTURES / 'vlguard'}", kinds=("benign",), allow=("non-commercial",))
     rows = list(source.open())
     assert source.total == len(rows) and [r.id for r in source.open()] == [r.id for r in rows]
     summary = make_seeds(tmp_path / "out", source, rule, SeedsConfig(kinds=("benign",), noise_share=1.0))
@@ -180,7 +180,7 @@ def test_a_dataset_is_a_source(tmp_path: Path, rule: RuleGenerator) -> None:
         assert (seed.licence, seed.group, seed.category) == (origin.licence, origin.group, origin.category)
         assert seed.provenance.startswith("vlguard: train")  # what licence gates go by
         assert seed.images[0].size == origin.images[0].size and seed.images != origin.images
-    assert open_source(f"vlguard:train:{FIXTURES / 'vlguard'}", 1, allow=("unstated",)).total == 1
+    assert open_source(f"vlguard:train:{FIXTURES / 'vlguard'}", 1, allow=("non-commercial",)).total == 1
 
 
 def test_a_changed_source_is_noticed(own_rows, tmp_path: Path, rule: RuleGenerator) -> None:
