@@ -18,7 +18,7 @@ from steer_env.world.source import WorldSource
 
 #: Rows taken from the built-in world, which has no end, unless told otherwise.
 WORLD_ROWS: Final = 300
-#: Streams of the built-in world that seeds may come from; "bench" is behind a licence gate, "ood" is held out.
+#: Streams of the built-in world that seeds may come from; "bench" is behind a licence gate.
 WORLD_SPLITS: Final = ("train", "sft", "bench")
 #: Groups between the first groups of two seeds, as in `steer_env.data.build`.
 _SEED_STRIDE: Final = 10_000_000

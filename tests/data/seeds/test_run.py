@@ -170,7 +170,9 @@ FIXTURES = Path(__file__).parents[1] / "fixtures"
 def test_a_dataset_is_a_source(tmp_path: Path, rule: RuleGenerator) -> None:
     with pytest.raises(LicenceGate, match=r"VLGuard|vlguard"):
         open_source(f"vlguard:train:{FIXTURES / 'vlguard'}")
-    source = open_source(f"vlguard:train:{FIXTURES / 'vlguard'}", kinds=("benign",), allow=("non-commercial",))
+    source = open_source(
+        f"vlguard:train:{FIXTURES / 'vlguard'}", kinds=("benign",), allow=("non-commercial",)
+    )
     rows = list(source.open())
     assert source.total == len(rows) and [r.id for r in source.open()] == [r.id for r in rows]
     summary = make_seeds(tmp_path / "out", source, rule, SeedsConfig(kinds=("benign",), noise_share=1.0))
