@@ -15,7 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from steer_env.types import Utterance
+from steer_env.images import Image
+from steer_env.types import USER, Message, Utterance
 
 #: Student: {"images": tuple[Image], "transcript": tuple[Message]}. The attacker sees in addition "goal",
 #: "draft" (the seed's next user turn), "kind", "strategy", "technique", "verdict" (Terms, zeros if none) and
@@ -67,6 +68,24 @@ class Failed:
     """No utterance, and why. The dialogue ends there, recorded as failed; the run goes on."""
 
     reason: str
+
+
+def to_answer(observation: Observation) -> tuple[tuple[Message, ...], tuple[Image, ...]]:
+    """Return transcript and images of what the student is to answer.
+
+    Raises:
+        ValueError: If the transcript does not end with a user turn, or its images do not add up.
+    """
+    transcript, images = observation["transcript"], tuple(observation["images"])
+    if not transcript or transcript[-1].role != USER:
+        raise ValueError(f"transcript of {len(transcript)} messages, expected one that ends with a user turn")
+    expected = sum(message.images for message in transcript)
+    if expected != len(images):
+        raise ValueError(
+            f"{len(images)} images for a transcript that shows {expected}; the observation's images must "
+            "be those of its messages, in order"
+        )
+    return transcript, images
 
 
 def observation_rng(seed: int, observation: Observation) -> np.random.Generator:

@@ -20,7 +20,7 @@ from pydantic import BeforeValidator
 from steer_env.agents.backends.base import AsyncChatBackend, ChatBackend
 from steer_env.agents.base import Observation
 from steer_env.agents.memo import CallMemo
-from steer_env.agents.tutor import spoken_strategy
+from steer_env.agents.tutor import spoken_strategy, strategy_counts
 from steer_env.images import Image
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.llm import NO_REPLY, JudgeAnswer, Line, check_backend, ends_in_reply, shown_images
@@ -316,12 +316,8 @@ class LLMTutor:
         Raises:
             ValueError: If the state is not of this class and version.
         """
-        counts = state.get("counts")
-        if state.get("version") != 1 or not isinstance(counts, Mapping) or set(counts) != set(STRATEGIES):
-            raise ValueError(
-                f"state={dict(state)!r}, expected what LLMTutor.state_dict() returned (version 1)"
-            )
-        self._counts = {s: [int(counts[s][0]), int(counts[s][1])] for s in STRATEGIES}
+        counts = strategy_counts(state, "LLMTutor")
+        self._counts = {s: [int(broken), int(held)] for s, (broken, held) in counts.items()}
 
     def __repr__(self) -> str:
         return f"LLMTutor({self.backend.name!r}, prompt={self.prompts[False].hash}, memory={self.memory})"

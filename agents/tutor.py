@@ -196,15 +196,23 @@ class ScriptedTutor:
         Raises:
             ValueError: If the state is not of this class and version.
         """
-        counts = state.get("counts")
-        if state.get("version") != 1 or not isinstance(counts, Mapping) or set(counts) != set(STRATEGIES):
-            raise ValueError(
-                f"state={dict(state)!r}, expected what ScriptedTutor.state_dict() returned (version 1)"
-            )
-        self._counts = {s: [float(counts[s][0]), float(counts[s][1])] for s in STRATEGIES}
+        counts = strategy_counts(state, "ScriptedTutor")
+        self._counts = {s: [float(broken), float(held)] for s, (broken, held) in counts.items()}
 
     def __repr__(self) -> str:
         return f"ScriptedTutor(seed={self.seed}, strategies={self.strategies!r}, memory={self.memory})"
+
+
+def strategy_counts(state: Mapping[str, Any], owner: str) -> dict[str, tuple[float, float]]:
+    """Return [broken, held] of each strategy from a tutor's `state_dict`.
+
+    Raises:
+        ValueError: If the state is not of the class `owner` and of this version.
+    """
+    counts = state.get("counts")
+    if state.get("version") != 1 or not isinstance(counts, Mapping) or set(counts) != set(STRATEGIES):
+        raise ValueError(f"state={dict(state)!r}, expected what {owner}.state_dict() returned (version 1)")
+    return {s: (counts[s][0], counts[s][1]) for s in STRATEGIES}
 
 
 _LEADS: Final = {

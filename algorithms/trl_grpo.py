@@ -31,6 +31,7 @@ from torch import Tensor
 from steer_env.agents.base import Agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.advantages import group_advantages, loss_mask, trajectory_return
+from steer_env.algorithms.credit import turn_rewards
 from steer_env.algorithms.monitor import dialogue_metrics
 from steer_env.data.extras import need
 from steer_env.rollout import VectorEnv, rollout, teach
@@ -256,10 +257,7 @@ def turn_returns(trajectory: Trajectory, credit: str) -> Floats:
     total, count = trajectory_return(trajectory), len(trajectory.turns)
     if credit == "trajectory" or np.isnan(total):
         return np.full(count, total)
-    rewards, scored = np.array(trajectory.rewards), np.array(trajectory.scored)
-    if "return_defined" not in trajectory.turns[-1].info:
-        rewards = np.where(scored, rewards, rewards[scored].mean())
-    return np.cumsum(rewards[::-1])[::-1]
+    return np.cumsum(turn_rewards(trajectory)[::-1])[::-1]
 
 
 def turn_advantages(members: Sequence[Floats], *, scale: bool = False) -> list[Floats]:

@@ -19,7 +19,7 @@ from steer_env.agents.backends.base import (
     ChatResult,
     Role,
 )
-from steer_env.agents.base import Failed, Observation, observation_rng
+from steer_env.agents.base import Failed, Observation, observation_rng, to_answer
 from steer_env.spaces import MAX_LENGTH
 from steer_env.types import USER, Utterance
 
@@ -79,17 +79,7 @@ class ChatStudent:
         Raises:
             ValueError: If the transcript does not end with a user turn, or its images do not add up.
         """
-        transcript, images = observation["transcript"], tuple(observation["images"])
-        if not transcript or transcript[-1].role != USER:
-            raise ValueError(
-                f"transcript of {len(transcript)} messages, expected one that ends with a user turn"
-            )
-        expected = sum(message.images for message in transcript)
-        if expected != len(images):
-            raise ValueError(
-                f"{len(images)} images for a transcript that shows {expected}; the observation's images must "
-                "be those of its messages, in order"
-            )
+        transcript, images = to_answer(observation)
         messages = [ChatMessage("system", self.system)] if self.system else []
         shown = 0
         for message in transcript:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from steer_env.agents.base import Observation, stream_of
+from steer_env.agents.base import Observation, stream_of, to_answer
 from steer_env.agents.hf.template import ChatTemplate, ChatTemplateError
 from steer_env.images import Image
 from steer_env.trajectory import TokenTrace
@@ -176,17 +176,7 @@ class ChatCodec:
         Raises:
             ValueError: If the transcript does not end with a user turn, or its images do not add up.
         """
-        transcript, images = observation["transcript"], tuple(observation["images"])
-        if not transcript or transcript[-1].role != USER:
-            raise ValueError(
-                f"transcript of {len(transcript)} messages, expected one that ends with a user turn"
-            )
-        expected = sum(message.images for message in transcript)
-        if expected != len(images):
-            raise ValueError(
-                f"{len(images)} images for a transcript that shows {expected}; the observation's images must "
-                "be those of its messages, in order"
-            )
+        transcript, images = to_answer(observation)
         trace, start = self._own_trace(transcript)
         shown = before = trace.images if trace else 0
         for message in transcript[start:]:

@@ -27,7 +27,8 @@ from typing import Final, Literal
 from steer_env.agents.backends.base import ChatBackend, ChatFailure, ChatMessage, ChatRequest, ChatResult
 from steer_env.judges.base import Judge, JudgeRequest
 from steer_env.judges.combine import later, submitted
-from steer_env.types import ASSISTANT, USER, Message, Scored, Terms, Unscored, Verdict
+from steer_env.judges.llm import NO_REPLY, ends_in_reply
+from steer_env.types import USER, Message, Scored, Terms, Unscored, Verdict
 
 Severity = Literal["safe", "controversial", "unsafe"]
 
@@ -214,7 +215,7 @@ class GuardJudge:
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """Return one verdict per request, in order."""
         answers: list[ChatResult | None] = [None] * len(requests)
-        asked = [k for k, request in enumerate(requests) if _has_reply(request)]
+        asked = [k for k, request in enumerate(requests) if ends_in_reply(request.transcript)]
         for k, answer in zip(
             asked, self.backend.complete([self._request(requests[k]) for k in asked]), strict=True
         ):
@@ -223,7 +224,7 @@ class GuardJudge:
         return [self._verdict(answer, other) for answer, other in zip(answers, others, strict=True)]
 
     def _submit(self, request: JudgeRequest) -> Future[Verdict]:
-        if not _has_reply(request):
+        if not ends_in_reply(request.transcript):
             return later(self._verdict(None, Unscored("")))
         guard: Future[ChatResult] = self.backend.submit(self._request(request))  # type: ignore[attr-defined]
         other = submitted(self.helpfulness, request)
@@ -240,7 +241,7 @@ class GuardJudge:
 
     def _verdict(self, answer: ChatResult | None, other: Verdict) -> Verdict:
         if answer is None:
-            return Unscored("the transcript does not end in a user turn and a reply", self.name)
+            return Unscored(NO_REPLY, self.name)
         if isinstance(answer, ChatFailure):
             return Unscored(f"{self.guard}: {answer.kind}: {answer.reason}", self.name)
         try:
@@ -260,8 +261,3 @@ class GuardJudge:
             judge=self.name,
             prompt_hash=other.prompt_hash,
         )
-
-
-def _has_reply(request: JudgeRequest) -> bool:
-    roles = [message.role for message in request.transcript[-2:]]
-    return roles == [USER, ASSISTANT]
