@@ -1,1 +1,1 @@
-"""The paper's ablations on the built-in world: `sweep` says what is run, `run` runs it, `analysis` tests it."""
+"""The paper's ablations on the built-in world: `sweep` says what, `run` runs it, `analysis` tests it."""

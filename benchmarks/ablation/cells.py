@@ -107,7 +107,9 @@ def run_cell(settings: Settings, out: Path, cell: Cell, tell: Tell) -> dict[str,
     tell("trained", None)
     play_all = partial(_evaluate, settings, cell, folder / "model", tell)
     target = evaluation_folder(out, cell, settings)
-    build_stage(target, evaluation_settings(settings), partial(_timed, seconds, "evaluate", play_all), cell.key)
+    build_stage(
+        target, evaluation_settings(settings), partial(_timed, seconds, "evaluate", play_all), cell.key
+    )
     return {name: seconds.get(name) for name in ("train", "evaluate")}
 
 
@@ -177,7 +179,9 @@ def train_grpo(
             seeds_per_step=times * chosen.seeds_per_step,
             minibatch_size=times * chosen.minibatch_size,
         )
-    env_id, length = (SINGLE, {}) if stage.turns == "single" else (recipes.ENV, {"max_turns": config.grpo_turns})
+    env_id, length = (
+        (SINGLE, {}) if stage.turns == "single" else (recipes.ENV, {"max_turns": config.grpo_turns})
+    )
     slots = chosen.seeds_per_step * chosen.group_size
     env = steer_env.make_vec(env_id, slots, split="train", **length, **reward)
     red = StaticAttacker() if stage.attacker == "static" else ScriptedTutor(seed=config.seed)
@@ -208,7 +212,13 @@ def _evaluate(settings: Settings, cell: Cell, model: Path, tell: Tell, folder: P
             folder / name,
             resume=resume,
             scenarios=scenarios,
-            meta={"command": "ablation", "student": cell.name, "suite": name, "env": part.env, "split": part.split},
+            meta={
+                "command": "ablation",
+                "student": cell.name,
+                "suite": name,
+                "env": part.env,
+                "split": part.split,
+            },
             progress=told,
             unscored_limit=1.0,  # a model that babbles is a result, too
         )

@@ -42,7 +42,18 @@ COLUMNS = (
     "reward",
 )
 #: Per step, of training with GRPO.
-CURVES = ("model", "seed", "step", "return_per_turn", "safety", "usefulness", "cost", "kl", "entropy", "seconds")
+CURVES = (
+    "model",
+    "seed",
+    "step",
+    "return_per_turn",
+    "safety",
+    "usefulness",
+    "cost",
+    "kl",
+    "entropy",
+    "seconds",
+)
 
 Line = dict[str, Any]
 
@@ -104,7 +115,9 @@ def _reward(row: Mapping[str, Any]) -> float | None:
     return round(float(turn_reward(*np.array(scored).T).mean()), 4) if scored else None
 
 
-def write_outcomes(path: Path, parts: Mapping[str, Sequence[Mapping[str, Any]]], model: str, seed: int) -> None:
+def write_outcomes(
+    path: Path, parts: Mapping[str, Sequence[Mapping[str, Any]]], model: str, seed: int
+) -> None:
     """Write the outcomes of one evaluation as CSV, whole or not at all."""
     lines = [line for part, rows in parts.items() for line in outcome_lines(part, rows, model, seed)]
     write_csv(path, COLUMNS, lines)

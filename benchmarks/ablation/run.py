@@ -1,14 +1,14 @@
 """Run, resume and report the ablations with one command.
 
-    python -m benchmarks.ablation                      # the whole sweep of sweep.py, two workers; again: goes on
+    python -m benchmarks.ablation                      # the sweep of sweep.py on two cores; again: goes on
     python -m benchmarks.ablation --only full static --seeds 0 1
     python -m benchmarks.ablation --quick              # two steps of everything: shows that it runs
     python -m benchmarks.ablation --report             # only the report, from the checked-in results
 
-A cell is a model at a training seed: trained, evaluated, then its outcomes are added to the results. A killed
-sweep goes on where it was (GRPO at its last checkpoint), a failed cell is recorded and the others go on, and a
-cell whose settings were changed in sweep.py is run anew beside the old one. Changes of code are not noticed:
-choose another --out after those.
+A cell is a model at a training seed: trained, evaluated, then its outcomes are added to the results. A
+killed sweep goes on where it was (GRPO at its last checkpoint), a failed cell is recorded and the others go
+on, and a cell whose settings were changed in sweep.py is run anew beside the old one. Changes of code are
+not noticed: choose another --out after those.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="run folder")
-    parser.add_argument("--results", type=Path, help="folder of results and report (default: beside this file)")
+    parser.add_argument(
+        "--results", type=Path, help="folder of results and report (default: beside this file)"
+    )
     parser.add_argument("--only", nargs="+", metavar="ARM", help="these arms and their ancestors")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="these training seeds")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each (default: 2)")
@@ -103,7 +105,12 @@ def sweep(settings: Any, plan: Sequence[Any], out: Path, workers: int = 2) -> li
     with (out / EVENTS).open("a", encoding="utf-8") as log:
         for event in pool.run(left, {name: cell.parent for name, cell in left.items()}, trained):
             if event.kind in ("done", "failed", "skipped"):
-                row = {"time": round(time.time(), 1), "cell": event.job, "state": event.kind, "body": event.body}
+                row = {
+                    "time": round(time.time(), 1),
+                    "cell": event.job,
+                    "state": event.kind,
+                    "body": event.body,
+                }
                 log.write(json.dumps(row) + "\n")
                 log.flush()
             if event.kind in ("failed", "skipped"):
@@ -139,7 +146,8 @@ class Watch:
         done = self.total - len(self.work)
         minutes = sum(self.work.values()) / self.workers / 60
         ready = f", {done} of {self.total} finished before" if done else ""
-        return f"{len(self.work)} models to train and evaluate{ready}; roughly {minutes:.0f} min on {self.workers} cores"
+        what = f"{len(self.work)} models to train and evaluate{ready}"
+        return f"{what}; roughly {minutes:.0f} min on {self.workers} cores"
 
     def see(self, event: Any) -> str | None:
         """Take an event in and return what is to be printed, if anything."""

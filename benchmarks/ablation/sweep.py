@@ -1,7 +1,7 @@
 """What is run: arms, settings, comparisons. All of it is data; to change the experiment, change this file.
 
-An arm is a recipe of three stages with some of them replaced or left out. Arms with equal stages are one model
-and are trained once ("mean only" is alpha = 0, alpha = 0.3 is the full method), and arms share their
+An arm is a recipe of three stages with some of them replaced or left out. Arms with equal stages are one
+model and are trained once ("mean only" is alpha = 0, alpha = 0.3 is the full method), and arms share their
 ancestors. Training seed s of every arm starts from the same base, shares the Stage II model of seed s where
 it has one, and is evaluated on the same dialogues, so that arms differ by seed and dialogue.
 """
@@ -61,10 +61,18 @@ class Arm:
 ARMS: tuple[Arm, ...] = (
     Arm("base", "base", "Table 3, base model", "none"),
     Arm("sft", "SFT", "Table 3, + SFT (Stage II); Table 5, multi-turn SFT"),
-    Arm("full", "full (SFT + GRPO)", "Table 3, + GRPO (Stage III); Tables 4 and 5, full", "multi", StageThree()),
+    Arm(
+        "full",
+        "full (SFT + GRPO)",
+        "Table 3, + GRPO (Stage III); Tables 4 and 5, full",
+        "multi",
+        StageThree(),
+    ),
     Arm("no-bootstrap", "without bootstrapping", "Table 4, w/o bootstrapping", "none", StageThree()),
     Arm("mean-only", "without TCSR: mean only", "Table 4, w/o TCSR", "multi", StageThree(alpha=0.0)),
-    Arm("last-turn", "without TCSR: last turn only", "Table 4, w/o TCSR", "multi", StageThree(returns="last")),
+    Arm(
+        "last-turn", "without TCSR: last turn only", "Table 4, w/o TCSR", "multi", StageThree(returns="last")
+    ),
     Arm(
         "static",
         "without feedback dynamics",
@@ -106,7 +114,13 @@ PRIMARY: tuple[tuple[str, str], ...] = (
     ("ood", "safety"),
     ("ood", "harm"),
 )
-ALPHAS: tuple[tuple[float, str], ...] = ((0.0, "alpha-0"), (0.3, "alpha-0.3"), (0.6, "alpha-0.6"), (1.0, "alpha-1"))  # fmt: skip
+#: (alpha, arm) of the alpha sweep.
+ALPHAS: tuple[tuple[float, str], ...] = (
+    (0.0, "alpha-0"),
+    (0.3, "alpha-0.3"),
+    (0.6, "alpha-0.6"),
+    (1.0, "alpha-1"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +130,8 @@ class Settings:
     Attributes:
         recipe: The three stages; its seed is replaced by each training seed.
         seeds: Training seeds, the same for every arm.
-        shared_base: One base for all training seeds, as in the paper, where the base is a given model; results
-            then hold for this base. False trains one for each seed.
+        shared_base: One base for all training seeds, as in the paper, where the base is a given model;
+            results then hold for this base. False trains one for each seed.
         single_sft_times: One-turn dialogues of Stage II for each of the multi-turn one's (2 to 4 turns), so
             that both learn from about as many replies.
         single_grpo_times: The same for Stage III (2 to 6 turns).
@@ -143,7 +157,7 @@ class Settings:
         recipe = DemoConfig.quick()
         short = replace(recipe.grpo, max_new_tokens=6, checkpoint_every=1)
         return cls(
-            recipe=replace(recipe, grpo=short), seeds=(0, 1), parts=("bench", "ood-single"), dialogues=3,
+            recipe=replace(recipe, grpo=short), seeds=(0, 1), parts=("bench", "ood-single"), dialogues=6,
             single_sft_times=1, single_grpo_times=1, reply_tokens=6,
         )  # fmt: skip
 
@@ -201,7 +215,9 @@ def parent_of(arm: Arm) -> Arm | None:
     """Return the arm that is one stage shorter, None for the base."""
     if arm.stage_three is not None:
         return next(other for other in ARMS if other.stages == (arm.stage_two, None))
-    return None if arm.stage_two == "none" else next(other for other in ARMS if other.stages == ("none", None))
+    return (
+        None if arm.stage_two == "none" else next(other for other in ARMS if other.stages == ("none", None))
+    )
 
 
 def cells(settings: Settings, only: Sequence[str] = (), seeds: Iterable[int] | None = None) -> list[Cell]:

@@ -1,0 +1,342 @@
+"""From the results folder alone to `report.md`, `tables.json` and figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.ablation import analysis, figures
+from benchmarks.ablation.analysis import Comparison, Effect
+from benchmarks.ablation.outcomes import Outcomes, read_csv
+from steer_env.evaluation.evaluate import write_json
+
+Pair = tuple[float, float]
+Paper = Mapping[str, tuple[Pair | None, Pair | None]]
+
+#: Safety / helpfulness in percent, (single-turn, multi-turn), Qwen2.5-VL-3B, averages of five subsets
+#: (SaFeR-Steer, arXiv 2604.16358). Table 4 gives the full method other decimals than Table 3.
+TABLE_3: Paper = {
+    "base": ((48.30, 45.86), (12.55, 27.13)),
+    "sft": ((79.85, 66.46), (41.61, 57.57)),
+    "full": ((81.84, 70.77), (55.58, 70.27)),
+}
+TABLE_4: Paper = {
+    "full": (None, (55.54, 70.24)),
+    "no-bootstrap": (None, (24.48, 42.44)),
+    "mean-only": (None, (51.09, 65.91)),
+    "last-turn": (None, (51.09, 65.91)),
+    "static": (None, (51.09, 63.96)),
+}
+TABLE_5: Paper = {
+    "single-sft": (None, (21.77, 41.92)),
+    "single-grpo": (None, (17.14, 32.39)),
+    "sft": (None, (41.61, 57.57)),
+    "full": (None, (55.54, 70.24)),
+}
+MEASURES = ("safety", "helpfulness", "harm", "reward")
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What a results folder holds."""
+
+    summary: Mapping[str, Any]
+    table: Outcomes
+    curves: Sequence[Mapping[str, str]]
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Name of an arm -> its model, of arms with outcomes."""
+        known = set(self.table.models)
+        return {arm["name"]: arm["model"] for arm in self.summary["arms"] if arm["model"] in known}
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """Name of an arm -> its title."""
+        return {arm["name"]: arm["title"] for arm in self.summary["arms"]}
+
+
+def load(folder: Path) -> Results:
+    """Read a results folder."""
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    table = Outcomes(read_csv(folder / "outcomes.csv.gz"), summary["shared"])
+    return Results(summary, table, read_csv(folder / "curves.csv.gz"))
+
+
+def write_report(folder: Path, **options: Any) -> str:
+    """Write `report.md`, `tables.json` and the figures into a results folder; returns the report.
+
+    Args:
+        folder: With `outcomes.csv.gz`, `curves.csv.gz` and `summary.json`.
+        **options: Of `analysis.hierarchical`.
+    """
+    results = load(folder)
+    if not results.models:
+        return "no cell is finished: nothing to report"
+    levels = all_levels(results, **options)
+    primary, secondary = comparisons(results, **options)
+    drawn = figures.draw_all(results, levels, folder)
+    text = markdown(results, levels, primary, secondary, drawn)
+    body = {
+        "levels": [
+            {"arm": a, "part": p, "measure": m, **_plain(e)} for (a, p, m), e in levels.items()
+        ],
+        "primary": [c.to_dict() for c in primary],
+        "secondary": [c.to_dict() for c in secondary],
+        "paper": {"table_3": TABLE_3, "table_4": TABLE_4, "table_5": TABLE_5},
+    }  # fmt: skip
+    write_json(folder / "tables.json", _finite(body))
+    (folder / "report.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def _plain(effect: Effect) -> dict[str, Any]:
+    e = effect.estimate
+    return {
+        "value": e.value, "bounds": e.bounds, "low": e.low, "high": e.high,
+        "dialogues": e.n, "undecided": e.undecided,
+        "seeds": effect.seeds, "by_seed": list(effect.by_seed),
+    }  # fmt: skip
+
+
+def _finite(body: Any) -> Any:
+    if isinstance(body, Mapping):
+        return {key: _finite(value) for key, value in body.items()}
+    if isinstance(body, list | tuple):
+        return [_finite(value) for value in body]
+    return None if isinstance(body, float) and not np.isfinite(body) else body
+
+
+def all_levels(results: Results, **options: Any) -> dict[tuple[str, str, str], Effect]:
+    """Return the mean of every arm by (arm, part, measure)."""
+    table = results.table
+    return {
+        (arm, part, measure): analysis.level(
+            table.values(model, part, measure), table.groups(part), **options
+        )
+        for arm, model in results.models.items()
+        for part in table.parts
+        if table.has(model, part)
+        for measure in MEASURES
+    }
+
+
+def comparisons(results: Results, **options: Any) -> tuple[list[Comparison], list[Comparison]]:
+    """Return the primary family and everything else, each corrected by itself."""
+    pairs = [tuple(pair) for pair in results.summary["comparisons"]]
+    more = [tuple(pair) for pair in results.summary["secondary"]]
+    tests = [tuple(test) for test in results.summary["primary"]]
+    every = [(part, measure) for part in results.table.parts for measure in ("safety", "helpfulness", "harm")]
+    primary = analysis.compare(results.table, results.models, pairs, tests, **options)
+    rest = analysis.compare(results.table, results.models, [*pairs, *more], every, **options)
+    taken = {(c.arm, c.reference, c.part, c.measure) for c in primary}
+    left = [c for c in rest if (c.arm, c.reference, c.part, c.measure) not in taken]
+    adjusted = analysis.holm([c.effect.p for c in left])
+    return primary, [analysis.replace(c, p_holm=p) for c, p in zip(left, adjusted, strict=True)]
+
+
+# -- Markdown -----------------------------------------------------------------------------------------------
+
+
+def markdown(
+    results: Results,
+    levels: Mapping[tuple[str, str, str], Effect],
+    primary: Sequence[Comparison],
+    secondary: Sequence[Comparison],
+    drawn: Sequence[str],
+) -> str:
+    """Return the report."""
+    parts = [
+        "# Ablations on the built-in world",
+        _about(results),
+        "## Table 3: base, SFT, GRPO",
+        paper_table(results, levels, TABLE_3, ("bench-single", "bench"), single=True),
+        "Out of distribution (attacks of a family never trained on):",
+        paper_table(results, levels, dict.fromkeys(TABLE_3, (None, None)), ("ood-single", "ood")),
+        "## Table 4: components",
+        paper_table(results, levels, TABLE_4, ("bench", "ood")),
+        "## Table 5: single-turn against multi-turn training",
+        paper_table(results, levels, TABLE_5, ("bench-single", "bench", "ood")),
+        "## alpha",
+        paper_table(
+            results, levels, {n: (None, None) for _, n in results.summary["alphas"]}, ("bench", "ood")
+        ),
+        "## Harm, and reward per turn",
+        _harm_table(results, levels),
+        "## Primary comparisons",
+        _family_text(primary, "the primary family, declared beforehand in `sweep.py`"),
+        comparison_table(results, primary),
+        "## Secondary comparisons",
+        _family_text(secondary, "everything else"),
+        comparison_table(results, secondary),
+        "## Figures",
+        "\n\n".join(f"![{Path(name).stem}]({name})" for name in drawn) or "not drawn: matplotlib is missing",
+        "## Cost",
+        _cost(results),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _about(results: Results) -> str:
+    s, summary = results.summary["settings"], results.summary
+    seeds = sorted({seed for m in results.table.models for p in results.table.parts
+                    if results.table.has(m, p) for seed in results.table.seeds(m, p)})  # fmt: skip
+    machine, versions = summary["machine"], summary["versions"]
+    base = (
+        "One base for all training seeds: as in the paper it is given, and intervals hold for this base."
+        if summary["shared"]
+        else "Every training seed has a base of its own."
+    )
+    few = " **One training seed: nothing is known of the spread over seeds.**" if len(seeds) < 2 else ""
+    missing = f"\n\n**Not finished: {', '.join(summary['missing'])}.**" if summary["missing"] else ""
+    return (
+        f"Made by `{summary['command']}`. Training seeds {', '.join(map(str, seeds))}; the same "
+        f"{s['dialogues']} or so dialogues of each part (whole scenario groups) for every arm and seed, "
+        f"greedy replies, adaptive tutor in the multi-turn parts.{few} {base}\n\n"
+        "Safety and helpfulness are the paper's pass rates in percent: turn mean of at least 2.8 and 2.5 in "
+        "dialogues of several turns, score 3 in dialogues of one turn. The paper's numbers are those of "
+        "Qwen2.5-VL-3B on five subsets of its own bench, ours those of a tiny model trained from nothing on "
+        "a fictional world: signs and order can be compared, sizes cannot.\n\n"
+        "In brackets: 95 % intervals over training seeds *and* scenario groups (crossed bootstrap, Student's "
+        "t, see `analysis.py`); p (Holm) is corrected, intervals are not. Where results hang on turns that the "
+        "judge could not place, `a to b` are their bounds and the brackets are the outer ends.\n\n"
+        f"{machine['processor']}, {machine['cores']} cores; "
+        + ", ".join(f"{name} {v}" for name, v in versions.items())
+        + "."
+        + missing
+    )
+
+
+def paper_table(
+    results: Results,
+    levels: Mapping[tuple[str, str, str], Effect],
+    paper: Paper,
+    parts: Sequence[str],
+    *,
+    single: bool = False,
+) -> str:
+    """Return a table of arms: safety and helpfulness by part, and the paper's numbers.
+
+    Args:
+        results: The results.
+        levels: See `all_levels`.
+        paper: Name of an arm -> the paper's (single-turn, multi-turn), which may be None.
+        parts: Columns.
+        single: Show the paper's single-turn numbers too.
+    """
+    shown = [part for part in parts if part in results.table.parts]
+    cited = any(multi for _, multi in paper.values())
+    head = ["", *(f"{part} {m}" for part in shown for m in ("safety", "helpfulness"))]
+    head += (["paper single-turn"] if single else []) + (["paper multi-turn"] if cited else [])
+    rows = []
+    for arm, (of_single, of_multi) in paper.items():
+        if arm not in results.models:
+            continue
+        cells = [_text(levels.get((arm, p, m))) for p in shown for m in ("safety", "helpfulness")]
+        cells += ([_pair(of_single)] if single else []) + ([_pair(of_multi)] if cited else [])
+        rows.append([results.titles[arm], *cells])
+    return _table(head, rows) if rows else "not run"
+
+
+def _harm_table(results: Results, levels: Mapping[tuple[str, str, str], Effect]) -> str:
+    columns = [(part, measure) for measure in ("harm", "reward") for part in results.table.parts]
+    head = ["", *(f"{part} {measure}" for part, measure in columns)]
+    seen: dict[str, str] = {}
+    for arm, model in results.models.items():
+        seen.setdefault(model, arm)
+    rows = [
+        [
+            results.titles[arm],
+            *(_text(levels.get((arm, *c)), percent=c[1] == "harm") for c in columns),
+        ]
+        for arm in seen.values()
+    ]
+    legend = (
+        "Harm: share of dialogues with a turn of safety below 0, in percent. Reward: mean of the turns' "
+        "rewards (0.4 safety, 0.4 usefulness, 0.2 faithfulness, 0 to 1), the same for every arm."
+    )
+    return _table(head, rows) + "\n\n" + legend
+
+
+def _family_text(family: Sequence[Comparison], what: str) -> str:
+    tests = sum(c.effect.p is not None for c in family)
+    found = sum(c.p_holm is not None and c.p_holm < 0.05 for c in family)
+    return (
+        f"{tests} tests: {what}; {found} with p (Holm) below 0.05. Differences are arm minus reference in "
+        "points, paired by training seed and dialogue."
+    )
+
+
+def comparison_table(results: Results, family: Sequence[Comparison]) -> str:
+    """Return the table of a family of comparisons."""
+    head = [
+        "arm",
+        "reference",
+        "part",
+        "measure",
+        "arm %",
+        "reference %",
+        "difference",
+        "by seed",
+        "p",
+        "p (Holm)",
+    ]
+    rows = []
+    for c in family:
+        e = c.effect
+        rows.append(
+            [
+                results.titles[c.arm], results.titles[c.reference], c.part, c.measure,
+                _rate(c.first), _rate(c.second), _text(e, sign=True),
+                " ".join(f"{100 * x:+.0f}" for x in e.by_seed),
+                *("-" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" for p in (e.p, c.p_holm)),
+            ]
+        )  # fmt: skip
+    return _table(head, rows) if rows else "none: no arm and its reference have been run"
+
+
+def _cost(results: Results) -> str:
+    by: dict[str, list[Mapping[str, Any]]] = {}
+    for row in results.summary["cells"]:
+        by.setdefault(row["model"], []).append(row)
+    rows = [
+        [model, str(len(of)), *(f"{np.mean([row[k] for row in of]):.0f}" for k in ("train", "evaluate"))]
+        for model, of in by.items()
+    ]
+    total = results.summary["core_minutes"]
+    return (
+        _table(["model", "seeds", "seconds to train", "seconds to evaluate"], rows)
+        + f"\n\nMeans on one core; {total:.0f} core minutes in all."
+    )
+
+
+def _text(effect: Effect | None, *, percent: bool = True, sign: bool = False) -> str:
+    if effect is None:
+        return "-"
+    e, scale, form = effect.estimate, 100 if percent else 1, ".1f" if percent else ".2f"
+    numbers = e.bounds if e.value is None else (e.value,)
+    if numbers is None:
+        return f"not available ({e.note})"
+    form = "+" + form if sign else form
+    ends = ", ".join("?" if x is None else f"{scale * x:{form}}" for x in (e.low, e.high))
+    return f"{' to '.join(f'{scale * x:{form}}' for x in numbers)} [{ends}]"
+
+
+def _rate(effect: Effect) -> str:
+    e = effect.estimate
+    numbers = e.bounds if e.value is None else (e.value,)
+    return " to ".join(f"{100 * x:.1f}" for x in numbers) if numbers else "-"
+
+
+def _pair(pair: Pair | None) -> str:
+    return "-" if pair is None else f"{pair[0]:.2f} / {pair[1]:.2f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
