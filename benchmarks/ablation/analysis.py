@@ -74,9 +74,9 @@ def hierarchical(
     - the interval is $\pm t_{0.975, \nu} \sqrt{\hat V_G + \hat V_S}$ with Satterthwaite's $\nu$, which is
       near m - 1 where the seeds make up most of the variance and near the number of groups where they do not.
 
-    Coverage of the nominal 95 % measured by `python -m benchmarks.ablation.coverage` (2000 simulations, known
-    to 1 point): see `benchmarks/ablation/coverage.py`, whose table gives the plain percentile interval beside
-    it.
+    Simulated coverage of the nominal 95 % at 5 seeds (`coverage.py`): 97.7 % without an effect of the seed,
+    97.0 % with a small one, 95.9 % with a large one, 95.8 % with nothing else; of plain percentiles 99.8,
+    98.7, 92.5 and 92.3 %. With 3 seeds percentiles sink to 87 %, this interval holds.
 
     Args:
         values: (S, N) results, or differences of two arms at the same seeds and dialogues; all of them known.

@@ -2,11 +2,19 @@
 
     python -m benchmarks.ablation.coverage
 
-Two arms of 5 training seeds play 50 groups of 3 dialogues; the truth is a difference of 0.1. Groups differ in
+Two arms of 3 or 5 training seeds play 50 groups of 3 dialogues; the truth is a difference of 0.1. Groups differ in
 hardness (shared by the arms, and a part of their own), training seeds in luck (shared, and their own), and
-results are passes or failures. Nominal 95 %:
+results are passes or failures. Nominal 95 %, mean width in brackets, 2000 simulations (known to 1 point):
 
-PLACEHOLDER
+case                seeds  interval used      plain percentiles
+no seed effect          3   98.5 % (0.246)   99.3 % (0.196)
+no seed effect          5   97.7 % (0.146)   99.8 % (0.163)
+small seed effect       3   96.3 % (0.310)   98.0 % (0.209)
+small seed effect       5   97.0 % (0.174)   98.7 % (0.175)
+large seed effect       3   94.8 % (0.665)   87.9 % (0.302)
+large seed effect       5   95.9 % (0.355)   92.5 % (0.262)
+seeds alone             3   95.0 % (0.680)   87.2 % (0.302)
+seeds alone             5   95.8 % (0.359)   92.3 % (0.262)
 """
 
 from __future__ import annotations
@@ -19,6 +27,7 @@ from numpy.typing import NDArray
 
 from benchmarks.ablation.analysis import difference
 
+#: The difference; rates are 0.55 and 0.45.
 TRUTH = 0.1
 GROUP_SIZE = 3
 #: Name -> standard deviations of: seed by arm, group by arm, seed shared, group shared, seed by group.

@@ -203,8 +203,8 @@ def _about(results: Results) -> str:
         "Qwen2.5-VL-3B on five subsets of its own bench, ours those of a tiny model trained from nothing on "
         "a fictional world: signs and order can be compared, sizes cannot.\n\n"
         "In brackets: 95 % intervals over training seeds *and* scenario groups (crossed bootstrap, Student's "
-        "t, see `analysis.py`); p (Holm) is corrected, intervals are not. Where results hang on turns that the "
-        "judge could not place, `a to b` are their bounds and the brackets are the outer ends.\n\n"
+        "t, see `analysis.py`); p (Holm) is corrected, intervals are not. Where results hang on turns that "
+        "the judge could not place, `a to b` are their bounds and the brackets are the outer ends.\n\n"
         f"{machine['processor']}, {machine['cores']} cores; "
         + ", ".join(f"{name} {v}" for name, v in versions.items())
         + "."

@@ -185,7 +185,7 @@ class Watch:
         rest = sum(self.work.values()) - done
         elapsed = time.monotonic() - self.begun
         # Early on the estimate counts, later what was timed.
-        known = done / (done + 300)
+        known = done / (done + 100)
         pace = known * (elapsed * self.workers / done if done else 1.0) + (1 - known)
         return f"about {rest * pace / self.workers / 60:.0f} min left"
 

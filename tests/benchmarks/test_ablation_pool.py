@@ -9,6 +9,7 @@ from pathlib import Path
 
 import ablation_tasks
 import pytest
+
 from benchmarks.ablation.pool import Pool
 
 

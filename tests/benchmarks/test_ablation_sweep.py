@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+
 from benchmarks.ablation import sweep
 from benchmarks.ablation.sweep import ARMS, Settings, StageThree, arm_named, cells, model_of, parent_of
 
