@@ -2,9 +2,10 @@
 
     python -m benchmarks.ablation.coverage
 
-Two arms of 3 or 5 training seeds play 50 groups of 3 dialogues; the truth is a difference of 0.1. Groups differ in
-hardness (shared by the arms, and a part of their own), training seeds in luck (shared, and their own), and
-results are passes or failures. Nominal 95 %, mean width in brackets, 2000 simulations (known to 1 point):
+Two arms of 3 or 5 training seeds play 50 groups of 3 dialogues; the truth is a difference of 0.1. Groups
+differ in hardness (shared by the arms, and a part of their own), training seeds in luck (shared, and their
+own), and results are passes or failures. Nominal 95 %, mean width in brackets, 2000 simulations (known to 1
+point):
 
 case                seeds  interval used      plain percentiles
 no seed effect          3   98.5 % (0.246)   99.3 % (0.196)

@@ -81,7 +81,7 @@ def test_last_turn_is_what_grpo_maximises():
     from steer_env.wrappers import TurnReward
 
     student, red = (
-        steer_env.make_agent("refuse_constructive"),
+        steer_env.make_agent("constructive"),
         steer_env.make_agent("static", seat="attacker_0"),
     )
     plain = rollout(steer_env.make_vec(num_envs=4, wrappers=(TurnReward,)), red, student, range(4))
@@ -145,7 +145,18 @@ def test_an_interrupted_cell_goes_on(tmp_path):
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_reports(tmp_path):
     pytest.importorskip("torch")
-    words = ["--quick", "--only", "sft", "last-turn", "--seeds", "0", "--out", str(tmp_path)]
+    words = [
+        "--quick",
+        "--only",
+        "sft",
+        "last-turn",
+        "--seeds",
+        "0",
+        "--workers",
+        "1",
+        "--out",
+        str(tmp_path),
+    ]
     command = [sys.executable, "-m", "benchmarks.ablation", *words]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
