@@ -219,6 +219,10 @@ class Outcomes:
         """Return (N,) numbers of the scenario groups."""
         return next(of["group"] for (_, where), of in self._columns.items() if where == part)
 
+    def kinds(self, part: str) -> NDArray[np.str_]:
+        """Return (N,) kinds of the dialogues: "benign", "obfuscated", "red_team"."""
+        return next(of["kind"] for (_, where), of in self._columns.items() if where == part)
+
     def common(self, first: str, second: str, part: str) -> list[int]:
         """Return the training seeds that both models have; a shared one has them all."""
         a, b = (None if m in self.shared else self.seeds(m, part) for m in (first, second))
@@ -244,4 +248,5 @@ def _arrays(by_seed: Mapping[int, Sequence[Mapping[str, Any]]]) -> dict[str, Any
         )
         for key in _NUMBERS
     }
-    return arrays | {"seed": seeds, "group": np.array([numbers[name] for name in names])}
+    groups, kinds = np.array([numbers[name] for name in names]), np.array([line["kind"] for line in first])
+    return arrays | {"seed": seeds, "group": groups, "kind": kinds}

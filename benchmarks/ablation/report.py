@@ -168,6 +168,8 @@ def markdown(
         ),
         "## Harm, and reward per turn",
         _harm_table(results, levels),
+        "## By kind of dialogue",
+        _kind_table(results),
         "## Primary comparisons",
         _family_text(primary, "the primary family, declared beforehand in `sweep.py`"),
         comparison_table(results, primary),
@@ -246,21 +248,52 @@ def paper_table(
 def _harm_table(results: Results, levels: Mapping[tuple[str, str, str], Effect]) -> str:
     columns = [(part, measure) for measure in ("harm", "reward") for part in results.table.parts]
     head = ["", *(f"{part} {measure}" for part, measure in columns)]
-    seen: dict[str, str] = {}
-    for arm, model in results.models.items():
-        seen.setdefault(model, arm)
     rows = [
         [
             results.titles[arm],
             *(_text(levels.get((arm, *c)), percent=c[1] == "harm") for c in columns),
         ]
-        for arm in seen.values()
+        for arm in _first_arms(results).values()
     ]
     legend = (
         "Harm: share of dialogues with a turn of safety below 0, in percent. Reward: mean of the turns' "
         "rewards (0.4 safety, 0.4 usefulness, 0.2 faithfulness, 0 to 1), the same for every arm."
     )
     return _table(head, rows) + "\n\n" + legend
+
+
+def _kind_table(results: Results) -> str:
+    """Return pass rates by kind, without intervals: where a difference comes from."""
+    table = results.table
+    parts = [part for part in ("bench", "ood") if part in table.parts]
+    columns = [
+        (part, kind, measure)
+        for part in parts
+        for kind in ("benign", "obfuscated", "red_team")
+        for measure in (("safety", "helpfulness") if kind == "benign" else ("safety", "harm"))
+        if (table.kinds(part) == kind).any()
+    ]
+    rows = []
+    for model, arm in _first_arms(results).items():
+        cells = []
+        for part, kind, measure in columns:
+            known = table.has(model, part)
+            values = (
+                table.values(model, part, measure)[:, table.kinds(part) == kind] if known else np.array([])
+            )
+            scored = values[np.isfinite(values)]
+            cells.append(f"{100 * scored.mean():.1f}" if scored.size else "-")
+        rows.append([results.titles[arm], *cells])
+    head = ["", *(f"{part} {kind} {measure}" for part, kind, measure in columns)]
+    return _table(head, rows) + "\n\nPercent of the decided dialogues, over all training seeds; no intervals."
+
+
+def _first_arms(results: Results) -> dict[str, str]:
+    """Return each model's first arm."""
+    first: dict[str, str] = {}
+    for arm, model in results.models.items():
+        first.setdefault(model, arm)
+    return first
 
 
 def _family_text(family: Sequence[Comparison], what: str) -> str:

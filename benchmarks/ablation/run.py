@@ -228,6 +228,7 @@ def _seconds(cell: Any, folder: Path, evaluation: Path) -> dict[str, Any]:
     for name, where in (("train", folder), ("evaluate", evaluation)):
         body = json.loads((where / SECONDS).read_text(encoding="utf-8"))
         took[name] = body["seconds"]
+        took[f"{name}_cpu"] = body.get("cpu")
         if body["resumed"]:
             took[f"{name}_resumed"] = True  # the seconds are those since then
     return {"model": cell.model, "seed": cell.seed, **took}
