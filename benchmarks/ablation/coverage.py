@@ -8,14 +8,14 @@ own), and results are passes or failures. Nominal 95 %, mean width in brackets, 
 point):
 
 case                seeds  interval used      plain percentiles
-no seed effect          3   98.5 % (0.246)   99.3 % (0.196)
-no seed effect          5   97.7 % (0.146)   99.8 % (0.163)
-small seed effect       3   96.3 % (0.310)   98.0 % (0.209)
-small seed effect       5   97.0 % (0.174)   98.7 % (0.175)
-large seed effect       3   94.8 % (0.665)   87.9 % (0.302)
-large seed effect       5   95.9 % (0.355)   92.5 % (0.262)
-seeds alone             3   95.0 % (0.680)   87.2 % (0.302)
-seeds alone             5   95.8 % (0.359)   92.3 % (0.262)
+no seed effect          3   97.1 % (0.225)   99.3 % (0.196)
+no seed effect          5   96.4 % (0.139)   99.8 % (0.163)
+small seed effect       3   94.2 % (0.292)   98.0 % (0.209)
+small seed effect       5   96.0 % (0.169)   98.7 % (0.175)
+large seed effect       3   93.5 % (0.660)   87.9 % (0.302)
+large seed effect       5   95.7 % (0.355)   92.5 % (0.262)
+seeds alone             3   93.8 % (0.674)   87.2 % (0.302)
+seeds alone             5   95.5 % (0.358)   92.3 % (0.262)
 """
 
 from __future__ import annotations

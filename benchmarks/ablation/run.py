@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = args.results or (args.out / "results" if args.quick or args.only or args.seeds else RESULTS)
     if args.report:
         return _report(results)
+    # All of it now: an edit of these files while the sweep runs must not change what it does at its end.
+    from benchmarks.ablation import outcomes, report  # noqa: F401
     from benchmarks.ablation.sweep import Settings, cells
 
     settings = Settings.quick() if args.quick else Settings()
