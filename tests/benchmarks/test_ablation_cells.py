@@ -145,7 +145,7 @@ def test_an_interrupted_cell_goes_on(tmp_path):
 @pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_reports(tmp_path):
     pytest.importorskip("torch")
-    words = [*"--quick --only sft last-turn --seeds 0 --workers 1 --out".split(), str(tmp_path)]
+    words = f"--quick --only sft last-turn --seeds 0 --workers 1 --out {tmp_path}".split()
     command = [sys.executable, "-m", "benchmarks.ablation", *words]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
