@@ -76,15 +76,16 @@ def make_vec():
     return make
 
 
+def tiny_student(seed=0):
+    config = TinyConfig(
+        vocab_size=264, hidden=32, heads=2, kv_heads=2, mlp=64, vision_hidden=32, vision_heads=2
+    )
+    return HFStudent(*build(["say e"], config, seed), max_new_tokens=4)
+
+
 @pytest.fixture
 def make_student():
-    def make(seed=0):
-        config = TinyConfig(
-            vocab_size=264, hidden=32, heads=2, kv_heads=2, mlp=64, vision_hidden=32, vision_heads=2
-        )
-        return HFStudent(*build(["say e"], config, seed), max_new_tokens=4)
-
-    return make
+    return tiny_student
 
 
 @pytest.fixture
