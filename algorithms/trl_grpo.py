@@ -41,7 +41,7 @@ from steer_env.data.extras import need
 from steer_env.rollout import VectorEnv, rollout, teach
 from steer_env.trajectory import Trajectory
 
-#: TRL versions that are supported. 1.15 scores tokens with Triton kernels or not at all: no CPU could test it.
+#: TRL versions that are supported. 1.15 scores tokens with Triton kernels or not at all.
 TRL_VERSIONS = ">=1.0,!=1.15.*,<1.17"
 #: The attacker's memory in a checkpoint's folder.
 _MEMORY = "attacker.pt"
@@ -66,8 +66,8 @@ def check_version(version: str) -> None:
     """
     if version not in need("packaging.specifiers", "trl").SpecifierSet(TRL_VERSIONS):
         raise ImportError(
-            f"trl {version} is installed, expected {TRL_VERSIONS}: SteerGRPOTrainer overrides private methods; "
-            f"run: pip install 'trl{TRL_VERSIONS}', or use steer_env.algorithms.grpo, which does without TRL"
+            f"trl {version} is installed, expected {TRL_VERSIONS}: SteerGRPOTrainer overrides private "
+            f"methods; run: pip install 'trl{TRL_VERSIONS}', or use steer_env.algorithms.grpo, which does without TRL"
         )
 
 
@@ -90,8 +90,8 @@ class SteerGRPOTrainer(_Trainer):
 
     Args:
         env: A vector environment whose wrappers emit the reward to maximise.
-        attacker: Plays `attacker_0`; if it has `learn`, it sees the dialogues of all processes after they were
-            played, and if it has `state_dict` and `load_state_dict`, its memory is part of the checkpoints.
+        attacker: Plays `attacker_0`; if it has `learn`, it sees the dialogues (of all processes) after they
+            were played, and if it has `state_dict` and `load_state_dict`, its memory is in the checkpoints.
         student: The policy; its model is trained in place. It is also the KL reference as it is now.
         args: `trl.GRPOConfig`. Its defaults `bf16=True` and `gradient_checkpointing=True` change results.
         seeds: Reset seeds, one per group; None draws enough for `max_steps` from `args.seed`.
@@ -286,8 +286,8 @@ def _memory(folder: Path) -> Any:
     path = folder / _MEMORY
     if not path.exists():
         raise FileNotFoundError(
-            f"checkpoint {str(folder)!r} holds no {_MEMORY}, expected the attacker's memory beside the model: it "
-            "was not written to its end, or by another trainer; resume from an earlier one"
+            f"checkpoint {str(folder)!r} holds no {_MEMORY}, expected the attacker's memory beside the model: "
+            "it was not written to its end, or by another trainer; resume from an earlier one"
         )
     return torch.load(path, weights_only=True, map_location="cpu")
 
