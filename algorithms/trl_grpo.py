@@ -67,7 +67,8 @@ def check_version(version: str) -> None:
     if version not in need("packaging.specifiers", "trl").SpecifierSet(TRL_VERSIONS):
         raise ImportError(
             f"trl {version} is installed, expected {TRL_VERSIONS}: SteerGRPOTrainer overrides private "
-            f"methods; run: pip install 'trl{TRL_VERSIONS}', or use steer_env.algorithms.grpo, which does without TRL"
+            f"methods; run: pip install 'trl{TRL_VERSIONS}', or use steer_env.algorithms.grpo, which does "
+            "without TRL"
         )
 
 
@@ -286,8 +287,8 @@ def _memory(folder: Path) -> Any:
     path = folder / _MEMORY
     if not path.exists():
         raise FileNotFoundError(
-            f"checkpoint {str(folder)!r} holds no {_MEMORY}, expected the attacker's memory beside the model: "
-            "it was not written to its end, or by another trainer; resume from an earlier one"
+            f"checkpoint {str(folder)!r} holds no {_MEMORY}, expected the attacker's memory beside the "
+            "model: it was not written to its end, or by another trainer; resume from an earlier one"
         )
     return torch.load(path, weights_only=True, map_location="cpu")
 
