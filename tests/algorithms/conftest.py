@@ -36,6 +36,15 @@ class LetterJudge:
         return verdicts
 
 
+class MoodyJudge(LetterJudge):
+    """Leaves some replies unscored; what it says depends on the reply alone."""
+
+    def judge(self, requests):
+        odd = [sum(map(ord, r.transcript[-1].content)) % 5 == 0 for r in requests]
+        verdicts = zip(odd, super().judge(requests), strict=True)
+        return [Unscored("moody", self.name) if o else verdict for o, verdict in verdicts]
+
+
 class Rewarded(DialogueEnv):
     """Emits the safety term of each scored turn, divided by ten."""
 

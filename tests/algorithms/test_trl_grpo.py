@@ -20,10 +20,9 @@ from steer_env.algorithms.advantages import loss_mask
 from steer_env.algorithms.losses import clipped_policy_loss, kl_penalty, loss_weights, weighted_sum
 from steer_env.images import Image
 from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
-from steer_env.types import Unscored
 from steer_env.vector import VectorDialogueEnv
 
-from .conftest import Learner, LetterJudge, Rewarded, tiny_student
+from .conftest import Learner, LetterJudge, MoodyJudge, Rewarded, tiny_student
 
 trl = pytest.importorskip("trl")
 from steer_env.algorithms.trl_grpo import (  # noqa: E402
@@ -235,21 +234,12 @@ def test_a_short_run_trains_logs_and_saves_what_a_student_loads(make_student, tm
     assert all(torch.equal(value, after[name]) for name, value in loaded.model.state_dict().items())
 
 
-class ByReply(LetterJudge):
-    """Leaves replies unscored that it knows nothing of; what it says depends on the reply alone."""
-
-    def judge(self, requests):
-        verdicts = super().judge(requests)
-        odd = [sum(map(ord, r.transcript[-1].content)) % 5 == 0 for r in requests]
-        return [Unscored("odd", self.name) if o else v for o, v in zip(odd, verdicts, strict=True)]
-
-
 def test_resuming_goes_on_with_weights_and_the_attackers_memory(make_student, tmp_path):
     args = arguments(tmp_path, max_steps=3, beta=0.05, save_strategy="steps", save_steps=1)
 
     def train(resume=None):
         student, attacker = make_student(), Learner()
-        env = VectorDialogueEnv([lambda: Rewarded(SCENARIOS, ByReply())] * 6)
+        env = VectorDialogueEnv([lambda: Rewarded(SCENARIOS, MoodyJudge())] * 6)
         trainer = SteerGRPOTrainer(env, attacker, student, args, seeds=SEEDS)
         trainer.train(resume_from_checkpoint=resume)
         weights = {name: value.clone() for name, value in student.model.state_dict().items()}
@@ -263,9 +253,7 @@ def test_resuming_goes_on_with_weights_and_the_attackers_memory(make_student, tm
         assert all(torch.equal(value, whole[0][name]) for name, value in again[0].items())
     assert train(True)[1] == 3 * 9  # the last one
     (tmp_path / "checkpoint-1" / "attacker.pt").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"checkpoint-1' holds no attacker\.pt, expected"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"checkpoint-1' holds no attacker\.pt, expected"):
         train(str(tmp_path / "checkpoint-1"))
 
 
