@@ -5,8 +5,8 @@
 One process, one thread, a tiny random Qwen2.5-VL, dialogues of the built-in world with pictures, the same
 seeds, sampling streams, loss (token-averaged, KL to the first policy, entropy reported) and optimiser, so
 that the dialogues of a first step are the same. The library packs dialogues of like length, up to 2,048
-tokens a pass; TRL takes a fixed number, padded to the longest of the step, so several numbers are measured and the
-fastest is compared. "positions" are the tokens of a step's policy passes, padding included, "trained"
+tokens a pass; TRL takes a fixed number, padded to the longest of the step, so several numbers are measured
+and the fastest is compared. "positions" are the tokens of a step's policy passes, padding included, "trained"
 those in the loss. Seconds are of the process's CPU: other work on the machine disturbs them less, and on an
 idle one they are the clock's.
 
