@@ -6,6 +6,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Two OpenMP threads that spin while they wait slow each other down on a shared machine.
 ENV := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false OMP_WAIT_POLICY=PASSIVE
 
+LOWEST_TRL := 1.0.0
+
 # vLLM wants versions of its own, so it gets an environment of its own: its CPU build with pinned versions, or
 # the ordinary package where there is an NVIDIA GPU (`make test-vllm VLLM_KIND=cpu` overrides that).
 VLLM_VENV ?= .venv-vllm
@@ -15,7 +17,7 @@ VLLM_KIND ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 # Compiling kernels for a model that answers in milliseconds takes half a minute per engine.
 VLLM_ENV_cpu := PYTHONPATH=tests_vllm/cpu TORCHDYNAMO_DISABLE=1 OMP_NUM_THREADS=1
 
-.PHONY: demo test test-fast test-vllm lint bench clean
+.PHONY: demo test test-fast test-trl test-vllm lint bench clean
 
 demo: $(VENV)/.demo
 	$(ENV) $(BIN)/steer-env demo --out runs/demo
@@ -25,6 +27,12 @@ test: $(VENV)/.dev
 
 test-fast: $(VENV)/.dev
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+# TRL is pure Python: here its lowest supported release hides the newest, which `make test` tests.
+test-trl: export PYTHONPATH := $(abspath $(VENV)/trl-$(LOWEST_TRL))
+test-trl: $(VENV)/trl-$(LOWEST_TRL)/.done
+	$(BIN)/python -c 'import trl; assert trl.__version__ == "$(LOWEST_TRL)", trl.__version__'
+	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/algorithms/test_trl_grpo.py tests/algorithms/test_trl_sft.py
 
 test-vllm: $(VLLM_VENV)/.$(VLLM_KIND)
 	$(ENV) $(VLLM_ENV_$(VLLM_KIND)) $(VLLM_BIN)/python -m pytest tests_vllm --durations=5
@@ -48,6 +56,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(VENV)/trl-$(LOWEST_TRL)/.done: | $(VENV)/.dev
+	$(PIP) install --no-deps --upgrade --target $(@D) trl==$(LOWEST_TRL)
 	@touch $@
 
 $(VLLM_BIN)/python:

@@ -224,7 +224,9 @@ class _Run:
         """Prepare the run folder; returns the number of steps that are done already."""
         self.run_dir.mkdir(parents=True, exist_ok=True)
         path = self.run_dir / "config.json"
-        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        partial = path.with_name(".config.json.partial")
+        partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
         existing = checkpoints(self.run_dir)
         finished = 0
         if existing:

@@ -5,12 +5,12 @@ first reply without a call, `rollout_func` passes images of the first turn only.
 dialogues with `rollout` and an `HFStudent` around the trainer's model, and hands TRL the tokens. Everything
 after that is TRL's: loss types, clipping, accumulation, accelerate, logging, checkpoints.
 
-Private parts of TRL 1.16 that this file relies on, guarded by the tests that compare loss and gradient:
+Private parts of TRL that this file relies on, guarded by the tests that compare loss and gradient:
 
 - `_generate_and_score_completions(inputs)`, overridden: its arguments, and the names, shapes and padding of
   what it returns (`_prepare_inputs` shuffles and splits it, `_compute_loss` reads it);
-- `_get_per_token_logps_and_entropies` and `trl.trainer.utils.add_fused_lm_head`, for the KL reference: TRL
-  would load one from where the model came from, which is not the policy that starts here;
+- `_get_per_token_logps_and_entropies` and, from 1.16 on, `trl.trainer.utils.add_fused_lm_head`, for the KL
+  reference: TRL would load one from where the model came from, which is not the policy that starts here;
 - `_metrics[mode]`, lists of values that `log` averages.
 
 And of transformers: `_load_from_checkpoint`, overridden, see there. Needs the extra `trl`.
@@ -21,24 +21,30 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from steer_env.agents.base import Agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.advantages import group_advantages, loss_mask, trajectory_return
+from steer_env.algorithms.checkpoints import attacker_state
 from steer_env.algorithms.credit import turn_rewards
 from steer_env.algorithms.monitor import dialogue_metrics
 from steer_env.data.extras import need
 from steer_env.rollout import VectorEnv, rollout, teach
 from steer_env.trajectory import Trajectory
 
-#: TRL versions that are supported: at least the first one, below the second one.
-TRL_VERSIONS = ("1.16", "1.17")
+#: TRL versions that are supported. 1.15 scores tokens with Triton kernels or not at all.
+TRL_VERSIONS = ">=1.0,!=1.15.*,<1.17"
+#: The attacker's memory in a checkpoint's folder.
+_MEMORY = "attacker.pt"
 #: Which return a turn's tokens answer for: the whole dialogue's, or what is emitted from that turn on.
 CREDITS = ("trajectory", "reward_to_go")
 #: Added to the logits of tokens that are never sampled: no probability, and no infinity in TRL's products.
@@ -58,13 +64,11 @@ def check_version(version: str) -> None:
     Raises:
         ImportError: If it is outside `TRL_VERSIONS`.
     """
-    lowest, above = TRL_VERSIONS
-    parse = need("packaging.version", "trl").Version
-    if not parse(lowest) <= parse(version) < parse(above):
+    if version not in need("packaging.specifiers", "trl").SpecifierSet(TRL_VERSIONS):
         raise ImportError(
-            f"trl {version} is installed, expected at least {lowest} and below {above}: SteerGRPOTrainer "
-            f"overrides private methods; run: pip install 'trl>={lowest},<{above}', or use "
-            "steer_env.algorithms.grpo, which does without TRL"
+            f"trl {version} is installed, expected {TRL_VERSIONS}: SteerGRPOTrainer overrides private "
+            f"methods; run: pip install 'trl{TRL_VERSIONS}', or use steer_env.algorithms.grpo, which does "
+            "without TRL"
         )
 
 
@@ -87,7 +91,8 @@ class SteerGRPOTrainer(_Trainer):
 
     Args:
         env: A vector environment whose wrappers emit the reward to maximise.
-        attacker: Plays `attacker_0`; if it has `learn`, it sees the dialogues after they were played.
+        attacker: Plays `attacker_0`; if it has `learn`, it sees the dialogues (of all processes) after they
+            were played, and if it has `state_dict` and `load_state_dict`, its memory is in the checkpoints.
         student: The policy; its model is trained in place. It is also the KL reference as it is now.
         args: `trl.GRPOConfig`. Its defaults `bf16=True` and `gradient_checkpointing=True` change results.
         seeds: Reset seeds, one per group; None draws enough for `max_steps` from `args.seed`.
@@ -96,6 +101,7 @@ class SteerGRPOTrainer(_Trainer):
 
     Raises:
         ValueError: If a setting has no meaning here, or the weights to train are not float32.
+        TypeError: If the attacker's memory could not be read back from a checkpoint.
     """
 
     def __init__(
@@ -111,6 +117,7 @@ class SteerGRPOTrainer(_Trainer):
     ) -> None:
         _check(args, credit, options)
         student.check_trainable()
+        attacker_state(attacker)  # refused now rather than at the first checkpoint
         _rule_out(student.model, student.decoder.forbidden)
         reference = copy.deepcopy(student.model).requires_grad_(False) if args.beta else None
         without_reference = copy.copy(args)
@@ -126,20 +133,39 @@ class SteerGRPOTrainer(_Trainer):
         self.env, self.attacker, self.student, self.credit = env, attacker, student, credit
         self.beta = self.args.beta = args.beta
         if reference is not None:
-            need("trl.trainer.utils", "trl").add_fused_lm_head(reference, temperature=args.temperature)
+            utils = need("trl.trainer.utils", "trl")
+            if hasattr(utils, "add_fused_lm_head"):  # before, log-probabilities came from the logits
+                utils.add_fused_lm_head(reference, temperature=args.temperature)
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
         student.temperature = args.temperature
+        self.add_callback(_SaveMemory(attacker))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
+        """Train as TRL does; resuming puts the attacker's memory back as well.
+
+        Raises:
+            FileNotFoundError: If the attacker has a memory and the checkpoint none.
+        """
+        folder: str | bool | None = resume_from_checkpoint
+        if folder is True:
+            folder = get_last_checkpoint(self.args.output_dir)
+        if folder and hasattr(self.attacker, "load_state_dict"):
+            self.attacker.load_state_dict(_memory(Path(str(folder))))
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
 
     def _generate_and_score_completions(self, inputs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Play one dialogue per input; returns what TRL's loss reads, rows in the order of the inputs."""
         mode = "train" if self.model.training else "eval"
         started = time.perf_counter()
         trajectories = self._play([int(row["seed"]) for row in inputs])
+        # A group may be spread over processes, and every process's attacker learns the same.
+        everyone = need("accelerate.utils", "trl").gather_object(trajectories)
         size = self.num_generations if mode == "train" else self.num_generations_eval
-        advantages, metrics = self._compare(trajectories, size)
-        batch = self._batch(trajectories, advantages)
+        advantages, metrics = self._compare(everyone, size)
+        first = self.accelerator.process_index * len(trajectories)
+        batch = self._batch(trajectories, advantages[first : first + len(trajectories)])
         if mode == "train":
-            teach(self.attacker, trajectories)
+            teach(self.attacker, everyone)
         for name, value in (metrics | {"seconds_play": time.perf_counter() - started}).items():
             if value is not None:
                 self._metrics[mode][name].append(value)
@@ -161,20 +187,17 @@ class SteerGRPOTrainer(_Trainer):
     def _compare(
         self, trajectories: Sequence[Trajectory], size: int
     ) -> tuple[list[Floats], dict[str, float | None]]:
-        """Return the advantages of each dialogue's turns, and metrics of all processes' dialogues."""
-        gather = need("accelerate.utils", "trl").gather_object  # a group may be spread over processes
-        everyone = gather([turn_returns(t, self.credit) for t in trajectories])
+        """Return the advantages of each dialogue's turns, groups of `size` in a row, and metrics."""
+        returns = [turn_returns(t, self.credit) for t in trajectories]
         scale = self.args.scale_rewards == "group"
         advantages = [
             row
-            for start in range(0, len(everyone), size)
-            for row in turn_advantages(everyone[start : start + size], scale=scale)
+            for start in range(0, len(returns), size)
+            for row in turn_advantages(returns[start : start + size], scale=scale)
         ]
-        first = self.accelerator.process_index * len(trajectories)
-        returns_GK = np.array([trajectory_return(t) for t in trajectories])
-        local = size if len(trajectories) % size == 0 else 1
-        metrics = dialogue_metrics(trajectories, returns_GK.reshape(-1, local))
-        return advantages[first : first + len(trajectories)], metrics | {"reward": metrics["return"]}
+        returns_GK = np.array([trajectory_return(t) for t in trajectories]).reshape(-1, size)
+        metrics = dialogue_metrics(trajectories, returns_GK)
+        return advantages, metrics | {"reward": metrics["return"]}
 
     def _batch(self, trajectories: Sequence[Trajectory], advantages: Sequence[Floats]) -> dict[str, Any]:
         """Cut each trace before its first sampled token: prompts padded left, the rest right."""
@@ -246,6 +269,28 @@ class SteerGRPOTrainer(_Trainer):
         else:
             saved = type(self.student.model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
             self.student.model.load_state_dict(saved.state_dict())
+
+
+class _SaveMemory(TrainerCallback):
+    """Writes the attacker's memory beside the model of a checkpoint."""
+
+    def __init__(self, attacker: Agent) -> None:
+        self._attacker = attacker
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero and hasattr(self._attacker, "state_dict"):
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            torch.save(attacker_state(self._attacker), folder / _MEMORY)
+
+
+def _memory(folder: Path) -> Any:
+    path = folder / _MEMORY
+    if not path.exists():
+        raise FileNotFoundError(
+            f"checkpoint {str(folder)!r} holds no {_MEMORY}, expected the attacker's memory beside the "
+            "model: it was not written to its end, or by another trainer; resume from an earlier one"
+        )
+    return torch.load(path, weights_only=True, map_location="cpu")
 
 
 def turn_returns(trajectory: Trajectory, credit: str) -> Floats:

@@ -36,6 +36,15 @@ class LetterJudge:
         return verdicts
 
 
+class MoodyJudge(LetterJudge):
+    """Leaves some replies unscored; what it says depends on the reply alone."""
+
+    def judge(self, requests):
+        odd = [sum(map(ord, r.transcript[-1].content)) % 5 == 0 for r in requests]
+        verdicts = zip(odd, super().judge(requests), strict=True)
+        return [Unscored("moody", self.name) if o else verdict for o, verdict in verdicts]
+
+
 class Rewarded(DialogueEnv):
     """Emits the safety term of each scored turn, divided by ten."""
 
@@ -76,15 +85,16 @@ def make_vec():
     return make
 
 
+def tiny_student(seed=0):
+    config = TinyConfig(
+        vocab_size=264, hidden=32, heads=2, kv_heads=2, mlp=64, vision_hidden=32, vision_heads=2
+    )
+    return HFStudent(*build(["say e"], config, seed), max_new_tokens=4)
+
+
 @pytest.fixture
 def make_student():
-    def make(seed=0):
-        config = TinyConfig(
-            vocab_size=264, hidden=32, heads=2, kv_heads=2, mlp=64, vision_hidden=32, vision_heads=2
-        )
-        return HFStudent(*build(["say e"], config, seed), max_new_tokens=4)
-
-    return make
+    return tiny_student
 
 
 @pytest.fixture

@@ -131,6 +131,38 @@ class HalfAsleep:
         ]
 
 
+class Graded:
+    """Scores the replies of a dialogue by a list of levels, the next dialogue by the next list."""
+
+    name = "graded"
+
+    def __init__(self, *dialogues):
+        self.levels = iter([level for levels in dialogues for level in levels])
+
+    def judge(self, requests):
+        return [Scored(Terms(*[next(self.levels)] * 3)) for _ in requests]
+
+
+def test_grpo_as_in_the_authors_code():
+    """Final value of TCSR with alpha 0.3, so 0.3 min + 0.7 mean, against the mean of the group."""
+    levels = [10, 1], [1, 1], [10, 10]  # turn rewards 1 0, 0 0 and 1 1
+    env = TCSR(
+        TurnReward(DialogueEnv(FixedScenarios([Scenario((SeedTurn("a"), SeedTurn("b")))]), Graded(*levels))),
+        alpha=0.3, returns="final",
+    )  # fmt: skip
+    returns = []
+    for _ in levels:
+        env.reset(seed=0)
+        total = 0.0
+        for _ in range(4):
+            seat = env.agent_selection
+            env.step("word")
+            total += env.rewards["student_0"] if seat == "student_0" else 0.0
+        returns.append(total)
+    assert returns == pytest.approx([0.7 * 0.5, 0.0, 1.0])
+    assert group_advantages(returns)[0] == pytest.approx([-0.1, -0.45, 0.55])
+
+
 @pytest.mark.parametrize(
     ("wrap", "expected"),
     [

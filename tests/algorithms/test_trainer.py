@@ -15,7 +15,9 @@ import torch
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.curriculum import Curriculum, Stage
 from steer_env.algorithms.trainer import TrainConfig, train
-from steer_env.types import Scored, Terms, Unscored
+from steer_env.types import Scored, Terms
+
+from .conftest import MoodyJudge
 
 SMALL = TrainConfig(
     steps=4, seeds_per_step=2, group_size=2, lr=3e-3, max_new_tokens=4, minibatch_size=3, microbatch_size=2,
@@ -49,19 +51,8 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def moody_judge(letter_judge):
-    """Leaves some replies unscored; what it says depends on the reply alone."""
-
-    class Moody(letter_judge):
-        def judge(self, requests):
-            verdicts = super().judge(requests)
-            replies = [request.transcript[-1].content for request in requests]
-            return [
-                Unscored("moody") if sum(map(ord, reply)) % 5 == 0 else verdict
-                for reply, verdict in zip(replies, verdicts, strict=True)
-            ]
-
-    return Moody()
+def moody_judge():
+    return MoodyJudge()
 
 
 @pytest.fixture

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +22,11 @@ from steer_env.images import Image
 from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
 from steer_env.vector import VectorDialogueEnv
 
-from .conftest import Learner, LetterJudge, Rewarded
+from .conftest import Learner, LetterJudge, MoodyJudge, Rewarded, tiny_student
 
 trl = pytest.importorskip("trl")
 from steer_env.algorithms.trl_grpo import (  # noqa: E402
+    TRL_VERSIONS,
     SteerGRPOTrainer,
     check_version,
     turn_advantages,
@@ -37,6 +43,7 @@ SCENARIOS = FixedScenarios(
     ]
 )
 
+ROOT = Path(__file__).parents[2]
 #: One seed of each.
 SEEDS = [11, 1, 0]
 
@@ -71,23 +78,32 @@ class Spy(SteerGRPOTrainer):
 
 
 def gradients(model):
-    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    named = ((n.removeprefix("module."), p.grad) for n, p in model.named_parameters())
+    return {n: grad.clone() for n, grad in named if grad is not None}
 
 
-def own_loss(student, start, played, per_turn, beta, temperature, low, high):
+def move_away(model):
+    """The reference is the policy as it was handed over; move the policy away, for a KL above 0."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+
+
+def own_loss(student, start, played, per_turn, beta, temperature, low, high, size=3):
     """The loss of the same dialogues out of the library's formulas; advantages written out by hand."""
     dialogues = [Prompt(t.trace, t.scenario.images[: t.trace.images]) for t in played]
     forbidden = student.decoder.forbidden
     packed = packed_logprobs(student.decoder.adapter, dialogues, temperature=temperature, forbidden=forbidden)
     masks = [loss_mask(t.trace, t.scored) for t in played]
     advantages = []
-    for g in range(0, len(played), 3):
+    for g in range(0, len(played), size):
         # Every seed has one length, all turns are scored here.
-        rewards = np.array([t.rewards for t in played[g : g + 3]])
+        rewards = np.array([t.rewards for t in played[g : g + size]])
         worth = (
             rewards[:, ::-1].cumsum(1)[:, ::-1] if per_turn else rewards.sum(1, keepdims=True) + 0 * rewards
         )
-        for t, row in zip(played[g : g + 3], worth - worth.mean(0), strict=True):
+        for t, row in zip(played[g : g + size], worth - worth.mean(0), strict=True):
             advantages.append(np.append(row, 0.0)[t.trace.turn_L])
     mask_N = packed.gather(masks).bool()
     old_N = packed.gather([t.trace.logprobs_L for t in played])
@@ -117,11 +133,7 @@ def test_the_same_loss_and_gradient_as_our_formulas(
         per_device_train_batch_size=9 // accumulate, gradient_accumulation_steps=accumulate,
     )  # fmt: skip
     trainer = Spy(make_env(), Learner(), student, args, seeds=SEEDS, credit=credit)
-    # The reference is the policy as it was handed over; now move the policy away, for a KL above 0.
-    with torch.no_grad():
-        generator = torch.Generator().manual_seed(0)
-        for parameter in student.model.parameters():
-            parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
+    move_away(student.model)
     before = {name: value.clone() for name, value in student.model.state_dict().items()}
     trainer.train()
     assert {len(t.scenario.images) for t in trainer.played} == {0, 1, 2}
@@ -133,13 +145,73 @@ def test_the_same_loss_and_gradient_as_our_formulas(
     loss.backward()
     assert loss.item() == pytest.approx(sum(trainer.losses), abs=1e-5)
     assert beta == 0 or trainer.state.log_history[0]["kl"] > 1e-4
-    own = gradients(student.model)
-    assert own.keys() == trainer.gradients.keys()
+    assert_same_gradient(trainer.gradients, gradients(student.model))
+
+
+def assert_same_gradient(theirs, own):
+    assert own.keys() == theirs.keys()
     for name, value in own.items():
         torch.testing.assert_close(
-            trainer.gradients[name], value, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+            theirs[name], value, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
         )
     assert max(float(g.abs().max()) for g in own.values()) > 1e-3
+
+
+def one_of_two(folder, credit):
+    """What each of two processes does; see the test below. The second group of four is spread over both."""
+    torch.set_num_threads(1)
+    args = arguments(
+        folder / "run", beta=0.1, per_device_train_batch_size=3, gradient_accumulation_steps=2,
+        num_generations=4, ddp_backend="gloo",
+    )  # fmt: skip
+    attacker, student = Learner(), tiny_student()
+    trainer = Spy(make_env(), attacker, student, args, seeds=SEEDS, credit=credit)
+    move_away(student.model)
+    trainer.train()
+    kept = {
+        "played": trainer.played, "gradients": trainer.gradients, "losses": trainer.losses,
+        "learnt": attacker.dialogues, "logged": trainer.state.log_history,
+    }  # fmt: skip
+    torch.save(kept, folder / f"{trainer.accelerator.process_index}.pt")
+
+
+@pytest.mark.parametrize("credit", ["reward_to_go"])
+def test_two_processes_give_the_loss_and_gradient_of_one(tmp_path, credit):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = os.environ | {
+        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    code = (
+        "import sys, pathlib; from tests.algorithms.test_trl_grpo import one_of_two; "
+        "one_of_two(pathlib.Path(sys.argv[1]), sys.argv[2])"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), credit],
+            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2))
+    played = first["played"] + second["played"]
+    assert len(played) == 12 and [t.seed for t in played] == [seed for seed in SEEDS for _ in range(4)]
+    student, start = tiny_student(), tiny_student().model
+    move_away(student.model)
+    loss = own_loss(student, start, played, credit == "reward_to_go", 0.1, 1.0, 0.2, 0.2, size=4)
+    loss.backward()
+    assert loss.item() == pytest.approx((sum(first["losses"]) + sum(second["losses"])) / 2, abs=1e-5)
+    own = gradients(student.model)
+    for process in (first, second):
+        assert_same_gradient(process["gradients"], own)
+        assert process["learnt"] == 12
+    mean = np.mean([sum(t.rewards) for t in played])
+    assert first["logged"][0]["reward"] == pytest.approx(mean)
 
 
 def test_a_short_run_trains_logs_and_saves_what_a_student_loads(make_student, tmp_path):
@@ -161,11 +233,37 @@ def test_a_short_run_trains_logs_and_saves_what_a_student_loads(make_student, tm
     loaded = HFStudent.from_pretrained(tmp_path / "checkpoint-2")
     assert all(torch.equal(value, after[name]) for name, value in loaded.model.state_dict().items())
 
-    resumed = make_student()
-    again = SteerGRPOTrainer(make_env(unscored_every=5), Learner(), resumed, args, seeds=SEEDS)
-    again.args.max_steps = 2
-    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
-    assert all(torch.equal(value, after[name]) for name, value in resumed.model.state_dict().items())
+
+def test_resuming_goes_on_with_weights_and_the_attackers_memory(make_student, tmp_path):
+    args = arguments(tmp_path, max_steps=3, beta=0.05, save_strategy="steps", save_steps=1)
+
+    def train(resume=None):
+        student, attacker = make_student(), Learner()
+        env = VectorDialogueEnv([lambda: Rewarded(SCENARIOS, MoodyJudge())] * 6)
+        trainer = SteerGRPOTrainer(env, attacker, student, args, seeds=SEEDS)
+        trainer.train(resume_from_checkpoint=resume)
+        weights = {name: value.clone() for name, value in student.model.state_dict().items()}
+        return weights, attacker.dialogues, [r["return"] for r in trainer.state.log_history if "return" in r]
+
+    whole = train()
+    assert whole[1] == 3 * 9  # and what it says depends on it
+    for folder in ("checkpoint-1", "checkpoint-3"):
+        again = train(str(tmp_path / folder))
+        assert again[1:] == whole[1:]
+        assert all(torch.equal(value, whole[0][name]) for name, value in again[0].items())
+    assert train(True)[1] == 3 * 9  # the last one
+    (tmp_path / "checkpoint-1" / "attacker.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"checkpoint-1' holds no attacker\.pt, expected"):
+        train(str(tmp_path / "checkpoint-1"))
+
+
+def test_a_memory_that_no_checkpoint_can_hold_is_refused_at_once(make_student, tmp_path):
+    class Odd(Learner):
+        def state_dict(self):
+            return {"learner": self}
+
+    with pytest.raises(TypeError, match=r"Odd.state_dict\(\) returned .* expected dicts, lists"):
+        SteerGRPOTrainer(make_env(), Odd(), make_student(), arguments(tmp_path), seeds=SEEDS)
 
 
 def test_the_same_settings_play_the_same_dialogues(make_student, tmp_path):
@@ -184,14 +282,17 @@ def test_turns_are_compared_with_siblings_at_the_same_turn():
     assert [row.tolist() for row in rows] == [[2.0, 1.0, 0.0], [-2.0, -1.0], [0.0, 0.0]]
 
 
-@pytest.mark.parametrize("version", ["1.15.0", "1.17.0", "2.0.0"])
+@pytest.mark.parametrize("version", ["0.29.1", "1.15.0", "1.17.0", "2.0.0"])
 def test_another_version_is_refused(version):
-    check_version("1.16.0")
-    check_version("1.16.9")
-    with pytest.raises(
-        ImportError, match=rf"trl {version} is installed, expected at least 1\.16 and below 1\.17"
-    ):
+    for known in ("1.0.0", "1.14.2", "1.16.0", "1.16.9"):
+        check_version(known)
+    with pytest.raises(ImportError, match=rf"trl {version} is installed, expected {re.escape(TRL_VERSIONS)}"):
         check_version(version)
+
+
+def test_the_package_asks_for_the_same_versions_as_the_import():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"trl{TRL_VERSIONS}" in project["optional-dependencies"]["trl"]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +312,7 @@ def test_settings_without_meaning_are_refused(make_student, tmp_path, settings, 
 
 def test_the_example_of_the_documentation_runs(make_student, tmp_path, monkeypatch):
     make_student().save(tmp_path / "runs/demo/sft/model")
-    text = (Path(__file__).parents[2] / "docs/trl.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/trl.md").read_text(encoding="utf-8")
     example = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
     for shown, smaller in (("=50", "=1"), ("=48", "=2"), ("=24", "=6")):
         assert shown in example

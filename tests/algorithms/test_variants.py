@@ -146,3 +146,22 @@ def test_gspo_hand_worked():
     token, gradient = loss_and_gradient("grpo", [np.log(2), np.log(0.5)], [3.0, 3.0], [0, 0], old=[0.0, 0.0])
     assert token == pytest.approx(-3 * (1.2 + 0.5) / 2)
     assert gradient[0] == 0.0  # clipped
+
+
+def test_what_a_loss_reports_hand_worked():
+    # Ratios 2, 1 and 1/4 with advantage 1: only the first is clipped; k1 of a reference at 0 is the log-prob.
+    logprobs = [np.log(0.5), np.log(0.5), np.log(0.25)]
+    tokens = batch(
+        logprobs, [1.0] * 3, [0, 0, 1], old=[np.log(0.25), np.log(0.5), 0.0], reference=[0.0, 0.0, 0.0]
+    )
+    make_algorithm("grpo", kl="k1").loss(tokens)
+    means = tokens.tally.means()
+    assert means["clipped"] == pytest.approx(1 / 3)
+    assert means["kl"] == pytest.approx((np.log(0.5) * 2 + np.log(0.25)) / 3)
+
+
+def test_dapo_averages_over_tokens_and_keeps_no_reference():
+    case = ([-1.0] * 4, [2.0, 2.0, 2.0, -1.0], [0, 0, 0, 1])
+    _, gradient = loss_and_gradient("dapo", *case)
+    assert gradient.tolist() == pytest.approx([-0.5, -0.5, -0.5, 0.25])
+    assert make_algorithm("dapo").beta == 0
