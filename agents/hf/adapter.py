@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -17,6 +18,9 @@ from steer_env.agents.hf.codec import ChatCodec
 from steer_env.agents.hf.layers import Layers, same_logits
 from steer_env.agents.hf.vision import FeatureStore, VisionTower
 from steer_env.images import Image
+
+#: Whether a model's layers give its own logits with pictures, found out once per model.
+_PICTURES: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
 
 class ModelAdapter:
@@ -36,8 +40,8 @@ class ModelAdapter:
         #: Multimodal rotary positions, where the model has them (Qwen's).
         self._rope = getattr(base, "get_rope_index", None)
         self._base = base if self._plain_head() else None
-        self._direct, self._layers = direct and self._base is not None, None
-        self._pictures: bool | None = None
+        self._direct = direct and self._base is not None
+        self._layers: Layers | None = None
 
     @property
     def device(self) -> torch.device:
@@ -133,9 +137,9 @@ class ModelAdapter:
             self._direct = self._layers is not None
         if self._layers is None or not self._layers.ready():
             return None
-        if len(images) and self._pictures is None:
-            self._pictures = self._same_pictures(self._layers, images[0])
-        return self._layers if self._pictures or not len(images) else None
+        if len(images) and model not in _PICTURES:
+            _PICTURES[model] = self._same_pictures(self._layers, images[0])
+        return self._layers if not len(images) or _PICTURES[model] else None
 
     @torch.no_grad()
     def _same_pictures(self, layers: Layers, image: Image) -> bool:

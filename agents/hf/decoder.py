@@ -97,7 +97,7 @@ class Decoder:
         """Forget how often each prompt was asked, so that the same seed samples the same replies again."""
         self._asked.clear()
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def generate(
         self, prompts: Sequence[Prompt], *, temperature: float, max_new_tokens: int, seed: int
     ) -> list[Sample]:

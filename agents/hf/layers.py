@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,8 @@ _TOLERANCE = 1e-4
 _Run = Callable[[Tensor], Tensor]
 #: Takes the positions whose logits are wanted out of (B, L, ...).
 Select = Callable[[Tensor], Tensor]
+#: Whether a model's layers give its own logits, found out once per model.
+_AGREES: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
 
 class Rotary(NamedTuple):
@@ -73,7 +76,9 @@ class Layers:
         self._model, self._text = model, text
         self._table: Rotary | None = None
         self._layers: list[_Layer] = []
-        self._norm: _Run | None = None
+        self._embedding: _Run = model.get_input_embeddings()
+        self._head: _Run = _not_ready
+        self._norm: _Run = _not_ready
 
     @classmethod
     @torch.no_grad()
@@ -81,9 +86,11 @@ class Layers:
         """Return the layers of a model, None where they are of another kind or give other logits."""
         try:
             layers = cls(model, model.get_decoder())
-            return layers if layers.ready() and layers._agree() else None
+            if layers.ready() and model not in _AGREES:
+                _AGREES[model] = layers._agree()
         except (AttributeError, TypeError, RuntimeError):  # modules of other names or shapes
-            return None
+            _AGREES[model] = False
+        return layers if _AGREES.get(model) else None
 
     def ready(self) -> bool:
         """Look the modules up anew; False where somebody hooked into one or replaced its forward pass."""
@@ -93,17 +100,17 @@ class Layers:
             return False
         self._layers = [_layer(layer) for layer in text.layers]
         self._norm = _norm(text.norm)
+        self._embedding = self._model.get_input_embeddings()
+        self._head = _linear(self._model.get_output_embeddings())
         return True
 
     def embed(self, ids_BL: Tensor) -> Tensor:
         """Return the embeddings of tokens."""
-        embedded: Tensor = self._model.get_input_embeddings()(ids_BL)
-        return embedded
+        return self._embedding(ids_BL)
 
     def logits(self, hidden_BLH: Tensor) -> Tensor:
-        """Return logits in float32."""
-        logits: Tensor = self._model.get_output_embeddings()(hidden_BLH)
-        return logits.float()
+        """Return logits."""
+        return self._head(hidden_BLH)
 
     def rotary(self, positions: Tensor) -> Rotary:
         """Return the angles of positions (B, L), or of multimodal ones (3, B, L)."""
@@ -141,7 +148,6 @@ class Layers:
         Returns:
             Hidden states (B, M, H) of the wanted positions.
         """
-        assert self._norm is not None
         length = hidden_BLH.shape[1]
         bias = None if bias_BC is None else bias_BC[:, None, None]
         if bias is not None and length > 1:
@@ -269,6 +275,10 @@ def _layer(layer: Any) -> _Layer:
         attention.num_key_value_groups,
         attention.scaling,
     )
+
+
+def _not_ready(x: Tensor) -> Tensor:
+    raise RuntimeError("layers were not looked up, call ready() first")
 
 
 def _linear(module: nn.Module) -> _Run:
