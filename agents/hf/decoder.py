@@ -257,7 +257,7 @@ class Decoder:
     def _advance(
         self, block: Block, ids_BL: Tensor, mask_BL: Tensor | None, images: Sequence[Image] = ()
     ) -> Tensor:
-        """Feed tokens; without a mask every row gets all of its. Returns the logits after the last, (B, V)."""
+        """Feed tokens, without a mask all of them; returns the logits after the last, (B, V)."""
         layers = self._layers
         if layers is not None and len(images):
             layers = self.adapter.layers(images)
@@ -304,7 +304,7 @@ class Decoder:
     # -- sampling -----------------------------------------------------------------------------------------
 
     def _decode(
-        self, block: Block, logits_RV: Tensor, uniform_TR: Tensor, temperature: float
+        self, block: Block, logits_RV: Tensor, uniform_TB: Tensor, temperature: float
     ) -> tuple[list[Sample], list[tuple[Block, list[int]]]]:
         """Sample until every row has closed its reply; rows that have leave the batch as it halves.
 
@@ -314,11 +314,10 @@ class Decoder:
         samples = [Sample() for _ in range(block.rows)]
         places = list(range(block.rows))
         running = places  # rows of the block
-        mask_R1: Tensor | None = None
+        place_R = mask_R1 = None
         left = []
-        for uniform_R in uniform_TR:
-            if len(places) < len(samples):
-                uniform_R = uniform_R[place_R]
+        for uniform_B in uniform_TB:
+            uniform_R = uniform_B if place_R is None else uniform_B[place_R]
             token_R, logprob_R = self._sample(logits_RV, uniform_R, temperature)
             ids, logprobs = token_R.tolist(), logprob_R.tolist()
             for row in running:
@@ -326,14 +325,15 @@ class Decoder:
                 sample.ids.append(ids[row])
                 sample.logprobs.append(logprobs[row])
             rest = [row for row in running if ids[row] != self.codec.close_id]
-            if not rest or len(samples[places[rest[0]]].ids) == len(uniform_TR):
+            if not rest or len(samples[places[rest[0]]].ids) == len(uniform_TB):
                 break
             if self._persistent and len(rest) <= block.rows // 2 and block.rows >= _LEAST_ROWS:
                 over = sorted(set(range(block.rows)) - set(rest))
                 left.append((block.take(over), [places[row] for row in over]))
                 block, token_R = block.take(rest), token_R[rest]
                 places = [places[row] for row in rest]
-                place_R, rest, mask_R1 = torch.tensor(places, device=token_R.device), list(range(len(rest))), None
+                place_R, mask_R1 = torch.tensor(places, device=token_R.device), None
+                rest = list(range(len(rest)))
             elif len(rest) < len(running):
                 mask_R1 = torch.zeros(block.rows, 1, dtype=torch.bool, device=token_R.device)
                 mask_R1[rest] = True

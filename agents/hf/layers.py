@@ -161,7 +161,7 @@ class Layers:
 
     def _agree(self) -> bool:
         """Whether the model's own forward pass gives the same logits, on a few tokens."""
-        head = self._model.get_input_embeddings().weight
+        head: Tensor = self._model.get_output_embeddings().weight
         ids_BL = torch.arange(14, device=head.device).view(2, 7) * 97 % len(head)
         positions_BL = torch.arange(7, device=head.device).expand(2, 7)
         mask_BL = torch.ones_like(ids_BL)
@@ -194,7 +194,8 @@ def _attention(
         k = layer.k_norm(k)
     k_BHCD, v_BHCD = _rotated(k, rotary).transpose(1, 2), v.transpose(1, 2)
     if cache is not None:
-        k_BHCD, v_BHCD = cache.layers[number].update(k_BHCD, v_BHCD)
+        kept: Any = cache.layers[number]
+        k_BHCD, v_BHCD = kept.update(k_BHCD, v_BHCD)
     if select is not None:
         if bias is None:
             bias = _later(length, length, x_BLH.device)[None].expand(rows, -1, -1)[:, None]
@@ -227,9 +228,7 @@ def _one_query(q: Tensor, k_BHCD: Tensor, v_BHCD: Tensor, bias: Tensor, layer: _
     return torch.bmm(weights, v_NCD).view(rows, 1, heads * width)
 
 
-def _many_queries(
-    q: Tensor, k_BHCD: Tensor, v_BHCD: Tensor, bias: Tensor | None, layer: _Layer
-) -> Tensor:
+def _many_queries(q: Tensor, k_BHCD: Tensor, v_BHCD: Tensor, bias: Tensor | None, layer: _Layer) -> Tensor:
     rows, length, _, _ = q.shape
     if layer.groups > 1:
         k_BHCD, v_BHCD = (x.repeat_interleave(layer.groups, 1) for x in (k_BHCD, v_BHCD))
@@ -290,7 +289,7 @@ def _linear(module: nn.Module) -> _Run:
 
 def _norm(module: Any) -> _Run:
     if not _untouched(module):
-        return module  # type: ignore[no-any-return]
+        return module
     weight, eps = module.weight, module.variance_epsilon
     return lambda x: functional.rms_norm(x, weight.shape, weight, eps)
 
