@@ -4,10 +4,19 @@
     python benchmarks/rollout.py --only server --scale 0.1
 
 `incremental`: a tiny Qwen2.5-VL (0.8 M parameters, random weights, one CPU thread) answers K dialogues of one
-opening: a 224 x 224 picture (64 tokens) in the first turn, about 215 characters said per user turn, replies
-of up to `--reply-tokens` tokens. The same decoder samples the same tokens with its cache and without, so that
-the one difference is what is fed again; "rendered" is what a chat loop around `model.generate` does: render
-the whole dialogue, encode it, generate. All take turns within each repeat; the median is reported.
+opening: a 224 x 224 picture (64 tokens) in the first turn, user turns of the built-in world of 60 to 215
+characters, replies of `--reply-tokens` tokens (a random model hardly ever closes one). Three ways:
+
+- incremental: `HFStudent`, whose keys and values live across turns;
+- re-encoded: the same decoder without its cache. It samples the same tokens ("same"), so that the one
+  difference is what is fed again; equal prompts of a group are still fed once, pictures in every turn;
+- generate: the usual chat loop, which renders the whole dialogue with the chat template, encodes it and calls
+  `model.generate` in every turn.
+
+They take turns within each repeat; medians are reported, "times" from CPU seconds of the process, which other
+work on the machine disturbs less. "Decoding" is the share of the incremental time that goes into sampling
+token by token, which re-encoding has to do as well; "bound" is what "times" would be if nothing but that
+were left.
 
 `server`: attacker, student and judge answer after log-normal pauses (mean 0.5 s, sigma 1: one in a hundred
 takes longer than 3 s), 64 dialogues at a time. No engine is faster than the slowest dialogue's own pauses.
@@ -26,7 +35,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from throughput import PACKAGES, machine
@@ -38,13 +47,14 @@ from steer_env.types import ASSISTANT, USER, Message, Scored, Terms, Utterance
 from steer_env.vector import VectorDialogueEnv
 
 AIM_SPEEDUP, AIM_WAIT, AIM_PREFILLED = 2.5, 1.15, 1.05
-CHARACTERS = 215
+#: Characters of the ten user turns.
+CHARACTERS = (60, 215, 90, 150, 110, 180, 75, 200, 130, 160)
 
 # -- incremental ---------------------------------------------------------------------------------------------
 
 
 def tiny_model() -> tuple[Any, Any, list[str], Any]:
-    """Return model, processor, user turns of about 215 characters and a picture."""
+    """Return model, processor, ten user turns and a picture."""
     import torch
 
     from steer_env.agents.hf import TinyConfig, build
@@ -54,11 +64,11 @@ def tiny_model() -> tuple[Any, Any, list[str], Any]:
     scenarios = [WorldSource().scenario(i) for i in range(60)]
     turns = [turn.text for scenario in scenarios for turn in scenario.turns]
     users = []
-    while len(users) < 10:
-        text = ""
-        while len(text) < CHARACTERS - 30:
-            text += turns.pop() + " "
-        users.append(text.strip())
+    for length in CHARACTERS:
+        text = turns.pop()
+        while len(text) < length:
+            text += " " + turns.pop()
+        users.append(text[:length].strip())
     model, processor = build(turns, TinyConfig(image_side=224))
     return model, processor, users, scenarios[0].images[0]
 
@@ -125,48 +135,83 @@ def measure_incremental(args: argparse.Namespace) -> list[dict[str, Any]]:
             made.decoder = type(made.decoder)(model, made.codec, cached_rows=0)
         return made
 
+    makers: dict[str, Callable[[], Any]] = {
+        "incremental": lambda: student(True),
+        "re-encoded": lambda: student(False),
+        "generate": lambda: Rendered(model, processor, args.reply_tokens),
+    }
+    for make in makers.values():  # what is done once per process is not timed
+        play_student(make(), users, picture, 2, 2)
     rows = []
     for turns in args.turns:
         for members in args.members:
-            makers: dict[str, Callable[[], Any]] = {
-                "incremental": lambda: student(True),
-                "re-encoded": lambda: student(False),
-                "rendered": lambda: Rendered(model, processor, args.reply_tokens),
-            }
-            seconds: dict[str, list[float]] = {name: [] for name in makers}
-            last, replies = {}, {}
+            runs: dict[str, list[Run]] = {name: [] for name in makers}
             for _ in range(args.repeats):
                 for name, make in makers.items():
-                    last[name] = make()
-                    started = time.perf_counter()
-                    replies[name] = play_student(last[name], users, picture, turns, members)
-                    seconds[name].append(time.perf_counter() - started)
-            rows.append(_row(turns, members, seconds, last, replies))
+                    runs[name].append(timed(make(), users, picture, turns, members))
+            rows.append(_row(turns, members, runs))
             print(f"{turns} turns, K = {members}: {rows[-1]['speedup']:.2f}", file=sys.stderr)
     return rows
 
 
-def _row(
-    turns: int, members: int, seconds: dict[str, list[float]], last: dict[str, Any], replies: dict[str, Any]
-) -> dict[str, Any]:
-    traces = [dialogue[-1].meta["trace"] for dialogue in replies["incremental"]]
+class Run(NamedTuple):
+    """One way of answering, timed: seconds by the clock, of the CPU, and of it in sampling token by token."""
+
+    student: Any
+    replies: list[list[str]]
+    wall: float
+    cpu: float
+    decoding: float
+
+
+def timed(student: Any, users: list[str], picture: Any, turns: int, members: int) -> Run:
+    """Time a student."""
+    decoding = 0.0
+    if (decoder := getattr(student, "decoder", None)) is not None:
+        decode = decoder._decode
+
+        def clocked(*parts: Any) -> Any:
+            nonlocal decoding
+            started = time.process_time()
+            try:
+                return decode(*parts)
+            finally:
+                decoding += time.process_time() - started
+
+        decoder._decode = clocked
+    wall, cpu = time.perf_counter(), time.process_time()
+    replies = play_student(student, users, picture, turns, members)
+    return Run(student, replies, time.perf_counter() - wall, time.process_time() - cpu, decoding)
+
+
+def _row(turns: int, members: int, runs: dict[str, list[Run]]) -> dict[str, Any]:
+    last = {name: found[-1] for name, found in runs.items()}
+    traces = [dialogue[-1].meta["trace"] for dialogue in last["incremental"].replies]
     opening = int(np.flatnonzero(traces[0].sampled_L)[0])
-    took = {name: statistics.median(runs) for name, runs in seconds.items()}
-    one, other = last["incremental"].decoder.counters, last["re-encoded"].decoder.counters
+    cpu, wall, decoding = (
+        {name: statistics.median(getattr(run, what) for run in found) for name, found in runs.items()}
+        for what in ("cpu", "wall", "decoding")
+    )
+    one, other = (last[name].student.decoder.counters for name in ("incremental", "re-encoded"))
     return {
         "turns": turns,
         "members": members,
-        "seconds": took,
-        "speedup": took["re-encoded"] / took["incremental"],
-        "speedup_rendered": took["rendered"] / took["incremental"],
+        "cpu_seconds": cpu,
+        "wall_seconds": wall,
+        "decoding_cpu_seconds": decoding,
+        "speedup": cpu["re-encoded"] / cpu["incremental"],
+        "speedup_wall": wall["re-encoded"] / wall["incremental"],
+        "speedup_generate": cpu["generate"] / cpu["incremental"],
+        "decoding_share": decoding["incremental"] / cpu["incremental"],
+        "bound": cpu["re-encoded"] / decoding["incremental"],
         "prefilled": one.prefilled,
         "prefilled_re_encoded": other.prefilled,
-        "prefilled_rendered": last["rendered"].prefilled,
+        "prefilled_generate": last["generate"].student.prefilled,
         "decoded": one.decoded,
         # The opening is the same for all members: its tokens are distinct once.
         "distinct_tokens": opening + sum(len(trace) - opening for trace in traces),
         "images_encoded": {"incremental": one.images, "re-encoded": other.images},
-        "same_tokens": replies["incremental"] == replies["re-encoded"],
+        "same_tokens": last["incremental"].replies == last["re-encoded"].replies,
     }
 
 
@@ -259,40 +304,59 @@ def measure_server(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """Print the figures as plain tables."""
+    """Print the figures as Markdown tables."""
     box = report["machine"]
     print(f"\n{box['cpu']}, {box['cores']} cores, load {box['load']}; Python {box['python']}")
     print(", ".join(f"{name} {version}" for name, version in box["versions"].items() if version))
     if rows := report.get("incremental"):
-        names = ("turns", "K", "incremental", "re-encoded", "times", "rendered", "times", "prefilled")
-        names += ("re-encoded", "fed/distinct", "same")
-        print("\n" + "".join(f"{name:>13}" for name in names))
-        for row in rows:
-            took, fed = row["seconds"], (row["prefilled"] + row["decoded"]) / row["distinct_tokens"]
-            cells = [
-                str(row["turns"]),
-                str(row["members"]),
-                f"{took['incremental']:.2f} s",
-                f"{took['re-encoded']:.2f} s",
-                f"{row['speedup']:.2f}",
-                f"{took['rendered']:.2f} s",
-                f"{row['speedup_rendered']:.2f}",
-                f"{row['prefilled']:,}",
-                f"{row['prefilled_re_encoded']:,}",
-                f"{fed:.3f}",
-                "yes" if row["same_tokens"] else "NO",
-            ]
-            print("".join(f"{cell:>13}" for cell in cells))
-        print(f"aims: {AIM_SPEEDUP} times at 10 turns; prefilled / distinct tokens at most {AIM_PREFILLED}")
-    if (server := report.get("server")) is not None:
-        print(f"\n{server['dialogues']} dialogues of {server['turns']} turns against servers")
-        print(f"pauses: {server['mean_pause']:.2f} s on average, {server['longest_pause']:.1f} s at most")
-        own = server["slowest_dialogue_seconds"]
-        print(f"wall time {server['wall_seconds']:.2f} s, slowest dialogue's own pauses {own:.2f} s")
-        print(f"ratio {server['ratio']:.3f} (aim {AIM_WAIT})")
+        print("\nSeconds of CPU (of the clock):\n")
+        print(_table(HEAD, [_cells(row) for row in rows]))
         print(
-            f"in lock-step {server['lock_step_seconds']:.1f} s, in a row {server['one_by_one_seconds']:.0f} s"
+            f"\nAims: {AIM_SPEEDUP} times at 10 turns; prefilled / distinct tokens at most {AIM_PREFILLED}."
         )
+    if (server := report.get("server")) is not None:
+        own = server["slowest_dialogue_seconds"]
+        print(
+            f"\nServers, pauses of {server['mean_pause']:.2f} s, at most {server['longest_pause']:.1f} s:\n"
+        )
+        head = ("dialogues", "turns", "wall time", "slowest dialogue", "ratio", "in lock-step", "one by one")
+        cells = [str(server["dialogues"]), str(server["turns"]), f"{server['wall_seconds']:.2f} s"]
+        cells += [f"{own:.2f} s", f"{server['ratio']:.3f}", f"{server['lock_step_seconds']:.1f} s"]
+        print(_table(head, [[*cells, f"{server['one_by_one_seconds']:.0f} s"]]))
+        print(f"\nAim: ratio at most {AIM_WAIT}.")
+
+
+HEAD = (
+    "turns", "K", "incremental", "re-encoded", "times", "generate", "times", "decoding", "bound",
+    "prefilled", "re-encoded", "prefilled/distinct", "fed/distinct", "same",
+)  # fmt: skip
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    cpu, wall, distinct = row["cpu_seconds"], row["wall_seconds"], row["distinct_tokens"]
+    took = {name: f"{cpu[name]:.2f} ({wall[name]:.2f})" for name in cpu}
+    return [
+        str(row["turns"]),
+        str(row["members"]),
+        took["incremental"],
+        took["re-encoded"],
+        f"{row['speedup']:.2f}",
+        took["generate"],
+        f"{row['speedup_generate']:.2f}",
+        f"{row['decoding_share']:.0%}",
+        f"{row['bound']:.2f}",
+        f"{row['prefilled']:,}",
+        f"{row['prefilled_re_encoded']:,}",
+        f"{row['prefilled'] / distinct:.3f}",
+        f"{(row['prefilled'] + row['decoded']) / distinct:.3f}",
+        "yes" if row["same_tokens"] else "NO",
+    ]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---:"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ out. Shape suffixes: `_BC` rows and cache columns, `_BHCD` rows, heads, columns,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -16,14 +16,16 @@ from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
 
+from steer_env.agents.hf.layers import HIDDEN
+
 #: A block is squeezed when its columns exceed the longest row's tokens by this factor.
 _SLACK = 1.25
+#: Columns of room that are made at once.
+_ROOM = 64
 
 
 class _RoomyLayer(DynamicLayer):
     """A cache layer that grows in steps. The stock one copies all keys and values for every new token."""
-
-    _room = 64
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -35,11 +37,11 @@ class _RoomyLayer(DynamicLayer):
         end = self._used + key_states.shape[2]
         if end > self._store[0].shape[2]:
             keys, values = self._store
-            self._store = (self._grown(keys, end + self._room), self._grown(values, end + self._room))
-        for part, new in zip(self._store, (key_states, value_states), strict=True):
-            part[:, :, self._used : end] = new
+            self._store = (self._grown(keys, end + _ROOM), self._grown(values, end + _ROOM))
+        keys, values = self._store
+        keys[:, :, self._used : end], values[:, :, self._used : end] = key_states, value_states
         self._used = end
-        self.keys, self.values = (part[:, :, :end] for part in self._store)
+        self.keys, self.values = keys[:, :, :end], values[:, :, :end]
         return self.keys, self.values
 
     def _grown(self, part: Tensor, columns: int) -> Tensor:
@@ -75,22 +77,31 @@ class Block:
 
     Attributes:
         cache: The transformers cache.
-        mask_BC: Which columns hold a token of the row, bool.
+        bias_BC: 0 for columns that hold a token of the row, `HIDDEN` for gaps.
         next_B: The next position of each row.
         keys: What each row has been fed, to find it again; see `Decoder`.
         openings: How each row began, None where unknown.
     """
 
     cache: DynamicCache
-    mask_BC: Tensor
+    bias_BC: Tensor
     next_B: Tensor
     keys: list[bytes | None]
     openings: list[Opening | None]
+    _roomy_BC: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._roomy_BC = self.bias_BC
 
     @property
     def rows(self) -> int:
         """Number of rows."""
-        return int(self.mask_BC.shape[0])
+        return int(self.bias_BC.shape[0])
+
+    @property
+    def mask_BC(self) -> Tensor:
+        """Which columns hold a token of the row, bool."""
+        return self.bias_BC == 0
 
     @classmethod
     def empty(cls, rows: int, device: torch.device, config: PretrainedConfig, *, roomy: bool) -> Block:
@@ -98,33 +109,44 @@ class Block:
         cache = DynamicCache(config=config.get_text_config())
         if roomy:
             cache.layers = [_RoomyLayer() for _ in cache.layers]
-        mask = torch.zeros(rows, 0, dtype=torch.bool, device=device)
+        bias = torch.zeros(rows, 0, device=device)
         next_B = torch.zeros(rows, dtype=torch.long, device=device)
-        return cls(cache, mask, next_B, [None] * rows, [None] * rows)
+        return cls(cache, bias, next_B, [None] * rows, [None] * rows)
+
+    def extend(self, length: int, mask_BL: Tensor | None = None) -> None:
+        """Add columns; the mask says which hold a token, None that all do."""
+        start = self.bias_BC.shape[1]
+        end = start + length
+        if end > self._roomy_BC.shape[1]:
+            room = self.bias_BC.new_zeros(self.rows, length + _ROOM)
+            self._roomy_BC = torch.cat([self.bias_BC, room], 1)
+        if mask_BL is not None:
+            self._roomy_BC[:, start:end].masked_fill_(~mask_BL, HIDDEN)
+        self.bias_BC = self._roomy_BC[:, :end]
 
     def take(self, rows: Sequence[int]) -> Block:
         """Return some rows, possibly repeated; the block itself when that changes nothing."""
         lengths_B = self.mask_BC.sum(1)
         whole = list(rows) == list(range(self.rows))
-        index_R = torch.as_tensor(rows, device=self.mask_BC.device)
+        index_R = torch.as_tensor(rows, device=self.bias_BC.device)
         longest = int(lengths_B[index_R].max())
-        if self.mask_BC.shape[1] > _SLACK * longest:
+        if self.bias_BC.shape[1] > _SLACK * longest:
             return self._squeezed(index_R, longest)
         if whole:
             return self
         cache = _copy(self.cache, lambda part: part[index_R])
-        return self._with(cache, self.mask_BC[index_R], rows)
+        return self._with(cache, self.bias_BC[index_R], rows)
 
     def begin(self, row: int, opening: Opening) -> Block:
         """Return a block of one row that was fed the opening of `row` and nothing else."""
         columns = self.mask_BC[row].nonzero()[: opening.tokens, 0]
         cache = _copy(self.cache, lambda part: part[row : row + 1, :, columns])
-        mask = torch.ones(1, opening.tokens, dtype=torch.bool, device=self.mask_BC.device)
-        return Block(cache, mask, self.next_B.new_tensor([opening.next]), [None], [opening])
+        bias = self.bias_BC.new_zeros(1, opening.tokens)
+        return Block(cache, bias, self.next_B.new_tensor([opening.next]), [None], [opening])
 
-    def _with(self, cache: DynamicCache, mask_RC: Tensor, rows: Sequence[int]) -> Block:
+    def _with(self, cache: DynamicCache, bias_RC: Tensor, rows: Sequence[int]) -> Block:
         next_R = self.next_B[torch.as_tensor(rows, device=self.next_B.device)]
-        return Block(cache, mask_RC, next_R, [self.keys[i] for i in rows], [self.openings[i] for i in rows])
+        return Block(cache, bias_RC, next_R, [self.keys[i] for i in rows], [self.openings[i] for i in rows])
 
     def _squeezed(self, index_R: Tensor, columns: int) -> Block:
         """Rows without gaps, aligned at the right."""
@@ -135,23 +157,23 @@ class Block:
             index = order_RC[:, None, :, None].expand(-1, part.shape[1], -1, part.shape[3])
             return part[index_R].gather(2, index)
 
-        mask_RC = self.mask_BC[index_R].gather(1, order_RC)
-        return self._with(_copy(self.cache, gather), mask_RC, index_R.tolist())
+        bias_RC = self.bias_BC[index_R].gather(1, order_RC)
+        return self._with(_copy(self.cache, gather), bias_RC, index_R.tolist())
 
 
 def stack(blocks: Sequence[Block]) -> Block:
     """Put blocks on top of each other, padded at the left to the widest."""
     if len(blocks) == 1:
         return blocks[0]
-    columns = max(block.mask_BC.shape[1] for block in blocks)
+    columns = max(block.bias_BC.shape[1] for block in blocks)
 
-    def padded(part: Tensor, dim: int) -> Tensor:
+    def padded(part: Tensor, dim: int, value: float = 0.0) -> Tensor:
         missing = columns - part.shape[dim]
         if not missing:
             return part
         shape = list(part.shape)
         shape[dim] = missing
-        return torch.cat([part.new_zeros(shape), part], dim)
+        return torch.cat([part.new_full(shape, value), part], dim)
 
     stacked = []
     for parts in zip(*(_states(block.cache) for block in blocks), strict=True):
@@ -159,7 +181,7 @@ def stack(blocks: Sequence[Block]) -> Block:
         stacked.append((keys, torch.cat([padded(values, 2) for _, values in parts])))
     return Block(
         _filled(stacked),
-        torch.cat([padded(block.mask_BC, 1) for block in blocks]),
+        torch.cat([padded(block.bias_BC, 1, HIDDEN) for block in blocks]),
         torch.cat([block.next_B for block in blocks]),
         [key for block in blocks for key in block.keys],
         [opening for block in blocks for opening in block.openings],

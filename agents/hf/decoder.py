@@ -15,6 +15,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from transformers import PreTrainedModel
 from steer_env.agents.hf.adapter import ModelAdapter
 from steer_env.agents.hf.cache import Block, Opening, keeps_every_token, stack
 from steer_env.agents.hf.codec import ChatCodec, Prompt
+from steer_env.agents.hf.layers import Layers
 from steer_env.agents.hf.vision import FeatureStore
 from steer_env.images import Image
 
@@ -79,6 +81,7 @@ class Decoder:
         self.codec = codec
         self.counters = Counters()
         self._persistent = keeps_every_token(model.config)
+        self._layers: Layers | None = None
         self._cached_rows = cached_rows if self._persistent else 0
         self._blocks: list[Block] = []
         self._features = FeatureStore(64 if cached_rows else 0)
@@ -94,7 +97,7 @@ class Decoder:
         """Forget how often each prompt was asked, so that the same seed samples the same replies again."""
         self._asked.clear()
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def generate(
         self, prompts: Sequence[Prompt], *, temperature: float, max_new_tokens: int, seed: int
     ) -> list[Sample]:
@@ -118,13 +121,16 @@ class Decoder:
         if temperature:  # greedy replies draw nothing
             draws = [self._draws(prompt, seed, max_new_tokens) for prompt in prompts]
             uniform_BT = torch.from_numpy(np.stack(draws))
+        self._layers = self.adapter.layers() if self._persistent else None
+        if self._layers is not None:
+            self._layers.reserve(max(len(prompt.trace) for prompt in prompts) + max_new_tokens)
         block, order, logits_BV = self._feed_prompts(prompts, keys)
-        uniform_BT = uniform_BT[order].to(self.adapter.device)
-        answers: list[Sample] = [Sample() for _ in prompts]
-        for part, places, samples in self._decode(block, logits_BV, uniform_BT, temperature):
-            for row, (place, sample) in enumerate(zip(places, samples, strict=True)):
-                prompt = prompts[order[place]]
-                answers[order[place]] = sample
+        uniform_TB = uniform_BT[order].T.contiguous().to(self.adapter.device)
+        samples, parts = self._decode(block, logits_BV, uniform_TB, temperature)
+        answers = [sample for _, sample in sorted(zip(order, samples, strict=True), key=lambda pair: pair[0])]
+        for part, places in parts:
+            for row, place in enumerate(places):
+                prompt, sample = prompts[order[place]], samples[place]
                 # The last sampled token is not in the cache yet; the next turn feeds it.
                 fed = np.append(prompt.trace.ids_L, sample.ids[:-1]).astype(np.int64)
                 part.keys[row] = _key(fed, prompt.images)
@@ -248,13 +254,49 @@ class Decoder:
             block, torch.from_numpy(ids_BL).to(device), torch.from_numpy(mask_BL).to(device), images
         )
 
-    def _advance(self, block: Block, ids_BL: Tensor, mask_BL: Tensor, images: Sequence[Image] = ()) -> Tensor:
+    def _advance(
+        self, block: Block, ids_BL: Tensor, mask_BL: Tensor | None, images: Sequence[Image] = ()
+    ) -> Tensor:
+        """Feed tokens, without a mask all of them; returns the logits after the last, (B, V)."""
+        layers = self._layers
+        if layers is not None and len(images):
+            layers = self.adapter.layers(images)
+        step = self._advance_model if layers is None else partial(self._advance_layers, layers)
+        logits_BV = step(block, ids_BL, mask_BL, images)
+        self.counters.images = self._features.encoded
+        return logits_BV
+
+    def _advance_layers(
+        self, layers: Layers, block: Block, ids_BL: Tensor, mask_BL: Tensor | None, images: Sequence[Image]
+    ) -> Tensor:
+        """Run the layers directly."""
+        length = ids_BL.shape[1]
+        hidden_BLH = layers.embed(ids_BL)
+        if length == 1 and not images:
+            rotary = layers.looked_up(block.next_B[:, None])
+            reach_B: Tensor | int = 1 if mask_BL is None else mask_BL[:, 0]
+        else:
+            assert mask_BL is not None
+            positions, reach_B = self.adapter.positions(ids_BL, mask_BL, images)
+            hidden_BLH = self.adapter.vision.place(hidden_BLH, ids_BL, images, self._features)
+            rotary = layers.rotary(positions + block.next_B[:, None])
+        block.extend(length, mask_BL)
+        select = None if length == 1 else _last
+        hidden_BLH = layers.run(hidden_BLH, rotary, block.bias_BC, block.cache, select)
+        block.next_B = block.next_B + reach_B
+        return layers.logits(hidden_BLH)[:, -1]
+
+    def _advance_model(
+        self, block: Block, ids_BL: Tensor, mask_BL: Tensor | None, images: Sequence[Image]
+    ) -> Tensor:
+        """Run the model's own forward pass."""
+        if mask_BL is None:
+            mask_BL = torch.ones_like(ids_BL, dtype=torch.bool)
         positions, reach_B = self.adapter.positions(ids_BL, mask_BL, images)
-        block.mask_BC = torch.cat([block.mask_BC, mask_BL], 1)
+        block.extend(ids_BL.shape[1], mask_BL)
         inputs = self.adapter.inputs(
             ids_BL, block.mask_BC, positions + block.next_B[:, None], images, self._features
         )
-        self.counters.images = self._features.encoded
         output = self.adapter.model(**inputs, past_key_values=block.cache, use_cache=True, logits_to_keep=1)
         block.next_B = block.next_B + reach_B
         return output.logits[:, -1].float()
@@ -262,52 +304,59 @@ class Decoder:
     # -- sampling -----------------------------------------------------------------------------------------
 
     def _decode(
-        self, block: Block, logits_RV: Tensor, uniform_BT: Tensor, temperature: float
-    ) -> list[tuple[Block, list[int], list[Sample]]]:
+        self, block: Block, logits_RV: Tensor, uniform_TB: Tensor, temperature: float
+    ) -> tuple[list[Sample], list[tuple[Block, list[int]]]]:
         """Sample until every row has closed its reply; rows that have leave the batch as it halves.
 
         Returns:
-            Blocks, the places of their rows in the batch, and what was sampled there.
+            What each row sampled, and blocks with the places of their rows in the batch.
         """
-        count, steps = uniform_BT.shape
-        device = logits_RV.device
-        ids_BT = torch.zeros(count, steps, dtype=torch.long, device=device)
-        logprobs_BT = torch.zeros(count, steps, device=device)
-        lengths_B = torch.zeros(count, dtype=torch.long, device=device)
-        place_R = torch.arange(count, device=device)
-        running_R = torch.ones(count, dtype=torch.bool, device=device)
+        samples = [Sample() for _ in range(block.rows)]
+        places = list(range(block.rows))
+        running = places  # rows of the block
+        place_R = mask_R1 = None
         left = []
-        for step in range(steps):
-            token_R, logprob_R = self._sample(logits_RV, uniform_BT[place_R, step], temperature)
-            ids_BT[place_R, step], logprobs_BT[place_R, step] = token_R, logprob_R
-            lengths_B[place_R] += running_R
-            running_R = running_R & (token_R != self.codec.close_id)
-            alive = int(running_R.sum())
-            if step == steps - 1 or not alive:
+        for uniform_B in uniform_TB:
+            uniform_R = uniform_B if place_R is None else uniform_B[place_R]
+            token_R, logprob_R = self._sample(logits_RV, uniform_R, temperature)
+            ids, logprobs = token_R.tolist(), logprob_R.tolist()
+            for row in running:
+                sample = samples[places[row]]
+                sample.ids.append(ids[row])
+                sample.logprobs.append(logprobs[row])
+            rest = [row for row in running if ids[row] != self.codec.close_id]
+            if not rest or len(samples[places[rest[0]]].ids) == len(uniform_TB):
                 break
-            if self._persistent and alive <= block.rows // 2 and block.rows >= _LEAST_ROWS:
-                over = (~running_R).nonzero()[:, 0].tolist()
-                left.append((block.take(over), place_R[~running_R].tolist()))
-                block = block.take(running_R.nonzero()[:, 0].tolist())
-                place_R, token_R, running_R = (x[running_R] for x in (place_R, token_R, running_R))
-            self.counters.decoded += alive
-            logits_RV = self._advance(block, torch.where(running_R, token_R, 0)[:, None], running_R[:, None])
-        left.append((block, place_R.tolist()))
-        ids, logprobs, lengths = ids_BT.tolist(), logprobs_BT.tolist(), lengths_B.tolist()
-        sampled = [Sample(i[:n], p[:n]) for i, p, n in zip(ids, logprobs, lengths, strict=True)]
-        return [(part, places, [sampled[place] for place in places]) for part, places in left]
+            if self._persistent and len(rest) <= block.rows // 2 and block.rows >= _LEAST_ROWS:
+                over = sorted(set(range(block.rows)) - set(rest))
+                left.append((block.take(over), [places[row] for row in over]))
+                block, token_R = block.take(rest), token_R[rest]
+                places = [places[row] for row in rest]
+                place_R, mask_R1 = torch.tensor(places, device=token_R.device), None
+                rest = list(range(len(rest)))
+            elif len(rest) < len(running):
+                mask_R1 = torch.zeros(block.rows, 1, dtype=torch.bool, device=token_R.device)
+                mask_R1[rest] = True
+            running = rest
+            self.counters.decoded += len(running)
+            logits_RV = self._advance(block, token_R[:, None], mask_R1)
+        left.append((block, places))
+        return samples, left
 
     def _sample(self, logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        forbidden = self.forbidden.to(logits_BV.device)
+        """Draw a token per row; the logits are overwritten."""
+        logits_BV.index_fill_(1, self.forbidden.to(logits_BV.device), float("-inf"))
         if temperature == 0:
-            token_B = logits_BV.index_fill(1, forbidden, float("-inf")).argmax(1)
+            token_B = logits_BV.argmax(1)
             return token_B, torch.zeros_like(token_B, dtype=torch.float32)
-        logprobs_BV = (logits_BV / temperature).index_fill(1, forbidden, float("-inf")).log_softmax(1)
-        mass_BV = logprobs_BV.double().exp().cumsum(1)
+        if temperature != 1:
+            logits_BV /= temperature
+        probability_BV = logits_BV.softmax(1)
         # Inverse transform: the first token whose cumulated mass exceeds u; only tokens with mass can be it.
+        mass_BV = probability_BV.cumsum(1, dtype=torch.float64)
         target_B1 = (uniform_B * mass_BV[:, -1])[:, None]
-        token_B1 = torch.searchsorted(mass_BV, target_B1, right=True).clamp(max=mass_BV.shape[1] - 1)
-        return token_B1[:, 0], logprobs_BV.gather(1, token_B1)[:, 0]
+        token_B1 = torch.searchsorted(mass_BV, target_B1, right=True).clamp_(max=mass_BV.shape[1] - 1)
+        return token_B1[:, 0], probability_BV.gather(1, token_B1).log_()[:, 0]
 
     def _draws(self, prompt: Prompt, seed: int, count: int) -> NDArray[np.float64]:
         """Uniform numbers of one row: from the seed, the prompt and who asks, or how often it was asked."""
@@ -349,6 +398,10 @@ def _hash(ids_L: NDArray[np.int64], images: Sequence[Image]) -> hashlib.blake2b:
 def _key(ids_L: NDArray[np.int64], images: Sequence[Image]) -> bytes:
     """What identifies a fed sequence: 16 bytes made of its ids and its pictures."""
     return _hash(ids_L, images).digest()
+
+
+def _last(values: Tensor) -> Tensor:
+    return values[:, -1:]
 
 
 def _fed(prompt: Prompt) -> int:

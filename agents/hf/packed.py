@@ -14,7 +14,6 @@ from torch import Tensor
 
 from steer_env.agents.hf.adapter import ModelAdapter
 from steer_env.agents.hf.codec import Prompt
-from steer_env.agents.hf.vision import FeatureStore
 from steer_env.trajectory import TokenTrace
 
 
@@ -84,9 +83,8 @@ def packed_logprobs(
     device = adapter.device
     ids_BL, mask_BL = ids_BL.to(device), mask_BL.to(device)
     positions, _ = adapter.positions(ids_BL, mask_BL, images)
-    inputs = adapter.inputs(ids_BL, None, positions, images, FeatureStore(0))  # siblings share pictures
     rows_N, columns_N = sampled_BL.to(device).nonzero(as_tuple=True)
-    logits_NV = adapter.selected_logits(inputs, rows_N, columns_N - 1) / temperature
+    logits_NV = adapter.selected_logits(ids_BL, positions, images, rows_N, columns_N - 1) / temperature
     if forbidden is not None:
         logits_NV = logits_NV.index_fill(1, forbidden.to(device), float("-inf"))
     logits_NV = logits_NV.log_softmax(1)

@@ -97,12 +97,7 @@ class VisionTower:
             if store is not None:
                 store.encoded += len(images)
             return self._pixels(images)
-        found = {image.digest: store.get(image.digest) for image in images}
-        new = [image for image in {i.digest: i for i in images}.values() if found[image.digest] is None]
-        for image, made in zip(new, self._features(new), strict=True):
-            found[image.digest] = made
-            store.put(image.digest, made)
-        shown = [features for image in images if (features := found[image.digest]) is not None]
+        shown = self._shown(images, store)
         pooled: Any = [features.pooled for features in shown]
         deepstack = [list(layer) for layer in zip(*(features.deepstack for features in shown), strict=True)]
         if shown[0].stacked:
@@ -112,6 +107,31 @@ class VisionTower:
                 "image": SimpleNamespace(pooler_output=pooled, deepstack_features=deepstack)
             }
         }
+
+    @property
+    def plain(self) -> bool:
+        """Whether features just take the place of the placeholders' embeddings."""
+        vision = getattr(self.model.config, "vision_config", None)
+        return self._encode is not None and not getattr(vision, "deepstack_visual_indexes", None)
+
+    def place(
+        self, hidden_BLH: Tensor, ids_BL: Tensor, images: Sequence[Image], store: FeatureStore
+    ) -> Tensor:
+        """Put the features of pictures in the place of their placeholders' embeddings; needs `plain`."""
+        if not images:
+            return hidden_BLH
+        pooled = torch.cat([features.pooled for features in self._shown(images, store)])
+        where = (ids_BL == self.codec.image_id)[:, :, None]
+        return hidden_BLH.masked_scatter(where, pooled.to(hidden_BLH.dtype))
+
+    def _shown(self, images: Sequence[Image], store: FeatureStore) -> list[Features]:
+        """Features of pictures as they are shown; new ones are made and kept."""
+        found = {image.digest: store.get(image.digest) for image in images}
+        new = [image for image in {i.digest: i for i in images}.values() if found[image.digest] is None]
+        for image, made in zip(new, self._features(new), strict=True):
+            found[image.digest] = made
+            store.put(image.digest, made)
+        return [features for image in images if (features := found[image.digest]) is not None]
 
     def _pixels(self, images: Sequence[Image]) -> dict[str, Any]:
         device, dtype = self.model.device, self.model.dtype

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from steer_env.agents.hf import HFStudent, load
+from steer_env.agents.hf import HFStudent, ModelAdapter, load
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.checkpoints import checkpoints
 from steer_env.algorithms.scaling import Scaling, adapters_off, save_merged
@@ -31,7 +31,9 @@ def trained(make_vec, make_student, learner, tmp_path):
     return run
 
 
-def test_recomputing_activations_changes_nothing(trained):
+def test_recomputing_activations_changes_nothing(trained, monkeypatch):
+    # Checkpointing is transformers' own, so both runs take its forward pass: equal to the last bit.
+    monkeypatch.setattr(ModelAdapter, "layers", lambda *_: None)
     plain, rows, _ = trained()
     frugal, frugal_rows, _ = trained(Scaling(gradient_checkpointing=True))
     assert any(getattr(m, "gradient_checkpointing", False) for m in frugal.model.modules())

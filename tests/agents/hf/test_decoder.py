@@ -5,7 +5,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from steer_env.agents.base import KeyedObservation
-from steer_env.agents.hf import ContextOverflow, HFStudent, Prompt, decoder, microbatches, packed_logprobs
+from steer_env.agents.hf import (
+    ContextOverflow,
+    HFStudent,
+    ModelAdapter,
+    Prompt,
+    decoder,
+    microbatches,
+    packed_logprobs,
+)
 from steer_env.types import ASSISTANT, USER, Message
 
 
@@ -36,13 +44,16 @@ def play(student, scripts, pictures):
 
 
 def gap(student, prompts, temperature=1.0):
-    """Largest difference between sampled and recomputed log-probabilities."""
-    with torch.no_grad():
-        packed = packed_logprobs(
-            student.decoder.adapter, prompts, temperature=temperature, forbidden=student.decoder.forbidden
-        )
-    old = packed.gather([prompt.trace.logprobs_L for prompt in prompts])
-    return float((packed.logprobs_N - old).abs().max())
+    """Largest difference between sampled and recomputed log-probabilities, by transformers and by us."""
+    gaps = []
+    for adapter in (student.decoder.adapter, ModelAdapter(student.model, student.codec, direct=False)):
+        with torch.no_grad():
+            packed = packed_logprobs(
+                adapter, prompts, temperature=temperature, forbidden=student.decoder.forbidden
+            )
+        old = packed.gather([prompt.trace.logprobs_L for prompt in prompts])
+        gaps.append(float((packed.logprobs_N - old).abs().max()))
+    return max(gaps)
 
 
 scripts_strategy = st.lists(
