@@ -4,8 +4,10 @@ Three stages, each a function of the settings and of the stage before:
 
 - **base**: sees and answers everything, so it leaks. First captions only (a model that cannot see learns to
   guess from the text), then short dialogues, then long ones, some with a user who presses after a refusal.
-- **sft** (Stage II): imitates ideal replies in *short* dialogues under *some* strategies. Unseen strategies,
-  long contexts and pressure stay open on purpose.
+  Part of it is plain talk about the devices of both families (`split="pretrain"`): like a pretrained model it
+  knows the things of the out-of-distribution family, and has seen none of its attacks.
+- **sft** (Stage II): imitates ideal replies in a few *short* dialogues under *some* strategies. Unseen
+  strategies, long contexts and intent put together late stay open on purpose.
 - **grpo** (Stage III): group-relative policy optimisation against the adaptive tutor, TCSR as return.
 """
 
@@ -39,7 +41,9 @@ STAGES = ("base", "sft", "grpo")
 REPLY_TOKENS = 44
 
 #: Most different examples per phase: more of them cost encoding time and memory and teach nothing new.
-UNIQUE = 3000
+UNIQUE = 4000
+#: Share of captions, of short and of long dialogues of the base that are about the devices of both families.
+PLAIN_SHARES = (0.65, 0.55, 0.33)
 
 Row = dict[str, Any]
 #: Called with finished steps, all steps of the stage, and the last step's metrics.
@@ -70,35 +74,36 @@ class DemoConfig:
     """
 
     seed: int = 0
-    model: TinyConfig = field(default_factory=lambda: TinyConfig(vocab_size=1024, init_std=0.1))
-    see: SFTConfig = field(default_factory=lambda: _muon(steps=100, batch_size=64, final_lr=0.9))
-    short: SFTConfig = field(default_factory=lambda: _muon(steps=300, batch_size=24, final_lr=0.4))
+    model: TinyConfig = field(default_factory=lambda: TinyConfig(vocab_size=1536, init_std=0.1))
+    see: SFTConfig = field(default_factory=lambda: _muon(steps=300, batch_size=64, final_lr=0.9))
+    # A text model this small is short of updates, not of gradient quality: small batches.
+    short: SFTConfig = field(default_factory=lambda: _muon(steps=1100, batch_size=8, lr=5e-3, final_lr=0.4))
     long: SFTConfig = field(
-        default_factory=lambda: _muon(steps=100, batch_size=12, lr=8e-4, muon_lr=8e-3, warmup=0)
+        default_factory=lambda: _muon(steps=350, batch_size=8, lr=8e-4, muon_lr=8e-3, warmup=0)
     )
     sft: SFTConfig = field(
-        default_factory=lambda: _muon(steps=60, batch_size=24, lr=5e-4, muon_lr=5e-3, warmup=5)
+        default_factory=lambda: _muon(steps=80, batch_size=8, lr=5e-4, muon_lr=4e-3, warmup=5)
     )
-    sft_dialogues: int = 1000
-    sft_turns: int = 4
-    sft_strategies: tuple[str, ...] = STRATEGIES[:3]
+    sft_dialogues: int = 200
+    sft_turns: int = 3
+    sft_strategies: tuple[str, ...] = STRATEGIES[:2]
     sft_attacker: str = "tutor"
     grpo: GRPOConfig = field(
         default_factory=lambda: GRPOConfig(
-            steps=45,
-            seeds_per_step=8,
-            group_size=6,
-            lr=2e-4,
+            steps=30,
+            seeds_per_step=10,
+            group_size=5,
+            lr=4e-4,
             warmup=3,
             beta=0.1,
-            # Several updates per step, as in the paper (mini-batches of 2 of 64 dialogues).
-            minibatch_size=12,
-            temperature=0.8,
+            # Two updates per step: more of them, each of fewer dialogues, are noisier and drift further.
+            minibatch_size=25,
+            temperature=1.0,
             max_new_tokens=REPLY_TOKENS,
             checkpoint_every=15,
         )
     )
-    grpo_turns: int = 6
+    grpo_turns: int = 10
 
     @classmethod
     def quick(cls, seed: int = 0) -> DemoConfig:
@@ -163,7 +168,7 @@ def build(
 
 def train_base(config: DemoConfig, progress: Progress | None = None) -> HFStudent:
     """Train the helpful-only base from random weights."""
-    student = HFStudent(*build_tiny(all_texts(), config.model, config.seed), name="base")
+    student = HFStudent(*build_tiny(all_texts(pretrain=True), config.model, config.seed), name="base")
     phases = (config.see, config.short, config.long)
     total = sum(phase.steps for phase in phases)
     done = 0
@@ -217,18 +222,36 @@ def _tune(
 
 
 def _caption_data(count: int, seed: int) -> list[sft.Dialogue]:
-    return list(captions("sft", min(count, UNIQUE), _seeds(seed, 0, 1).start))
+    both, own = _share(min(count, UNIQUE), PLAIN_SHARES[0])
+    start = _seeds(seed, 0, 1).start
+    return list(shuffled([captions("sft", own, start), captions("pretrain", both, start)], seed))
 
 
 def _short_data(count: int, seed: int) -> list[sft.Dialogue]:
     count = min(count, UNIQUE)
     words = count // 6
-    recited = recitations("sft", _seeds(seed, 4, words))
-    return list(shuffled([_helpful_data(count - words, 4, seed, 1), recited], seed))
+    both, own = _share(count - words, PLAIN_SHARES[1])
+    recited = [recitations(split, _seeds(seed, 4, max(1, words // 2))) for split in ("sft", "pretrain")]
+    return list(shuffled([_helpful_data(own, 4, seed, 1), _plain_data(both, 4, seed, 5), *recited], seed))
 
 
 def _long_data(count: int, seed: int) -> Sequence[sft.Dialogue]:
-    return _helpful_data(count, 10, seed, 2)
+    both, own = _share(min(count, UNIQUE), PLAIN_SHARES[2])
+    return shuffled([_helpful_data(own, 10, seed, 2), _plain_data(both, 10, seed, 6)], seed)
+
+
+def _share(count: int, share: float) -> tuple[int, int]:
+    """Split a number of examples, at least one on either side."""
+    part = min(max(1, round(share * count)), max(1, count - 1))
+    return part, max(1, count - part)
+
+
+def _plain_data(count: int, turns: int, seed: int, stream: int) -> list[list[Exchange]]:
+    """Plain questions about the devices of both families, answered by a helpful-only policy."""
+    env = _env(turns, split="pretrain", kinds=("benign", "obfuscated"))
+    return [
+        exchanges(t) for t in play(env, StaticAttacker(), AlwaysComply(seed), _seeds(seed, stream, count))
+    ]
 
 
 def _helpful_data(count: int, turns: int, seed: int, stream: int) -> list[list[Exchange]]:
@@ -241,8 +264,8 @@ def _helpful_data(count: int, turns: int, seed: int, stream: int) -> list[list[E
     return shuffled([[exchanges(t) for t in part] for part in (pressed, plain)], seed)
 
 
-def _env(turns: int, **options: Any) -> VectorEnv:
-    env: VectorEnv = steer_env.make_vec(ENV, 64, split="sft", wrappers=(), max_turns=turns, **options)
+def _env(turns: int, split: str = "sft", **options: Any) -> VectorEnv:
+    env: VectorEnv = steer_env.make_vec(ENV, 64, split=split, wrappers=(), max_turns=turns, **options)
     return env
 
 

@@ -132,9 +132,9 @@ class Settings:
         seeds: Training seeds, the same for every arm.
         shared_base: One base for all training seeds, as in the paper, where the base is a given model;
             results then hold for this base. False trains one for each seed.
-        single_sft_times: One-turn dialogues of Stage II for each of the multi-turn one's (2 to 4 turns), so
+        single_sft_times: One-turn dialogues of Stage II for each of the multi-turn one's (2 or 3 turns), so
             that both learn from about as many replies.
-        single_grpo_times: The same for Stage III (2 to 6 turns).
+        single_grpo_times: The same for Stage III (2 to 10 turns).
         parts: Of the evaluation, see `steer_env.evaluation.suites.PARTS`.
         dialogues: Of each part, rounded up to whole scenario groups.
         evaluation_seed: Decides which dialogues; the same for every arm and training seed.
@@ -145,7 +145,7 @@ class Settings:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     shared_base: bool = True
     single_sft_times: int = 3
-    single_grpo_times: int = 4
+    single_grpo_times: int = 6
     parts: tuple[str, ...] = ("bench", "bench-single", "ood", "ood-single")
     dialogues: int = 150
     evaluation_seed: int = 0
@@ -163,7 +163,7 @@ class Settings:
 
 
 #: Seconds on one core, for the estimate before anything has been timed: nothing else rests on them.
-SECONDS = {"base": 130.0, "sft": 35.0, "grpo_step": 3.8, "dialogue": 0.09}
+SECONDS = {"base": 360.0, "sft": 15.0, "grpo_step": 3.3, "dialogue": 0.025}
 
 
 @dataclass(frozen=True, slots=True)
