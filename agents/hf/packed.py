@@ -57,6 +57,7 @@ def packed_logprobs(
     temperature: float = 1.0,
     forbidden: Tensor | None = None,
     entropy: bool = False,
+    always_look: bool = False,
 ) -> Packed:
     """Recompute the log-probabilities of all sampled tokens in one right-padded pass.
 
@@ -68,6 +69,8 @@ def packed_logprobs(
         temperature: Of the sampled distribution, above 0.
         forbidden: Ids of tokens that could not be sampled.
         entropy: Also return the entropies.
+        always_look: Run the vision tower even where no dialogue has a picture, without effect: models spread
+            over several processes must run the same layers in all of them.
 
     Raises:
         ValueError: If `temperature` is not above 0, or a dialogue has no sampled token.
@@ -87,6 +90,8 @@ def packed_logprobs(
     inputs = adapter.inputs(ids_BL, None, positions, images, FeatureStore(0))  # siblings share pictures
     rows_N, columns_N = sampled_BL.to(device).nonzero(as_tuple=True)
     logits_NV = adapter.selected_logits(inputs, rows_N, columns_N - 1) / temperature
+    if always_look and not images:
+        logits_NV = logits_NV + 0.0 * adapter.vision.blank()
     if forbidden is not None:
         logits_NV = logits_NV.index_fill(1, forbidden.to(device), float("-inf"))
     logits_NV = logits_NV.log_softmax(1)

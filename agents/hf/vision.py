@@ -12,12 +12,16 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_env.agents.hf.codec import ChatCodec
 from steer_env.images import Image
+
+#: A blank picture is four of these wide, which no processor finds too small.
+BLANK_PATCH = 14
 
 
 class Features(NamedTuple):
@@ -112,6 +116,21 @@ class VisionTower:
                 "image": SimpleNamespace(pooler_output=pooled, deepstack_features=deepstack)
             }
         }
+
+    def blank(self) -> Tensor:
+        """Send a blank picture through the tower; returns the sum of its features, a scalar.
+
+        Raises:
+            ValueError: If the model does not take features made beforehand.
+        """
+        if self._encode is None:
+            raise ValueError(
+                f"{type(self.model).__name__} takes no features made beforehand (mm_encoder_outputs), "
+                "expected one that does; train it with its weights whole in every process"
+            )
+        side = 4 * BLANK_PATCH
+        (features,) = self._features([Image.from_array(np.zeros((side, side, 3), np.uint8))])
+        return features.pooled.float().sum()
 
     def _pixels(self, images: Sequence[Image]) -> dict[str, Any]:
         device, dtype = self.model.device, self.model.dtype
