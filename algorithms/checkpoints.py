@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import torch
 from transformers import PreTrainedModel
 
+from steer_env.agents.hf import tiny
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.parallel import Parallel
 from steer_env.algorithms.scaling import has_adapters, load_adapters
@@ -147,7 +148,8 @@ def load_weights(folder: Path, model: PreTrainedModel, parallel: Parallel | None
     if has_adapters(model):
         load_adapters(model, folder, fill)
     else:
-        saved = type(model).from_pretrained(folder, dtype=model.dtype)
+        with tiny.no_bars():
+            saved = type(model).from_pretrained(folder, dtype=model.dtype)
         fill(model.state_dict(), saved.state_dict())
 
 

@@ -92,6 +92,11 @@ class Forward:
         with adapters_off(self.student.model) if self.scaling.lora_rank else nullcontext():
             return self._packed(self._reference, dialogues).logprobs_N
 
+    def forget_blanks(self) -> None:
+        """Take the gradient of blank pictures away: it is 0, but one process has none at all."""
+        for parameter in self.student.decoder.adapter.vision.parameters():
+            parameter.grad = None
+
     def precision(self) -> AbstractContextManager[object]:
         """Return the context that forward passes run in."""
         return self.scaling.autocast(self.student.model.device)

@@ -109,7 +109,9 @@ class Shards(Replicas):
         root = _Root(model)
         fully_shard(root, reshard_after_forward=False, **self._options)
         for module in _sharded(root):
-            module.set_gradient_divide_factor(1.0)  # sum; passes carry their shares of the mini-batch
+            # A sum, no mean: passes carry their shares of the mini-batch.
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
         self._roots[id(model)] = root
 
     def run(self, model: nn.Module, call: Callable[[], T]) -> T:
@@ -121,9 +123,9 @@ class Shards(Replicas):
     def sampling(self, model: nn.Module) -> Iterator[None]:
         """Have all weights here for a while."""
         modules = list(_sharded(self._roots[id(model)]))
-        for module in reversed(modules):  # the root comes last and readies all
-            module.set_reshard_after_forward(False, recurse=False)
+        self.run(model, lambda: None)  # the first pass must be the root's
         for module in modules:
+            module.set_reshard_after_forward(False, recurse=False)
             module.unshard()
         try:
             yield
@@ -143,7 +145,12 @@ class Shards(Replicas):
         trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
         held = model.state_dict()
         wanted = [name for name in held if name in trained] if has_adapters(model) else list(held)
-        return {name: self._collected(held[name]) for name in wanted}
+        tensors = {name: id(tensor) for name, tensor in model.named_parameters(remove_duplicate=False)}
+        collected: dict[object, Tensor] = {}
+        for name in wanted:  # tied weights once, or they would be saved twice
+            if (key := tensors.get(name, name)) not in collected:
+                collected[key] = self._collected(held[name])
+        return {name: collected[tensors.get(name, name)] for name in wanted}
 
     def fill(self, own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
         """Copy whole weights into those of an adopted model, by name."""

@@ -79,6 +79,8 @@ def accumulate(
             gap_N = (tokens.logprobs_N - tokens.old_N).abs()
             tally.tokens("logprob_gap", gap_N, tokens.mask_N)
             tally.most("logprob_gap_max", gap_N, tokens.mask_N)
+    if forward.parallel.lockstep and not any(e.dialogue.trace.images for e in batch):
+        forward.forget_blanks()
 
 
 def _token_batch(

@@ -95,7 +95,8 @@ def packed_logprobs(
     if forbidden is not None:
         logits_NV = logits_NV.index_fill(1, forbidden.to(device), float("-inf"))
     logits_NV = logits_NV.log_softmax(1)
-    logprobs_N = logits_NV.gather(1, ids_BL[rows_N, columns_N][:, None])[:, 0]
+    # A copy: what shards weights hooks into outputs, and a view may lose the hook.
+    logprobs_N = logits_NV.gather(1, ids_BL[rows_N, columns_N][:, None])[:, 0].clone()
     return Packed(
         logprobs_N,
         _entropy(logits_NV) if entropy else None,

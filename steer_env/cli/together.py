@@ -51,7 +51,7 @@ def _is_first() -> bool:
 
 def _store() -> Any:
     """The launcher's key-value store, which outlives the processes."""
-    from torch.distributed import TCPStore
+    from torch.distributed.distributed_c10d import TCPStore
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return TCPStore(address, port, is_master=False, timeout=timedelta(seconds=10))
