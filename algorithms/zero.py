@@ -1,6 +1,6 @@
-"""DeepSpeed ZeRO: optimiser state and gradients (stage 1, 2) or also the weights (3) spread over processes.
+"""DeepSpeed ZeRO: optimiser state (stage 1) and gradients (2) spread over the processes.
 
-DeepSpeed's engine takes the optimiser over; passes, dialogues and checkpoints stay those of the loop. As with
+Stage 3, which spreads the weights too, is not supported: use `shards`. DeepSpeed's engine takes the optimiser over; passes, dialogues and checkpoints stay those of the loop. As with
 `shards`, passes are dealt in lockstep, for gradients travel during each backward pass. A checkpoint is what
 one process would write, so a run may go on without DeepSpeed.
 """
@@ -21,15 +21,14 @@ from steer_env.algorithms.scaling import Scaling
 
 T = TypeVar("T")
 
-#: What the loop decides; a config that says otherwise would be ignored.
+#: What the loop decides.
 _OURS = ("optimizer", "scheduler", "fp16", "bf16", "torch_autocast", "amp", "gradient_clipping")
 
 
 class Zero(Replicas):
     """Gradients and optimiser state spread over the processes by DeepSpeed.
 
-    Weights are float32; with precision "bf16" passes run in autocast, as in one process. Gradients are clipped
-    over all weights together. A weight that no pass of a mini-batch touched (the vision tower's, without
+    Weights are float32; with precision "bf16" passes run in autocast, as in one process. A weight that no pass of a mini-batch touched (the vision tower's, without
     pictures) counts as one with gradient 0: its momentum goes on, where one process would leave it alone.
 
     Args:
@@ -150,8 +149,8 @@ class Zero(Replicas):
         steps = {int(values["step"]) for values in state["state"].values()}
         if len(steps) > 1:
             raise ValueError(
-                f"optimiser steps={sorted(steps)} differ between weights, expected one number with DeepSpeed: "
-                "some mini-batches had no picture; go on without it"
+                f"optimiser steps={sorted(steps)} differ between weights, expected one number: with DeepSpeed "
+                "nothing else can be stored. Some mini-batches had no picture; go on without it"
             )
         if not steps:
             return

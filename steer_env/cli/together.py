@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,10 +52,9 @@ def _is_first() -> bool:
 
 def _store() -> Any:
     """The launcher's key-value store, which outlives the processes."""
-    from torch.distributed.distributed_c10d import TCPStore
-
+    distributed: Any = importlib.import_module("torch.distributed")
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return TCPStore(address, port, is_master=False, timeout=timedelta(seconds=10))
+    return distributed.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=10))
 
 
 def _leave() -> None:

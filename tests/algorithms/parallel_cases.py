@@ -1,4 +1,4 @@
-"""Run by `test_parallel` in two processes: trains small cases as replicas and as shards, then fails in one."""
+"""Run by `test_parallel` in two processes: trains cases as replicas and as shards, then fails in one."""
 
 import importlib.util
 import json
