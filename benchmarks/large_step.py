@@ -1,16 +1,18 @@
-"""Memory and speed of training steps of a model of Qwen2.5-VL's true shape, on the GPU at hand.
+r"""Memory and speed of training steps of a model of Qwen2.5-VL's true shape, on the GPU at hand.
 
-    python benchmarks/large_step.py                          # 3B, LoRA, 20 steps; writes benchmarks/results/large_step.json
+    python benchmarks/large_step.py        # 3B, LoRA, 20 steps; writes results/large_step.json
     python benchmarks/large_step.py --shape 3b --full --beta 0
-    accelerate launch --config_file examples/accelerate/fsdp_8gpu.yaml benchmarks/large_step.py --shape 7b --full
-    python benchmarks/large_step.py --shape tiny --steps 2   # the same code on a CPU, in seconds
+    accelerate launch --config_file examples/accelerate/fsdp_8gpu.yaml \
+        benchmarks/large_step.py --shape 7b --full
+    python benchmarks/large_step.py --shape tiny --steps 2      # the same code on a CPU, in seconds
 
-NOT RUN ON A GPU YET: only `--shape tiny` has been run, on a CPU. Weights are random and nothing is downloaded; the
+NOT RUN ON A GPU YET: only `--shape tiny` has been run, on a CPU. Weights are random, nothing is downloaded; the
 replies are noise, which is judged by its letters, so only speed and memory mean anything. Replies run to
 `--max-new-tokens`, for noise hardly ever closes one.
 
-The share of peak counts what the model has to do, not what checkpointing repeats: 2 FLOPs per weight and token
-forward, 4 backward, 2 for the reference; attention and the vision tower are left out.
+The share of peak counts what the model has to do, not what checkpointing repeats: 2 FLOPs per weight and
+token forward, 4 backward (2 with adapters, whose frozen weights get no gradient), 2 for the reference;
+attention and the vision tower are left out.
 """
 
 from __future__ import annotations
@@ -100,7 +102,7 @@ def true_shape(name: str, tokenizer: Any) -> Qwen2_5_VLConfig:
         text_config=text | {"max_position_embeddings": 128_000, "rope_parameters": rope, "rms_norm_eps": 1e-6,
                             "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id},
         vision_config=vision | {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16,
-                                "patch_size": 14, "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31],
+                                "patch_size": 14, "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31],  # noqa: E501
                                 "spatial_merge_size": 2, "temporal_patch_size": 2},
         tie_word_embeddings=tied,
         **ids,
@@ -148,7 +150,7 @@ def measure(args: argparse.Namespace, parallel: Parallel, scaling: Scaling) -> d
     )
     rows, packed, sampled = rows[1:], counting.packed[1:], counting.sampled[1:]
     play, learn = ([row[f"seconds_{part}"] for row in rows] for part in ("play", "update"))
-    per_token = 2 * text * (3 + (args.beta > 0))
+    per_token = 2 * text * (3 - (scaling.lora_rank > 0) + (args.beta > 0))
     rate = statistics.median(per_token * n / s for n, s in zip(packed, learn, strict=True)) / parallel.size
     return {
         "shape": args.shape, "weights": weights, "processes": parallel.size, "steps": args.steps,
@@ -167,9 +169,7 @@ def measure(args: argparse.Namespace, parallel: Parallel, scaling: Scaling) -> d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description="Measure training steps of a large model.")
     parser.add_argument("--shape", choices=("3b", "7b", "tiny"), default="3b")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=8)
@@ -179,9 +179,7 @@ def main() -> None:
     parser.add_argument("--microbatch-tokens", type=int, default=4096)
     parser.add_argument("--full", action="store_true", help="train all weights instead of adapters")
     parser.add_argument("--beta", type=float, default=0.1, help="0 does without the reference")
-    parser.add_argument(
-        "--peak-tflops", type=float, default=989.0, help="dense bf16 peak; 989 is an H100 SXM's"
-    )
+    parser.add_argument("--peak-tflops", type=float, default=989.0, help="dense bf16; 989 is an H100's")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     if args.steps < 2:
