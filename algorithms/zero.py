@@ -1,9 +1,8 @@
 """DeepSpeed ZeRO: optimiser state (stage 1) and gradients (stage 2) spread over the processes.
 
 Stage 3, which spreads the weights too, is not supported: use `shards`. DeepSpeed's engine takes the
-optimiser over; passes, dialogues and checkpoints stay those of the loop. As with `shards`, passes are dealt in
-lockstep, for gradients travel during each backward pass. A checkpoint is what one process would write, so a run may go
-on without DeepSpeed.
+optimiser over; the rest stays the loop's. As with `shards`, passes are dealt in lockstep, for gradients travel
+during each backward pass. A checkpoint is what one process would write, so a run may go on without DeepSpeed.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ _OURS = ("optimizer", "scheduler", "fp16", "bf16", "torch_autocast", "amp", "gra
 class Zero(Replicas):
     """Gradients and optimiser state spread over the processes by DeepSpeed.
 
-    Weights are float32; with precision "bf16" passes run in autocast, as in one process. A weight that no
-    pass of a mini-batch touched (the vision tower's, without pictures) counts as one with gradient 0: its momentum
+    Weights are float32; with precision "bf16" passes run in autocast, as in one process. A weight that a
+    mini-batch did not touch (the vision tower's, without pictures) counts as one with gradient 0: its momentum
     goes on, where one process would leave it alone.
 
     Args:

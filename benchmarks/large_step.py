@@ -6,8 +6,8 @@ r"""Memory and speed of training steps of a model of Qwen2.5-VL's true shape, on
         benchmarks/large_step.py --shape 7b --full
     python benchmarks/large_step.py --shape tiny --steps 2      # the same code on a CPU, in seconds
 
-NOT RUN ON A GPU YET: only `--shape tiny` has been run, on a CPU. Weights are random, nothing is downloaded; the
-replies are noise, which is judged by its letters, so only speed and memory mean anything. Replies run to
+NOT RUN ON A GPU YET: only `--shape tiny` has been run, on a CPU. Weights are random, nothing is downloaded;
+the replies are noise, which is judged by its letters, so only speed and memory mean anything. Replies run to
 `--max-new-tokens`, for noise hardly ever closes one.
 
 The share of peak counts what the model has to do, not what checkpointing repeats: 2 FLOPs per weight and
