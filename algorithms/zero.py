@@ -1,7 +1,7 @@
 """DeepSpeed ZeRO: optimiser state (stage 1) and gradients (stage 2) spread over the processes.
 
 Stage 3, which spreads the weights too, is not supported: use `shards`. DeepSpeed's engine takes the
-optimiser over; the rest stays the loop's. As with `shards`, passes are dealt in lockstep, for gradients travel
+optimiser over; the rest stays the loop's. As with `shards`, passes go in lockstep, for gradients travel
 during each backward pass. A checkpoint is what one process would write, so a run may go on without DeepSpeed.
 """
 
@@ -29,7 +29,7 @@ class Zero(Replicas):
     """Gradients and optimiser state spread over the processes by DeepSpeed.
 
     Weights are float32; with precision "bf16" passes run in autocast, as in one process. A weight that a
-    mini-batch did not touch (the vision tower's, without pictures) counts as one with gradient 0: its momentum
+    mini-batch did not touch (the vision tower's, no pictures) counts as one of gradient 0: its momentum
     goes on, where one process would leave it alone.
 
     Args:
