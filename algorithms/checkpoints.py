@@ -21,8 +21,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from transformers import PreTrainedModel
 
+from steer_env.agents.hf import tiny
 from steer_env.agents.hf.student import HFStudent
+from steer_env.algorithms.parallel import Parallel
 from steer_env.algorithms.scaling import has_adapters, load_adapters
 
 _STATE = "training_state.pt"
@@ -48,25 +51,31 @@ def save_checkpoint(
     attacker: Any,
     keep: int = 2,
     parts: Mapping[str, Stateful] | None = None,
+    parallel: Parallel | None = None,
 ) -> Path:
     """Write a checkpoint after `step` finished steps and remove all but the last `keep`.
 
     A student with LoRA adapters is saved as a peft adapter folder. `parts` are further parts of the run with
     a state, by name.
 
-    The folder appears under its name only when it is complete.
+    The folder appears under its name only when it is complete. Of several processes the first one writes what
+    a single one would; all have to call this.
 
     Raises:
         TypeError: If the attacker's memory could not be read back.
     """
+    parallel = parallel or Parallel()
     folder = run_dir / "checkpoints" / f"step_{step:06d}"
+    weights, moments = parallel.weights(student.model), parallel.optimizer_state(optimizer)
+    if not parallel.main:
+        return folder
     partial = folder.with_name(f".partial_{step:06d}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    student.save(partial)
+    student.save(partial, weights)
     state = {
         "step": step,
-        "optimizer": optimizer.state_dict(),
+        "optimizer": moments,
         "torch_rng": torch.get_rng_state(),
         "attacker": attacker_state(attacker),
         "parts": {name: part.state_dict() for name, part in (parts or {}).items()},
@@ -115,16 +124,13 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     attacker: Any,
     parts: Mapping[str, Stateful] | None = None,
+    parallel: Parallel | None = None,
 ) -> int:
     """Put a checkpoint's state into the parts of a run; returns the number of finished steps."""
+    parallel = parallel or Parallel()
     state = torch.load(folder / _STATE, weights_only=True, map_location="cpu")
-    model = student.model
-    if has_adapters(model):
-        load_adapters(model, folder)
-    else:
-        saved = type(model).from_pretrained(folder, dtype=model.dtype)
-        model.load_state_dict(saved.state_dict())
-    optimizer.load_state_dict(state["optimizer"])
+    load_weights(folder, student.model, parallel)
+    parallel.load_optimizer(optimizer, state["optimizer"])
     torch.set_rng_state(state["torch_rng"])
     if state["attacker"] is not None:
         attacker.load_state_dict(state["attacker"])
@@ -134,6 +140,17 @@ def load_checkpoint(
             part.load_state_dict(stored[name])
     student.weights_changed()
     return int(state["step"])
+
+
+def load_weights(folder: Path, model: PreTrainedModel, parallel: Parallel | None = None) -> None:
+    """Put a checkpoint's weights, or its adapters, into a model."""
+    fill = (parallel or Parallel()).fill
+    if has_adapters(model):
+        load_adapters(model, folder, fill)
+    else:
+        with tiny.no_bars():
+            saved = type(model).from_pretrained(folder, dtype=model.dtype)
+        fill(model.state_dict(), saved.state_dict())
 
 
 def drop_rows_from(path: Path, step: int) -> None:

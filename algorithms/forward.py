@@ -14,6 +14,7 @@ from steer_env.agents.hf.adapter import ModelAdapter
 from steer_env.agents.hf.codec import Prompt
 from steer_env.agents.hf.packed import Packed, microbatches, packed_logprobs
 from steer_env.agents.hf.student import HFStudent
+from steer_env.algorithms.parallel import Parallel
 from steer_env.algorithms.scaling import Scaling, adapters_off
 
 
@@ -28,6 +29,7 @@ class Forward:
         microbatch_tokens: Most tokens per pass, padding included.
         reference: Keep the policy as it is now as the reference of the KL penalty: a frozen copy, or with
             LoRA the same weights with the adapters off.
+        parallel: The processes that share the passes.
     """
 
     def __init__(
@@ -39,15 +41,19 @@ class Forward:
         microbatch_size: int = 32,
         microbatch_tokens: int = 2048,
         reference: bool = False,
+        parallel: Parallel | None = None,
     ) -> None:
         self.student, self.scaling, self.temperature = student, scaling, temperature
+        self.parallel = parallel or Parallel()
         self._size, self._tokens = microbatch_size, microbatch_tokens
         self._reference: ModelAdapter | None = None
         if reference and scaling.lora_rank:
             self._reference = student.decoder.adapter
         elif reference:
             frozen = copy.deepcopy(student.model).requires_grad_(False)
+            self.parallel.adopt(frozen)
             self._reference = ModelAdapter(frozen, student.codec)
+        self.parallel.adopt(student.model)
 
     @property
     def width(self) -> int:
@@ -55,8 +61,13 @@ class Forward:
         return int(self.student.model.config.get_text_config().hidden_size)
 
     def passes(self, dialogues: Sequence[Prompt]) -> list[list[int]]:
-        """Split dialogues into forward passes of like length; returns indices."""
-        return microbatches([len(d.trace) for d in dialogues], self._size, self._tokens)
+        """Split dialogues into forward passes of like length, some for each process; returns indices."""
+        size = min(self._size, max(1, -(-len(dialogues) // self.parallel.size)))
+        return microbatches([len(d.trace) for d in dialogues], size, self._tokens)
+
+    def dealt(self, dialogues: Sequence[Prompt]) -> list[tuple[list[int], bool]]:
+        """Return this process's passes, and whether each counts; see `Parallel.deal`."""
+        return self.parallel.deal(self.passes(dialogues))
 
     def policy(self, dialogues: Sequence[Prompt], *, entropy: bool = False) -> Packed:
         """Return the policy's log-probabilities, with gradient where it is on."""
@@ -81,19 +92,28 @@ class Forward:
         with adapters_off(self.student.model) if self.scaling.lora_rank else nullcontext():
             return self._packed(self._reference, dialogues).logprobs_N
 
+    def forget_blanks(self) -> None:
+        """Take the gradient of blank pictures away: it is 0, but one process has none at all."""
+        for parameter in self.student.decoder.adapter.vision.parameters():
+            parameter.grad = None
+
     def precision(self) -> AbstractContextManager[object]:
         """Return the context that forward passes run in."""
         return self.scaling.autocast(self.student.model.device)
 
     def _packed(self, adapter: ModelAdapter, dialogues: Sequence[Prompt], *, entropy: bool = False) -> Packed:
-        with self.precision():
-            return packed_logprobs(
-                adapter,
-                dialogues,
-                temperature=self.temperature,
-                forbidden=self.student.decoder.forbidden,
-                entropy=entropy,
-            )
+        def run() -> Packed:
+            with self.precision():
+                return packed_logprobs(
+                    adapter,
+                    dialogues,
+                    temperature=self.temperature,
+                    forbidden=self.student.decoder.forbidden,
+                    entropy=entropy,
+                    always_look=self.parallel.lockstep,
+                )
+
+        return self.parallel.run(adapter.model, run)
 
 
 @contextmanager

@@ -118,13 +118,15 @@ class PPO(PolicyGradient):
     def _values(self, examples: Sequence[Example]) -> list[Floats]:
         """Value at each sampled token of each dialogue."""
         dialogues = [example.dialogue for example in examples]
-        values: list[Floats] = [np.zeros(0)] * len(dialogues)
-        for indices in self._forward.passes(dialogues):
+        values: dict[int, Floats] = {}
+        for indices, _ in self._forward.dealt(dialogues):
             packed, hidden_NH = self._forward.policy_and_hidden([dialogues[i] for i in indices])
             values_N = self._head(hidden_NH)[:, 0]
             for row, index in enumerate(indices):
                 values[index] = values_N[packed.rows_N == row].double().cpu().numpy()
-        return values
+        for others in self._forward.parallel.everyone(values):
+            values.update(others)
+        return [values[index] for index in range(len(dialogues))]
 
     def _estimate(self, trajectory: Trajectory, example: Example, values_S: Floats) -> Example:
         trace = example.dialogue.trace

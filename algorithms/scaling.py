@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_env.agents.hf import tiny
@@ -80,7 +81,7 @@ class Scaling:
             model.eval()
 
 
-def has_adapters(model: PreTrainedModel) -> bool:
+def has_adapters(model: torch.nn.Module) -> bool:
     """Whether a model carries LoRA adapters."""
     return bool(getattr(model, "_hf_peft_config_loaded", False))
 
@@ -110,17 +111,23 @@ def save_merged(student: HFStudent, path: str | Path) -> None:
     tiny.save(model, student.processor, path)
 
 
-def load_adapters(model: PreTrainedModel, folder: Path) -> None:
-    """Put the adapters of a checkpoint into a model that has them already."""
+def load_adapters(
+    model: PreTrainedModel, folder: Path, fill: Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], None]
+) -> None:
+    """Put the adapters of a checkpoint into a model that has them already; `fill` copies by name.
+
+    Raises:
+        ValueError: If the checkpoint has adapters of other layers.
+    """
     from safetensors.torch import load_file
 
-    peft = need("peft", "lora")
-    outcome = peft.set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
-    if outcome.unexpected_keys:
-        raise ValueError(
-            f"{str(folder)!r} holds adapters of other layers: {outcome.unexpected_keys[:3]}, expected those "
-            "of this run"
-        )
+    file = load_file(folder / "adapter_model.safetensors")
+    stored = {name.removeprefix("base_model.model."): value for name, value in file.items()}
+    own = model.get_adapter_state_dict()
+    others = sorted(own.keys() ^ stored.keys())
+    if others:
+        raise ValueError(f"{str(folder)!r} holds adapters of other layers: {others[:3]}, expected this run's")
+    fill(own, stored)
 
 
 def _add_adapters(model: PreTrainedModel, scaling: Scaling, seed: int) -> None:

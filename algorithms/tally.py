@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,6 +30,19 @@ class Tally:
         """Keep the largest value."""
         if mask_N.any():
             self._most[name] = max(self._most.get(name, 0.0), float(values_N.detach()[mask_N].max()))
+
+    @classmethod
+    def merged(cls, parts: Sequence[Tally]) -> Tally:
+        """Return the tally of all that the parts saw."""
+        merged = cls()
+        for other in parts:
+            for name, (total, count) in other._sums.items():
+                sums = merged._sums.setdefault(name, [0.0, 0.0])
+                sums[0] += total
+                sums[1] += count
+            for name, value in other._most.items():
+                merged._most[name] = max(merged._most.get(name, 0.0), value)
+        return merged
 
     def means(self) -> dict[str, Any]:
         """Return all means, sums and maxima."""

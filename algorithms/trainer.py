@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ from steer_env.algorithms.checkpoints import (
     save_checkpoint,
     uninterrupted,
 )
-from steer_env.algorithms.checks import check_integers, check_numbers
+from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
 from steer_env.algorithms.curriculum import Curriculum
 from steer_env.algorithms.forward import Forward
 from steer_env.algorithms.metrics import MetricsLogger, check_trackers
-from steer_env.algorithms.monitor import UnscoredGuard, dialogue_metrics
+from steer_env.algorithms.monitor import TooManyUnscored, UnscoredGuard, dialogue_metrics
+from steer_env.algorithms.parallel import Parallel
 from steer_env.algorithms.record import record_rollouts
 from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.update import make_optimizer, update
@@ -67,6 +69,9 @@ class TrainConfig:
         unscored_limit: Stop when more than this share of turns has no verdict.
         unscored_window: Steps over which that share is taken.
         checkpoint_every: Steps between checkpoints; the last step always gets one.
+        streams: What a reply's random numbers come from beside the seed and the prompt: how often that
+            "prompt" was asked before, or the "dialogue". Only the latter is the same for any number of
+            processes; the former gives the numbers of earlier versions.
 
     Raises:
         ValueError: If a setting is out of its range.
@@ -89,6 +94,7 @@ class TrainConfig:
     unscored_limit: float = 0.05
     unscored_window: int = 20
     checkpoint_every: int = 20
+    streams: str = "prompt"
 
     def __post_init__(self) -> None:
         counts = ("steps", "seeds_per_step", "group_size", "epochs", "max_new_tokens", "checkpoint_every")
@@ -98,6 +104,7 @@ class TrainConfig:
         check_numbers(self, ("max_grad_norm",), above=True, why="; a huge one switches clipping off")
         check_numbers(self, ("temperature",), above=True, why=": greedy siblings are all equal")
         check_numbers(self, ("unscored_limit",), 0, 1)
+        check_choice(self, "streams", ("prompt", "dialogue"))
 
 
 def train(
@@ -109,6 +116,7 @@ def train(
     run_dir: str | Path,
     *,
     scaling: Scaling | None = None,
+    parallel: Parallel | None = None,
     trackers: Sequence[str] = (),
     resume: bool = False,
     progress: Progress | None = None,
@@ -126,6 +134,7 @@ def train(
         config: Settings of the loop.
         run_dir: Gets `config.json`, `metrics.jsonl` and `checkpoints/`.
         scaling: Precision, gradient checkpointing, LoRA; the default changes nothing.
+        parallel: The processes that train together, see `parallel.launched`; the default is this one alone.
         trackers: Where metrics also go: "tensorboard", "wandb", "trackio".
         resume: Go on after the last checkpoint; metrics rows beyond it are dropped.
         progress: Called after every step.
@@ -138,18 +147,20 @@ def train(
     Raises:
         FileExistsError: If `run_dir` holds a run and `resume` is False.
         ValueError: If it holds a run with other settings, the weights to train are not float32, or the groups
-            are too small for the algorithm.
+            are too small for the algorithm, or `config.streams` is "prompt" with several processes.
         TypeError: If the attacker's memory could not be read back from a checkpoint.
         TooManyUnscored: If the judge fails too often; a checkpoint of the last finished step is written
             first.
     """
-    run_dir, scaling = Path(run_dir), scaling or Scaling()
+    run_dir, scaling, parallel = Path(run_dir), scaling or Scaling(), parallel or Parallel()
     algorithm.check(config.group_size)
     check_trackers(trackers)
     student.check_trainable()
     attacker_state(attacker)  # refused now rather than at the first checkpoint
     settings = _settings(algorithm, config, scaling, env)
     check_run(run_dir, settings, resume)
+    check_streams(config, parallel.size)
+    parallel.wait()  # until all have looked, before the first one writes
     student.temperature, student.max_new_tokens = config.temperature, config.max_new_tokens
     scaling.prepare(student, config.seed)
     forward = Forward(
@@ -159,6 +170,7 @@ def train(
         microbatch_size=config.microbatch_size,
         microbatch_tokens=config.microbatch_tokens,
         reference=algorithm.beta > 0,
+        parallel=parallel,
     )
     algorithm.setup(forward)
     run = _Run(env, attacker, forward, algorithm, config, run_dir)
@@ -166,7 +178,8 @@ def train(
     rows = [json.loads(line) for line in _lines(run_dir / "metrics.jsonl")]
     guard = UnscoredGuard(config.unscored_limit, config.unscored_window)
     saved, complete = finished, True
-    with MetricsLogger(run_dir, trackers, finished, settings) as metrics:
+    logger = MetricsLogger(run_dir, trackers, finished, settings) if parallel.main else nullcontext()
+    with logger as metrics:
         try:
             for step in range(finished, config.steps):
                 started = time.perf_counter()
@@ -175,14 +188,15 @@ def train(
                 played = time.perf_counter()
                 groups = group_by_seed(trajectories, config.group_size)
                 examples = algorithm.examples(groups)
-                if record_every and step % record_every == 0:
+                if record_every and step % record_every == 0 and parallel.main:
                     run.record(trajectories, examples, step)
                 with uninterrupted():
                     complete = False
                     row = run.learn(groups, examples, step)
                     row |= {"seconds_play": played - started, "seconds_update": time.perf_counter() - played}
                     row = {"step": step, **row}
-                    metrics.write(row)
+                    if metrics is not None:
+                        metrics.write(row)
                     rows.append(row)
                     finished, complete = step + 1, True
                     if finished % config.checkpoint_every == 0 or finished == config.steps:
@@ -190,10 +204,12 @@ def train(
                         saved = finished
                 if progress is not None:
                     progress(finished, config.steps, row)
-        except BaseException:
+        except BaseException as error:
             # Weights and memory change only in the guarded block above. An error inside it leaves them
             # between two steps: the last checkpoint stays, and resuming plays the steps after it again.
-            if complete and saved < finished:
+            # Sharded weights are collected by all processes; one alone that was interrupted cannot.
+            together = not parallel.lockstep or isinstance(error, TooManyUnscored)
+            if complete and saved < finished and together:
                 with uninterrupted():
                     run.save(finished)
             raise
@@ -214,29 +230,36 @@ class _Run:
     ) -> None:
         self.env, self.attacker, self.forward, self.algorithm = env, attacker, forward, algorithm
         self.config, self.run_dir = config, run_dir
-        self.student = forward.student
+        self.student, self.parallel = forward.student, forward.parallel
         self.optimizer = make_optimizer(forward, algorithm, config)
+        self.parallel.launch(self.optimizer, config.max_grad_norm)
         self.parts: dict[str, Stateful] = {"algorithm": algorithm}
         if isinstance(env, Curriculum):
             self.parts["curriculum"] = env
 
     def open(self, settings: Row) -> int:
         """Prepare the run folder; returns the number of steps that are done already."""
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        path = self.run_dir / "config.json"
-        partial = path.with_name(".config.json.partial")
-        partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
         existing = checkpoints(self.run_dir)
         finished = 0
         if existing:
-            finished = load_checkpoint(existing[-1], self.student, self.optimizer, self.attacker, self.parts)
-        drop_rows_from(self.run_dir / "metrics.jsonl", finished)
-        drop_rows_from(self.run_dir / ROLLOUTS, finished)
+            parts = (self.student, self.optimizer, self.attacker, self.parts, self.parallel)
+            finished = load_checkpoint(existing[-1], *parts)
+        if self.parallel.main:
+            self.run_dir.mkdir(parents=True, exist_ok=True)
+            path = self.run_dir / "config.json"
+            partial = path.with_name(".config.json.partial")
+            partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            partial.replace(path)
+            drop_rows_from(self.run_dir / "metrics.jsonl", finished)
+            drop_rows_from(self.run_dir / ROLLOUTS, finished)
+        self.parallel.wait()
         return finished
 
     def play(self, step: int) -> list[Trajectory]:
-        """Play the dialogues of a step; its number and the settings alone decide the random streams."""
+        """Play the dialogues of a step; its number and the settings alone decide the random streams.
+
+        Each process plays some groups and gets the dialogues of all.
+        """
         seed = int(np.random.SeedSequence([self.config.seed, step, 1]).generate_state(1)[0])
         self.student.reseed(seed)
         self.student.weights_changed()
@@ -244,7 +267,13 @@ class _Run:
         student: Agent = self.student
         if self.forward.scaling.precision != "float32":
             student = _InPrecision(self.forward)
-        return rollout(env, self.attacker, student, step_seeds(self.config, step))
+        size = self.config.group_size
+        seeds = [s for s in self.parallel.share(step_seeds(self.config, step)[::size]) for _ in range(size)]
+        with self.parallel.sampling(self.student.model):
+            played = rollout(env, self.attacker, student, seeds, fixed=self.config.streams == "prompt")
+        self.student.weights_changed()  # the update needs the memory of the cached keys and values
+        groups = [played[start : start + size] for start in range(0, len(played), size)]
+        return [trajectory for group in self.parallel.gather(groups) for trajectory in group]
 
     def record(self, trajectories: Sequence[Trajectory], examples: Sequence[Example], step: int) -> None:
         """Write a step's dialogues with the advantages of their tokens."""
@@ -265,7 +294,15 @@ class _Run:
 
     def save(self, finished: int) -> None:
         """Write a checkpoint."""
-        save_checkpoint(self.run_dir, finished, self.student, self.optimizer, self.attacker, parts=self.parts)
+        save_checkpoint(
+            self.run_dir,
+            finished,
+            self.student,
+            self.optimizer,
+            self.attacker,
+            parts=self.parts,
+            parallel=self.parallel,
+        )
 
 
 class _InPrecision:
@@ -329,10 +366,23 @@ def check_run(run_dir: Path, settings: Mapping[str, Any], resume: bool) -> None:
         )
 
 
+def check_streams(config: TrainConfig, processes: int) -> None:
+    """Refuse random numbers that would differ with the number of processes.
+
+    Raises:
+        ValueError: If `config.streams` is "prompt" and there are several processes.
+    """
+    if processes > 1 and config.streams != "dialogue":
+        raise ValueError(
+            f"streams={config.streams!r} in {processes} processes, expected 'dialogue' (--streams dialogue): "
+            "how often a prompt was asked depends on who asks; a run that began so goes on in one process"
+        )
+
+
 def _default(settings: Mapping[str, Any], key: str) -> Any:
     from steer_env.algorithms.base import algorithm_class
 
-    for owner in (algorithm_class(settings["algorithm"]), Scaling):
+    for owner in (algorithm_class(settings["algorithm"]), Scaling, TrainConfig):
         for field in fields(owner):
             if field.name == key and field.default is not MISSING:
                 return field.default

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,7 @@ def update(
     step: int,
 ) -> Row:
     """Take the optimiser steps of one training step; returns its metrics."""
+    parallel = forward.parallel
     rates = [config.lr, *(group["lr"] for group in algorithm.parameters())]
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate * min(1.0, (step + 1) / (config.warmup + 1))
@@ -45,22 +47,15 @@ def update(
             for start in range(0, len(examples), size):
                 batch = [examples[i] for i in order[start : start + size]]
                 accumulate(forward, algorithm, batch, tally, first=epoch == 0 and start == 0)
-                # Each group by itself: a value head's gradients must not shrink the policy's.
-                norms = [
-                    torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
-                    for group in optimizer.param_groups
-                ]
-                tally.add("grad_norm", float(norms[0]), 1)
-                optimizer.step()
-                optimizer.zero_grad()
+                tally.add("grad_norm", parallel.step(optimizer, config.max_grad_norm), 1)
     forward.student.weights_changed()
-    return tally.means() | {"reply_tokens": _reply_tokens(examples)}
+    return Tally.merged(parallel.everyone(tally)).means() | {"reply_tokens": _reply_tokens(examples)}
 
 
 def accumulate(
     forward: Forward, algorithm: Algorithm, batch: Sequence[Example], tally: Tally, *, first: bool
 ) -> None:
-    """Add the gradient of one mini-batch.
+    """Add the gradient of one mini-batch, or of this process's passes of it.
 
     Args:
         forward: Runs the policy.
@@ -71,20 +66,25 @@ def accumulate(
             log-probabilities must agree there.
     """
     total = sum(int(e.mask_L.sum()) for e in batch)
-    for indices in forward.passes([e.dialogue for e in batch]):
+    passes = forward.dealt([e.dialogue for e in batch])
+    for number, (indices, counts) in enumerate(passes):
         part = [batch[i] for i in indices]
-        tokens = _token_batch(forward, algorithm, part, total, len(batch), tally)
+        # A pass that does not count has no share of the mini-batch.
+        seen, whole = (tally, (total, len(batch))) if counts else (Tally(), (math.inf, math.inf))
+        tokens = _token_batch(forward, algorithm, part, whole, seen)
         loss = algorithm.loss(tokens)
-        loss.backward()
-        tally.add("loss", loss.item(), 0)
-        if first:
+        forward.parallel.backward(loss, last=number == len(passes) - 1)
+        seen.add("loss", loss.item(), 0)
+        if first and counts:
             gap_N = (tokens.logprobs_N - tokens.old_N).abs()
             tally.tokens("logprob_gap", gap_N, tokens.mask_N)
             tally.most("logprob_gap_max", gap_N, tokens.mask_N)
+    if forward.parallel.lockstep and not any(e.dialogue.trace.images for e in batch):
+        forward.forget_blanks()
 
 
 def _token_batch(
-    forward: Forward, algorithm: Algorithm, part: Sequence[Example], total: int, rows: int, tally: Tally
+    forward: Forward, algorithm: Algorithm, part: Sequence[Example], whole: tuple[float, float], tally: Tally
 ) -> TokenBatch:
     dialogues = [e.dialogue for e in part]
     hidden_NH = None
@@ -104,8 +104,8 @@ def _token_batch(
         reference_N=forward.reference(dialogues),
         hidden_NH=hidden_NH,
         extras=_extras(packed, part),
-        token_share=int(mask_N.sum()) / total,
-        row_share=len(part) / rows,
+        token_share=int(mask_N.sum()) / whole[0],
+        row_share=len(part) / whole[1],
         tally=tally,
     )
 

@@ -91,6 +91,7 @@ def rollout(
     learn: bool = False,
     progress: Progress | None = None,
     on_finished: OnFinished | None = None,
+    fixed: bool = True,
 ) -> list[Trajectory]:
     """Play one dialogue per seed and return them in the order of `seeds`.
 
@@ -110,6 +111,8 @@ def rollout(
         progress: Called with (finished, all).
         on_finished: Called with each trajectory the moment its dialogue ends, so that nothing that ended is
             lost when the run does not.
+        fixed: False has agents not rely on the order of asking even where it is fixed, so that a dialogue is
+            the same whichever others are played with it.
 
     Raises:
         ValueError: If an agent returns the wrong number of utterances.
@@ -117,7 +120,7 @@ def rollout(
     """
     finished: dict[int, Trajectory] = {}
     for place, trajectory in rollout_iter(
-        env, attacker, student, seeds, progress=progress, on_finished=on_finished
+        env, attacker, student, seeds, progress=progress, on_finished=on_finished, fixed=fixed
     ):
         finished[place] = trajectory
     trajectories = [finished[place] for place in range(len(seeds))]
@@ -135,6 +138,7 @@ def rollout_iter(
     progress: Progress | None = None,
     on_finished: OnFinished | None = None,
     options: Callable[[int], dict[str, Any] | None] | None = None,
+    fixed: bool = True,
 ) -> Iterator[Placed]:
     """Play one dialogue per seed and yield each as it ends, with its place in `seeds`.
 
@@ -148,8 +152,9 @@ def rollout_iter(
         progress: Called with (finished, all).
         on_finished: Called with each trajectory before any that ended with it is yielded.
         options: Gives the reset options of a seed, such as `{"scenario": ...}`.
+        fixed: As of `rollout`.
     """
-    yield from _Play(env, attacker, student, seeds, on_finished, options).run(progress)
+    yield from _Play(env, attacker, student, seeds, on_finished, options, fixed).run(progress)
 
 
 def teach(attacker: Agent, trajectories: Sequence[Trajectory]) -> None:
@@ -169,10 +174,11 @@ class _Play:
         seeds: Sequence[int],
         on_finished: OnFinished | None,
         options: Callable[[int], dict[str, Any] | None] | None,
+        fixed: bool,
     ) -> None:
         self.env, self.seeds, self.on_finished, self.options = env, seeds, on_finished, options
         self.seats = (Seat(ATTACKER, attacker), Seat(STUDENT, student))
-        self.ordered = not (env.asynchronous or any(seat.asynchronous for seat in self.seats))
+        self.ordered = fixed and not (env.asynchronous or any(seat.asynchronous for seat in self.seats))
         self.streams = _streams(seeds)
         self.playing: dict[int, int] = {}  # slot -> place in `seeds`
         self.started = self.finished = 0

@@ -264,10 +264,15 @@ def _model_config(tokenizer: PreTrainedTokenizerFast, config: TinyConfig) -> Qwe
     )
 
 
-def save(model: PreTrainedModel, processor: ProcessorMixin, path: str | Path) -> None:
-    """Write model and processor as one Hugging Face folder."""
+def save(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    path: str | Path,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Write model and processor as one Hugging Face folder; `weights` take the place of the model's own."""
     with no_bars():
-        model.save_pretrained(path)
+        model.save_pretrained(path, state_dict=weights)
         processor.save_pretrained(path)
 
 

@@ -12,6 +12,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from steer_env.cli.together import Silent
+
 COMMANDS = (
     "envs", "play", "sft", "train", "evaluate", "rescore", "calibrate", "compare", "report", "demo",
     "scenarios", "data",
@@ -59,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as `steer-env envs | head -1` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Silent:
+        return 2
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("STEER_ENV_DEBUG"):
             traceback.print_exc()

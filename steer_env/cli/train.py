@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from steer_env.cli.common import (
     settle,
 )
 from steer_env.cli.progress import Bar
+from steer_env.cli.together import together
 from steer_env.data.licences import check_training_allowed
 
 _EXAMPLE = """  steer-env train --student runs/demo/sft --out runs/mine --steps 100
@@ -33,7 +37,9 @@ _EXAMPLE = """  steer-env train --student runs/demo/sft --out runs/mine --steps 
   steer-env train --algorithm rloo --option credit=reward_to_go --tracker tensorboard --out runs/rloo
   steer-env train --algorithm constrained_grpo --option limit=0.02 --out runs/constrained
   steer-env train --student hf:Qwen/Qwen2.5-VL-3B-Instruct --precision bf16 --lora-rank 16 \\
-      --gradient-checkpointing --lr 1e-5 --out runs/qwen-3b-lora"""
+      --gradient-checkpointing --lr 1e-5 --out runs/qwen-3b-lora
+  accelerate launch --config_file examples/accelerate/fsdp_8gpu.yaml -m steer_env.cli.main train \\
+      --student hf:Qwen/Qwen2.5-VL-7B-Instruct --precision bf16 --lr 1e-6 --out runs/qwen-7b"""
 
 _DESCRIPTION = """Train a model with group-relative policy optimisation: K dialogues per seed against a live
 attacker, the sum of TCSR values as return. --algorithm takes others; docs/algorithms.md says which to pick,
@@ -59,6 +65,7 @@ _SETTINGS: dict[str, tuple[Any, str]] = {
     "seed": (natural, "decides seeds, sampling and order"),
     "unscored_limit": (float, "stop when more than this share of turns has no verdict"),
     "checkpoint_every": (positive, "steps between checkpoints"),
+    "streams": (str, "random numbers by prompt or by dialogue; several processes need the latter"),
 }
 _SCALING: dict[str, tuple[Any, str]] = {
     "precision": (str, "forward passes in float32 or bf16; weights stay float32"),
@@ -163,18 +170,26 @@ def _add_algorithm(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and say where everything is."""
-    from steer_env.evaluation.evaluate import write_json
-
-    out: Path = args.out
     if args.option == ["help"]:
         print(_list_options(args.algorithm or "grpo"))
         return 0
+    with together():
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from steer_env.evaluation.evaluate import write_json
+
+    out: Path = args.out
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
     free = {name: getattr(args, name) for name in _FREE}
     for name in _FREE:
         setattr(args, name, None)
     chosen = settle(args, _DEFAULTS, out)
     chosen.update({name: value for name, value in free.items() if value is not None})
     chosen["student"] = chosen["student"] or _demo_student()
+    if processes > 1 and not args.resume:
+        chosen["streams"] = chosen["streams"] or "dialogue"
     if chosen["student"] in SCRIPTED_STUDENTS:
         raise ValueError(f"student={chosen['student']!r} is scripted and cannot learn, expected a model")
     if chosen["student"].startswith("openai:"):
@@ -193,25 +208,31 @@ def run(args: argparse.Namespace) -> int:
     check_unchanged(out, **content)
     if setting.scenarios is not None:
         check_training_allowed(setting.scenarios, allow=args.allow_licence)
-    student: Any = open_student(
-        chosen["student"],
-        device=args.device,
-        # Many models are saved in bfloat16, in which small updates are lost.
-        dtype=args.dtype or "float32",
-        batch_size=args.batch_size,
-    )
     from steer_env.algorithms import trainer
     from steer_env.algorithms.metrics import check_trackers
-    from steer_env.algorithms.scaling import Scaling, save_merged
+    from steer_env.algorithms.parallel import launched
+    from steer_env.algorithms.scaling import Scaling
 
     algorithm, config = _algorithm(chosen)
     check_trackers(args.tracker)
     scaling = Scaling(**{name: chosen[name] for name in _SCALING if chosen[name] is not None})
     env = _environments(chosen, setting, args.num_envs)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "run.json", {"command": "train", **chosen, **content})
-    print(f"metrics go to {out / 'metrics.jsonl'}")
-    with Bar("train", config.steps) as bar:
+    trainer.check_streams(config, processes)
+    parallel = launched(scaling)
+    open_here = partial(
+        open_student,
+        chosen["student"],
+        # Many models are saved in bfloat16, in which small updates are lost.
+        dtype=args.dtype or "float32",
+        batch_size=args.batch_size,
+    )
+    student: Any = open_here(device=args.device or parallel.load_device or parallel.device)
+    parallel.wait()  # until all have looked at the folder, before the first one writes
+    if parallel.main:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "run.json", {"command": "train", **chosen, **content})
+        print(f"metrics go to {out / 'metrics.jsonl'}")
+    with Bar("train", config.steps) if parallel.main else nullcontext() as bar:
         rows = trainer.train(
             env,
             setting.attacker,
@@ -220,14 +241,28 @@ def run(args: argparse.Namespace) -> int:
             config,
             out,
             scaling=scaling,
+            parallel=parallel,
             trackers=args.tracker,
             resume=args.resume,
-            progress=lambda done, total, row: bar.update(done, total, note(row)),
+            progress=None if bar is None else lambda done, total, row: bar.update(done, total, note(row)),
             record_every=args.record_every,
         )
-    save_merged(student, out / "model")
-    _report(rows, out)
+    if parallel.main:
+        _save(student, partial(open_here, device="cpu"), scaling, config.seed, out, parallel.lockstep)
+        _report(rows, out)
     return 0
+
+
+def _save(student: Any, plain: Callable[[], Any], scaling: Any, seed: int, out: Path, spread: bool) -> None:
+    """Write the trained model; weights that are spread over processes are those of the last checkpoint."""
+    from steer_env.algorithms.checkpoints import checkpoints, load_weights
+    from steer_env.algorithms.scaling import save_merged
+
+    if spread:
+        student = plain()
+        scaling.prepare(student, seed)
+        load_weights(checkpoints(out)[-1], student.model)
+    save_merged(student, out / "model")
 
 
 def _wrappers(chosen: dict[str, Any]) -> dict[str, Any]:

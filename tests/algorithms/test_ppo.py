@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from steer_env.agents.hf.packed import Packed
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.forward import Forward
+from steer_env.algorithms.parallel import Parallel
 from steer_env.algorithms.scaling import Scaling
 from steer_env.rollout import rollout
 from steer_env.trajectory import TokenTrace, Trajectory
@@ -21,8 +22,10 @@ class Fake:
     width = 1
     student = type("Student", (), {"model": type("Model", (), {"device": torch.device("cpu")})})
 
-    def passes(self, dialogues):
-        return [[i] for i in range(len(dialogues))]
+    parallel = Parallel()
+
+    def dealt(self, dialogues):
+        return [([i], True) for i in range(len(dialogues))]
 
     def policy_and_hidden(self, dialogues):
         (one,) = dialogues

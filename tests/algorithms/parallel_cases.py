@@ -1,0 +1,79 @@
+"""Run by `test_parallel` in two processes: trains cases as replicas and as shards, then fails in one."""
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from steer_env.agents.hf import HFStudent, TinyConfig, build
+from steer_env.algorithms.base import make_algorithm
+from steer_env.algorithms.parallel import Parallel, Replicas
+from steer_env.algorithms.scaling import Scaling
+from steer_env.algorithms.trainer import TrainConfig, train
+from steer_env.cli import main
+from steer_env.cli import train as command
+from steer_env.vector import VectorDialogueEnv
+
+# Five dialogues and then one: two processes have three passes between them, then one.
+CONFIG = TrainConfig(
+    steps=2, seeds_per_step=3, group_size=2, lr=1e-4, max_new_tokens=4, minibatch_size=5, microbatch_size=2,
+    checkpoint_every=2, seed=3, unscored_limit=1.0, streams="dialogue",
+)  # fmt: skip
+#: Name -> algorithm, options, scaling. The toy scenarios repeat and have no pictures.
+CASES = {
+    "grpo": ("grpo", {}, Scaling(gradient_checkpointing=True)),
+    "ppo": ("ppo", {}, Scaling()),
+    "lora": ("constrained_grpo", {"limit": 0.2}, Scaling(lora_rank=2)),
+    "reinforce": ("reinforce", {"beta": 0.0, "aggregation": "sequence"}, Scaling()),
+}
+
+
+def _toys():
+    spec = importlib.util.spec_from_file_location("toys", Path(__file__).with_name("conftest.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(case, folder, parallel_of=lambda scaling: Parallel()):
+    """Train one case; returns the rows of metrics and how many dialogues the attacker learnt from."""
+    toys = _toys()
+    name, options, scaling = CASES[case]
+    shape = TinyConfig(
+        vocab_size=264, hidden=32, heads=2, kv_heads=2, mlp=64, vision_hidden=32, vision_heads=2
+    )
+    student, learner, judge = HFStudent(*build(["say e"], shape)), toys.Learner(), toys.LetterJudge()
+    env = VectorDialogueEnv([lambda: toys.Rewarded(toys.SCENARIOS, judge)] * 8)
+    rows = train(
+        env, learner, student, make_algorithm(name, **options), CONFIG, folder, scaling=scaling,
+        parallel=parallel_of(scaling),
+    )  # fmt: skip
+    return rows, learner.dialogues
+
+
+def main_here(folder):
+    from steer_env.algorithms.shards import Shards
+
+    cpu = torch.device("cpu")
+    kinds = {"replicas": lambda scaling: Replicas(cpu), "shards": lambda scaling: Shards(cpu, scaling)}
+    for kind, parallel_of in kinds.items():
+        for case in CASES:
+            rows, learnt = run(case, folder / kind / case, parallel_of)
+            told = {"rows": rows, "learnt": learnt}
+            (folder / f"{kind}-{case}-{os.environ['RANK']}.json").write_text(json.dumps(told))
+    command._run = _wait_or_fail
+    return main.main(["train"])
+
+
+def _wait_or_fail(args):
+    if os.environ["RANK"] == "1":
+        raise ValueError("disk=0, expected some")
+    Replicas(torch.device("cpu")).wait()  # for the process that failed
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.exit(main_here(Path(sys.argv[1])))
