@@ -93,9 +93,9 @@ class DemoConfig:
             steps=30,
             seeds_per_step=10,
             group_size=5,
-            lr=4e-4,
+            lr=8e-4,
             warmup=3,
-            beta=0.1,
+            beta=0.05,
             # Two updates per step: more of them, each of fewer dialogues, are noisier and drift further.
             minibatch_size=25,
             temperature=1.0,
