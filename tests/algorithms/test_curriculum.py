@@ -5,6 +5,7 @@ import pytest
 
 import steer_env
 from steer_env.algorithms.curriculum import Curriculum, Stage, read_stages
+from steer_env.scenarios import STRATEGIES
 
 
 def names(curriculum, returns):
@@ -45,6 +46,16 @@ def test_the_built_in_world_gets_longer():
         lengths.append([len(env.unwrapped.scenario.turns) for env in curriculum.env.envs])
         curriculum.finish({})
     assert max(lengths[0]) <= 2 < 4 <= min(lengths[1])
+
+
+def test_a_stage_attacks_with_its_own_strategies():
+    stages = [Stage({"kinds": ["red_team"], "strategies": [name]}, steps=1) for name in STRATEGIES[:2]]
+    make_vec = partial(steer_env.make_vec, "SteerEscalation-v0", 8, split="train")
+    curriculum = Curriculum([*stages, Stage()], make_vec)
+    for name in STRATEGIES[:2]:
+        curriculum.env.reset(seed=0)
+        assert {env.unwrapped.scenario.strategy for env in curriculum.env.envs} == {name}
+        curriculum.finish({})
 
 
 def test_bad_stages_are_refused(tmp_path):
