@@ -155,6 +155,19 @@ class TacticAttacker(ScriptedTutor):
         return f"TacticAttacker(seed={self.seed})"
 
 
+def bound_to(lead: str, seed: int = 0) -> TacticAttacker:
+    """Return an attacker that begins every turn with one of `LEADS` and asks anything, all alike.
+
+    Raises:
+        ValueError: If there is no such lead.
+    """
+    if lead not in LEADS:
+        raise ValueError(f"lead={lead!r}, expected one of {', '.join(LEADS)}")
+    attacker = TacticAttacker(seed)
+    attacker.lead_SL[:, LEADS.index(lead)] = 50.0  # the others keep a share of e^-50
+    return attacker
+
+
 _QUESTIONS: Final = {
     "first": Question("piece", 0),
     "second": Question("piece", 1),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from steer_env.agents.scripted import Constructive, RandomStudent
-from steer_env.agents.tactics import ASKS, LEADS, SITUATIONS, TacticAttacker
+from steer_env.agents.tactics import ASKS, LEADS, SITUATIONS, TacticAttacker, bound_to
 from steer_env.agents.tutor import ScriptedTutor
 from steer_env.registration import make_vec
 from steer_env.rollout import rollout
@@ -61,6 +61,14 @@ def test_siblings_draw_differently_and_a_salt_draws_anew():
     assert len(set(first)) > 4 and said(attacker, [5] * 8) == first
     attacker.reseed(1)
     assert said(attacker, [5] * 8) != first
+
+
+def test_bound_to_one_lead():
+    for text in said(bound_to("fiction_writer")):
+        assert text.startswith(frames.STRATEGY["fiction_writer"])
+    assert len({meta_of(text)["choice"][2] for text in said(bound_to("own"), range(12))}) > 4
+    with pytest.raises(ValueError, match="lead='magic', expected one of none, own"):
+        bound_to("magic")
 
 
 def test_honest_users_are_the_tutors():
