@@ -92,6 +92,7 @@ def self_play(
     config: SelfPlayConfig,
     run_dir: str | Path,
     *,
+    attack_env: VectorEnv | None = None,
     fixed: Mapping[str, Agent] | None = None,
     measure: Measure | None = None,
     resume: bool = False,
@@ -107,6 +108,8 @@ def self_play(
         algorithm: The student's. Its KL reference is the student at the start of each generation.
         config: Settings.
         run_dir: Gets what the module's docstring lists.
+        attack_env: Where the attacker practises, `env` by default; benign dialogues teach it nothing and are
+            better left out.
         fixed: Attackers that stay in the league, such as a tutor; one with a memory goes on learning, and its
             memory is part of the checkpoints.
         measure: Called after every generation.
@@ -120,7 +123,8 @@ def self_play(
         FileExistsError: If `run_dir` holds a run and `resume` is False.
         ValueError: If it holds a run with other settings, or a fixed attacker has a generation's name.
     """
-    run = _Run(env, student, attacker, algorithm, config, Path(run_dir), dict(fixed or {}), progress)
+    envs = env, attack_env or env
+    run = _Run(envs, student, attacker, algorithm, config, Path(run_dir), dict(fixed or {}), progress)
     done = run.open(resume)
     for generation in range(done, config.generations):
         row = run.play(generation)
@@ -156,7 +160,7 @@ class _Run:
 
     def __init__(
         self,
-        env: VectorEnv,
+        envs: tuple[VectorEnv, VectorEnv],
         student: HFStudent,
         attacker: Learner,
         algorithm: Algorithm,
@@ -165,7 +169,8 @@ class _Run:
         fixed: dict[str, Agent],
         progress: Progress | None,
     ) -> None:
-        self.env, self.student, self.attacker, self.algorithm = env, student, attacker, algorithm
+        self.env, self.attack_env = envs
+        self.student, self.attacker, self.algorithm = student, attacker, algorithm
         self.config, self.folder, self.fixed, self._progress = config, folder, fixed, progress
         self.counts: dict[str, dict[str, list[float]]] = {ATTACKER: {}, STUDENT: {}}
         taken = [name for name in fixed if name == _LIVE or name.startswith("generation_")]
@@ -245,7 +250,7 @@ class _Run:
         self.student.max_new_tokens = self.config.student.max_new_tokens
         settings = replace(self.config.attacker, seed=derive(self.config.seed, generation, 4))
         rows = practise(
-            self.env, self.attacker, league, settings, folder,
+            self.attack_env, self.attacker, league, settings, folder,
             resume=(folder / "config.json").exists(), progress=self._tell("attacker", generation),
         )  # fmt: skip
         self.student.temperature, self.student.max_new_tokens = before

@@ -12,7 +12,7 @@ generations compare in pairs. It is a lower bound: a better attacker may exist. 
 student is worth to honest users.
 
 `--only text` trains a text attacker instead (`--student` stays as it is), from imitation of the tutor on, and
-prints its reward by step for each seed. A killed run goes on where it was.
+measures it before and after on the same dialogues, for each seed. A killed run goes on where it was.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from steer_env.agents import ScriptedTutor, StaticAttacker
 from steer_env.agents.base import Agent
 from steer_env.agents.hf import HFStudent
 from steer_env.agents.hf.attacker import HFAttacker
-from steer_env.algorithms.attack import harmed
+from steer_env.algorithms.attack import attacker_groups, harmed
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.exploit import (
     Exploitability,
@@ -45,7 +45,8 @@ from steer_env.algorithms.exploit import (
     panel,
     taught_tutor,
 )
-from steer_env.algorithms.learners import ModelLearner, TacticLearner, practise
+from steer_env.algorithms.learners import ModelLearner, TacticLearner, as_groups, practise
+from steer_env.algorithms.rae import mean_return
 from steer_env.algorithms.recipes import REPLY_TOKENS, DemoConfig, build
 from steer_env.algorithms.selfplay import SelfPlayConfig, attacker_of, self_play, student_of
 from steer_env.algorithms.speak import UTTERANCE_TOKENS, SpeakConfig, speaking_attacker
@@ -83,7 +84,7 @@ def settings_of(args: argparse.Namespace) -> SelfPlayConfig:
         steps=args.student_steps, seeds_per_step=8, group_size=6, lr=2e-4, warmup=2, minibatch_size=12,
         temperature=0.8, max_new_tokens=REPLY_TOKENS, checkpoint_every=5,
     )  # fmt: skip
-    attacker = TrainConfig(steps=args.attacker_steps, seeds_per_step=12, group_size=6, checkpoint_every=4)
+    attacker = TrainConfig(steps=args.attacker_steps, seeds_per_step=8, group_size=6, checkpoint_every=4)
     return SelfPlayConfig(args.generations, "alternating", student, attacker, seed=args.seed)
 
 
@@ -114,11 +115,12 @@ def measure(path: Path, args: argparse.Namespace, league: dict[str, Agent]) -> t
 
 def generations(args: argparse.Namespace) -> dict[str, Any]:
     start, run_dir = given_student(args), args.out / "run"
-    env = steer_env.make_vec(ENV, 48, max_turns=args.max_turns)
+    env = steer_env.make_vec(ENV, 48, kinds=("benign",) * args.benign + RISKY, max_turns=args.max_turns)
     learner = TacticLearner(seed=args.seed)
     clock = time.process_time()
     rows = self_play(
         env, open_student(start), learner, make_algorithm("grpo", beta=0.1), settings_of(args), run_dir,
+        attack_env=steer_env.make_vec(ENV, 48, kinds=RISKY, max_turns=args.max_turns),
         fixed={"tutor": ScriptedTutor(args.seed)}, resume=True, progress=tell,
     )  # fmt: skip
     trained = time.process_time() - clock
@@ -199,7 +201,7 @@ def write_dialogues(path: Path, one: Exploitability, count: int = 12) -> None:
 
 
 def text_attacker(args: argparse.Namespace) -> dict[str, Any]:
-    """Train a text attacker against the fixed student, for each seed."""
+    """Train a text attacker against the fixed student for each seed; before and after on the same dialogues."""
     path = given_student(args)
     spoken = args.out / "attacker"
     if not (spoken / "config.json").exists():
@@ -208,35 +210,49 @@ def text_attacker(args: argparse.Namespace) -> dict[str, Any]:
     env = steer_env.make_vec(ENV, 48, kinds=RISKY, max_turns=4)
     config = TrainConfig(
         steps=args.text_steps, seeds_per_step=8, group_size=6, lr=3e-4, warmup=2, minibatch_size=12,
-        temperature=1.0, max_new_tokens=UTTERANCE_TOKENS, unscored_limit=0.5,
+        temperature=0.8, max_new_tokens=UTTERANCE_TOKENS, unscored_limit=0.5, checkpoint_every=4,
     )  # fmt: skip
-    curves = {}
-    for seed in args.text_seeds:
-        settings = TrainConfig(
-            **{**{k: getattr(config, k) for k in config.__dataclass_fields__}, "seed": seed}
-        )
-        attacker = HFAttacker.from_pretrained(spoken, dtype=torch.float32)
-        learner = ModelLearner(attacker, settings, make_algorithm("rae", beta=0.02))
-        student = open_student(path)
-        with greedy(student):
-            rows = practise(env, learner, student, settings, args.out / f"text_{seed}", resume=True)
-        attacker.save(args.out / f"text_{seed}" / "model")
-        curves[seed] = {
-            name: [row[name] for row in rows]
-            for name in (
-                "attack_reward",
-                "attack_success",
-                "attack_harm",
-                "attack_placed",
-                "attack_diversity",
-            )
-        }
-        third = max(1, len(rows) // 3)
-        ends = {n: (np.mean(v[:third]), np.mean(v[-third:])) for n, v in curves[seed].items()}
-        print(
-            f"seed {seed}: " + ", ".join(f"{n} {a:.3f} -> {b:.3f}" for n, (a, b) in ends.items()), flush=True
-        )
-    return {"steps": args.text_steps, "curves": curves}
+    student, seeds = open_student(path), []
+    with greedy(student):
+        before = attacks(HFAttacker.from_pretrained(spoken, dtype=torch.float32), student, args)
+        for seed in args.text_seeds:
+            attacker = HFAttacker.from_pretrained(spoken, dtype=torch.float32)
+            learner = ModelLearner(attacker, replace(config, seed=seed), make_algorithm("rae", beta=0.02))
+            rows = practise(env, learner, student, learner.config, args.out / f"text_{seed}", resume=True)
+            after = attacks(attacker, student, args)
+            seeds.append(text_line(seed, before, after, rows))
+            write_dialogues(args.out / f"text_{seed}.txt", after[0])
+    return {"before": before[0].success.to_dict(), "seeds": seeds}
+
+
+def attacks(attacker: HFAttacker, student: HFStudent, args: argparse.Namespace) -> tuple[Exploitability, Any]:
+    """Measure one attacker on the report dialogues; returns the rewards per turn of each as well, (N,)."""
+    attacker.temperature, attacker.max_new_tokens = 0.8, UTTERANCE_TOKENS
+    bench = steer_env.make_vec(ENV, 64, split="bench", kinds=RISKY, max_turns=4)
+    found = exploitability(student, bench, {"text": attacker}, (), range(10_000, 10_000 + args.report))
+    groups = attacker_groups(as_groups(found.trajectories))
+    return found, np.array([mean_return(t) for group in groups for t in group.trajectories])
+
+
+def text_line(seed: int, before: Any, after: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    clusters = np.array(before[0].clusters)
+    gain = fall(before[0], after[0])
+    reward = paired_difference(after[1], before[1], clusters)
+    print(
+        f"seed {seed}: success {before[0].success.text(percent=True)} -> {after[0].success.text(percent=True)}, "
+        f"paired {gain.text(percent=True)}; reward {before[0].attack_return.text()} -> "
+        f"{after[0].attack_return.text()}, paired {reward.text(digits=3)}",
+        flush=True,
+    )
+    names = ("attack_reward", "attack_success", "attack_harm", "attack_placed", "attack_diversity")
+    return {
+        "seed": seed,
+        "success": after[0].success.to_dict(),
+        "gain": gain.to_dict(),
+        "reward": after[0].attack_return.to_dict(),
+        "reward_gain": reward.to_dict(),
+        "curves": {name: [row[name] for row in rows] for name in names},
+    }
 
 
 def main() -> None:
@@ -249,11 +265,11 @@ def main() -> None:
     parser.add_argument("--only", choices=("generations", "text"), default="generations")
     numbers = {
         "generations": 4, "attacker-steps": 8, "student-steps": 12, "response-steps": 12, "max-turns": 6,
-        "search": 48, "report": 192, "seed": 0, "text-steps": 30,
+        "search": 48, "report": 192, "benign": 4, "seed": 0, "text-steps": 24,
     }  # fmt: skip
     for name, value in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--text-seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--text-seeds", type=int, nargs="+", default=[0, 1])
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -262,7 +278,8 @@ def main() -> None:
     settings = {k: v for k, v in settings.items() if k not in ("out", "results", "student", "only")}
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     kept = json.loads(args.results.read_text(encoding="utf-8")) if args.results.exists() else {}
-    kept |= {args.only: {"settings": settings, **found}}
+    name = f"generations, {args.benign} of {args.benign + 2} benign" if args.only == "generations" else "text"
+    kept |= {name: {"settings": settings, **found}}
     kept["versions"] = versions | {"python": platform.python_version()}
     args.results.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 

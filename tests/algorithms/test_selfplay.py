@@ -162,6 +162,14 @@ def test_more_generations_can_be_asked_for_and_nothing_else(play, tmp_path):
     assert settings["generations"] == 2 and settings["fixed"] == ["tutor"]
 
 
+def test_the_attacker_can_practise_elsewhere(play, tmp_path):
+    one = dataclasses.replace(CONFIG, generations=1)
+    elsewhere = make_vec("SteerRedTeam-v0", 6, max_turns=2, judge=Letters())
+    rows, _, learnt, _ = play(tmp_path / "run", one, attack_env=elsewhere)
+    assert rows[0]["attacker/attack_words"] > 0
+    assert learnt["algorithm"]["means"].keys() == {"attacker_0/red_team"}
+
+
 def test_mistakes_are_named(play, tmp_path):
     with pytest.raises(ValueError, match="mode='both'"):
         dataclasses.replace(CONFIG, mode="both")
