@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,7 +202,7 @@ def write_dialogues(path: Path, one: Exploitability, count: int = 12) -> None:
 
 
 def text_attacker(args: argparse.Namespace) -> dict[str, Any]:
-    """Train a text attacker against the fixed student for each seed; before and after on the same dialogues."""
+    """Train a text attacker against the fixed student, for each seed."""
     path = given_student(args)
     spoken = args.out / "attacker"
     if not (spoken / "config.json").exists():
@@ -238,8 +239,9 @@ def text_line(seed: int, before: Any, after: Any, rows: list[dict[str, Any]]) ->
     clusters = np.array(before[0].clusters)
     gain = fall(before[0], after[0])
     reward = paired_difference(after[1], before[1], clusters)
+    rates = [one.success.text(percent=True) for one, _ in (before, after)]
     print(
-        f"seed {seed}: success {before[0].success.text(percent=True)} -> {after[0].success.text(percent=True)}, "
+        f"seed {seed}: success {rates[0]} -> {rates[1]}, "
         f"paired {gain.text(percent=True)}; reward {before[0].attack_return.text()} -> "
         f"{after[0].attack_return.text()}, paired {reward.text(digits=3)}",
         flush=True,
