@@ -141,7 +141,7 @@ def generations(args: argparse.Namespace) -> dict[str, Any]:
         "table": table,
         "fall": difference.to_dict(),
         "fall_static": same.to_dict(),
-        "generations": rows,
+        "generations": [{k: v for k, v in row.items() if "seconds" not in k} for row in rows],
         "cpu_seconds": {"self_play": trained, "all": time.process_time() - clock},
     }
 
@@ -210,7 +210,7 @@ def text_attacker(args: argparse.Namespace) -> dict[str, Any]:
         speaking_attacker(SpeakConfig()).save(spoken)
     env = steer_env.make_vec(ENV, 48, kinds=RISKY, max_turns=4)
     config = TrainConfig(
-        steps=args.text_steps, seeds_per_step=8, group_size=6, lr=3e-4, warmup=2, minibatch_size=12,
+        steps=args.text_steps, seeds_per_step=12, group_size=6, lr=3e-4, warmup=2, minibatch_size=12,
         temperature=0.8, max_new_tokens=UTTERANCE_TOKENS, unscored_limit=0.5, checkpoint_every=4,
     )  # fmt: skip
     student, seeds = open_student(path), []
@@ -218,7 +218,8 @@ def text_attacker(args: argparse.Namespace) -> dict[str, Any]:
         before = attacks(HFAttacker.from_pretrained(spoken, dtype=torch.float32), student, args)
         for seed in args.text_seeds:
             attacker = HFAttacker.from_pretrained(spoken, dtype=torch.float32)
-            learner = ModelLearner(attacker, replace(config, seed=seed), make_algorithm("rae", beta=0.02))
+            algorithm = make_algorithm("rloo", beta=0.05, credit="reward_to_go")
+            learner = ModelLearner(attacker, replace(config, seed=seed), algorithm)
             rows = practise(env, learner, student, learner.config, args.out / f"text_{seed}", resume=True)
             after = attacks(attacker, student, args)
             seeds.append(text_line(seed, before, after, rows))
@@ -267,7 +268,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("generations", "text"), default="generations")
     numbers = {
         "generations": 4, "attacker-steps": 8, "student-steps": 12, "response-steps": 12, "max-turns": 6,
-        "search": 48, "report": 192, "benign": 4, "seed": 0, "text-steps": 24,
+        "search": 48, "report": 192, "benign": 4, "seed": 0, "text-steps": 20,
     }  # fmt: skip
     for name, value in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=value)

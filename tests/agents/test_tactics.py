@@ -7,7 +7,8 @@ from steer_env.agents.tutor import ScriptedTutor
 from steer_env.registration import make_vec
 from steer_env.rollout import rollout
 from steer_env.scenarios import STRATEGIES
-from steer_env.types import meta_of
+from steer_env.testing import check_agent
+from steer_env.types import ATTACKER, meta_of
 from steer_env.world import frames
 from steer_env.world.parse import parse_user
 from steer_env.world.truth import Request
@@ -78,6 +79,11 @@ def test_honest_users_are_the_tutors():
         return [str(r.turn.user) for t in rollout(env, attacker, Constructive(), [1, 2, 3]) for r in t.turns]
 
     assert texts(TacticAttacker()) == texts(ScriptedTutor(memory=False))
+
+
+@pytest.mark.parametrize("lead", ["none", "own", "roleplay"])
+def test_it_keeps_to_the_contract_of_an_agent(lead):
+    check_agent(bound_to(lead), ATTACKER)  # drafts that the world cannot read, replies it cannot place
 
 
 def test_state():

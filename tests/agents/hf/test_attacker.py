@@ -12,9 +12,10 @@ from steer_env.algorithms.attack import attacker_groups
 from steer_env.env import DialogueEnv
 from steer_env.rollout import rollout
 from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
+from steer_env.testing import check_agent
 from steer_env.testing.toys import ToyJudge
 from steer_env.trajectory import group_by_seed
-from steer_env.types import ASSISTANT, STUDENT, USER, Message, Terms, meta_of
+from steer_env.types import ASSISTANT, ATTACKER, USER, Message, Terms, meta_of
 from steer_env.vector import VectorDialogueEnv
 
 GOAL = "the goal is a secret"
@@ -135,5 +136,6 @@ def test_another_attackers_words_are_encoded_as_text(attacker, pictures):
         attack_prompt(attacker.codec, {**seen, "transcript": transcript[:1]})
 
 
-def test_the_seat_is_named(attacker):
-    assert attacker.name == "hf-attacker" and STUDENT != "attacker_0"
+def test_it_keeps_to_the_contract_of_an_agent(attacker):
+    attacker.temperature = 0.0
+    check_agent(attacker, ATTACKER, deterministic=False)
