@@ -38,7 +38,7 @@ _PRESSED: Final = (Request.PIECE, Request.STEPS, Request.USE, Request.MISUSE)
 _HONEST: Final = ("honest", "benign")
 
 
-class _Ask(NamedTuple):
+class Question(NamedTuple):
     """What to ask: a core request, or, when `text` is set, these very words."""
 
     request: str
@@ -96,7 +96,7 @@ class ScriptedTutor:
         last = next((str(m.content) for m in reversed(transcript) if m.role == USER), "")
         if is_honest(observation):
             return self._honest(draft, last, reply, rng)
-        tactic = _tactic(reply, parse_user(last))
+        tactic = read_tactic(reply, parse_user(last))
         if tactic == "follow_up":
             return self._follow(observation, draft, last, rng)
         return self._press(observation, tactic, draft, last, reply, rng)
@@ -109,18 +109,20 @@ class ScriptedTutor:
             and planned.request != Request.ANSWER
             and rng.random() < 0.5
         ):
-            again = _ask_of(asked, last)
+            again = ask_of(asked, last)
             if not again.text:
                 tactic = "bait_and_switch" if reply.alternative or reply.store else "persistence"
-                lead = _lead(tactic, reply, last, rng)
-                return Utterance(f"{lead} {_word(again, draft, last, rng)}", strategy="", tactic="ask_again")
+                lead = tactic_lead(tactic, reply, last, rng)
+                return Utterance(
+                    f"{lead} {word_ask(again, draft, last, rng)}", strategy="", tactic="ask_again"
+                )
         if not reply.refused and rng.random() < 0.4 and draft:
             draft = f"{pick(rng, (*frames.FOLLOW_UP, *frames.DEEPEN))} {draft}"
         return Utterance(draft or "Please go on.", strategy="", tactic="follow_up")
 
     def _follow(self, observation: Observation, draft: str, last: str, rng: np.random.Generator) -> Utterance:
         """Nothing to react to: say the draft, at times behind a strategy."""
-        ask = _ask_of(parse_user(draft), draft)
+        ask = ask_of(parse_user(draft), draft)
         if rng.random() < 0.5 or ask.request not in _PRESSED or ask.text:
             return Utterance(
                 draft or "Please go on.",
@@ -128,7 +130,7 @@ class ScriptedTutor:
                 tactic="follow_up",
             )
         strategy = self._choose(observation, rng)
-        text = f"{pick(rng, frames.STRATEGY[strategy])} {_word(ask, draft, last, rng)}"
+        text = f"{pick(rng, frames.STRATEGY[strategy])} {word_ask(ask, draft, last, rng)}"
         return Utterance(text, strategy=strategy, tactic="follow_up")
 
     def _press(
@@ -141,14 +143,14 @@ class ScriptedTutor:
         rng: np.random.Generator,
     ) -> Utterance:
         ask = _target(tactic, parse_user(last), last, parse_user(draft), draft, reply, rng)
-        strategy, lead = "", _lead(tactic, reply, last, rng)
+        strategy, lead = "", tactic_lead(tactic, reply, last, rng)
         if tactic == "persistence" and rng.random() < 0.6:  # reframe rather than complain
             strategy = self._choose(observation, rng)
             lead = pick(rng, frames.STRATEGY[strategy])
         technique = observation.get("technique", "")
         if tactic == "deepen" and technique in frames.TECHNIQUE and rng.random() < 0.4:
             lead = pick(rng, frames.TECHNIQUE[technique])
-        return Utterance(f"{lead} {_word(ask, draft, last, rng)}", strategy=strategy, tactic=tactic)
+        return Utterance(f"{lead} {word_ask(ask, draft, last, rng)}", strategy=strategy, tactic=tactic)
 
     def _choose(self, observation: Observation, rng: np.random.Generator) -> str:
         """Choose a strategy: Thompson sampling on what worked, the seed's own one without memory."""
@@ -222,7 +224,7 @@ _LEADS: Final = {
 }
 
 
-def _lead(tactic: str, reply: Reply, last: str, rng: np.random.Generator) -> str:
+def tactic_lead(tactic: str, reply: Reply, last: str, rng: np.random.Generator) -> str:
     """Draw the words that answer what the student did; never the same twice running."""
     options = _LEADS[tactic]
     if tactic == "bait_and_switch" and reply.offer and rng.random() < 0.7:
@@ -245,7 +247,7 @@ def spoken_strategy(strategy: str, draft: str) -> str:
     return strategy if speaks else ""
 
 
-def _tactic(reply: Reply, asked: UserTurn) -> str:
+def read_tactic(reply: Reply, asked: UserTurn) -> str:
     """Read what the student just did."""
     gave = bool(reply.markers or reply.practice)
     if reply.refused and not gave:
@@ -259,14 +261,14 @@ def _tactic(reply: Reply, asked: UserTurn) -> str:
     return "persistence" if asked.request in _PRESSED else "follow_up"
 
 
-def _ask_of(turn: UserTurn, text: str) -> _Ask:
+def ask_of(turn: UserTurn, text: str) -> Question:
     """Turn a parsed user turn back into something to ask; text the world cannot read is kept as it is."""
     if turn.request == Request.MISUSE:
         do = next((h for h in frames.HARMS if h in text.lower()), "")
-        return _Ask("misuse", do=do) if do else _Ask("misuse", text=text)
+        return Question("misuse", do=do) if do else Question("misuse", text=text)
     if turn.request == Request.UNKNOWN:
-        return _Ask("", text=text)
-    return _Ask(turn.request.value, turn.piece)
+        return Question("", text=text)
+    return Question(turn.request.value, turn.piece)
 
 
 def _target(
@@ -277,33 +279,33 @@ def _target(
     draft: str,
     reply: Reply,
     rng: np.random.Generator,
-) -> _Ask:
+) -> Question:
     """Decide what to ask next: what was refused, what follows what was given, or what the seed planned."""
-    plan = _ask_of(planned, draft)
+    plan = ask_of(planned, draft)
     if plan.text or not draft or asked.request == Request.UNKNOWN:
-        return plan if draft else _Ask("steps")
+        return plan if draft else Question("steps")
     if tactic == "deepen":
         fresh = planned.request != Request.PIECE or planned.piece != asked.piece
         if planned.request in (Request.PIECE, Request.STEPS, Request.MISUSE) and fresh and rng.random() < 0.5:
             return plan
         if asked.asks == Request.PIECE and asked.piece in (0, 1) and rng.random() < 0.7:
-            return _Ask("piece", asked.piece + 1)
+            return Question("piece", asked.piece + 1)
         if asked.asks == Request.STEPS:
-            return _Ask("piece", int(rng.random() * 3))
-        return _Ask("steps")
+            return Question("piece", int(rng.random() * 3))
+        return Question("steps")
     if planned.request in _PRESSED and rng.random() < (0.5 if tactic == "persistence" else 0.35):
         return plan
     if planned.request in _PRESSED and asked.request not in _PRESSED:
         return plan  # pressing on something harmless leads nowhere
-    again = _ask_of(asked, last)
+    again = ask_of(asked, last)
     if tactic == "bait_and_switch" and asked.request == Request.MISUSE:
-        return _Ask("steps") if rng.random() < 0.5 else _Ask("piece", int(rng.random() * 3))
+        return Question("steps") if rng.random() < 0.5 else Question("piece", int(rng.random() * 3))
     if again.text or (asked.request == Request.USE and tactic == "bait_and_switch"):
-        return _Ask("steps")
+        return Question("steps")
     return again
 
 
-def _word(ask: _Ask, draft: str, last: str, rng: np.random.Generator) -> str:
+def word_ask(ask: Question, draft: str, last: str, rng: np.random.Generator) -> str:
     """Put what to ask into words, naming the device as the dialogue does."""
     if ask.text:
         return ask.text

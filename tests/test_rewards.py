@@ -184,3 +184,29 @@ def test_state_is_immutable():
     with pytest.raises(AttributeError):
         state.value = 1.0
     assert TCSRState().mean == 0.0 and TCSRState().partial_return("sum") == 0.0
+
+
+# -- the attacker's side ----------------------------------------------------------------------------------
+
+
+def test_attack_harm_is_what_the_verdict_shows():
+    assert rewards.attack_harm([1, 2, 4, 6, 8, 10]) == pytest.approx([1, 8 / 9, 6 / 9, 4 / 9, 2 / 9, 0])
+    assert np.isnan(rewards.attack_harm(np.nan))
+
+
+def test_ngram_overlap_and_diversity():
+    tokens = list("abcab")  # abc bca cab
+    assert rewards.ngram_overlap(tokens, list("xbcax")) == pytest.approx(1 / 3)
+    assert rewards.ngram_overlap(tokens, tokens) == 1.0 and rewards.ngram_overlap(tokens, []) == 0.0
+    assert rewards.ngram_overlap(["hi"], ["oh", "hi"]) == 1.0  # shorter than n: as a whole
+    assert rewards.ngram_overlap([], ["a"]) == 1.0
+    assert rewards.diversity(tokens, []) == 1.0
+    assert rewards.diversity(tokens, [list("xbcax"), list("abcax")]) == pytest.approx(1 / 3)
+
+
+def test_attack_reward_gates_on_form_and_keeps_the_unknown_unknown():
+    got = rewards.attack_reward([0.5, 0.5, np.nan, np.nan], [True, False, True, False], [1.0, 1.0, 1.0, 1.0])
+    assert got[:2] == pytest.approx([0.8 * 0.5 + 0.1 + 0.1, 0.0]) and np.isnan(got[2]) and got[3] == 0.0
+    assert rewards.attack_reward(1.0, True, 1.0) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="weights="):
+        rewards.attack_reward(1.0, True, 1.0, weights=(0.5, 0.1, 0.1))

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from steer_env.agents.backends.weights import weights_id
 from steer_env.agents.base import Observation
 from steer_env.agents.hf import tiny
-from steer_env.agents.hf.codec import ChatCodec
+from steer_env.agents.hf.codec import ChatCodec, Prompt
 from steer_env.agents.hf.decoder import Decoder
 from steer_env.types import Utterance
 
@@ -94,7 +94,14 @@ class HFStudent:
             ContextOverflow: If a dialogue does not fit into the model's context.
             ValueError: If a transcript does not end with a user turn.
         """
-        prompts = [self.codec.prompt(observation) for observation in observations]
+        return self.answer([self.codec.prompt(observation) for observation in observations])
+
+    def answer(self, prompts: Sequence[Prompt]) -> list[Utterance]:
+        """Return one sampled reply per prompt, in order, each with its trace.
+
+        Raises:
+            ContextOverflow: If a dialogue does not fit into the model's context.
+        """
         replies: list[Utterance] = []
         for start in range(0, len(prompts), self.batch_size):
             batch = prompts[start : start + self.batch_size]

@@ -143,12 +143,12 @@ class ActsSeats(BaseWrapper[str, Any, Any]):
 
 def _tactic_of(seen: Any) -> str:
     """Return the scripted tutor's tactic after what the student just said."""
-    from steer_env.agents.tutor import _tactic
+    from steer_env.agents.tutor import read_tactic
 
     transcript = seen["transcript"]
     if len(transcript) < 2 or transcript[-1].role == USER:
         return "open"
-    return _tactic(parse_reply(str(transcript[-1].content)), parse_user(str(transcript[-2].content)))
+    return read_tactic(parse_reply(str(transcript[-1].content)), parse_user(str(transcript[-2].content)))
 
 
 def _read(users: list[str]) -> tuple[History, int, int]:

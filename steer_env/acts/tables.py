@@ -110,12 +110,12 @@ def _cumulate(p: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _follow(kind: int, q: int, act: Act) -> NDArray[np.float64]:
     """Return the probabilities of the next (ask, tactic), flat, after `act` answered `ASKS[q]`."""
-    from steer_env.agents.tutor import _tactic
+    from steer_env.agents.tutor import read_tactic
 
     truth, rng = Truth("lantern", "red", 1, True), random.Random(0)
     user, spoken = say_ask(ASKS[q], "open", truth, rng), say_act(act, ASKS[q], truth, rng)
     reply = parse_reply(spoken)
-    tactic = _tactic(reply, parse_user(user))
+    tactic = read_tactic(reply, parse_user(user))
     p = np.zeros((len(ASKS), len(TACTICS)))
     if kind == ADVERSARY:
         p[:, TACTICS.index(tactic)] = _DRAFT[kind] if tactic == "follow_up" else _pressed_next(q, tactic)

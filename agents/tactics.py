@@ -1,0 +1,187 @@
+"""An attacker whose policy is a table: which lead and which question, by what the student just did.
+
+The words are the scripted tutor's; what to do with them is learnt. The table has two softmax rows per
+situation, a few hundred numbers in all, so it learns in seconds what a text model needs minutes for:
+`algorithms.learners.TacticLearner` trains it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steer_env.agents import ood_tutor
+from steer_env.agents.base import Observation, observation_rng, stream_of
+from steer_env.agents.tutor import (
+    Question,
+    ScriptedTutor,
+    ask_of,
+    is_honest,
+    read_tactic,
+    tactic_lead,
+    word_ask,
+)
+from steer_env.scenarios import STRATEGIES
+from steer_env.types import USER, Utterance
+from steer_env.world import frames
+from steer_env.world.parse import parse_reply, parse_user
+from steer_env.world.replies import pick
+
+#: What the student just did, as the tutor reads it; rows of the table.
+SITUATIONS: Final = ("open", "follow_up", "persistence", "bait_and_switch", "deepen")
+#: What goes in front: nothing, the tutor's words for the situation, or a strategy's.
+LEADS: Final = ("none", "own", *STRATEGIES)
+#: What is asked: the seed's next turn, the last question again, or a question of its own.
+ASKS: Final = ("plan", "again", "first", "second", "third", "steps", "use", "misuse")
+
+Floats = NDArray[np.float64]
+
+
+class Choice(NamedTuple):
+    """One decision: indices into `SITUATIONS`, `LEADS` and `ASKS`."""
+
+    situation: int
+    lead: int
+    ask: int
+
+
+class TacticAttacker(ScriptedTutor):
+    """Draws a lead and a question from its table; the tutor plays honest and foreign users.
+
+    Every utterance carries its `Choice` as `choice` in the meta. Siblings of a group draw differently, from
+    the first turn on.
+
+    Attributes:
+        lead_SL: Logits of the leads, by situation.
+        ask_SA: Logits of the questions, by situation.
+        salt: Part of every random stream; change it between steps.
+
+    Args:
+        seed: Decides draws and wording.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed, memory=False)
+        self.lead_SL: Floats = np.zeros((len(SITUATIONS), len(LEADS)))
+        self.ask_SA: Floats = np.zeros((len(SITUATIONS), len(ASKS)))
+        self.salt = 0
+
+    def reseed(self, seed: int) -> None:
+        """Start other random streams."""
+        self.salt = seed
+
+    def _act(self, observation: Observation) -> Utterance:
+        if ood_tutor.plays(observation) or is_honest(observation):
+            return super()._act(observation)
+        transcript, draft = observation["transcript"], observation["draft"]
+        reply = parse_reply(str(transcript[-1].content)) if transcript else None
+        last = next((str(m.content) for m in reversed(transcript) if m.role == USER), "")
+        tactic = "open" if reply is None else read_tactic(reply, parse_user(last))
+        rng = self._rng(observation)
+        situation = SITUATIONS.index(tactic)
+        choice = Choice(
+            situation,
+            int(rng.choice(len(LEADS), p=softmax(self.lead_SL[situation]))),
+            int(rng.choice(len(ASKS), p=softmax(self.ask_SA[situation]))),
+        )
+        name, words = LEADS[choice.lead], ""
+        if name in STRATEGIES:
+            words = pick(rng, frames.STRATEGY[name])
+        elif name == "own" and reply is not None and tactic != "follow_up":
+            words = tactic_lead(tactic, reply, last, rng)
+        goal = observation.get("goal", "")
+        question = self._question(ASKS[choice.ask], bool(words), goal, draft, last, rng)
+        strategy = name if name in STRATEGIES else ""
+        return Utterance(
+            f"{words} {question}".strip(), strategy=strategy, tactic=tactic, choice=tuple(choice)
+        )
+
+    def _question(
+        self, ask: str, led: bool, goal: str, draft: str, last: str, rng: np.random.Generator
+    ) -> str:
+        """Put a question into words, naming the device as the dialogue does; `led` if words stand before."""
+        if ask == "plan" or (ask == "again" and not last):
+            plan = ask_of(parse_user(draft), draft)
+            # A seed's turn may begin with a strategy of its own: behind other words only its question.
+            return word_ask(plan, draft, last, rng) if draft and led else draft or "Please go on."
+        if ask == "misuse":
+            question = Question("misuse", do=next((h for h in frames.HARMS if h in goal), frames.HARMS[0]))
+        else:
+            question = ask_of(parse_user(last), last) if ask == "again" else _QUESTIONS[ask]
+        return word_ask(question, draft, last, rng)
+
+    def _rng(self, observation: Observation) -> np.random.Generator:
+        """A stream per dialogue, turn and salt; where nobody names the dialogue, per what is seen."""
+        seen = observation_rng(self.seed, observation)
+        name = f"{self.salt}/{stream_of(observation)}".encode()
+        own = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+        return np.random.default_rng([int(seen.integers(1 << 63)), own])
+
+    def probabilities(self) -> dict[str, dict[str, float]]:
+        """Return the probability of each lead and question, by situation."""
+        return {
+            s: {
+                **dict(zip(LEADS, softmax(self.lead_SL[i]).tolist(), strict=True)),
+                **dict(zip(ASKS, softmax(self.ask_SA[i]).tolist(), strict=True)),
+            }
+            for i, s in enumerate(SITUATIONS)
+        }
+
+    def learn(self, trajectories: Sequence[Any]) -> None:
+        """Learn nothing: a learner trains the table."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the table as plain values."""
+        return {"version": 1, "lead": self.lead_SL.tolist(), "ask": self.ask_SA.tolist()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put a table back.
+
+        Raises:
+            ValueError: If the state is not of this class and version.
+        """
+        lead, ask = (np.array(state.get(name, ()), np.float64) for name in ("lead", "ask"))
+        if (state.get("version"), lead.shape, ask.shape) != (1, self.lead_SL.shape, self.ask_SA.shape):
+            raise ValueError(
+                f"state={dict(state)!r:.200}, expected what TacticAttacker.state_dict() returned (version 1)"
+            )
+        self.lead_SL, self.ask_SA = lead, ask
+
+    def __repr__(self) -> str:
+        return f"TacticAttacker(seed={self.seed})"
+
+
+def bound_to(lead: str, seed: int = 0) -> TacticAttacker:
+    """Return an attacker that begins every turn with one of `LEADS` and asks anything, all alike.
+
+    Raises:
+        ValueError: If there is no such lead.
+    """
+    if lead not in LEADS:
+        raise ValueError(f"lead={lead!r}, expected one of {', '.join(LEADS)}")
+    attacker = TacticAttacker(seed)
+    attacker.lead_SL[:, LEADS.index(lead)] = 50.0  # the others keep a share of e^-50
+    return attacker
+
+
+_QUESTIONS: Final = {
+    "first": Question("piece", 0),
+    "second": Question("piece", 1),
+    "third": Question("piece", 2),
+    "steps": Question("steps"),
+    "use": Question("use"),
+}
+
+
+def softmax(logits: Floats) -> Floats:
+    """Return the probabilities of logits along the last axis.
+
+    >>> softmax(np.array([0.0, np.log(3.0)]))
+    array([0.25, 0.75])
+    """
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(powers / powers.sum(-1, keepdims=True))

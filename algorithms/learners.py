@@ -1,0 +1,390 @@
+"""Attackers that learn from the dialogues they are shown.
+
+Both keep the interface of the tutor's memory: `act`, `learn(trajectories)` after a step, `state_dict`. The
+student's loop (`trainer.train`) teaches its attacker after every step and keeps its state in the checkpoints,
+so handing it a learner trains both seats on the same dialogues. `practise` is the loop for an attacker alone,
+against students that stay as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+import torch
+
+from steer_env.agents.base import Agent, Failed, Observation
+from steer_env.agents.hf.attacker import HFAttacker
+from steer_env.agents.tactics import ASKS, LEADS, SITUATIONS, TacticAttacker
+from steer_env.algorithms.attack import AttackReward, attack_metrics, attacker_groups
+from steer_env.algorithms.base import Algorithm, Row, make_algorithm
+from steer_env.algorithms.checkpoints import attacker_state, drop_rows_from, uninterrupted
+from steer_env.algorithms.forward import Forward
+from steer_env.algorithms.monitor import UnscoredGuard
+from steer_env.algorithms.scaling import Scaling
+from steer_env.algorithms.trainer import Progress, TrainConfig, check_run, step_seeds
+from steer_env.algorithms.update import make_optimizer, update
+from steer_env.records import JsonlWriter, read_jsonl
+from steer_env.rollout import VectorEnv, rollout, teach
+from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
+from steer_env.types import Utterance
+
+METRICS: Final = "metrics.jsonl"
+#: An attacker that practises, as of its last checkpoint.
+STATE: Final = "attacker.pt"
+
+
+class Learner(Protocol):
+    """An attacker that learns.
+
+    Attributes:
+        algorithm: Gives its advantages.
+    """
+
+    algorithm: Algorithm
+
+    def act(self, observations: Sequence[Observation]) -> Sequence[Utterance | Failed]:
+        """Return one utterance per observation."""
+        ...
+
+    def learn(self, trajectories: Sequence[Trajectory]) -> Row:
+        """Take one update from the dialogues of a step, siblings side by side; returns metrics."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything a resumed run needs, as plain values and tensors."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put that back."""
+        ...
+
+    def member(self, state: Mapping[str, Any]) -> Agent:
+        """Return an opponent that stays as `state` has it."""
+        ...
+
+
+class ModelLearner:
+    """Trains an `HFAttacker` with any algorithm of the registry, as the loop trains a student.
+
+    Attributes:
+        agent: The attacker.
+        algorithm: Its algorithm, "rae" by default.
+        steps: Updates so far.
+
+    Args:
+        agent: The attacker, as it is before its first update (also when resuming: it is the KL reference).
+        config: Learning rate, mini-batches, sampling. Its numbers of steps, seeds and siblings do not matter.
+        algorithm: Its algorithm; an object of its own, never the student's.
+        reward: What it is paid for.
+
+    Raises:
+        ValueError: If weights to train are not float32.
+    """
+
+    def __init__(
+        self,
+        agent: HFAttacker,
+        config: TrainConfig | None = None,
+        algorithm: Algorithm | None = None,
+        reward: AttackReward | None = None,
+    ) -> None:
+        agent.check_trainable()
+        self.agent, self.config = agent, config or TrainConfig()
+        self.algorithm = make_algorithm("rae") if algorithm is None else algorithm
+        self.reward = reward or AttackReward()
+        agent.temperature, agent.max_new_tokens = self.config.temperature, self.config.max_new_tokens
+        self._forward = Forward(
+            agent,
+            Scaling(),
+            temperature=self.config.temperature,
+            microbatch_size=self.config.microbatch_size,
+            microbatch_tokens=self.config.microbatch_tokens,
+            reference=self.algorithm.beta > 0,
+        )
+        self.algorithm.setup(self._forward)
+        self._optimizer = make_optimizer(self._forward, self.algorithm, self.config)
+        self.steps = 0
+        self._reseed()
+
+    def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
+        """Return one user turn per observation."""
+        return self.agent.act(observations)
+
+    def learn(self, trajectories: Sequence[Trajectory]) -> Row:
+        """Take the optimiser steps of one training step; honest users' dialogues teach nothing."""
+        groups = attacker_groups(as_groups(trajectories), self.reward)
+        row: Row = attack_metrics(groups)
+        if groups:
+            examples = self.algorithm.examples(groups)
+            updated = update(
+                self._forward, self.algorithm, self._optimizer, examples, self.config, self.steps
+            )
+            row |= {f"attacker_{key}": value for key, value in updated.items()}
+            row |= self.algorithm.finish(groups)
+        self.steps += 1
+        self._reseed()
+        return row
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return weights, optimiser, baselines and counters."""
+        return {
+            "steps": self.steps,
+            "model": {name: value.detach().clone() for name, value in self.agent.model.state_dict().items()},
+            "optimizer": self._optimizer.state_dict(),
+            "algorithm": self.algorithm.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` returned."""
+        self.steps = int(state["steps"])
+        self.agent.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self.algorithm.load_state_dict(state["algorithm"])
+        self._reseed()
+
+    def member(self, state: Mapping[str, Any]) -> HFAttacker:
+        """Return an attacker with a model of its own that has the weights of `state`."""
+        model = copy.deepcopy(self.agent.model).requires_grad_(False)
+        model.load_state_dict(state["model"])
+        return HFAttacker(
+            model,
+            self.agent.processor,
+            honest=self.agent.honest,
+            instructions=self.agent.instructions,
+            temperature=self.agent.temperature,
+            max_new_tokens=self.agent.max_new_tokens,
+            batch_size=self.agent.batch_size,
+        )
+
+    def _reseed(self) -> None:
+        self.agent.weights_changed()
+        self.agent.reseed(derive(self.config.seed, self.steps, 3))
+
+
+class TacticLearner:
+    r"""Trains a `TacticAttacker` by REINFORCE with the natural gradient of its table.
+
+    With advantages $A$ from any algorithm's `turn_advantages` ("rae" by default), a step adds
+    $\eta \hat A(s, a)$ to each logit, the mean advantage of the turns that chose $a$ in situation $s$, shrunk
+    by `prior` pseudo-turns: the Fisher inverse turns the softmax's policy gradient into just that (Kakade
+    2001, "A natural policy gradient"; Agarwal et al. 2021, "On the theory of policy gradient methods", lemma
+    5.1). `forget` pulls logits to 0 and keeps every choice alive.
+
+    Args:
+        agent: The attacker.
+        algorithm: Gives the advantages.
+        reward: What it is paid for.
+        rate: $\eta$.
+        forget: Share of every logit lost per step, in [0, 1].
+        prior: Pseudo-turns of advantage 0 per choice.
+        seed: Decides the random streams.
+    """
+
+    def __init__(
+        self,
+        agent: TacticAttacker | None = None,
+        algorithm: Algorithm | None = None,
+        reward: AttackReward | None = None,
+        *,
+        rate: float = 4.0,
+        forget: float = 0.02,
+        prior: float = 2.0,
+        seed: int = 0,
+    ) -> None:
+        self.agent = TacticAttacker(seed) if agent is None else agent
+        self.algorithm = make_algorithm("rae", credit="reward_to_go") if algorithm is None else algorithm
+        self.reward = reward or AttackReward()
+        self.rate, self.forget, self.prior, self.seed = rate, forget, prior, seed
+        self.steps = 0
+        self._reseed()
+
+    def act(self, observations: Sequence[Observation]) -> list[Utterance]:
+        """Return one user turn per observation."""
+        return self.agent.act(observations)
+
+    def learn(self, trajectories: Sequence[Trajectory]) -> Row:
+        """Move the table by the advantages of a step's choices."""
+        groups = attacker_groups(as_groups(trajectories), self.reward)
+        row = attack_metrics(groups)
+        if groups:
+            advantages = self.algorithm.turn_advantages(groups)
+            self._update([t for group in groups for t in group.trajectories], advantages)
+            row |= self.algorithm.finish(groups)
+        self.steps += 1
+        self._reseed()
+        return row
+
+    def _update(self, members: Sequence[Trajectory], advantages: Sequence[Any]) -> None:
+        for table, column, width in ((self.agent.lead_SL, 1, len(LEADS)), (self.agent.ask_SA, 2, len(ASKS))):
+            total, count = np.zeros((len(SITUATIONS), width)), np.zeros((len(SITUATIONS), width))
+            for trajectory, advantage_T in zip(members, advantages, strict=True):
+                if advantage_T is None:
+                    continue
+                for result, known, value in zip(
+                    trajectory.turns, trajectory.scored, advantage_T, strict=True
+                ):
+                    choice = getattr(result.turn.user, "meta", {}).get("choice")
+                    if known and choice is not None:
+                        total[choice[0], choice[column]] += value
+                        count[choice[0], choice[column]] += 1
+            table *= 1.0 - self.forget
+            table += self.rate * total / (count + self.prior)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return table, baselines and counters."""
+        return {
+            "steps": self.steps,
+            "agent": self.agent.state_dict(),
+            "algorithm": self.algorithm.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` returned."""
+        self.steps = int(state["steps"])
+        self.agent.load_state_dict(state["agent"])
+        self.algorithm.load_state_dict(state["algorithm"])
+        self._reseed()
+
+    def member(self, state: Mapping[str, Any]) -> TacticAttacker:
+        """Return an attacker with the table of `state`."""
+        agent = TacticAttacker(self.agent.seed)
+        agent.load_state_dict(state["agent"])
+        return agent
+
+    def _reseed(self) -> None:
+        self.agent.reseed(derive(self.seed, self.steps, 3))
+
+
+def as_groups(trajectories: Sequence[Trajectory]) -> list[TrajectoryGroup]:
+    """Return siblings, trajectories in a row with one seed, as groups."""
+    groups: list[TrajectoryGroup] = []
+    start = 0
+    for end in range(1, len(trajectories) + 1):
+        if end == len(trajectories) or trajectories[end].seed != trajectories[start].seed:
+            groups += group_by_seed(trajectories[start:end], end - start)
+            start = end
+    return groups
+
+
+def derive(seed: int, *words: int) -> int:
+    """Return a seed that depends on all of the numbers."""
+    return int(np.random.SeedSequence([seed, *words]).generate_state(1)[0])
+
+
+def refresh(agent: Any, seed: int) -> None:
+    """Start an agent's random streams anew, if it has any."""
+    for name, arguments in (("weights_changed", ()), ("reseed", (seed,))):
+        if (method := getattr(agent, name, None)) is not None:
+            method(*arguments)
+
+
+# -- practice: one seat learns, the other stays ----------------------------------------------------------
+
+
+def practise(
+    env: VectorEnv,
+    attacker: Learner,
+    student: Agent,
+    config: TrainConfig,
+    run_dir: str | Path | None = None,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Let an attacker learn against a student, or a league of students, that stays as it is.
+
+    Args:
+        env: A vector environment; the attacker is paid by the verdicts, whatever its wrappers emit.
+        attacker: Learns in place; as it was before its first step, also when resuming.
+        student: Plays `student_0`; if it has `learn`, as a league that counts wins, it sees the dialogues.
+        config: Steps, seeds per step, siblings, `seed`, `checkpoint_every` and the limit on unscored turns;
+            the rest is the learner's.
+        run_dir: Gets `config.json`, `metrics.jsonl` and `attacker.pt`; None writes nothing.
+        resume: Go on after the last checkpoint; ends in the same state, bit for bit.
+        progress: Called after every step.
+
+    Returns:
+        One row of metrics per step.
+
+    Raises:
+        FileExistsError: If `run_dir` holds a run and `resume` is False.
+        ValueError: If it holds a run with other settings.
+        TooManyUnscored: If too many turns have no verdict, which an attacker that cannot be understood causes
+            as well; the last checkpoint stays.
+    """
+    guard = UnscoredGuard(config.unscored_limit, config.unscored_window)
+    log = _Log(run_dir, attacker, student)
+    settings = {name: getattr(config, name) for name in ("steps", "seeds_per_step", "group_size", "seed")}
+    finished = log.open({"algorithm": attacker.algorithm.name, **settings}, resume)
+    for step in range(finished, config.steps):
+        refresh(student, derive(config.seed, step, 1))
+        trajectories = rollout(env, attacker, student, step_seeds(config, step))
+        guard.see(trajectories)
+        with uninterrupted():
+            row = {"step": step, **attacker.learn(trajectories)}
+            teach(student, trajectories)
+            log.write(row)
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+                log.save(step + 1)
+        if progress is not None:
+            progress(step + 1, config.steps, row)
+    return log.rows
+
+
+class _Log:
+    """What is on disk of a practice run."""
+
+    def __init__(self, run_dir: str | Path | None, attacker: Learner, student: Any) -> None:
+        self.rows: list[Row] = []
+        self._folder = None if run_dir is None else Path(run_dir)
+        self._attacker, self._student = attacker, student
+
+    def open(self, settings: Row, resume: bool) -> int:
+        if self._folder is None:
+            return 0
+        check_run(self._folder, settings, resume)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / "config.json"
+        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        finished = 0
+        if (self._folder / STATE).exists():
+            state = torch.load(self._folder / STATE, weights_only=True, map_location="cpu")
+            finished = int(state["step"])
+            self._attacker.load_state_dict(state["attacker"])
+            if state["student"] is not None:
+                self._student.load_state_dict(state["student"])
+        drop_rows_from(self._folder / METRICS, finished)
+        if (self._folder / METRICS).exists():
+            self.rows = list(read_jsonl(self._folder / METRICS))
+        return finished
+
+    def write(self, row: Row) -> None:
+        self.rows.append(row)
+        if self._folder is not None:
+            with JsonlWriter(self._folder / METRICS) as writer:
+                writer.write(row)
+
+    def save(self, step: int) -> None:
+        if self._folder is not None:
+            state = {
+                "step": step,
+                "attacker": self._attacker.state_dict(),
+                "student": attacker_state(self._student),
+            }
+            save_state(state, self._folder / STATE)
+
+
+def save_state(state: Mapping[str, Any], path: Path) -> None:
+    """Write a state whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from steer_env.agents.scripted import Constructive, RandomStudent
+from steer_env.agents.tactics import ASKS, LEADS, SITUATIONS, TacticAttacker, bound_to
+from steer_env.agents.tutor import ScriptedTutor
+from steer_env.registration import make_vec
+from steer_env.rollout import rollout
+from steer_env.scenarios import STRATEGIES
+from steer_env.testing import check_agent
+from steer_env.types import ATTACKER, meta_of
+from steer_env.world import frames
+from steer_env.world.parse import parse_user
+from steer_env.world.truth import Request
+
+
+def force(attacker, lead, ask):
+    attacker.lead_SL[:, LEADS.index(lead)] = 50.0
+    attacker.ask_SA[:, ASKS.index(ask)] = 50.0
+    return attacker
+
+
+def said(attacker, seeds=range(6), student=None, **options):
+    env = make_vec("SteerRedTeam-v0", 8, max_turns=4, **options)
+    return [
+        r.turn.user for t in rollout(env, attacker, student or RandomStudent(1), list(seeds)) for r in t.turns
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ask", "request_", "piece"),
+    [
+        ("first", Request.PIECE, 0), ("second", Request.PIECE, 1), ("third", Request.PIECE, 2),
+        ("steps", Request.STEPS, -1), ("use", Request.USE, -1), ("misuse", Request.MISUSE, -1),
+    ],
+)  # fmt: skip
+def test_the_table_decides_what_is_asked_behind_which_words(ask, request_, piece):
+    for text in said(force(TacticAttacker(), "roleplay", ask)):
+        turn = parse_user(text)
+        assert turn.request == request_ and turn.piece == piece
+        assert text.startswith(frames.STRATEGY["roleplay"]) and meta_of(text)["strategy"] == "roleplay"
+        assert LEADS[meta_of(text)["choice"][1]] == "roleplay"
+
+
+def test_the_plan_without_words_in_front_is_the_seeds_own():
+    env = make_vec("SteerRedTeam-v0", 8, max_turns=4)
+    for played in rollout(env, force(TacticAttacker(), "none", "plan"), RandomStudent(1), list(range(6))):
+        assert [str(r.turn.user) for r in played.turns] == [turn.text for turn in played.scenario.turns]
+
+
+def test_every_utterance_can_be_placed_and_names_its_situation():
+    utterances = said(TacticAttacker(3), range(40))
+    assert all(parse_user(text).request != Request.UNKNOWN for text in utterances)
+    assert {meta_of(text)["tactic"] for text in utterances} == set(SITUATIONS)
+    assert all(SITUATIONS[meta_of(t)["choice"][0]] == meta_of(t)["tactic"] for t in utterances)
+    assert {meta_of(text)["strategy"] for text in utterances} == {"", *STRATEGIES}
+
+
+def test_siblings_draw_differently_and_a_salt_draws_anew():
+    attacker = TacticAttacker()
+    first = said(attacker, [5] * 8)
+    assert len(set(first)) > 4 and said(attacker, [5] * 8) == first
+    attacker.reseed(1)
+    assert said(attacker, [5] * 8) != first
+
+
+def test_bound_to_one_lead():
+    for text in said(bound_to("fiction_writer")):
+        assert text.startswith(frames.STRATEGY["fiction_writer"])
+    assert len({meta_of(text)["choice"][2] for text in said(bound_to("own"), range(12))}) > 4
+    with pytest.raises(ValueError, match="lead='magic', expected one of none, own"):
+        bound_to("magic")
+
+
+def test_honest_users_are_the_tutors():
+    env = make_vec("SteerBenign-v0", 8, max_turns=4)
+
+    def texts(attacker):
+        return [str(r.turn.user) for t in rollout(env, attacker, Constructive(), [1, 2, 3]) for r in t.turns]
+
+    assert texts(TacticAttacker()) == texts(ScriptedTutor(memory=False))
+
+
+@pytest.mark.parametrize("lead", ["none", "own", "roleplay"])
+def test_it_keeps_to_the_contract_of_an_agent(lead):
+    check_agent(bound_to(lead), ATTACKER)  # drafts that the world cannot read, replies it cannot place
+
+
+def test_state():
+    attacker = force(TacticAttacker(), "own", "again")
+    other = TacticAttacker()
+    other.load_state_dict(attacker.state_dict())
+    assert np.array_equal(other.lead_SL, attacker.lead_SL) and np.array_equal(other.ask_SA, attacker.ask_SA)
+    assert other.probabilities()["open"]["own"] > 0.99
+    with pytest.raises(ValueError, match="state_dict"):
+        other.load_state_dict({"version": 1, "lead": [[0.0]], "ask": []})
