@@ -15,6 +15,7 @@ from steer_env.cli.common import (
     add_model_options,
     check_unchanged,
     command,
+    judge_content,
     model_hash,
     natural,
     open_setting,
@@ -24,12 +25,14 @@ from steer_env.cli.common import (
 )
 from steer_env.cli.progress import Bar
 from steer_env.data.licences import check_training_allowed
+from steer_env.judges.independence import check_independent
 
 _EXAMPLE = """  steer-env train --student runs/demo/sft --out runs/mine --steps 100
   steer-env train --out runs/mine --resume
   steer-env train --student hf:Qwen/Qwen2.5-VL-3B-Instruct --lr 1e-6 \\
       --max-new-tokens 512 --microbatch-size 2 --out runs/qwen-3b
   steer-env train --student runs/demo/sft --scenarios my.jsonl --unscored-limit 1 --out runs/photos
+  steer-env train --student runs/demo/sft --attacker openai:MODEL@http://localhost:8000/v1 --judge tutor
   steer-env train --algorithm rloo --option credit=reward_to_go --tracker tensorboard --out runs/rloo
   steer-env train --algorithm constrained_grpo --option limit=0.02 --out runs/constrained
   steer-env train --student hf:Qwen/Qwen2.5-VL-3B-Instruct --precision bf16 --lora-rank 16 \\
@@ -73,6 +76,8 @@ _DEFAULTS: dict[str, Any] = {
     "split": None,
     "scenarios": None,
     "attacker": None,
+    "judge": "rule",
+    "allow_self_judge": None,
     "alpha": None,
     "returns": None,
     "algorithm": "grpo",
@@ -190,6 +195,7 @@ def run(args: argparse.Namespace) -> int:
     reward |= _wrappers(chosen)
     setting = open_setting(chosen, "train", **reward)
     content = {"scenario_hash": setting.digest, "model_hash": model_hash(chosen["student"])}
+    content |= judge_content(setting.judge)
     check_unchanged(out, **content)
     if setting.scenarios is not None:
         check_training_allowed(setting.scenarios, allow=args.allow_licence)
@@ -200,6 +206,8 @@ def run(args: argparse.Namespace) -> int:
         dtype=args.dtype or "float32",
         batch_size=args.batch_size,
     )
+    allowed = chosen["allow_self_judge"] or ()
+    check_independent(setting.judge, student, setting.attacker, allow=allowed)
     from steer_env.algorithms import trainer
     from steer_env.algorithms.metrics import check_trackers
     from steer_env.algorithms.scaling import Scaling, save_merged
@@ -224,6 +232,7 @@ def run(args: argparse.Namespace) -> int:
             resume=args.resume,
             progress=lambda done, total, row: bar.update(done, total, note(row)),
             record_every=args.record_every,
+            allow_self_judging=allowed,
         )
     save_merged(student, out / "model")
     _report(rows, out)
