@@ -93,7 +93,11 @@ def test_a_dialogue_that_does_not_fit_fails_alone(student, scripts):
     short = {"images": (), "transcript": first_message(scripts[1])}
     long = {"images": (), "transcript": (Message(USER, "a" * 600),)}
     said, failed = student.act([short, long])
-    assert isinstance(failed, Failed) and failed.reason.startswith("too_long: ") and "max_model_len" in failed.reason
+    assert (
+        isinstance(failed, Failed)
+        and failed.reason.startswith("too_long: ")
+        and "max_model_len" in failed.reason
+    )
     assert said.meta["trace"].sampled_L.any()
     with pytest.raises(ContextOverflow, match="max_model_len"):
         student.sampler.engine.generate(*refused(student, long))

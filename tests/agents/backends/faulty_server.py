@@ -36,9 +36,7 @@ def polite(body: dict[str, Any]) -> str:
 
 
 def _value(shape: dict[str, Any]) -> Any:
-    if "enum" in shape:
-        return shape["enum"][0]
-    return 8 if shape.get("type") == "integer" else "Please go on."
+    return 8 if shape.get("type") == "integer" else shape.get("enum", ["Please go on."])[0]
 
 
 class Handler(BaseHTTPRequestHandler):

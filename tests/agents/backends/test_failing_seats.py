@@ -13,6 +13,8 @@ import pytest
 from steer_env.cli.main import main
 from steer_env.evaluation.evaluate import load_rows
 
+pytestmark = pytest.mark.slow  # two whole evaluations a cell
+
 KEY = "sk-very-secret-0123456789abcdef"
 SEATS = ("student", "tutor", "judge")
 #: Fault -> what the reasons begin with. The last two are answers of the model, which a student may give.
@@ -64,7 +66,9 @@ def words(seat, name):
     """Return the arguments that put the model into a seat."""
     if seat == "student":
         return [name]
-    return ["refuse", "--judge", name] if seat == "judge" else ["refuse", "--attacker", name, "--judge", "tutor"]
+    return (
+        ["refuse", "--judge", name] if seat == "judge" else ["refuse", "--attacker", name, "--judge", "tutor"]
+    )
 
 
 @pytest.fixture
@@ -72,7 +76,16 @@ def evaluate(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
 
     def run(seat, name, *more):
-        fixed = ["--episodes", str(DIALOGUES), "--num-envs", "8", "--format", "csv", "--out", str(tmp_path / "run")]
+        fixed = [
+            "--episodes",
+            str(DIALOGUES),
+            "--num-envs",
+            "8",
+            "--format",
+            "csv",
+            "--out",
+            str(tmp_path / "run"),
+        ]
         code = main(["evaluate", *words(seat, name), *fixed, *more])
         return code, capsys.readouterr()
 

@@ -302,7 +302,9 @@ def test_a_dialogue_that_does_not_fit_fails_alone(tiny):
     long, short = ({"images": (), "transcript": (Message(USER, text),)} for text in ("é" * 2500, "hi"))
     first, failed, last = student.act([short, long, short])
     assert isinstance(failed, Failed)
-    assert re.match(r"too_long: the dialogue has 5\d\d\d tokens.*expected at most 4096.*max_cycles", failed.reason)
+    assert re.match(
+        r"too_long: the dialogue has 5\d\d\d tokens.*expected at most 4096.*max_cycles", failed.reason
+    )
     alone = HFStudent(*tiny, max_new_tokens=4)
     assert [first, last] == alone.act([short, short])
     with pytest.raises(ContextOverflow, match=r"5\d\d\d tokens.*expected at most 4096.*max_cycles"):
