@@ -50,7 +50,7 @@ PLAY = ("evaluate", "refuse", "--episodes", 6, "--format", "csv", "--out", "r")
 
 
 def test_a_judge_by_name_scores_and_is_on_record(cli, opened) -> None:
-    code, out, err = cli(*PLAY, "--judge", "scripted:j")
+    code, _, err = cli(*PLAY, "--judge", "scripted:j")
     assert code == 0, err
     (judge,) = opened
     assert len(judge.requests) == len(verdicts()) > 12
@@ -139,7 +139,7 @@ def test_reports_need_neither_attacker_nor_judge(cli, opened, monkeypatch) -> No
         raise base.BackendError("nobody there")
 
     register_backend("scripted", gone)
-    code, out, err = cli("report", "r")
+    code, _, err = cli("report", "r")
     assert code == 0, err
     assert cli("rescore", "r", "--judge", "rule").code == 0
 
@@ -223,7 +223,7 @@ def test_environments_by_name_share_one_tutor(opened) -> None:
     vec.reset(seed=1)
     vec.step(["No.", "Never."])
     assert len(opened) == 1 and len(opened[0].requests) == 2
-    with pytest.raises(ValueError, match="tutor = steer_env.make_attacker"):
+    with pytest.raises(ValueError, match=r"tutor = steer_env\.make_attacker"):
         steer_env.make(judge="tutor")
     with pytest.raises(ValueError, match="'static' is a script"):
         steer_env.make_student_env(attacker="static", judge="tutor")
