@@ -202,6 +202,11 @@ class LLMTutor:
         return self.backend.weights
 
     @property
+    def prompt_hash(self) -> str:
+        """Hashes of the prompts for risky and for harmless dialogues, joined by "+"; each verdict has one."""
+        return "+".join(self.prompts[honest].hash for honest in (False, True))
+
+    @property
     def calls(self) -> int:
         """States the model has been asked about so far; what the memo answers is not counted."""
         return self._memo.begun

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from steer_env.agents.base import Agent, Observation
+from steer_env.agents.base import Agent, Failed, Observation
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.advantages import trajectory_return
 from steer_env.algorithms.base import Algorithm, Example, Row
@@ -38,6 +38,7 @@ from steer_env.algorithms.parallel import Parallel
 from steer_env.algorithms.record import record_rollouts
 from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.update import make_optimizer, update
+from steer_env.judges.independence import check_env
 from steer_env.records import ROLLOUTS
 from steer_env.rollout import VectorEnv, rollout, teach
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
@@ -121,6 +122,7 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     record_every: int = 0,
+    allow_self_judging: Collection[str] = (),
 ) -> list[Row]:
     """Train `student` in place and write metrics and checkpoints to `run_dir`.
 
@@ -140,6 +142,7 @@ def train(
         progress: Called after every step.
         record_every: Write the dialogues of every so many steps, with tokens, masks and advantages, to
             `rollouts.jsonl`; 0 writes none.
+        allow_self_judging: Roles ("student", "attacker") whose weights the judge may share.
 
     Returns:
         One row of metrics per step, also those from before a resumption.
@@ -148,12 +151,15 @@ def train(
         FileExistsError: If `run_dir` holds a run and `resume` is False.
         ValueError: If it holds a run with other settings, the weights to train are not float32, or the groups
             are too small for the algorithm, or `config.streams` is "prompt" with several processes.
+        SelfJudging: If the judge is the student's or the attacker's model and that was not allowed.
         TypeError: If the attacker's memory could not be read back from a checkpoint.
         TooManyUnscored: If the judge fails too often; a checkpoint of the last finished step is written
             first.
     """
     run_dir, scaling, parallel = Path(run_dir), scaling or Scaling(), parallel or Parallel()
     algorithm.check(config.group_size)
+    now = env.env if isinstance(env, Curriculum) else env
+    check_env(now, student, attacker, allow=allow_self_judging)
     check_trackers(trackers)
     student.check_trainable()
     attacker_state(attacker)  # refused now rather than at the first checkpoint
@@ -311,7 +317,7 @@ class _InPrecision:
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
 
-    def act(self, observations: Sequence[Observation]) -> list[Utterance]:
+    def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
         with self._forward.precision():
             return self._forward.student.act(observations)
 

@@ -128,7 +128,7 @@ def make(id: str = "SteerEscalation-v0", **options: Any) -> AECEnv[str, Any, Any
             weights, normalization: Of the default `TurnReward`.
             alpha, returns: Of the default `TCSR` (0.3, "sum").
             judge: "rule" (default), another name (`steer_env.judges.names`), None, or an object with
-                `judge(requests)`.
+                `judge(requests)`, such as the tutor that attacks.
             scenarios: A JSONL file, a list of `Scenario`, or any `ScenarioSource`; default the
                 built-in world.
             split: "train" (default), "sft", "bench", "ood" or "pretrain" of the built-in world.
@@ -184,12 +184,15 @@ def make_vec(id: str = "SteerEscalation-v0", num_envs: int = 8, **options: Any) 
 def make_student_env(id: str = "SteerEscalation-v0", attacker: Any = None, **options: Any) -> StudentEnv:
     """Return the student's Gymnasium view; `attacker` is a name, an agent object, or None for the id's own.
 
-    `gymnasium.make("steer_env/" + id)` calls this. Pass a model-backed attacker here rather than through
+    With `judge="tutor"` the attacker, a model, judges too (`make_seats`). `gymnasium.make("steer_env/" + id)`
+    calls this. Pass a model-backed attacker here, or by name, rather than as an object through
     `gymnasium.make`, which deep-copies what is in a spec.
     """
     from steer_env.student_env import StudentEnv
 
-    return StudentEnv(make(id, **options), make_attacker(id, attacker))
+    _check_options(spec(id), options)
+    player, judge = make_seats(id, attacker, options.pop("judge", "rule"))
+    return StudentEnv(make(id, judge=judge, **options), player)
 
 
 def make_student_vec(
@@ -208,7 +211,9 @@ def make_student_vec(
             "render_mode='human' would print all dialogues over each other; pass 'ansi' or 'rgb_array' and "
             "call render()"
         )
-    return StudentVectorEnv(make_vec(id, num_envs, **options), make_attacker(id, attacker), render_mode)
+    _check_options(spec(id), options)
+    player, judge = make_seats(id, attacker, options.pop("judge", "rule"))
+    return StudentVectorEnv(make_vec(id, num_envs, judge=judge, **options), player, render_mode)
 
 
 def make_attacker(id: str, attacker: Any = None) -> Any:
@@ -217,6 +222,35 @@ def make_attacker(id: str, attacker: Any = None) -> Any:
 
     attacker = spec(id).attacker if attacker is None else attacker
     return make_agent(attacker, seat=ATTACKER) if isinstance(attacker, str) else attacker
+
+
+def make_seats(id: str, attacker: Any = None, judge: Any = "rule") -> tuple[Any, Judge | None]:
+    """Return attacker and judge of an id.
+
+    `judge="tutor"` gives one object in both places: the attacker, which must be a model (an `LLMTutor`). One
+    call per state then scores the reply and writes the next question.
+
+    Args:
+        id: See `env_ids()`.
+        attacker: See `make_attacker`.
+        judge: "tutor", or see `make_judge`.
+
+    Raises:
+        ValueError: If a name is unknown, or the attacker cannot judge.
+        BackendError: If a model cannot be opened, or a server cannot answer.
+    """
+    from steer_env.judges.base import Judge
+    from steer_env.judges.names import TUTOR
+
+    player = make_attacker(id, attacker)
+    if not (isinstance(judge, str) and judge.strip() == TUTOR):
+        return player, make_judge(judge)
+    if not isinstance(player, Judge):
+        raise ValueError(
+            f"judge={judge!r} is the model in the attacker's seat, but attacker={attacker!r} is a script; "
+            "name a model there, such as openai:MODEL@URL, or use judge='rule'"
+        )
+    return player, player
 
 
 def make_judge(judge: Any) -> Judge | None:

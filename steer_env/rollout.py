@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Protocol
 
 from steer_env.agents.base import Agent, Failed, KeyedObservation
+from steer_env.env import InvalidUtterance
 from steer_env.scenarios import Scenario
 from steer_env.seats import Seat
 from steer_env.trajectory import StopReason, Trajectory
@@ -69,6 +70,10 @@ class VectorEnv(Protocol):
         """Speak for `agent`; returns the dialogues this ended."""
         ...
 
+    def check(self, agent: str, id: int, utterance: str) -> None:
+        """Raise `InvalidUtterance` if `submit` would refuse this utterance in this slot."""
+        ...
+
     def judging(self) -> Mapping[int, Future[Verdict]]:
         """Return the slots whose reply is with an asynchronous judge."""
         ...
@@ -99,8 +104,9 @@ def rollout(
     seeds alone; with servers in between it still does, as far as the servers' own answers do, whatever
     arrives first.
 
-    A dialogue whose agent answers `Failed` ends there with `stop` FAILED and the reason in `error`; the run
-    goes on. An exception in an agent is a bug and ends the run.
+    A dialogue whose agent answers `Failed`, or something the environment takes from nobody (longer than
+    `max_length`), ends there with `stop` FAILED and the reason in `error`; the run goes on. An exception in
+    an agent is a bug and ends the run.
 
     Args:
         env: A vector environment; its slots are refilled until all seeds are played.
@@ -223,14 +229,24 @@ class _Play:
         self, seat: Seat, ids: list[int], replies: list[Utterance | Failed]
     ) -> Iterable[FinishedDialogue]:
         """Speak where there is something to say, and end what failed."""
-        said = [(i, reply) for i, reply in zip(ids, replies, strict=True) if isinstance(reply, str)]
+        checked = [(i, self._checked(seat, i, reply)) for i, reply in zip(ids, replies, strict=True)]
+        said = [(i, reply) for i, reply in checked if isinstance(reply, str)]
         ended = list(
             self.env.submit(seat.name, [i for i, _ in said], [reply for _, reply in said], wait=False)
         )
-        for i, reply in zip(ids, replies, strict=True):
+        for i, reply in checked:
             if isinstance(reply, Failed):
                 ended.append(self.env.fail(i, f"{seat.name}: {reply.reason}"))
         return ended
+
+    def _checked(self, seat: Seat, slot: int, reply: Utterance | Failed) -> Utterance | Failed:
+        """Return what was said, or `Failed` where the environment would refuse it: it is one model's slip."""
+        if isinstance(reply, str):
+            try:
+                self.env.check(seat.name, slot, reply)
+            except InvalidUtterance as error:
+                return Failed(f"invalid: {error}")
+        return reply
 
     def _end(self, ended: Iterable[FinishedDialogue]) -> Iterator[Placed]:
         """Hand over ended dialogues, refill their places, then give them away."""

@@ -185,6 +185,10 @@ class VectorDialogueEnv:
             self._judge(ids, utterances)
         return self._step_all(agent, ids, utterances)
 
+    def check(self, agent: str, id: int, utterance: str) -> None:
+        """Raise `InvalidUtterance` if `submit` would refuse this utterance in this slot."""
+        self._slots[id].core.check(utterance, agent)
+
     @property
     def asynchronous(self) -> bool:
         """Whether a slot has an `AsyncJudge`, so that `submit(..., wait=False)` may leave verdicts open."""

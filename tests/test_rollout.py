@@ -136,3 +136,29 @@ def test_a_student_that_breaks_its_contract_is_named(replies, error, message):
 def test_no_deep_learning_framework_is_imported():
     code = "import steer_env.rollout, steer_env.algorithms.advantages, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("odd", ["x" * 5000, "half of a pair \ud83d"])
+@pytest.mark.parametrize("seat", ["attacker_0", "student_0"])
+def test_an_utterance_the_environment_refuses_ends_its_dialogue_alone(seat, odd):
+    class Slips(Echo if seat == "student_0" else Draft):
+        """Says something odd in the second turn of the dialogues of three."""
+
+        def act(self, observations):
+            said = super().act(observations)
+            late = [o["transcript"][:1] and "3.0" in o["transcript"][0].content for o in observations]
+            turn = 3 if seat == "student_0" else 2
+            return [
+                odd if hit and len(o["transcript"]) == turn else reply
+                for o, reply, hit in zip(observations, said, late, strict=True)
+            ]
+
+    players = {"attacker_0": Draft(), "student_0": Echo(), seat: Slips()}
+    trajectories = rollout(vec(4), players["attacker_0"], players["student_0"], range(24))
+    failed = [t for t in trajectories if t.stop is StopReason.FAILED]
+    others = [t for t in trajectories if t.stop is StopReason.SEED_END]
+    assert len(failed) + len(others) == 24 and len(failed) > 2
+    assert {len(t.scenario) for t in failed} == {3} and not any(len(t.scenario) == 3 for t in others)
+    assert all(len(t.turns) == 1 and t.error.startswith(f"{seat}: invalid: ") for t in failed)
+    said = "expected at most 4096" if len(odd) > 4096 else "lone surrogate"
+    assert all(said in t.error for t in failed)

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from steer_env.agents.backends.vllm_student import VLLMStudent
+from steer_env.agents.base import Failed
 from steer_env.agents.hf import ContextOverflow, HFStudent, Prompt, packed_logprobs
 from steer_env.testing import check_agent
-from steer_env.types import STUDENT
+from steer_env.types import STUDENT, USER, Message
 
 
 def prompts_of(replies, images):
@@ -78,8 +79,6 @@ def test_a_seed_decides_replies_whatever_else_is_in_the_batch(student, play, scr
 
 
 def first_message(script):
-    from steer_env.types import USER, Message
-
     return (Message(USER, script[0][0], 0),)
 
 
@@ -90,10 +89,23 @@ def test_a_reply_that_is_cut_off_is_closed_without_being_learned(student, play):
     assert trace.sampled_L.sum() == 3
 
 
-def test_a_dialogue_that_does_not_fit_is_refused_before_the_engine_sees_it(student, play):
-    student.max_new_tokens = 500
+def test_a_dialogue_that_does_not_fit_fails_alone(student, scripts):
+    short = {"images": (), "transcript": first_message(scripts[1])}
+    long = {"images": (), "transcript": (Message(USER, "a" * 600),)}
+    said, failed = student.act([short, long])
+    assert (
+        isinstance(failed, Failed)
+        and failed.reason.startswith("too_long: ")
+        and "max_model_len" in failed.reason
+    )
+    assert said.meta["trace"].sampled_L.any()
     with pytest.raises(ContextOverflow, match="max_model_len"):
-        play(student, turns=1)
+        student.sampler.engine.generate(*refused(student, long))
+
+
+def refused(student, observation):
+    prompt = student.sampler._folded(student.codec.prompt(observation))
+    return [prompt], [student.sampler._params(prompt)]
 
 
 def test_it_is_an_agent_and_leaves_the_random_state_alone(engine):

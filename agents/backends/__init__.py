@@ -11,6 +11,7 @@ from steer_env.agents.backends.base import (
     ChatResult,
     is_backend,
     open_backend,
+    read_name,
     register_backend,
 )
 from steer_env.agents.backends.seats import open_seat
@@ -31,5 +32,6 @@ __all__ = [
     "is_backend",
     "open_backend",
     "open_seat",
+    "read_name",
     "register_backend",
 ]

@@ -7,10 +7,11 @@ exception: a dialogue that lost its server is data, and the run goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from urllib.parse import parse_qsl
 
 from steer_env.images import Image
 
@@ -155,14 +156,45 @@ def is_backend(name: str) -> bool:
     return bool(colon and rest and scheme in _OPENERS)
 
 
+def read_name(name: str) -> tuple[str, dict[str, Any]]:
+    """Split "SCHEME:REST?option=value&..." into what stands before the options, and the options.
+
+    Numbers and yes, no, true, false are read as such; everything else stays text.
+    """
+    bare, _, query = name.partition("?")
+    return bare, {key: _value(text) for key, text in parse_qsl(query, keep_blank_values=True)}
+
+
+def _value(text: str) -> Any:
+    if text in ("yes", "true", "no", "false"):
+        return text in ("yes", "true")
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def refuse_unknown(scheme: str, options: Collection[str], known: Sequence[str]) -> None:
+    """Refuse options that a kind of model does not have.
+
+    Raises:
+        ValueError: If there is one; the message lists the known ones.
+    """
+    for name in options:
+        if name not in known:
+            raise ValueError(f"{name} is no option of {scheme}:..., expected one of {', '.join(known)}")
+
+
 def open_backend(spec: str, **options: Any) -> ChatBackend:
     """Open a back end by name: "hf:PATH", "vllm:PATH" or "openai:MODEL@http://host:port/v1".
 
     It is checked here, before any work starts.
 
     Args:
-        spec: Scheme and what stands behind it.
-        **options: Of the back end (see its class).
+        spec: Scheme and what stands behind it, with options as in "hf:PATH?device=cpu&dtype=float32".
+        **options: Of the back end (see its class); they go before those in the name.
 
     Raises:
         ValueError: If the scheme is unknown; the message lists the known ones.
@@ -171,8 +203,9 @@ def open_backend(spec: str, **options: Any) -> ChatBackend:
     if not is_backend(spec):
         known = ", ".join(f"{name}:..." for name in _OPENERS)
         raise ValueError(f"backend={spec!r}, expected one of {known}")
-    scheme, _, rest = spec.partition(":")
-    backend = _OPENERS[scheme](rest, **options)
+    bare, named = read_name(spec)
+    scheme, _, rest = bare.partition(":")
+    backend = _OPENERS[scheme](rest, **{**named, **options})
     backend.check()
     return backend
 

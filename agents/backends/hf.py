@@ -34,6 +34,7 @@ from steer_env.agents.backends.base import (
     ChatReply,
     ChatRequest,
     ChatResult,
+    refuse_unknown,
 )
 from steer_env.agents.backends.hf_prompt import ChatEncoder, ChatPrompt
 from steer_env.agents.backends.hf_schema import SchemaGuide, SchemaMask, can_constrain
@@ -255,8 +256,9 @@ def open_hf(
 
     Raises:
         BackendError: If the model cannot be opened.
-        ValueError: If there is no such dtype.
+        ValueError: If there is no such dtype or option.
     """
+    refuse_unknown("hf", options, ("device", "dtype", "batch_size", "seed", "name", "weights"))
     wanted = as_dtype(dtype)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     found: str | Path = Path(path).expanduser()

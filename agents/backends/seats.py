@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import Any
 
-from steer_env.agents.backends.base import open_backend
+from steer_env.agents.backends.base import open_backend, read_name, refuse_unknown
 from steer_env.agents.backends.student import chat_student
 from steer_env.agents.base import Agent
 from steer_env.types import ATTACKER
 
-_STUDENT_OPTIONS = frozenset({"system", "temperature", "max_new_tokens", "seed", "max_length"})
+_CHAT = frozenset({"system", "temperature", "max_new_tokens", "seed", "max_length"})
+_TUTOR = frozenset({"attempts", "max_tokens", "temperature", "seed", "max_question", "remembered", "memory"})
+_SAMPLING = ("temperature", "max_new_tokens", "seed", "name")
+_HF = ("device", "dtype", "batch_size", *_SAMPLING)
+#: What other models in process take; an engine would fail on it late and in its own words.
+_NOT_VLLM = {
+    "device": "the engine takes the GPUs it sees (CUDA_VISIBLE_DEVICES)",
+    "batch_size": "the engine batches by itself; vllm:PATH?max_num_seqs=64 bounds it",
+    "system": "put it into the chat template, or serve the model and use openai:MODEL@URL",
+}
 
 
 def open_seat(name: str, seat: str, **options: Any) -> Agent:
@@ -20,29 +30,55 @@ def open_seat(name: str, seat: str, **options: Any) -> Agent:
     `ChatStudent`. The attacker is an `LLMTutor`.
 
     Args:
-        name: Of a back end, see `open_backend`.
+        name: Of a back end, see `open_backend`; options may stand in it.
         seat: "attacker_0" or "student_0".
-        **options: Of the agent; those a `ChatStudent` does not know are its back end's.
+        **options: Of the agent; those it does not know are its back end's or engine's. They go before those
+            in the name.
 
     Raises:
         ValueError: If the scheme is unknown or an option is no good.
-        BackendError: If a server cannot answer.
+        BackendError: If a model cannot be opened, or a server cannot answer.
         ImportError: If a library is missing; the message names the extra to install.
     """
-    scheme, _, rest = name.partition(":")
+    bare, named = read_name(name)
+    scheme, _, rest = bare.partition(":")
+    given = {**named, **options}
     if seat == ATTACKER:
-        backend = open_backend(name)
-        tutor: Agent = import_module("steer_env.agents.llm_tutor").LLMTutor(backend=backend, **options)
+        own, others = split(given, _TUTOR)
+        tutor: Agent = import_module("steer_env.agents.llm_tutor").LLMTutor(
+            backend=open_backend(bare, **others), **own
+        )
         return tutor
     if scheme == "hf":
-        student: Agent = import_module("steer_env.agents.hf.student").HFStudent.from_pretrained(
-            rest, **options
-        )
-        return student
+        return _hf_student(rest, given)
     if scheme == "vllm":
-        engine = import_module("steer_env.agents.backends.vllm_student").VLLMStudent
-        sampler: Agent = engine.from_pretrained(rest, **options)
-        return sampler
-    own = {key: value for key, value in options.items() if key in _STUDENT_OPTIONS}
-    backend = open_backend(name, **{key: value for key, value in options.items() if key not in own})
-    return chat_student(backend, **own)
+        return _vllm_student(rest, given)
+    own, others = split(given, _CHAT)
+    return chat_student(open_backend(bare, **others), **own)
+
+
+def split(options: Mapping[str, Any], own: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options named in `own`, and the others."""
+    mine = {key: value for key, value in options.items() if key in own}
+    return mine, {key: value for key, value in options.items() if key not in own}
+
+
+def _hf_student(path: str, options: dict[str, Any]) -> Agent:
+    refuse_unknown("hf", options, _HF)
+    as_dtype = import_module("steer_env.agents.backends.hf").as_dtype
+    student: Agent = import_module("steer_env.agents.hf.student").HFStudent.from_pretrained(
+        path, **{**options, "dtype": as_dtype(options.get("dtype"))}
+    )
+    return student
+
+
+def _vllm_student(path: str, options: dict[str, Any]) -> Agent:
+    for key, remedy in _NOT_VLLM.items():
+        if key in options:
+            raise ValueError(f"{key}={options[key]!r} is no option of vllm:{path}: {remedy}")
+    own, engine = split(options, {*_SAMPLING, "dtype", "engine"})
+    own["engine"] = {**engine, **(own.get("engine") or {})}
+    student: Agent = import_module("steer_env.agents.backends.vllm_student").VLLMStudent.from_pretrained(
+        path, **own
+    )
+    return student

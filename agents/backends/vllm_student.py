@@ -14,7 +14,8 @@ import torch
 from transformers import PreTrainedModel
 
 from steer_env.agents.backends.vllm_engine import Completion, EnginePrompt, Seeds, VLLMEngine, fold
-from steer_env.agents.base import Observation
+from steer_env.agents.backends.weights import weights_id
+from steer_env.agents.base import Failed, Observation
 from steer_env.agents.hf import tiny
 from steer_env.agents.hf.codec import ChatCodec, Prompt
 from steer_env.agents.hf.student import HFStudent
@@ -60,6 +61,7 @@ class VLLMStudent:
         self.engine, self.codec, self.name = engine, ChatCodec(engine.processor), name
         self.temperature, self.max_new_tokens, self.seed = temperature, max_new_tokens, seed
         self.prompt_tokens = self.cached_tokens = 0
+        self._weights = weights_id(engine.path)
         self._seeds = Seeds()
         self._forbidden = {int(i): float("-inf") for i in self.codec.forbidden(engine.vocabulary)}
         self._placeholder = int(self.codec.tokenizer.convert_tokens_to_ids(self.codec.placeholder))
@@ -84,19 +86,29 @@ class VLLMStudent:
         opened = VLLMEngine(path, dtype=dtype, **(engine or {}))
         return cls(opened, **{"name": Path(path).name, **options})
 
-    def act(self, observations: Sequence[Observation]) -> list[Utterance]:
-        """Return one reply per observation, in order.
+    @property
+    def weights(self) -> str:
+        """Identity of the weights the engine was started with; keeps a judge from being its own student."""
+        return self._weights
+
+    def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
+        """Return one reply per observation, in order; `Failed` where a dialogue outgrew the engine's context.
 
         Raises:
-            ContextOverflow: If a dialogue does not fit into the engine's context.
             ValueError: If a transcript does not end with a user turn.
         """
         dialogues = [self.codec.prompt(observation) for observation in observations]
         prompts = [self._folded(dialogue) for dialogue in dialogues]
-        completions = self.engine.generate(prompts, [self._params(prompt) for prompt in prompts])
-        self.prompt_tokens += sum(len(prompt.ids) for prompt in prompts)
+        reasons = [self.engine.overflow(prompt, self.max_new_tokens) for prompt in prompts]
+        replies: list[Utterance | Failed] = [Failed(f"too_long: {reason}") for reason in reasons]
+        fits = [index for index, reason in enumerate(reasons) if reason is None]
+        chosen = [prompts[index] for index in fits]
+        completions = self.engine.generate(chosen, [self._params(prompt) for prompt in chosen])
+        self.prompt_tokens += sum(len(prompt.ids) for prompt in chosen)
         self.cached_tokens += sum(completion.cached for completion in completions)
-        return [self._utterance(*pair) for pair in zip(dialogues, completions, strict=True)]
+        for index, completion in zip(fits, completions, strict=True):
+            replies[index] = self._utterance(dialogues[index], completion)
+        return replies
 
     def reseed(self, seed: int) -> None:
         """Start the random streams anew from `seed`."""
@@ -174,13 +186,13 @@ class TrainableVLLMStudent(HFStudent):
         precision = str(model.dtype).removeprefix("torch.")
         # The model that learns, its gradients and its optimiser need the rest of the memory.
         opened = VLLMEngine(path, **{"dtype": precision, "gpu_memory_utilization": 0.3, **(engine or {})})
-        return cls(model, processor, opened, **{"name": Path(path).name, **options})
+        named = {"name": Path(path).name, "weights": weights_id(path), **options}
+        return cls(model, processor, opened, **named)
 
-    def act(self, observations: Sequence[Observation]) -> list[Utterance]:
+    def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
         """Return one reply per observation, in order, sampled with the model's current weights.
 
         Raises:
-            ContextOverflow: If a dialogue does not fit into the engine's context.
             ValueError: If a transcript does not end with a user turn.
         """
         if self._stale:

@@ -58,11 +58,10 @@ class HFAttacker(HFStudent):
         self.honest = StaticAttacker() if honest is None else honest
         self.instructions = instructions
 
-    def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:  # type: ignore[override]
-        """Return one user turn per observation, in order.
+    def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
+        """Return one user turn per observation, in order; `Failed` where one does not fit into the context.
 
         Raises:
-            ContextOverflow: If a dialogue does not fit into the model's context.
             ValueError: If a transcript ends with a user turn.
         """
         honest = [is_honest(observation) for observation in observations]

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from steer_env.agents.backends.weights import weights_id
-from steer_env.agents.base import Observation
+from steer_env.agents.base import Failed, Observation
 from steer_env.agents.hf import tiny
 from steer_env.agents.hf.codec import ChatCodec, Prompt
 from steer_env.agents.hf.decoder import Decoder
@@ -87,32 +87,43 @@ class HFStudent:
         model, processor = tiny.load(path, dtype, device)
         return cls(model, processor, **{"name": Path(path).name, "weights": weights_id(path), **options})
 
-    def act(self, observations: Sequence[Observation]) -> list[Utterance]:
-        """Return one reply per observation, in order.
+    def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
+        """Return one reply per observation, in order; `Failed` where a dialogue outgrew the model's context.
 
         Raises:
-            ContextOverflow: If a dialogue does not fit into the model's context.
             ValueError: If a transcript does not end with a user turn.
         """
         return self.answer([self.codec.prompt(observation) for observation in observations])
 
-    def answer(self, prompts: Sequence[Prompt]) -> list[Utterance]:
-        """Return one sampled reply per prompt, in order, each with its trace.
-
-        Raises:
-            ContextOverflow: If a dialogue does not fit into the model's context.
-        """
-        replies: list[Utterance] = []
-        for start in range(0, len(prompts), self.batch_size):
-            batch = prompts[start : start + self.batch_size]
+    def answer(self, prompts: Sequence[Prompt]) -> list[Utterance | Failed]:
+        """Return one sampled reply per prompt, in order, each with its trace; `Failed` as in `act`."""
+        replies: list[Utterance | Failed] = [Failed(self._overflow(prompt)) for prompt in prompts]
+        fits = [index for index, prompt in enumerate(prompts) if not self._overflow(prompt)]
+        for start in range(0, len(fits), self.batch_size):
+            batch = fits[start : start + self.batch_size]
             samples = self.decoder.generate(
-                batch, temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=self.seed
+                [prompts[index] for index in batch],
+                temperature=self.temperature,
+                max_new_tokens=self.max_new_tokens,
+                seed=self.seed,
             )
-            for prompt, sample in zip(batch, samples, strict=True):
+            for index, sample in zip(batch, samples, strict=True):
+                prompt = prompts[index]
                 trace = self.codec.reply(prompt.trace, sample.ids, sample.logprobs, prompt.turn)
                 text = self.codec.decode(sample.ids)
-                replies.append(Utterance(text, trace=trace, codec=self.codec.fingerprint))
+                replies[index] = Utterance(text, trace=trace, codec=self.codec.fingerprint)
         return replies
+
+    def _overflow(self, prompt: Prompt) -> str:
+        """Return why a prompt and its reply do not fit into the model's context, "" if they do."""
+        length, limit = len(prompt.trace), self.decoder.adapter.max_length
+        if length + self.max_new_tokens <= limit:
+            return ""
+        return (
+            f"too_long: the dialogue has {length} tokens and the reply may have {self.max_new_tokens}, "
+            f"expected at most {limit} together (the model's max_position_embeddings); use fewer or shorter "
+            "turns (max_cycles), smaller images, or a model with a longer context"
+        )
 
     def reseed(self, seed: int) -> None:
         """Start the random streams anew from `seed`."""

@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import steer_env
-from steer_env.agents.backends import is_backend
+from steer_env.agents.backends import is_backend, read_name
 from steer_env.agents.backends.weights import folder_hash
 from steer_env.agents.base import Agent
 from steer_env.evaluation.evaluate import RUN, RunExists
+from steer_env.judges.base import Judge
+from steer_env.judges.independence import ROLES
+from steer_env.judges.parts import prompt_hash_of
+from steer_env.registration import make_seats
 from steer_env.scenarios import Scenario, content_id
 
 SCRIPTED_STUDENTS = ("refuse", "comply", "constructive", "random")
@@ -55,14 +59,28 @@ def add_env_options(parser: argparse.ArgumentParser, split: str) -> None:
         help="who plays the user: static, tutor, or a model as tutor (hf:PATH, vllm:PATH, openai:MODEL@URL; "
         "default: the environment's own)",
     )
+    group.add_argument(
+        "--judge",
+        metavar="NAME",
+        help="who scores: rule, a model (hf:PATH, vllm:PATH, openai:MODEL@URL), judges made of judges "
+        "(docs/judges.md), or tutor: the model that plays the user, in the same call (default: rule)",
+    )
+    group.add_argument(
+        "--allow-self-judge",
+        metavar="ROLE",
+        action="append",
+        choices=ROLES,
+        help="let the judge have the weights of the student or the attacker; may be repeated",
+    )
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of students on transformers models."""
-    group = parser.add_argument_group("model")
-    group.add_argument(
-        "--device", help="where a model runs, such as cpu or cuda (default: cuda if there is one)"
+    group = parser.add_argument_group(
+        "model",
+        "of a student in this process; those of others stand in their names: hf:PATH?device=cpu",
     )
+    group.add_argument("--device", help="where it runs, such as cpu or cuda (default: cuda if there is one)")
     group.add_argument(
         "--dtype", help="of its weights: float32, bfloat16, ... (default: as saved; train: float32)"
     )
@@ -128,6 +146,7 @@ class Setting:
         options: Options of `steer_env.make`.
         scenarios: The user's own, None for the built-in world.
         attacker: Who plays the user.
+        judge: Who scores; the attacker itself if it was asked for as "tutor".
         digest: Hash of the scenarios' ids and contents, "" for the built-in world.
     """
 
@@ -135,14 +154,16 @@ class Setting:
     options: dict[str, Any]
     scenarios: Sequence[Scenario] | None
     attacker: Agent
+    judge: Judge | None
     digest: str
 
 
 def open_setting(chosen: Mapping[str, Any], split: str, **options: Any) -> Setting:
-    """Open what `--env`, `--split`, `--scenarios` and `--attacker` ask for.
+    """Open what `--env`, `--split`, `--scenarios`, `--attacker` and `--judge` ask for.
 
     Raises:
-        ValueError: If an id, a split or the scenario file is no good.
+        ValueError: If an id, a split, a name or the scenario file is no good.
+        BackendError: If a model cannot be opened, or a server cannot answer.
     """
     env_id = steer_env.spec(chosen["env"]).id
     scenarios = None
@@ -159,7 +180,15 @@ def open_setting(chosen: Mapping[str, Any], split: str, **options: Any) -> Setti
         digest = hashlib.sha256(contents.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     else:
         options["split"] = chosen["split"] or split
-    return Setting(env_id, options, scenarios, steer_env.make_attacker(env_id, chosen["attacker"]), digest)
+    attacker, judge = make_seats(env_id, chosen["attacker"], chosen.get("judge") or "rule")
+    options["judge"] = judge
+    return Setting(env_id, options, scenarios, attacker, judge, digest)
+
+
+def judge_content(judge: Any) -> dict[str, str]:
+    """Return what identifies a judge beside its name: the hash of its prompts, if it has any."""
+    prompts = prompt_hash_of(judge)
+    return {"judge_prompt": prompts} if prompts else {}
 
 
 def check_unchanged(run_dir: Path, **now: str) -> None:
@@ -170,8 +199,11 @@ def check_unchanged(run_dir: Path, **now: str) -> None:
     """
     path = run_dir / RUN
     stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
+    keys = [*now, *(key for key in ("judge_prompt",) if key in stored and key not in now)]
     differs = [
-        f"{key}: {stored.get(key)!r} there, {now[key]!r} now" for key in now if stored.get(key) != now[key]
+        f"{key}: {stored.get(key)!r} there, {now.get(key)!r} now"
+        for key in keys
+        if stored.get(key) != now.get(key)
     ]
     if differs:
         raise RunExists(
@@ -182,10 +214,19 @@ def check_unchanged(run_dir: Path, **now: str) -> None:
 
 def model_hash(name: str) -> str:
     """Return a hash that tells one student from a retrained one, "" where there is no folder to look at."""
-    path = Path(name.removeprefix("hf:"))
+    scheme, rest = _in_process(name)
+    path = Path(rest).expanduser()
     if name in SCRIPTED_STUDENTS or not path.is_dir():
         return ""
-    return folder_hash(path if name.startswith("hf:") else _model_folder(path))
+    return folder_hash(path if scheme else _model_folder(path))
+
+
+def _in_process(name: str) -> tuple[str, str]:
+    """Split the name of a model in this process into scheme ("" for a plain folder) and path."""
+    for scheme in ("hf", "vllm"):
+        if name.startswith(f"{scheme}:"):
+            return scheme, read_name(name)[0].removeprefix(f"{scheme}:")
+    return "", name
 
 
 def open_student(name: str, **options: Any) -> Agent:
@@ -205,12 +246,11 @@ def open_student(name: str, **options: Any) -> Agent:
     if name in SCRIPTED_STUDENTS:
         return steer_env.make_agent(name)
     given = {key: value for key, value in options.items() if value is not None}
-    if is_backend(name) and not name.startswith("hf:"):
-        return steer_env.make_agent(name, **given)
-    path = name.removeprefix("hf:")
-    if not name.startswith("hf:"):
-        path = str(_model_folder(Path(name)))
-    return _load_model(path, given)
+    if not is_backend(name):
+        return _load_model(str(_model_folder(Path(name))), given)
+    if name.startswith("hf:") and "device" not in read_name(name)[1]:
+        given.setdefault("device", _best_device())
+    return steer_env.make_agent(name, **given)
 
 
 def _model_folder(path: Path) -> Path:
@@ -229,13 +269,17 @@ def _model_folder(path: Path) -> Path:
     )
 
 
-def _load_model(path: str, options: dict[str, Any]) -> Agent:
+def _best_device() -> str:
     import torch
 
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _load_model(path: str, options: dict[str, Any]) -> Agent:
     from steer_env.agents import HFStudent
     from steer_env.agents.backends.hf import as_dtype
 
-    options.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
+    options.setdefault("device", _best_device())
     options["dtype"] = as_dtype(options.get("dtype"))
     student: Agent = HFStudent.from_pretrained(path, **options)
     return student

@@ -14,6 +14,7 @@ from steer_env.cli.common import (
     SCRIPTED_STUDENTS,
     add_model_options,
     check_unchanged,
+    judge_content,
     model_hash,
     natural,
     open_setting,
@@ -24,6 +25,7 @@ from steer_env.cli.common import (
 from steer_env.cli.progress import Bar
 from steer_env.data.guided import GUIDELINES, Guided, guidelines_hash
 from steer_env.data.licences import check_training_allowed
+from steer_env.judges.independence import ROLES, check_independent
 from steer_env.scenarios import Scenario
 
 _EXAMPLE = """examples:
@@ -39,6 +41,7 @@ _DEFAULTS: dict[str, Any] = {
     "red": "tutor",
     "blue": "constructive",
     "judge": "rule",
+    "allow_self_judge": None,
     "guidelines": None,
     "tau_safe": 8.0,
     "tau_help": 8.0,
@@ -77,6 +80,8 @@ def add(actions: Any) -> None:
     )
     parser.add_argument("--blue", help="who answers: constructive, a model, ... (default: constructive)")
     parser.add_argument("--judge", help="who scores: rule, openai:MODEL@URL, ... (default: rule)")
+    text = "let the judge have the weights of the student (blue) or the attacker (red); may be repeated"
+    parser.add_argument("--allow-self-judge", metavar="ROLE", action="append", choices=ROLES, help=text)
     parser.add_argument(
         "--guidelines", metavar="FILE", help="what a blue model is told (default: the built-in text)"
     )
@@ -103,13 +108,10 @@ def run(args: argparse.Namespace) -> int:
     """Play, filter, and print the table."""
     from steer_env.data.bootstrap import KEPT, REJECTED, BootstrapConfig, ChosenScenarios, bootstrap, table
     from steer_env.evaluation.evaluate import write_json
-    from steer_env.registration import make_judge
 
     out: Path = args.out
     chosen = settle(args, _DEFAULTS, out)
-    setting = open_setting(
-        {**chosen, "attacker": "static"}, "sft", wrappers=(), judge=make_judge(chosen["judge"])
-    )
+    setting = open_setting({**chosen, "attacker": "static"}, "sft", wrappers=())
     if setting.scenarios is not None:
         check_training_allowed(setting.scenarios, allow=args.allow_licence)
     config = BootstrapConfig(
@@ -121,12 +123,14 @@ def run(args: argparse.Namespace) -> int:
         "scenario_hash": setting.digest,
         "model_hash": model_hash(chosen["blue"]),
         "guidelines_hash": guidelines_hash(guidelines),
+        **judge_content(setting.judge),
     }
     check_unchanged(out, **content)
     red = open_red(chosen["red"], chosen["seed"])
     options = {key: chosen[key] for key in ("temperature", "max_new_tokens")}
     options |= {key: getattr(args, key) for key in ("device", "dtype", "batch_size")}
     blue = open_blue(chosen["blue"], guidelines, seed=chosen["seed"], **options)
+    check_independent(setting.judge, blue, red, allow=chosen["allow_self_judge"] or ())
     vec: Any = steer_env.make_vec(setting.env_id, min(config.chunk, config.count), **setting.options)
     if setting.scenarios is not None:
         vec = ChosenScenarios(vec, setting.scenarios)

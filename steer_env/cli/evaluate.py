@@ -14,6 +14,7 @@ from steer_env.cli.common import (
     add_model_options,
     check_unchanged,
     command,
+    judge_content,
     model_hash,
     natural,
     open_setting,
@@ -26,11 +27,13 @@ from steer_env.cli.report import add_format_option, add_leakage_option, formats_
 from steer_env.cli.suite import run_suite, suite_of, token_row
 from steer_env.evaluation.report import Summary
 from steer_env.evaluation.suites import distribution_of
+from steer_env.judges.independence import check_independent
 
 _EXAMPLE = """  steer-env evaluate constructive
   steer-env evaluate runs/mine --env SteerRedTeam-v0 --episodes 500
   steer-env evaluate path/to/model --scenarios my.jsonl --out runs/eval-mine
   steer-env evaluate path/to/model --scenarios my.jsonl --out runs/eval-mine --resume
+  steer-env evaluate runs/mine --attacker openai:MODEL@http://localhost:8000/v1 --judge tutor
   steer-env evaluate runs/mine --suite full --attempts 3 --out runs/full"""
 
 _DESCRIPTION = """Play dialogues against a student and report multi-turn safety, helpfulness, leaks and
@@ -46,6 +49,8 @@ _DEFAULTS: dict[str, Any] = {
     "split": None,
     "scenarios": None,
     "attacker": None,
+    "judge": "rule",
+    "allow_self_judge": None,
     "seed": 0,
     "temperature": 0.0,
     "max_new_tokens": None,
@@ -87,15 +92,17 @@ def add(commands: Any) -> None:
         "--unscored-limit",
         type=float,
         metavar="SHARE",
-        help="stop when more than this share of turns has no verdict (default: 0.05; with --scenarios, whose "
-        "turns the rule judge cannot score, 1)",
+        help="stop when more than this share of turns has no verdict (default: 0.05; with --scenarios and "
+        "the rule judge, which cannot score them, 1)",
     )
     parser.add_argument("--card", type=Path, metavar="FILE", help="calibration card of the judge, JSON")
     add_format_option(parser)
     add_leakage_option(parser)
     add_model_options(parser)
     parser.add_argument("--temperature", type=float, help="of a model's replies, 0 is greedy (default: 0)")
-    parser.add_argument("--max-new-tokens", type=positive, help="longest reply of a model (default: 48)")
+    parser.add_argument(
+        "--max-new-tokens", type=positive, help="longest reply of a model (default: 48, behind a server 256)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -124,10 +131,13 @@ def _run_plain(args: argparse.Namespace, reports: _Reports) -> int:
     student = open_student(
         chosen["student"], device=args.device, dtype=args.dtype, batch_size=args.batch_size, **model
     )
+    allowed = chosen["allow_self_judge"] or ()
+    check_independent(setting.judge, student, setting.attacker, allow=allowed)
     episodes = args.episodes or (200 if setting.scenarios is None else len(setting.scenarios))
     seeds = range(chosen["seed"], chosen["seed"] + episodes)
     vec = steer_env.make_vec(setting.env_id, min(args.num_envs, episodes), **setting.options)
     content = {"scenario_hash": setting.digest, "model_hash": model_hash(chosen["student"])}
+    content |= judge_content(setting.judge)
     check_unchanged(out, **content)
     meta = {"command": "evaluate", **chosen, **content}
     split = setting.options.get("split")
@@ -146,7 +156,8 @@ def _run_plain(args: argparse.Namespace, reports: _Reports) -> int:
             meta=meta,
             extra=lambda dialogue: {**where, **(token_row(dialogue, student) if args.tokens else {})},
             progress=bar.update,
-            unscored_limit=_limit(args.unscored_limit, setting),
+            unscored_limit=_limit(args.unscored_limit, setting, chosen["judge"]),
+            allow_self_judging=allowed,
         )
     title = f"{setting.env_id}, {chosen['scenarios'] or split or ''}"
     _show(chosen["student"], summary, title)
@@ -163,10 +174,10 @@ def _show(name: str, summary: Summary, title: str) -> None:
         print(f"{summary.broken} dialogues failed and count as undecided; --resume plays them again")
 
 
-def _limit(given: float | None, setting: Setting) -> float:
+def _limit(given: float | None, setting: Setting, judge: str) -> float:
     if given is not None:
         return given
-    return 0.05 if setting.scenarios is None else 1.0
+    return 1.0 if setting.scenarios is not None and judge == "rule" else 0.05
 
 
 class _Reports:

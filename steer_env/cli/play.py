@@ -25,6 +25,7 @@ from steer_env.cli.common import (
 )
 from steer_env.env import DialogueEnv, InvalidUtterance
 from steer_env.images import Image
+from steer_env.judges.independence import check_independent
 from steer_env.render import render_text, result_line, visible
 from steer_env.types import ATTACKER, STUDENT, TurnResult
 
@@ -59,13 +60,15 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Play dialogues until the person has had enough."""
-    chosen = {name: getattr(args, name) for name in ("split", "scenarios", "attacker")}
+    chosen = {name: getattr(args, name) for name in ("split", "scenarios", "attacker", "judge")}
     setting = open_setting({**chosen, "env": args.env or "SteerEscalation-v0"}, "train")
     env = steer_env.make(setting.env_id, **setting.options)
     human = STUDENT if args.seat == "student" else ATTACKER
     other = setting.attacker
     if human == ATTACKER:
         other = open_student(args.student, device=args.device, dtype=args.dtype, batch_size=args.batch_size)
+    players = {"student": other} if human == ATTACKER else {"attacker": other}
+    check_independent(setting.judge, **players, allow=args.allow_self_judge or ())
     seed = args.seed
     with tempfile.TemporaryDirectory(prefix="steer-env-") as folder:  # pictures, while the session lasts
         try:

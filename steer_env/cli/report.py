@@ -202,6 +202,7 @@ def open_scenes(meta: Mapping[str, Any]) -> Callable[[Row], Scenario]:
     if meta.get("groups"):
         played = WholeGroups(meta["env"], meta["split"], meta["groups"], meta.get("seed", 0))
         return Scenes(meta["env"], {"split": meta["split"]}, played)
-    chosen = {name: meta.get(name) for name in ("env", "split", "scenarios", "attacker")}
+    # Only the scenarios are wanted: a model that attacked or judged need not be there any more.
+    chosen = {"attacker": None, **{name: meta.get(name) for name in ("env", "split", "scenarios")}}
     setting = open_setting(chosen, "train" if meta.get("command") == "train" else "bench")
     return Scenes(setting.env_id, setting.options, setting.scenarios)

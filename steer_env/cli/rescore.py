@@ -6,11 +6,15 @@ import argparse
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+from steer_env.agents.backends import is_backend, read_name
+from steer_env.agents.backends.weights import weights_id
 from steer_env.cli.common import command, positive
 from steer_env.cli.progress import Bar, show_table
 from steer_env.cli.report import open_scenes
+from steer_env.judges.independence import ROLES, check_independent
 from steer_env.records import Row
 from steer_env.scenarios import Scenario
 
@@ -29,6 +33,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--judge", required=True, help="name of the judge, such as rule, or of several, as ensemble:..."
     )
+    text = "let the judge have the weights of the student or the attacker; may be repeated"
+    parser.add_argument("--allow-self-judge", metavar="ROLE", action="append", choices=ROLES, help=text)
     parser.add_argument("--out", type=Path, help="run folder (default: RUN-JUDGE)")
     parser.add_argument("--scenarios", metavar="FILE", help="where the run's scenario file is now")
     parser.add_argument("--batch", type=positive, default=16, help="dialogues per call (default: 16)")
@@ -47,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     if judge is None:
         raise ValueError(f"judge={args.judge!r}, expected the name of a judge, such as rule")
     parts = load_parts(args.source)
+    for one in parts.values():  # who played is known by name and by the hash of its weights
+        check_independent(judge, *_players(one.meta), allow=args.allow_self_judge or ())
     suite = "" not in parts
     out = args.out or args.source.with_name(f"{args.source.name}-{file_name(judge.name)}")
     if suite and not args.resume and (out / RUN).exists():
@@ -70,6 +78,16 @@ def run(args: argparse.Namespace) -> int:
         summaries[f"{args.source.name}{' ' if part else ''}{part}, judge {judge.name}"] = summary
     show_table(summaries, "")
     return 0
+
+
+def _players(meta: Mapping[str, Any]) -> list[Any]:
+    """Return stand-ins for student and attacker of a run, with the weights they had as far as it says."""
+    found = []
+    for name, known in ((meta.get("student"), meta.get("model_hash")), (meta.get("attacker"), None)):
+        bare = read_name(str(name or ""))[0]
+        model = bare.partition(":")[2].partition("@http")[0] if is_backend(bare) else ""
+        found.append(SimpleNamespace(weights=known or (weights_id(model) if model else "")))
+    return found
 
 
 def _scenes(args: argparse.Namespace, meta: Mapping[str, Any]) -> Callable[[Row], Scenario]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import steer_env
-from steer_env.cli.common import check_unchanged, model_hash, open_student, settle
+from steer_env.agents.backends import is_backend
+from steer_env.cli.common import check_unchanged, judge_content, model_hash, open_student, settle
 from steer_env.cli.progress import Bar
 from steer_env.cli.watch import Watch
 from steer_env.evaluation.suites import (
@@ -21,13 +22,17 @@ from steer_env.evaluation.suites import (
     suite_parts,
     varies,
 )
+from steer_env.judges.independence import check_independent
 from steer_env.records import token_pieces
+from steer_env.registration import make_seats
 from steer_env.types import meta_of
 
 _DEFAULTS: dict[str, Any] = {
     "student": None,
     "suite": None,
     "attacker": None,
+    "judge": "rule",
+    "allow_self_judge": None,
     "seed": 0,
     "episodes": 200,
     "attempts": 1,
@@ -71,34 +76,46 @@ def run_suite(args: argparse.Namespace, write: Callable[[Path, str], None]) -> i
     student = open_student(
         chosen["student"], device=args.device, dtype=args.dtype, batch_size=args.batch_size, **model
     )
-    content = {"model_hash": model_hash(chosen["student"])}
+    seats = _Seats(chosen)
+    check_independent(seats.judge, student, seats.attacker(), allow=chosen["allow_self_judge"] or ())
+    content = {"model_hash": model_hash(chosen["student"]), **judge_content(seats.judge)}
     check_unchanged(out, **content)
-    _check_attempts(parts, student, chosen)
+    _check_attempts(parts, student, seats, chosen)
     out.mkdir(parents=True, exist_ok=True)
     meta = {"command": "evaluate", **chosen, "parts": [part.name for part in parts], **content}
     write_json(out / RUN, meta)
     print(f"dialogues go to {', '.join(str(out / part.name / 'dialogues.jsonl') for part in parts)}")
     for part in parts:
-        _play_part(part, student, chosen, content, out / part.name, args)
+        _play_part(part, student, seats, chosen, content, out / part.name, args)
     write(out, chosen["student"])
     return 0
 
 
-def _check_attempts(parts: Sequence[Part], student: Any, chosen: Mapping[str, Any]) -> None:
-    if chosen["attempts"] > 1 and not any(_can_vary(part, student, chosen) for part in parts):
+class _Seats:
+    """Who attacks and who judges: models are opened once, scripts anew for every attempt."""
+
+    def __init__(self, chosen: Mapping[str, Any]) -> None:
+        self._name = chosen["attacker"]
+        first, self.judge = make_seats("SteerEscalation-v0", self._name, chosen["judge"])
+        self._model = first if self._name is not None and is_backend(self._name) else None
+
+    def attacker(self, env: str = "SteerEscalation-v0") -> Any:
+        """Return the attacker of an environment."""
+        return steer_env.make_attacker(env, self._name) if self._model is None else self._model
+
+
+def _check_attempts(parts: Sequence[Part], student: Any, seats: _Seats, chosen: Mapping[str, Any]) -> None:
+    if chosen["attempts"] > 1 and not any(varies(seats.attacker(part.env), student) for part in parts):
         raise ValueError(
             f"attempts={chosen['attempts']!r} with greedy replies to an attacker that does not vary would be "
             "one dialogue again and again; expected a sampling student (--temperature 1) or --attacker tutor"
         )
 
 
-def _can_vary(part: Part, student: Any, chosen: Mapping[str, Any]) -> bool:
-    return varies(steer_env.make_attacker(part.env, chosen["attacker"]), student)
-
-
 def _play_part(
     part: Part,
     student: Any,
+    seats: _Seats,
     chosen: Mapping[str, Any],
     content: Mapping[str, str],
     folder: Path,
@@ -110,7 +127,7 @@ def _play_part(
     groups = groups_for(part.env, part.split, chosen["episodes"])
     scenarios = WholeGroups(part.env, part.split, groups, chosen["seed"])
     count = len(scenarios)
-    attempts = chosen["attempts"] if _can_vary(part, student, chosen) else 1
+    attempts = chosen["attempts"] if varies(seats.attacker(part.env), student) else 1
     if attempts < chosen["attempts"]:
         print(f"{part.name}: one attempt, as greedy replies to a static attacker are the same each time")
     meta = {
@@ -120,11 +137,11 @@ def _play_part(
         **content,
     }
     extra = _labels(part, scenarios, student if args.tokens else None)
-    vec = steer_env.make_vec(part.env, min(args.num_envs, count), split=part.split)
+    vec = steer_env.make_vec(part.env, min(args.num_envs, count), split=part.split, judge=seats.judge)
     label = f"evaluate {chosen['student']} {part.name}"
     with Watch(label, folder / DIALOGUES) if args.watch else Bar(label, attempts * count) as bar:
         for attempt in range(attempts):
-            attacker = steer_env.make_attacker(part.env, chosen["attacker"])
+            attacker = seats.attacker(part.env)
             if attempt:
                 reseed(attacker, attempt)
             reseed(student, attempt)
@@ -141,6 +158,7 @@ def _play_part(
                 extra=extra,
                 progress=_after(bar, before, attempts * count),
                 unscored_limit=0.05 if args.unscored_limit is None else args.unscored_limit,
+                allow_self_judging=chosen["allow_self_judge"] or (),
             )
     finish(folder, range(attempts * count))
 

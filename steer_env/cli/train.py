@@ -18,6 +18,7 @@ from steer_env.cli.common import (
     add_model_options,
     check_unchanged,
     command,
+    judge_content,
     model_hash,
     natural,
     open_setting,
@@ -28,12 +29,14 @@ from steer_env.cli.common import (
 from steer_env.cli.progress import Bar
 from steer_env.cli.together import together
 from steer_env.data.licences import check_training_allowed
+from steer_env.judges.independence import check_independent
 
 _EXAMPLE = """  steer-env train --student runs/demo/sft --out runs/mine --steps 100
   steer-env train --out runs/mine --resume
   steer-env train --student hf:Qwen/Qwen2.5-VL-3B-Instruct --lr 1e-6 \\
       --max-new-tokens 512 --microbatch-size 2 --out runs/qwen-3b
   steer-env train --student runs/demo/sft --scenarios my.jsonl --unscored-limit 1 --out runs/photos
+  steer-env train --student runs/demo/sft --attacker openai:MODEL@http://localhost:8000/v1 --judge tutor
   steer-env train --algorithm rloo --option credit=reward_to_go --tracker tensorboard --out runs/rloo
   steer-env train --algorithm constrained_grpo --option limit=0.02 --out runs/constrained
   steer-env train --student hf:Qwen/Qwen2.5-VL-3B-Instruct --precision bf16 --lora-rank 16 \\
@@ -80,6 +83,8 @@ _DEFAULTS: dict[str, Any] = {
     "split": None,
     "scenarios": None,
     "attacker": None,
+    "judge": "rule",
+    "allow_self_judge": None,
     "alpha": None,
     "returns": None,
     "algorithm": "grpo",
@@ -205,6 +210,7 @@ def _run(args: argparse.Namespace) -> int:
     reward |= _wrappers(chosen)
     setting = open_setting(chosen, "train", **reward)
     content = {"scenario_hash": setting.digest, "model_hash": model_hash(chosen["student"])}
+    content |= judge_content(setting.judge)
     check_unchanged(out, **content)
     if setting.scenarios is not None:
         check_training_allowed(setting.scenarios, allow=args.allow_licence)
@@ -227,6 +233,8 @@ def _run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
     )
     student: Any = open_here(device=args.device or parallel.load_device or parallel.device)
+    allowed = chosen["allow_self_judge"] or ()
+    check_independent(setting.judge, student, setting.attacker, allow=allowed)
     parallel.wait()  # until all have looked at the folder, before the first one writes
     if parallel.main:
         out.mkdir(parents=True, exist_ok=True)
@@ -246,6 +254,7 @@ def _run(args: argparse.Namespace) -> int:
             resume=args.resume,
             progress=None if bar is None else lambda done, total, row: bar.update(done, total, note(row)),
             record_every=args.record_every,
+            allow_self_judging=allowed,
         )
     if parallel.main:
         _save(student, partial(open_here, device="cpu"), scaling, config.seed, out, parallel.lockstep)

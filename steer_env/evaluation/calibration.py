@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -49,6 +49,10 @@ class Card:
         unit: "dialogue" or "turn".
         sampling: "random" from the population evaluated, or "by_class".
         source: Who labelled what.
+        prompt_hash: Of the judge's prompts when it was labelled, "" for a judge without.
+        by: Label whose levels are the strata, such as "kind".
+        strata: Level -> card of its units; the corrections use the card of all.
+        agreement: Krippendorff's alpha between annotators, with "low", "high" (95 %) and "units".
     """
 
     judge: str
@@ -60,6 +64,10 @@ class Card:
     unit: str = "dialogue"
     sampling: Sampling = "by_class"
     source: str = ""
+    prompt_hash: str = ""
+    by: str = ""
+    strata: Mapping[str, Card] = field(default_factory=dict)
+    agreement: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("event", EVENTS), ("unit", UNITS), ("sampling", get_args(Sampling))):
@@ -95,6 +103,8 @@ class Card:
             low, high = (float(x) for x in wilson(k, n, confidence))
             said.append(f"{name} {k / n:.3f} [{low:.3f}, {high:.3f}] (n = {n})")
         where = f"; {self.source}" if self.source else ""
+        if (known := self.agreement) is not None:
+            where += f"; annotators' alpha {known['alpha']:.3f} [{known['low']:.3f}, {known['high']:.3f}]"
         return f"judge {self.judge} on {self.event} per {self.unit}: {', '.join(said)}{where}"
 
 
@@ -118,6 +128,9 @@ def load_card(path: str | Path) -> Card:
 
 def card_from(body: Mapping[str, Any], name: str = "card") -> Card:
     """Return a card from plain data. Raises ValueError on missing or unknown keys and bad counts."""
+    if body.get("strata"):
+        levels = {level: card_from(part, f"{name}, {level}") for level, part in body["strata"].items()}
+        body = {**body, "strata": levels}
     known = [f.name for f in fields(Card)]
     needed = known[:6]
     missing, unknown = [k for k in needed if k not in body], [k for k in body if k not in known]
@@ -284,6 +297,7 @@ def correct(
     card: Card,
     *,
     judges: tuple[str, ...] | None = None,
+    prompts: tuple[str, ...] = (),
     confidence: float = 0.95,
 ) -> Corrected:
     """Correct a rate over units that are yes, no or undecided.
@@ -298,11 +312,17 @@ def correct(
         cluster: (N,) labels.
         card: Calibration of the judge.
         judges: Who judged; a card of another judge corrects nothing.
+        prompts: Hashes of the prompts it judged with; a card of other prompts corrects nothing.
         confidence: Coverage.
     """
     if judges is not None and judges != (card.judge,):
         reason = unavailable(
             f"the card is for judge {card.judge!r}, the verdicts are by {', '.join(judges) or '?'}"
+        )
+        return Corrected(naive, reason, reason, card)
+    if card.prompt_hash and not set(prompts) <= set(card.prompt_hash.split("+")):
+        reason = unavailable(
+            f"the card is for prompts {card.prompt_hash}, the judge's are {'+'.join(prompts)}"
         )
         return Corrected(naive, reason, reason, card)
     sides = (np.asarray(yes, bool), ~np.asarray(no, bool))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from steer_env.agents.base import Agent
 from steer_env.algorithms.monitor import UnscoredGuard
 from steer_env.evaluation.report import Summary, summarise
+from steer_env.judges.independence import check_env
 from steer_env.records import JsonlWriter, Row, read_jsonl, trajectory_row
 from steer_env.rollout import Progress, rollout_iter
 from steer_env.scenarios import Scenario
@@ -40,6 +41,7 @@ def evaluate(
     extra: Extra | None = None,
     progress: Progress | None = None,
     unscored_limit: float = 0.05,
+    allow_self_judging: Collection[str] = (),
     **options: Any,
 ) -> Summary:
     """Play one dialogue per seed and summarise.
@@ -61,15 +63,18 @@ def evaluate(
         progress: Called with (finished, all).
         unscored_limit: Stop when more than this share of the turns has no verdict, 1 to never stop; a failed
             dialogue counts as one.
+        allow_self_judging: Roles ("student", "attacker") whose weights the judge may share.
         **options: Of `summarise`.
 
     Raises:
         TooManyUnscored: If the judge or an agent fails too often; what was played is on disk, and `resume`
             goes on.
+        SelfJudging: If the judge is the student's or the attacker's model and that was not allowed.
         RunExists: If the folder holds dialogues and `resume` is False, or `meta` differs from the stored one.
         ValueError: If seeds repeat.
     """
     given: dict[str, Any] = {"scenarios": scenarios, "meta": meta, "extra": extra, "progress": progress}
+    given["allow_self_judging"] = allow_self_judging
     play(vec, attacker, student, seeds, run_dir, resume=resume, unscored_limit=unscored_limit, **given)
     return finish(run_dir, seeds, **options)
 
@@ -87,8 +92,10 @@ def play(
     extra: Extra | None = None,
     progress: Progress | None = None,
     unscored_limit: float = 0.05,
+    allow_self_judging: Collection[str] = (),
 ) -> None:
     """Play and record without a summary; arguments and errors as `evaluate`."""
+    check_env(vec, student, attacker, allow=allow_self_judging)
     guard = UnscoredGuard(unscored_limit, window=None)
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"{len(seeds)} seeds, {len(set(seeds))} of them different; expected each seed once")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -206,10 +206,16 @@ def calibrate(
             cards[level] = made
         else:
             missing[level or "all"] = made
+    alpha, whole = agreement(labels), cards.pop("", None)
+    if whole is not None:
+        parts = {level: replace(card, prompt_hash="+".join(table.prompts)) for level, card in cards.items()}
+        whole = replace(
+            whole, prompt_hash="+".join(table.prompts), by=by, strata=parts, agreement=_plain(alpha)
+        )
     return Calibration(
-        cards.pop("", None),
+        whole,
         cards,
-        agreement(labels),
+        alpha,
         len(labels.votes),
         ties,
         len(truth) - len(scored),
@@ -290,6 +296,12 @@ def agreement(labels: Labels, replicates: int = 1000, seed: int = 0, confidence:
             values.append(_alpha(krippendorff, drawn))
     low, high = percentile_interval(np.array(values), confidence)
     return Estimate(_alpha(krippendorff, data), float(low), float(high), len(pairable))
+
+
+def _plain(alpha: Estimate) -> dict[str, float] | None:
+    if alpha.value is None or alpha.low is None or alpha.high is None:
+        return None
+    return {"alpha": alpha.value, "low": alpha.low, "high": alpha.high, "units": alpha.n}
 
 
 def _alpha(krippendorff: Any, data: np.ndarray[Any, Any]) -> float:

@@ -186,7 +186,7 @@ def _corrected(d: Dialogues, card: Card, options: Mapping[str, Any]) -> Correcte
     yes, no = breakdown.harmed(d)
     naive = rate(yes, no, d.cluster, **options)
     confidence = options.get("confidence", 0.95)
-    return correct(naive, yes, no, d.cluster, card, judges=d.judges, confidence=confidence)
+    return correct(naive, yes, no, d.cluster, card, judges=d.judges, prompts=d.prompts, confidence=confidence)
 
 
 def plain(value: Any) -> Any:

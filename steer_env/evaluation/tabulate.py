@@ -51,6 +51,7 @@ class Dialogues:
         seed: (N,) int64.
         reasons: How often each reason for an unscored turn occurs.
         judges: Names of the judges.
+        prompts: Hashes of the prompts they judged with.
         labels: Name of a label of `LABELS` -> (N,) strings, "" where a row does not say. `cluster` holds the
             names behind the numbers of `cluster`, to join runs by.
         twin: (N,) bool, a harmless dialogue made to resemble a risky one: as its row says (`twin`); where it
@@ -72,6 +73,7 @@ class Dialogues:
     seed: NDArray[np.int64]
     reasons: Mapping[str, int]
     judges: tuple[str, ...]
+    prompts: tuple[str, ...]
     labels: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     twin: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
 
@@ -111,10 +113,12 @@ def from_rows(rows: Iterable[Mapping[str, Any]], *, cluster: str = "group") -> D
     flags = {name: np.zeros(shape, bool) for name in _FLAGS}
     reasons: dict[str, int] = {}
     judges: set[str] = set()
+    prompts: set[str] = set()
     for i, row in enumerate(kept):
         try:
             for t, turn in enumerate(row["turns"]):
                 _fill(i, t, turn.get("verdict"), numbers, flags, reasons, judges)
+                prompts.add(str((turn.get("verdict") or {}).get("prompt_hash") or ""))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             what = f"{type(error).__name__}: {error}"
             raise ValueError(f"row {i + 1} is no dialogue row ({what}); see steer_env.records") from error
@@ -140,6 +144,7 @@ def from_rows(rows: Iterable[Mapping[str, Any]], *, cluster: str = "group") -> D
         seed=np.array([row.get("seed", -1) for row in kept], np.int64),
         reasons=reasons,
         judges=tuple(sorted(judges)),
+        prompts=tuple(sorted(prompts - {""})),
         labels=_labels(kept, names),
         twin=_twins(kept),
     )

@@ -20,6 +20,7 @@ from typing import Final
 
 from steer_env.judges.base import AsyncJudge, Judge, JudgeRequest
 from steer_env.judges.combine import later
+from steer_env.judges.parts import prompt_hash_of
 from steer_env.records import verdict_from_row, verdict_row
 from steer_env.scenarios import content_id
 from steer_env.types import Scored, Verdict
@@ -64,7 +65,7 @@ class CachedJudge:
 
     def __init__(self, judge: Judge, path: str | Path) -> None:
         self.inner, self.path, self.name = judge, Path(path), judge.name
-        self.prompt_hash = str(getattr(judge, "prompt_hash", ""))
+        self.prompt_hash = prompt_hash_of(judge)
         self.hits = self.misses = 0
         self._local = threading.local()
         self._connect()

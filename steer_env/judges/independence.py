@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any, Final
 
+from steer_env.judges.parts import weights_of
+
 ROLES: Final = ("student", "attacker")
-#: Where back ends and judges made of judges keep what they are made of.
-_PARTS: Final = ("backend", "inner", "cheap", "expensive", "helpfulness")
 
 
 class SelfJudging(ValueError):
@@ -36,27 +36,33 @@ def check_independent(
     unknown = sorted(set(allow) - set(ROLES))
     if unknown:
         raise ValueError(f"allow={unknown!r}, expected names of roles: {', '.join(ROLES)}")
-    own = set(_weights(judge))
+    own = set(weights_of(judge))
     for role, agent in (("student", student), ("attacker", attacker)):
         if role in allow or (role == "attacker" and agent is judge):
             continue
-        shared = sorted(own & set(_weights(agent)))
+        shared = sorted(own & set(weights_of(agent)))
         if shared:
+            tutor = ", judge='tutor' for one model in both seats" if role == "attacker" else ""
             raise SelfJudging(
                 f"judge {getattr(judge, 'name', judge)!r} has the same weights as the {role} ({shared[0]}), "
-                "expected another model: a model favours its own replies. Use another judge, or ask for this "
-                f"by name with allow_self_judging=True (--allow-self-judge; allow={{{role!r}}} here)"
+                f"expected another model: a model favours its own replies. Use another judge{tutor}, or ask "
+                f"for this by name: --allow-self-judge {role}, in Python allow_self_judging=({role!r},)"
             )
 
 
-def _weights(part: Any) -> Iterator[str]:
-    """Yield the identities of all weights behind an object."""
-    if part is None:
-        return
-    identity = getattr(part, "weights", None)
-    if isinstance(identity, str) and identity:
-        yield identity
-    for name in _PARTS:
-        yield from _weights(getattr(part, name, None))
-    for inner in getattr(part, "judges", None) or ():
-        yield from _weights(inner)
+def check_env(env: Any, student: Any, attacker: Any = None, *, allow: Collection[str] = ()) -> None:
+    """Do `check_independent` for the judges of a vector environment; others than ours are left alone.
+
+    Args:
+        env: A vector environment.
+        student: See `check_independent`.
+        attacker: See `check_independent`.
+        allow: See `check_independent`.
+
+    Raises:
+        SelfJudging: See `check_independent`.
+    """
+    cores = (getattr(one, "unwrapped", None) for one in getattr(env, "envs", ()))
+    judges = {id(judge): judge for core in cores if (judge := getattr(core, "judge", None)) is not None}
+    for judge in judges.values():
+        check_independent(judge, student, attacker, allow=allow)

@@ -4,7 +4,10 @@
 name                                            judge
 ==============================================  ===================================================
 ``rule``                                        the built-in world's rule judge
-``openai:MODEL@URL``, ``hf:PATH``, ``vllm:...``  `LLMJudge` on that back end
+``openai:MODEL@URL``, ``hf:PATH``, ``vllm:...``  `LLMJudge` on that back end; its options and the back end's
+                                                may follow, as in ``hf:PATH?device=cpu&attempts=2``
+``tutor``                                       the model in the attacker's seat, in one call for both
+                                                (`steer_env.registration.make_seats`)
 ``llama_guard(BACKEND, JUDGE)``                 safety from a guard model, the rest from JUDGE; also
                                                 ``wildguard`` and ``qwen3guard``
 ``ensemble(JUDGE, JUDGE, ...)``                 median of the members
@@ -20,8 +23,11 @@ from typing import Any, Final
 
 from steer_env.judges.base import Judge
 
+#: The judge is the model that plays the attacker. Only who opens both seats can make it.
+TUTOR: Final = "tutor"
+_LLM: Final = frozenset({"prompt", "attempts", "max_tokens", "temperature"})
 _EXPECTED: Final = (
-    "expected 'rule', a back end such as 'openai:MODEL@URL' or 'hf:PATH', or one of "
+    "expected 'rule', a back end such as 'openai:MODEL@URL' or 'hf:PATH', 'tutor', or one of "
     "llama_guard(BACKEND, JUDGE), wildguard(..), qwen3guard(..), ensemble(JUDGE, JUDGE), worst(..), "
     "cascade(CHEAP, EXPENSIVE), cached(JUDGE, FILE)"
 )
@@ -67,11 +73,20 @@ def _single(name: str, options: dict[str, Any]) -> Judge:
         from steer_env.judges.rule import RuleJudge
 
         return RuleJudge()
+    if name == TUTOR:
+        raise ValueError(
+            "judge='tutor' is the model in the attacker's seat, which is not known here; name it there too "
+            "(--attacker openai:MODEL@URL), or make the tutor and pass it to both: "
+            "tutor = steer_env.make_attacker(id, 'openai:MODEL@URL'), judge=tutor"
+        )
     if ":" in name:
-        from steer_env.agents.backends import open_backend
+        from steer_env.agents.backends import open_backend, read_name
+        from steer_env.agents.backends.seats import split
         from steer_env.judges.llm import LLMJudge
 
-        return LLMJudge(open_backend(name, **options))
+        bare, named = read_name(name)
+        own, others = split(named, _LLM)
+        return LLMJudge(open_backend(bare, **{**others, **options}), **own)
     raise ValueError(f"judge={name!r}, {_EXPECTED}")
 
 

@@ -21,11 +21,14 @@ invariants of a sound dialogue environment, and who checks them:
 8. The final observation and reward survive autoreset: `check_vector`.
 9. What only the attacker knows never reaches the student: `check_env`.
 10. An unscored verdict never acts as a number: `check_wrapper`, `check_reward_invariants`.
+
+`check_student` runs those that a student can break on one student, whatever runs its model.
 """
 
 from steer_env.testing.agents import check_agent, check_judge
 from steer_env.testing.envs import check_env, check_wrapper
 from steer_env.testing.randomness import global_random_untouched
+from steer_env.testing.students import check_student
 from steer_env.testing.tcsr import TCSR_INVARIANTS, check_reward_invariants
 from steer_env.testing.toys import ToyAttacker, ToyJudge, ToyStudent, toy_env, toy_scenarios
 from steer_env.testing.trajectories import check_trace, check_trajectories
@@ -40,6 +43,7 @@ __all__ = [
     "check_env",
     "check_judge",
     "check_reward_invariants",
+    "check_student",
     "check_trace",
     "check_trajectories",
     "check_vector",

@@ -1,8 +1,13 @@
+import copy
 import csv
+import dataclasses
+import json
 
 import numpy as np
 import pytest
 
+from steer_env.evaluation.calibration import correct, load_card
+from steer_env.evaluation.intervals import rate
 from steer_env.evaluation.labelling import Labels, agreement, calibrate, load_labels, write_sheet
 
 
@@ -132,3 +137,25 @@ def test_labels_of_another_run_are_refused():
         calibrate(ROWS, Labels({(9, 1): {"a": True}}))
     with pytest.raises(ValueError, match="event='leaks'"):
         calibrate(ROWS, Labels({(1, 1): {"a": True}}), "leaks")
+
+
+def test_the_card_on_disk_holds_strata_agreement_and_prompt(tmp_path):
+    labels = Labels({unit: {"a": bool(said), "b": bool(said)} for unit, said in TRUE.items()})
+    rows = copy.deepcopy(ROWS)
+    for row in rows:
+        for turn in row["turns"]:
+            if "terms" in turn["verdict"]:
+                turn["verdict"]["prompt_hash"] = "p1"
+    card = calibrate(rows, labels, unit="turn", by="kind").card
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps(dataclasses.asdict(card)))
+    again = load_card(path)
+    assert again == card and (again.by, again.prompt_hash) == ("kind", "p1")
+    red = again.strata["red_team"]
+    assert (red.positives, red.true_positives, red.prompt_hash) == (4, 3, "p1")
+    assert again.agreement["alpha"] == 1 and "annotators' alpha 1.000 [1.000, 1.000]" in again.text()
+    yes = np.arange(100) < 30
+    given = rate(yes, ~yes, np.arange(100)), yes, ~yes, np.arange(100), again
+    assert correct(*given, prompts=("p1",)).ppi.available
+    other = correct(*given, prompts=("p2",))
+    assert not other.ppi.available and "for prompts p1, the judge's are p2" in other.rogan_gladen.text()

@@ -89,3 +89,20 @@ def test_a_file_that_is_no_cache_is_refused_and_left_alone(tmp_path):
     assert path.read_text().startswith("not a database")
     with pytest.raises(ValueError, match="existing folder"):
         CachedJudge(Says("a", 5), tmp_path / "missing" / "v.sqlite")
+
+
+def test_the_prompt_of_a_member_is_part_of_the_key(tmp_path):
+    """An ensemble has no prompt of its own; a changed rubric of a member must not find old verdicts."""
+    from steer_env.judges.combine import Ensemble
+    from steer_env.judges.parts import prompt_hash_of
+
+    first, second = Says("one", 3), Says("two", 5)
+    second.prompt_hash = "p1"
+    path = tmp_path / "v.sqlite"
+    cached = CachedJudge(Ensemble([first, second]), path)
+    cached.judge([request()])
+    assert cached.prompt_hash == prompt_hash_of(cached) == "p1"
+    second.prompt_hash = "p2"
+    again = CachedJudge(Ensemble([first, second]), path)
+    again.judge([request()])
+    assert again.misses == 1 and second.calls == 2

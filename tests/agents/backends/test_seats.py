@@ -67,7 +67,46 @@ def test_students_by_name(server, model_folder, other_modules):
     assert isinstance(student, HFStudent)
     assert student.weights == open_backend(f"hf:{model_folder}", device="cpu").weights
     engine = make_agent("vllm:some/model", temperature=0.5)
-    assert (engine.args, engine.temperature) == (("some/model",), 0.5)
+    assert (engine.args, engine.temperature, engine.engine) == (("some/model",), 0.5, {})
+
+
+def test_options_stand_in_the_name_and_keyword_arguments_go_first(server, model_folder, other_modules):
+    chat = make_agent(f"openai:m@{server.url}?retries=1&temperature=0.2&system=be+safe", temperature=0.3)
+    assert (chat.temperature, chat.system, chat.backend.options.retries) == (0.3, "be safe", 1)
+    assert chat.backend.name == f"openai:m@{server.url}"
+    chat.close()
+    tutor = make_agent(f"openai:m@{server.url}?retries=1&attempts=2", seat="attacker_0", memory=True)
+    assert (tutor.attempts, tutor.memory, tutor.backend.options.retries) == (2, True, 1)
+    tutor.backend.close()
+    student = make_agent(f"hf:{model_folder}?dtype=bfloat16&batch_size=3&temperature=0")
+    assert str(student.model.dtype) == "torch.bfloat16" and (student.batch_size, student.temperature) == (
+        3,
+        0,
+    )
+    backend = open_backend(f"hf:{model_folder}?device=cpu&batch_size=2")
+    assert backend.batch_size == 2 and backend.name == f"hf:{model_folder}"
+    engine = make_agent("vllm:some/model?max_model_len=2048&dtype=float32&enforce_eager=yes&max_new_tokens=9")
+    assert engine.engine == {"max_model_len": 2048, "enforce_eager": True}
+    assert (engine.dtype, engine.max_new_tokens) == ("float32", 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "says"),
+    [
+        ("hf:MODEL?colour=red", {}, r"colour is no option of hf:\.\.\., expected one of device, dtype"),
+        ("hf:MODEL", {"system": "be safe"}, "system is no option of hf"),
+        ("hf:MODEL?dtype=float99", {}, "dtype='float99', expected one of torch's"),
+        ("vllm:MODEL", {"device": "cuda"}, "device='cuda' is no option of vllm:.*CUDA_VISIBLE_DEVICES"),
+        ("vllm:MODEL", {"batch_size": 4}, r"batch_size=4 is no option of vllm:.*\?max_num_seqs=64"),
+        ("openai:m@http://h/v1", {"batch_size": 4}, "batch_size is no option of an OpenAI-compatible server"),
+    ],
+)
+def test_options_a_model_does_not_have_are_named(name, options, says, model_folder, other_modules):
+    with pytest.raises(ValueError, match=says):
+        make_agent(name.replace("MODEL", str(model_folder)), **options)
+    if name.startswith("hf:") and not options:
+        with pytest.raises(ValueError, match=says):
+            open_backend(name.replace("MODEL", str(model_folder)))
 
 
 def test_attackers_by_name_are_tutors(server, other_modules):
@@ -131,6 +170,18 @@ def run(capsys, *words):
     except SystemExit as stop:
         code = int(stop.code or 0)
     return code, capsys.readouterr()
+
+
+def test_the_command_line_leaves_an_engine_what_is_its_own(other_modules, model_folder):
+    student = open_student(f"vllm:{model_folder}", device=None, dtype=None, batch_size=None, temperature=0.0)
+    assert (student.args, student.temperature) == ((str(model_folder),), 0.0)
+    assert not hasattr(student, "device") and not hasattr(student, "batch_size")
+    with pytest.raises(ValueError, match="CUDA_VISIBLE_DEVICES"):
+        open_student(f"vllm:{model_folder}", device="cpu")
+    named = model_hash(f"hf:{model_folder}?dtype=float32")
+    assert named == model_hash(f"vllm:{model_folder}?max_model_len=64") == model_hash(str(model_folder)) != ""
+    student = open_student(f"hf:{model_folder}?device=cpu&batch_size=2", temperature=0.0, device=None)
+    assert student.batch_size == 2
 
 
 def test_evaluate_and_play(server, tmp_path, monkeypatch, capsys):

@@ -1,10 +1,12 @@
+import re
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from steer_env.agents.base import KeyedObservation
+from steer_env.agents.base import Failed, KeyedObservation
 from steer_env.agents.hf import (
     ContextOverflow,
     HFStudent,
@@ -306,10 +308,18 @@ def test_greedy_takes_the_likeliest(tiny, pictures):
     assert (a.meta["trace"].logprobs_L == 0).all()
 
 
-def test_a_dialogue_that_does_not_fit_is_refused(tiny):
+def test_a_dialogue_that_does_not_fit_fails_alone(tiny):
     student = HFStudent(*tiny, max_new_tokens=4)
+    long, short = ({"images": (), "transcript": (Message(USER, text),)} for text in ("é" * 2500, "hi"))
+    first, failed, last = student.act([short, long, short])
+    assert isinstance(failed, Failed)
+    assert re.match(
+        r"too_long: the dialogue has 5\d\d\d tokens.*expected at most 4096.*max_cycles", failed.reason
+    )
+    alone = HFStudent(*tiny, max_new_tokens=4)
+    assert [first, last] == alone.act([short, short])
     with pytest.raises(ContextOverflow, match=r"5\d\d\d tokens.*expected at most 4096.*max_cycles"):
-        student.act([{"images": (), "transcript": (Message(USER, "é" * 2500),)}])
+        student.decoder.generate([student.codec.prompt(long)], temperature=1.0, max_new_tokens=4, seed=0)
 
 
 def test_bad_settings_are_refused(tiny):
