@@ -67,7 +67,12 @@ def test_scenarios_changed_under_their_ids_are_not_resumed(cli, scenario_file: P
 def test_ctrl_c_keeps_what_was_finished_and_exits_130(tmp_path: Path) -> None:
     words = ["evaluate", "random", "--episodes", "100000", "--num-envs", "4", "--out", "r"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "steer_env.cli.main", *words], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "steer_env.cli.main", *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that run in the background of a shell have Ctrl-C switched off, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     rows = tmp_path / "r" / "dialogues.jsonl"
     for _ in range(600):
