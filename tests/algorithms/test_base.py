@@ -18,7 +18,7 @@ from steer_env.algorithms.trainer import train
 
 from .test_trainer import SMALL, same, weights
 
-DOCS = Path(__file__).parents[2] / "docs" / "algorithms.md"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -32,9 +32,11 @@ def test_examples_in_docstrings():
     assert doctest.testmod(base).failed == 0
 
 
-def test_the_example_of_the_docs_trains(registry, make_vec, make_student, learner, tmp_path):
+def test_the_example_of_the_readme_trains(registry, make_vec, make_student, learner, tmp_path):
     code = next(
-        block for block in re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.S) if "awr" in block
+        block
+        for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+        if "awr" in block
     )
     assert len(code.split("@register_algorithm")[1].splitlines()) <= 30
     exec(code, {"__name__": "mine"})
@@ -48,7 +50,7 @@ def test_the_example_of_the_docs_trains(registry, make_vec, make_student, learne
 
 
 def test_the_docs_name_every_algorithm_and_option():
-    text = DOCS.read_text()
+    text = (ROOT / "docs" / "algorithms.md").read_text()
     for name in algorithm_names():
         assert f"`{name}`" in text
         for option in make_algorithm(name).options():
