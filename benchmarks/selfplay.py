@@ -82,8 +82,8 @@ def given_student(args: argparse.Namespace) -> Path:
 
 def settings_of(args: argparse.Namespace) -> SelfPlayConfig:
     student = TrainConfig(
-        steps=args.student_steps, seeds_per_step=8, group_size=6, lr=2e-4, warmup=2, minibatch_size=12,
-        temperature=0.8, max_new_tokens=REPLY_TOKENS, checkpoint_every=5,
+        steps=args.student_steps, seeds_per_step=8, group_size=6, lr=8e-4, warmup=2, minibatch_size=24,
+        temperature=1.0, max_new_tokens=REPLY_TOKENS, checkpoint_every=5,
     )  # fmt: skip
     attacker = TrainConfig(steps=args.attacker_steps, seeds_per_step=8, group_size=6, checkpoint_every=4)
     return SelfPlayConfig(args.generations, "alternating", student, attacker, seed=args.seed)
@@ -120,7 +120,7 @@ def generations(args: argparse.Namespace) -> dict[str, Any]:
     learner = TacticLearner(seed=args.seed)
     clock = time.process_time()
     rows = self_play(
-        env, open_student(start), learner, make_algorithm("grpo", beta=0.1), settings_of(args), run_dir,
+        env, open_student(start), learner, make_algorithm("grpo", beta=0.05), settings_of(args), run_dir,
         attack_env=steer_env.make_vec(ENV, 48, kinds=RISKY, max_turns=args.max_turns),
         fixed={"tutor": ScriptedTutor(args.seed)}, resume=True, progress=tell,
     )  # fmt: skip
@@ -267,7 +267,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--only", choices=("generations", "text"), default="generations")
     numbers = {
-        "generations": 4, "attacker-steps": 8, "student-steps": 12, "response-steps": 12, "max-turns": 6,
+        "generations": 4, "attacker-steps": 8, "student-steps": 20, "response-steps": 12, "max-turns": 6,
         "search": 48, "report": 192, "benign": 4, "seed": 0, "text-steps": 20,
     }  # fmt: skip
     for name, value in numbers.items():
