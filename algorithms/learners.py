@@ -9,7 +9,6 @@ against students that stay as they are.
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from steer_env.algorithms.monitor import UnscoredGuard
 from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.trainer import Progress, TrainConfig, check_run, step_seeds
 from steer_env.algorithms.update import make_optimizer, update
+from steer_env.evaluation.evaluate import write_json
 from steer_env.records import JsonlWriter, read_jsonl
 from steer_env.rollout import VectorEnv, rollout, teach
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
@@ -321,7 +321,8 @@ def practise(
     guard = UnscoredGuard(config.unscored_limit, config.unscored_window)
     log = _Log(run_dir, attacker, student)
     settings = {name: getattr(config, name) for name in ("steps", "seeds_per_step", "group_size", "seed")}
-    finished = log.open({"algorithm": attacker.algorithm.name, **settings}, resume)
+    algorithm = {"algorithm": attacker.algorithm.name, **attacker.algorithm.options()}
+    finished = log.open(algorithm | settings, resume)
     for step in range(finished, config.steps):
         refresh(student, derive(config.seed, step, 1))
         trajectories = rollout(env, attacker, student, step_seeds(config, step))
@@ -350,8 +351,7 @@ class _Log:
             return 0
         check_run(self._folder, settings, resume)
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / "config.json"
-        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        write_json(self._folder / "config.json", settings)
         finished = 0
         if (self._folder / STATE).exists():
             state = torch.load(self._folder / STATE, weights_only=True, map_location="cpu")

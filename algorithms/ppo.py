@@ -111,7 +111,9 @@ class PPO(PolicyGradient):
         return {"head": {name: value.cpu().clone() for name, value in self._head.state_dict().items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put the head's weights back."""
+        """Put the head's weights back, also before `setup`, which makes a head anew."""
+        if not hasattr(self, "_head"):
+            self._head = torch.nn.utils.skip_init(torch.nn.Linear, state["head"]["weight"].shape[1], 1)
         self._head.load_state_dict(state["head"])
 
     @torch.no_grad()

@@ -36,6 +36,7 @@ from steer_env.algorithms.checks import check_choice, check_integers, check_numb
 from steer_env.algorithms.league import SAMPLING, League
 from steer_env.algorithms.learners import Learner, derive, practise, save_state
 from steer_env.algorithms.trainer import TrainConfig, train
+from steer_env.evaluation.evaluate import write_json
 from steer_env.records import JsonlWriter, read_jsonl
 from steer_env.rollout import VectorEnv
 from steer_env.types import ATTACKER, STUDENT
@@ -188,7 +189,7 @@ class _Run:
             )
         if marker.exists():
             self._check(json.loads(marker.read_text(encoding="utf-8")), settings)
-        marker.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        write_json(marker, settings)
         if not student_of(self.folder, -1).exists():
             _save_whole(self.student, student_of(self.folder, -1))
         done = 0

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from steer_env.agents.hf.cache import keeps_every_token
 from steer_env.agents.hf.codec import ChatCodec
 from steer_env.agents.hf.layers import Layers, same_logits
 from steer_env.agents.hf.vision import FeatureStore, VisionTower
@@ -40,7 +41,8 @@ class ModelAdapter:
         #: Multimodal rotary positions, where the model has them (Qwen's).
         self._rope = getattr(base, "get_rope_index", None)
         self._base = base if self._plain_head() else None
-        self._direct = direct and self._base is not None
+        # A window shows only in texts that are longer than it: `Layers.of` would not notice.
+        self._direct = direct and self._base is not None and keeps_every_token(model.config)
         self._layers: Layers | None = None
 
     @property

@@ -88,13 +88,15 @@ class Layers:
             layers = cls(model, model.get_decoder())
             if layers.ready() and model not in _AGREES:
                 _AGREES[model] = layers._agree()
-        except (AttributeError, TypeError, RuntimeError):  # modules of other names or shapes
+        except (AttributeError, IndexError, TypeError, ValueError, RuntimeError):  # other names or shapes
             _AGREES[model] = False
         return layers if _AGREES.get(model) else None
 
     def ready(self) -> bool:
         """Look the modules up anew; False where somebody hooked into one or replaced its forward pass."""
-        text = self._text
+        model, text = self._model, self._text
+        if any(map(_hooked, (model, getattr(model, "model", None) or model))):
+            return False
         modules = [text, *text.layers, *(m for layer in text.layers for m in (layer.self_attn, layer.mlp))]
         if text.rotary_emb.rope_type not in _STEADY_ROPE or not all(map(_untouched, modules)):
             return False
@@ -160,10 +162,15 @@ class Layers:
         return self._norm(hidden_BLH)
 
     def _agree(self) -> bool:
-        """Whether the model's own forward pass gives the same logits, on a few tokens."""
+        """Whether the model's own forward pass gives the same logits, on a few tokens.
+
+        Some of them stand at the end of the context: attention may depend on the position itself.
+        """
         head: Tensor = self._model.get_output_embeddings().weight
         ids_BL = torch.arange(14, device=head.device).view(2, 7) * 97 % len(head)
-        positions_BL = torch.arange(7, device=head.device).expand(2, 7)
+        reach = getattr(self._text.config, "max_position_embeddings", 0) or 7
+        first_B1 = torch.tensor([[0], [max(0, reach - 7)]], device=head.device)
+        positions_BL = first_B1 + torch.arange(7, device=head.device)
         mask_BL = torch.ones_like(ids_BL)
         own = self._text(
             input_ids=ids_BL, attention_mask=mask_BL, position_ids=positions_BL, use_cache=False
@@ -296,4 +303,8 @@ def _norm(module: Any) -> _Run:
 
 def _untouched(module: nn.Module) -> bool:
     """Whether nobody hooked into a module or put another forward pass into it, as some loaders do."""
-    return not (module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
+    return not (_hooked(module) or "forward" in module.__dict__)
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -183,6 +183,14 @@ def test_a_frozen_member_stays_as_it_was():
 MAKE = {"model": lambda: ModelLearner(make_attacker(), SMALL), "table": lambda: TacticLearner(seed=2)}
 
 
+def test_a_practice_does_not_go_on_with_another_advantage(tmp_path):
+    env, student = make_vec("SteerRedTeam-v0", 4, max_turns=2), AlwaysComply()
+    practise(env, TacticLearner(), student, SMALL, tmp_path)
+    other = TacticLearner(algorithm=make_algorithm("rae", credit="trajectory"))
+    with pytest.raises(ValueError, match=r"other settings.*credit"):
+        practise(env, other, student, SMALL, tmp_path, resume=True)
+
+
 @pytest.mark.parametrize("kind", MAKE)
 def test_a_killed_practice_resumes_to_the_same_state(kind, tmp_path, make_student):
     class Killed(BaseException):

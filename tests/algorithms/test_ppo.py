@@ -42,6 +42,16 @@ def ppo(weight=0.0, bias=0.0, **options):
     return algorithm
 
 
+def test_a_state_can_be_put_back_before_setup():
+    state = ppo(weight=2.0, bias=1.0).state_dict()
+    fresh = make_algorithm("ppo")
+    fresh.load_state_dict(state)  # as a resumed self-play does between two stages
+    assert {name: float(value) for name, value in fresh.state_dict()["head"].items()} == {
+        "weight": 2.0,
+        "bias": 1.0,
+    }
+
+
 def two_tokens_a_turn(rewards, spaces=(0, 0, 0, 0)):
     pieces = [(1 + spaces[0], -1)]
     for turn in range(len(rewards)):

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from transformers import LlavaForConditionalGeneration, MistralConfig
 
 from steer_env.agents.hf import HFStudent, ModelAdapter, packed_logprobs
 from steer_env.env import DialogueEnv
@@ -17,7 +18,10 @@ from steer_env.types import Utterance
 from steer_env.vector import VectorDialogueEnv
 
 from .test_decoder import SCRIPTS, play
-from .test_other_models import other  # noqa: F401
+from .test_other_models import (
+    llava,
+    other,  # noqa: F401
+)
 
 
 def test_every_family_is_run_directly(other, pictures):  # noqa: F811
@@ -67,6 +71,36 @@ def test_a_changed_model_is_run_by_transformers(tiny, pictures, change):
     student = HFStudent(model, tiny[1], seed=5, max_new_tokens=4)
     assert student.decoder.adapter.layers() is None
     _, prompts = play(student, SCRIPTS, pictures)
+    packed = packed_logprobs(student.decoder.adapter, prompts, forbidden=student.decoder.forbidden)
+    old = packed.gather([prompt.trace.logprobs_L for prompt in prompts])
+    assert float((packed.logprobs_N.detach() - old).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("module", ["model", "model.model"])
+def test_a_hook_around_the_whole_model_is_heard(tiny, module):
+    model = copy.deepcopy(tiny[0])
+    adapter = HFStudent(model, tiny[1]).decoder.adapter
+    assert adapter.layers() is not None
+    handle = {"model": model, "model.model": model.model}[module].register_forward_hook(
+        lambda module, inputs, output: output
+    )
+    assert adapter.layers() is None
+    handle.remove()
+    assert adapter.layers() is not None
+
+
+def test_a_sliding_window_is_left_to_transformers(pictures):
+    model, processor = llava()
+    text = model.config.text_config
+    shape = {key: getattr(text, key) for key in ("vocab_size", "hidden_size", "intermediate_size")}
+    model.config.text_config = MistralConfig(
+        **shape, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, sliding_window=8,
+        initializer_range=0.3,
+    )  # fmt: skip
+    student = HFStudent(LlavaForConditionalGeneration(model.config), processor, seed=5, max_new_tokens=4)
+    assert student.decoder.adapter.layers() is None
+    _, prompts = play(student, SCRIPTS, pictures)
+    assert min(len(prompt.trace) for prompt in prompts) > 8, "a text must be longer than the window"
     packed = packed_logprobs(student.decoder.adapter, prompts, forbidden=student.decoder.forbidden)
     old = packed.gather([prompt.trace.logprobs_L for prompt in prompts])
     assert float((packed.logprobs_N.detach() - old).abs().max()) < 1e-4
