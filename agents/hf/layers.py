@@ -120,8 +120,9 @@ class Layers:
 
     def reserve(self, positions: int) -> None:
         """Have the angles of this many positions ready for `looked_up`."""
-        if self._table is None or positions > len(self._table.cos):
-            cos, sin = self.rotary(torch.arange(2 * positions, device=self._model.device)[None])
+        device = self._model.device
+        if self._table is None or positions > len(self._table.cos) or self._table.cos.device != device:
+            cos, sin = self.rotary(torch.arange(2 * positions, device=device)[None])
             self._table = Rotary(cos[0], sin[0])
 
     def looked_up(self, positions_BL: Tensor) -> Rotary:
