@@ -9,8 +9,10 @@ against students that stay as they are.
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -66,6 +68,10 @@ class Learner(Protocol):
 
     def member(self, state: Mapping[str, Any]) -> Agent:
         """Return an opponent that stays as `state` has it."""
+        ...
+
+    def settings(self) -> Row:
+        """Return what decides its updates beside its algorithm, as JSON values: a run resumes with the same."""
         ...
 
 
@@ -162,6 +168,10 @@ class ModelLearner:
             batch_size=self.agent.batch_size,
         )
 
+    def settings(self) -> Row:
+        """Return the settings of its updates and of its reward."""
+        return as_json(asdict(self.config) | {"reward": asdict(self.reward)})
+
     def _reseed(self) -> None:
         self.agent.weights_changed()
         self.agent.reseed(derive(self.config.seed, self.steps, 3))
@@ -257,8 +267,19 @@ class TacticLearner:
         agent.load_state_dict(state["agent"])
         return agent
 
+    def settings(self) -> Row:
+        """Return the settings of its updates and of its reward."""
+        own = {name: getattr(self, name) for name in ("rate", "forget", "prior", "seed")}
+        return as_json(own | {"reward": asdict(self.reward)})
+
     def _reseed(self) -> None:
         self.agent.reseed(derive(self.seed, self.steps, 3))
+
+
+def as_json(settings: Row) -> Row:
+    """Return settings as they are when read back from a file: JSON has no tuples."""
+    same: Row = json.loads(json.dumps(settings))
+    return same
 
 
 def as_groups(trajectories: Sequence[Trajectory]) -> list[TrajectoryGroup]:
@@ -322,7 +343,7 @@ def practise(
     log = _Log(run_dir, attacker, student)
     settings = {name: getattr(config, name) for name in ("steps", "seeds_per_step", "group_size", "seed")}
     algorithm = {"algorithm": attacker.algorithm.name, **attacker.algorithm.options()}
-    finished = log.open(algorithm | settings, resume)
+    finished = log.open(algorithm | settings | {"learner": attacker.settings()}, resume)
     for step in range(finished, config.steps):
         refresh(student, derive(config.seed, step, 1))
         trajectories = rollout(env, attacker, student, step_seeds(config, step))

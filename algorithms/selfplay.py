@@ -34,7 +34,7 @@ from steer_env.algorithms.base import Algorithm, Row
 from steer_env.algorithms.checkpoints import drop_rows_from
 from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
 from steer_env.algorithms.league import SAMPLING, League
-from steer_env.algorithms.learners import Learner, derive, practise, save_state
+from steer_env.algorithms.learners import Learner, as_json, derive, practise, save_state
 from steer_env.algorithms.trainer import TrainConfig, train
 from steer_env.evaluation.evaluate import write_json
 from steer_env.records import JsonlWriter, read_jsonl
@@ -202,14 +202,13 @@ class _Run:
         return done
 
     def _settings(self) -> Row:
-        settings: Row = json.loads(
-            json.dumps(
-                asdict(self.config)
-                | {"algorithm": self.algorithm.name, "options": self.algorithm.options()}
-                | {"attacker_algorithm": self.attacker.algorithm.name, "fixed": sorted(self.fixed)}
-            )
+        theirs = self.attacker.algorithm
+        return as_json(
+            asdict(self.config)
+            | {"algorithm": self.algorithm.name, "options": self.algorithm.options()}
+            | {"attacker_algorithm": theirs.name, "attacker_options": theirs.options()}
+            | {"learner": self.attacker.settings(), "fixed": sorted(self.fixed)}
         )
-        return settings
 
     def _check(self, then: Row, now: Row) -> None:
         changed = {k: (then.get(k), v) for k, v in now.items() if k != "generations" and then.get(k) != v}

@@ -183,12 +183,15 @@ def test_a_frozen_member_stays_as_it_was():
 MAKE = {"model": lambda: ModelLearner(make_attacker(), SMALL), "table": lambda: TacticLearner(seed=2)}
 
 
-def test_a_practice_does_not_go_on_with_another_advantage(tmp_path):
+def test_a_practice_does_not_go_on_with_other_settings(tmp_path):
     env, student = make_vec("SteerRedTeam-v0", 4, max_turns=2), AlwaysComply()
     practise(env, TacticLearner(), student, SMALL, tmp_path)
     other = TacticLearner(algorithm=make_algorithm("rae", credit="trajectory"))
     with pytest.raises(ValueError, match=r"other settings.*credit"):
         practise(env, other, student, SMALL, tmp_path, resume=True)
+    with pytest.raises(ValueError, match=r"other settings.*rate"):
+        practise(env, TacticLearner(rate=1.0), student, SMALL, tmp_path, resume=True)
+    practise(env, TacticLearner(), student, SMALL, tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("kind", MAKE)
