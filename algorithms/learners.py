@@ -71,7 +71,7 @@ class Learner(Protocol):
         ...
 
     def settings(self) -> Row:
-        """Return what decides its updates beside its algorithm, as JSON values: a run resumes with the same."""
+        """Return what decides its updates beside its algorithm, as JSON values; a run resumes with these."""
         ...
 
 
