@@ -148,7 +148,7 @@ class Settings:
     single_grpo_times: int = 6
     parts: tuple[str, ...] = ("bench", "bench-single", "ood", "ood-single")
     dialogues: int = 150
-    evaluation_seed: int = 0
+    evaluation_seed: int = 1
     reply_tokens: int = REPLY_TOKENS
 
     @classmethod
