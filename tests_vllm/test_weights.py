@@ -49,7 +49,7 @@ def test_two_grpo_steps_with_the_engines_samples(student, engine, tmp_path):
     config = GRPOConfig(steps=2, seeds_per_step=2, group_size=4, lr=1e-3, max_new_tokens=12)
     rows = train(env, make_agent("tutor"), student, config, tmp_path)
     print(f"largest gap in each step: {[row['logprob_gap_max'] for row in rows]}")
-    assert len(rows) == 2 and all(0 < row["logprob_gap_max"] < 1e-3 for row in rows)
+    assert len(rows) == 2 and all(0 < row["logprob_gap_max"] < 1e-4 for row in rows)
     assert all(row["grad_norm"] > 0 for row in rows)
     after = student.model.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)
