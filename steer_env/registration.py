@@ -113,6 +113,8 @@ def spec(id: str) -> Spec:
     if bare not in SPECS:
         close = difflib.get_close_matches(bare, SPECS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
+        if bare == ACTS.removeprefix(f"{NAMESPACE}/"):
+            hint = f"it has the student's seat only: gymnasium.make({ACTS!r}) or gymnasium.make_vec; "
         raise ValueError(f"id={id!r} is no environment of steer_env; {hint}known ids: {', '.join(SPECS)}")
     return SPECS[bare]
 

@@ -214,6 +214,11 @@ def test_bad_num_envs(bad):
         steer_env.make_vec(num_envs=bad)
 
 
+def test_dialogue_acts_are_gymnasiums():
+    with pytest.raises(ValueError, match=r"gymnasium\.make\('steer_env/SteerActs-v0'\)"):
+        steer_env.make("SteerActs-v0")
+
+
 def test_an_id_is_a_string():
     with pytest.raises(TypeError, match="id=5, expected a string; known ids: SteerEscalation-v0"):
         steer_env.make(5)
