@@ -356,6 +356,13 @@ def test_open_corpus_reads_every_form(tmp_path: Path, bench: list[Scenario]):
     assert len(open_corpus(str(fixtures / "steer-bench" / "steer_spa.jsonl"))) == 1
 
 
+def test_what_a_command_left_out_is_not_read(tmp_path: Path, bench: list[Scenario]):
+    save_scenarios(bench[:4], tmp_path / "own.jsonl")
+    for rejected in ("", '{"reason": "unsafe"}\n'):
+        (tmp_path / "rejected.jsonl").write_text(rejected)
+        assert len(open_corpus(str(tmp_path))) == 4
+
+
 @pytest.mark.parametrize(
     ("content", "words"), [('{"a": 1}\n', r"has rows with \['a'\]"), ("[]\n", "does not begin")]
 )

@@ -67,7 +67,8 @@ def open_corpus(name: str) -> list[Scenario]:
 
     Args:
         name: `NAME:ROOT` or `NAME:SPLIT:ROOT` for a dataset of `steer_env.data.DATASETS`; else a
-            JSON-lines file of scenarios or of either of the paper's schemas, or a folder of such files.
+            JSON-lines file of scenarios or of either of the paper's schemas, or a folder of such files, of
+            which `rejected.jsonl` (what a command left out) is not read.
 
     Raises:
         DatasetError: If there is nothing of the kind.
@@ -79,6 +80,8 @@ def open_corpus(name: str) -> list[Scenario]:
         return list(scenarios)
     path = Path(name)
     files = [path] if path.is_file() else sorted(path.glob("*.jsonl")) if path.is_dir() else []
+    if path.is_dir():
+        files = [file for file in files if file.name != "rejected.jsonl"]
     if not files:
         raise DatasetError(
             f"{name!r} is no JSON-lines file, no folder of such files and no NAME:ROOT with a NAME of "
