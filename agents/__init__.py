@@ -16,6 +16,7 @@ from steer_env.agents.tutor import ScriptedTutor
 from steer_env.types import STUDENT
 
 if TYPE_CHECKING:
+    from steer_env.agents.hf.attacker import HFAttacker
     from steer_env.agents.hf.student import HFStudent
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "AlwaysComply",
     "AlwaysRefuse",
     "Constructive",
+    "HFAttacker",
     "HFStudent",
     "Observation",
     "RandomStudent",
@@ -71,4 +73,8 @@ def __getattr__(name: str) -> Any:
         from steer_env.agents.hf.student import HFStudent
 
         return HFStudent
+    if name == "HFAttacker":
+        from steer_env.agents.hf.attacker import HFAttacker
+
+        return HFAttacker
     raise AttributeError(f"module 'steer_env.agents' has no attribute {name!r}")
