@@ -97,6 +97,17 @@ class Decoder:
         """Forget how often each prompt was asked, so that the same seed samples the same replies again."""
         self._asked.clear()
 
+    def overflow(self, prompt: Prompt, max_new_tokens: int) -> str | None:
+        """Return why a prompt and its reply do not fit into the model's context, None if they do."""
+        length, limit = len(prompt.trace), self.adapter.max_length
+        if length + max_new_tokens <= limit:
+            return None
+        return (
+            f"the dialogue has {length} tokens and the reply may have {max_new_tokens}, expected at most "
+            f"{limit} together (the model's max_position_embeddings); use fewer or shorter turns "
+            "(max_cycles), smaller images, or a model with a longer context"
+        )
+
     @torch.inference_mode()
     def generate(
         self, prompts: Sequence[Prompt], *, temperature: float, max_new_tokens: int, seed: int
@@ -115,7 +126,8 @@ class Decoder:
         if not prompts:
             return []
         for prompt in prompts:
-            self._check_length(len(prompt.trace), max_new_tokens)
+            if (reason := self.overflow(prompt, max_new_tokens)) is not None:
+                raise ContextOverflow(reason)
         keys = [_key(prompt.trace.ids_L, prompt.images) for prompt in prompts]
         uniform_BT = torch.zeros(len(prompts), max_new_tokens, dtype=torch.float64)
         if temperature:  # greedy replies draw nothing
@@ -378,15 +390,6 @@ class Decoder:
         self._blocks.append(block)
         while len(self._blocks) > 1 and sum(b.rows for b in self._blocks) > self._cached_rows:
             self._blocks.pop(0)
-
-    def _check_length(self, length: int, max_new_tokens: int) -> None:
-        limit = self.adapter.max_length
-        if length + max_new_tokens > limit:
-            raise ContextOverflow(
-                f"the dialogue has {length} tokens and the reply may have {max_new_tokens}, expected at most "
-                f"{limit} together (the model's max_position_embeddings); use fewer or shorter turns "
-                "(max_cycles), smaller images, or a model with a longer context"
-            )
 
 
 def _hash(ids_L: NDArray[np.int64], images: Sequence[Image]) -> hashlib.blake2b:

@@ -97,8 +97,9 @@ class HFStudent:
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Utterance | Failed]:
         """Return one sampled reply per prompt, in order, each with its trace; `Failed` as in `act`."""
-        replies: list[Utterance | Failed] = [Failed(self._overflow(prompt)) for prompt in prompts]
-        fits = [index for index, prompt in enumerate(prompts) if not self._overflow(prompt)]
+        reasons = [self.decoder.overflow(prompt, self.max_new_tokens) for prompt in prompts]
+        replies: list[Utterance | Failed] = [Failed(f"too_long: {reason}") for reason in reasons]
+        fits = [index for index, reason in enumerate(reasons) if reason is None]
         for start in range(0, len(fits), self.batch_size):
             batch = fits[start : start + self.batch_size]
             samples = self.decoder.generate(
@@ -113,17 +114,6 @@ class HFStudent:
                 text = self.codec.decode(sample.ids)
                 replies[index] = Utterance(text, trace=trace, codec=self.codec.fingerprint)
         return replies
-
-    def _overflow(self, prompt: Prompt) -> str:
-        """Return why a prompt and its reply do not fit into the model's context, "" if they do."""
-        length, limit = len(prompt.trace), self.decoder.adapter.max_length
-        if length + self.max_new_tokens <= limit:
-            return ""
-        return (
-            f"too_long: the dialogue has {length} tokens and the reply may have {self.max_new_tokens}, "
-            f"expected at most {limit} together (the model's max_position_embeddings); use fewer or shorter "
-            "turns (max_cycles), smaller images, or a model with a longer context"
-        )
 
     def reseed(self, seed: int) -> None:
         """Start the random streams anew from `seed`."""
