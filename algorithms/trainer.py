@@ -38,6 +38,7 @@ from steer_env.algorithms.parallel import Parallel
 from steer_env.algorithms.record import record_rollouts
 from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.update import make_optimizer, update
+from steer_env.evaluation.evaluate import write_json
 from steer_env.judges.independence import check_env
 from steer_env.records import ROLLOUTS
 from steer_env.rollout import VectorEnv, rollout, teach
@@ -252,10 +253,7 @@ class _Run:
             finished = load_checkpoint(existing[-1], *parts)
         if self.parallel.main:
             self.run_dir.mkdir(parents=True, exist_ok=True)
-            path = self.run_dir / "config.json"
-            partial = path.with_name(".config.json.partial")
-            partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-            partial.replace(path)
+            write_json(self.run_dir / "config.json", settings)
             drop_rows_from(self.run_dir / "metrics.jsonl", finished)
             drop_rows_from(self.run_dir / ROLLOUTS, finished)
         self.parallel.wait()
