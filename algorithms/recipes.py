@@ -183,7 +183,7 @@ def train_sft(config: DemoConfig, before: str | Path, progress: Progress | None 
     """Stage II: imitate a constructive student in short dialogues that the judge found good."""
     student = HFStudent.from_pretrained(before, name="sft")
     env = _env(config.sft_turns, strategies=config.sft_strategies)
-    seeds = _seeds(config.seed, 3, config.sft_dialogues)
+    seeds = data_seeds(config.seed, 3, config.sft_dialogues)
     tutor = ScriptedTutor(seed=config.seed, strategies=config.sft_strategies, memory=False)
     red = tutor if config.sft_attacker == "tutor" else StaticAttacker()
     played = play(env, red, Constructive(seed=config.seed), seeds)
@@ -223,7 +223,7 @@ def _tune(
 
 def _caption_data(count: int, seed: int) -> list[sft.Dialogue]:
     both, own = _share(min(count, UNIQUE), PLAIN_SHARES[0])
-    start = _seeds(seed, 0, 1).start
+    start = data_seeds(seed, 0, 1).start
     return list(shuffled([captions("sft", own, start), captions("pretrain", both, start)], seed))
 
 
@@ -231,7 +231,7 @@ def _short_data(count: int, seed: int) -> list[sft.Dialogue]:
     count = min(count, UNIQUE)
     words = count // 6
     both, own = _share(count - words, PLAIN_SHARES[1])
-    recited = [recitations(split, _seeds(seed, 4, max(1, words // 2))) for split in ("sft", "pretrain")]
+    recited = [recitations(split, data_seeds(seed, 4, max(1, words // 2))) for split in ("sft", "pretrain")]
     return list(shuffled([_helpful_data(own, 4, seed, 1), _plain_data(both, 4, seed, 5), *recited], seed))
 
 
@@ -250,14 +250,14 @@ def _plain_data(count: int, turns: int, seed: int, stream: int) -> list[list[Exc
     """Plain questions about the devices of both families, answered by a helpful-only policy."""
     env = _env(turns, split="pretrain", kinds=("benign", "obfuscated"))
     return [
-        exchanges(t) for t in play(env, StaticAttacker(), AlwaysComply(seed), _seeds(seed, stream, count))
+        exchanges(t) for t in play(env, StaticAttacker(), AlwaysComply(seed), data_seeds(seed, stream, count))
     ]
 
 
 def _helpful_data(count: int, turns: int, seed: int, stream: int) -> list[list[Exchange]]:
     """Helpful-only dialogues: half against the adaptive tutor, half along the seeds."""
     half = (min(count, UNIQUE) + 1) // 2
-    seeds = _seeds(seed, stream, 2 * half)
+    seeds = data_seeds(seed, stream, 2 * half)
     tutor = ScriptedTutor(seed=seed, memory=False)
     pressed = play(_env(turns), tutor, Wavering(seed), seeds[:half])
     plain = play(_env(turns), StaticAttacker(), AlwaysComply(seed), seeds[half:])
@@ -269,7 +269,7 @@ def _env(turns: int, split: str = "sft", **options: Any) -> VectorEnv:
     return env
 
 
-def _seeds(seed: int, stream: int, count: int) -> range:
+def data_seeds(seed: int, stream: int, count: int) -> range:
     """Reset seeds of a data stream; streams do not overlap."""
     start = (seed * 8 + stream) * 1_000_000
     return range(start, start + count)

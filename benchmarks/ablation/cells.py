@@ -147,8 +147,7 @@ def train_single_sft(settings: Settings, config: recipes.DemoConfig, before: Any
     student = HFStudent.from_pretrained(before, name="single-sft")
     times = settings.single_sft_times
     env = steer_env.make_vec(SINGLE, SLOTS, split="sft", wrappers=(), strategies=config.sft_strategies)
-    start = (config.seed * 8 + 3) * 1_000_000  # where the recipe's Stage II begins
-    seeds = range(start, start + times * config.sft_dialogues)
+    seeds = recipes.data_seeds(config.seed, 3, times * config.sft_dialogues)  # the recipe's Stage II and on
     played = play(env, StaticAttacker(), Constructive(seed=config.seed), seeds)
     data = [exchanges(trajectory) for trajectory in played if keep(trajectory)]
     chosen = replace(config.sft, seed=config.seed, batch_size=times * config.sft.batch_size)
