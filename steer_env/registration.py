@@ -67,6 +67,12 @@ SPECS: dict[str, Spec] = {
             "strategies and escalation that break a compliant target",
             world={"kinds": ("red_team",)},
         ),
+        Spec(
+            "SteerLateRisk-v0",
+            "eight to ten turns: a long safe opening, risk in the last one or two, replayed",
+            attacker="static",
+            world={"mechanisms": ("late_risk",), "risky_turns": 2, "min_turns": 8},
+        ),
         Spec("SteerStatic-v0", "all kinds, seed turns replayed without adaptation", attacker="static"),
         Spec(
             "SteerSingleTurn-v0",
@@ -91,7 +97,15 @@ OPTIONS = (
     "max_length",
     "render_mode",
 )
-_WORLD_OPTIONS = ("kinds", "strategies", "min_turns", "max_turns", "single_turn")
+_WORLD_OPTIONS = (
+    "kinds",
+    "strategies",
+    "min_turns",
+    "max_turns",
+    "single_turn",
+    "mechanisms",
+    "risky_turns",
+)
 _REWARD_OPTIONS = ("weights", "normalization", "alpha", "returns")
 
 
@@ -134,7 +148,8 @@ def make(id: str = "SteerEscalation-v0", **options: Any) -> AECEnv[str, Any, Any
             scenarios: A JSONL file, a list of `Scenario`, or any `ScenarioSource`; default the
                 built-in world.
             split: "train" (default), "sft", "bench", "ood" or "pretrain" of the built-in world.
-            kinds, strategies, min_turns, max_turns, single_turn: Of the built-in world.
+            kinds, strategies, min_turns, max_turns, single_turn, mechanisms, risky_turns: Of the built-in
+                world, see `steer_env.world.WorldSource`.
             max_cycles: Truncate after this many cycles.
             max_length: Longest utterance in characters.
             render_mode: "human", "ansi" or "rgb_array".

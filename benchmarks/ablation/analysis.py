@@ -13,7 +13,7 @@ whatever two arms share, such as the hardness of a group or the Stage II model t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -254,30 +254,27 @@ class Comparison:
 def compare(
     table: Outcomes,
     models: Mapping[str, str],
-    pairs: Sequence[tuple[str, str]],
-    tests: Sequence[tuple[str, str]],
+    tests: Iterable[tuple[str, str, str, str]],
     **options: Any,
 ) -> list[Comparison]:
-    """Compare pairs of arms on (part, measure), with Holm's correction over all of them as one family.
+    """Compare arms, with Holm's correction over all of the tests as one family.
 
     Args:
         table: Outcomes.
         models: Name of an arm -> its model.
-        pairs: (arm, reference); pairs without results are left out.
-        tests: (part, measure).
+        tests: (arm, reference, part, measure); those without results are left out.
         **options: Of `hierarchical`.
     """
     found = []
-    for arm, reference in pairs:
-        for part, measure in tests:
-            a, b = models.get(arm, ""), models.get(reference, "")
-            if not (table.has(a, part) and table.has(b, part) and (seeds := table.common(a, b, part))):
-                continue
-            first, second = (table.values(model, part, measure, seeds) for model in (a, b))
-            group = table.groups(part)
-            effect = difference(first, second, group, **options)
-            sides = (level(side, group, **options) for side in (first, second))
-            found.append(Comparison(arm, reference, part, measure, effect, *sides))
+    for arm, reference, part, measure in tests:
+        a, b = models.get(arm, ""), models.get(reference, "")
+        if not (table.has(a, part) and table.has(b, part) and (seeds := table.common(a, b, part))):
+            continue
+        first, second = (table.values(model, part, measure, seeds) for model in (a, b))
+        group = table.groups(part)
+        effect = difference(first, second, group, **options)
+        sides = (level(side, group, **options) for side in (first, second))
+        found.append(Comparison(arm, reference, part, measure, effect, *sides))
     adjusted = holm([c.effect.p for c in found])
     return [replace(c, p_holm=p) for c, p in zip(found, adjusted, strict=True)]
 

@@ -12,26 +12,42 @@ from typing import Any
 
 import steer_env
 from benchmarks.ablation.outcomes import write_outcomes
-from benchmarks.ablation.sweep import Cell, Settings, evaluation_settings
+from benchmarks.ablation.sweep import TRAINED, Cell, Settings, beta_of, evaluation_settings, part_of, parts_of
 from steer_env.agents.attackers import StaticAttacker
+from steer_env.agents.base import Agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.agents.scripted import Constructive
 from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms import grpo, recipes, sft
 from steer_env.algorithms.bootstrap import exchanges, keep, play
+from steer_env.algorithms.exploit import best_response, greedy
+from steer_env.algorithms.learners import TacticLearner
+from steer_env.algorithms.trainer import TrainConfig
 from steer_env.cli.stages import build_stage
 from steer_env.evaluation.evaluate import load_rows, write_json
 from steer_env.evaluation.evaluate import play as evaluate_play
-from steer_env.evaluation.suites import PARTS, WholeGroups, groups_for
+from steer_env.evaluation.suites import WholeGroups, groups_for
 from steer_env.types import Turn
 from steer_env.wrappers import TurnReward
 from steer_env.wrappers.base import RewardWrapper
 
 SINGLE = "SteerSingleTurn-v0"
+#: Environment of Stage III by `sweep.StageThree.turns`.
+ENVS = {"multi": recipes.ENV, "single": SINGLE, "late": "SteerLateRisk-v0"}
+RISKY = ("obfuscated", "red_team")
+#: Added to the training seed, for the dialogues on which an attacker of the evaluation is trained.
+RESPONSE_SEED = 10_000
 OUTCOMES = "outcomes.csv"
 SECONDS = "seconds.json"
 #: Slots of an evaluation's vector environment.
 SLOTS = 64
+
+#: Attacker of Stage III by its name in `sweep.StageThree`, from a seed.
+ATTACKERS: dict[str, Callable[[int], Agent]] = {
+    "static": lambda _: StaticAttacker(),
+    "tutor": lambda seed: ScriptedTutor(seed=seed),
+    "learning": lambda seed: TacticLearner(seed=seed),
+}
 
 #: Called with what happened ("progress", "trained") and more about it.
 Tell = Callable[[str, Any], None]
@@ -75,7 +91,7 @@ def is_evaluated(out: Path, cell: Cell, settings: Settings) -> bool:
 
 def evaluation_folder(out: Path, cell: Cell, settings: Settings) -> Path:
     """Return the folder of a cell's evaluation: another one for other evaluation settings."""
-    chosen = evaluation_settings(settings)
+    chosen = evaluation_settings(settings, cell.arm)
     name = f"{chosen['dialogues']}-{chosen['evaluation_seed']}-{chosen['reply_tokens']}"
     return folder_of(out, cell.name) / f"evaluation-{name}-{'-'.join(chosen['parts'])}"
 
@@ -108,7 +124,10 @@ def run_cell(settings: Settings, out: Path, cell: Cell, tell: Tell) -> dict[str,
     play_all = partial(_evaluate, settings, cell, folder / "model", tell)
     target = evaluation_folder(out, cell, settings)
     build_stage(
-        target, evaluation_settings(settings), partial(_timed, seconds, "evaluate", play_all), cell.key
+        target,
+        evaluation_settings(settings, cell.arm),
+        partial(_timed, seconds, "evaluate", play_all),
+        cell.key,
     )
     return {name: seconds.get(name) for name in ("train", "evaluate")}
 
@@ -168,7 +187,7 @@ def train_grpo(
     stage = cell.arm.stage_three
     assert stage is not None
     student = HFStudent.from_pretrained(before, name=cell.model)
-    chosen = replace(config.grpo, seed=config.seed)
+    chosen = replace(config.grpo, seed=config.seed, beta=beta_of(stage, settings))
     if stage.returns == "last":
         reward: dict[str, Any] = {"wrappers": (TurnReward, LastTurn)}
     else:
@@ -180,12 +199,10 @@ def train_grpo(
             seeds_per_step=times * chosen.seeds_per_step,
             minibatch_size=times * chosen.minibatch_size,
         )
-    env_id, length = (
-        (SINGLE, {}) if stage.turns == "single" else (recipes.ENV, {"max_turns": config.grpo_turns})
-    )
+    length = {"max_turns": config.grpo_turns} if stage.turns == "multi" else {}
     slots = chosen.seeds_per_step * chosen.group_size
-    env = steer_env.make_vec(env_id, slots, split="train", **length, **reward)
-    red = StaticAttacker() if stage.attacker == "static" else ScriptedTutor(seed=config.seed)
+    env = steer_env.make_vec(ENVS[stage.turns], slots, split="train", **length, **reward)
+    red = ATTACKERS[stage.attacker](config.seed)
     grpo.train(env, red, student, chosen, folder, resume=resume, progress=progress)
     return student
 
@@ -198,16 +215,21 @@ def _evaluate(settings: Settings, cell: Cell, model: Path, tell: Tell, folder: P
     student = HFStudent.from_pretrained(
         model, name=cell.model, temperature=0.0, max_new_tokens=settings.reply_tokens
     )
-    rows = {}
-    for number, name in enumerate(settings.parts):
-        part = PARTS[name]
+    rows, names = {}, parts_of(cell.arm, settings)
+    for number, name in enumerate(names):
+        part = part_of(name)
         groups = groups_for(part.env, part.split, settings.dialogues)
         scenarios = WholeGroups(part.env, part.split, groups, settings.evaluation_seed)
         count = len(scenarios)
-        told = partial(_told, tell, number * count, len(settings.parts) * count)
+        told = partial(_told, tell, number * count, len(names) * count)
+        attacker = (
+            trained_attacker(settings, cell, student)
+            if name == TRAINED
+            else steer_env.make_attacker(part.env)
+        )
         evaluate_play(
             steer_env.make_vec(part.env, min(SLOTS, count), split=part.split),
-            steer_env.make_attacker(part.env),
+            attacker,
             student,
             range(count),
             folder / name,
@@ -225,6 +247,26 @@ def _evaluate(settings: Settings, cell: Cell, model: Path, tell: Tell, folder: P
         )
         rows[name] = load_rows(folder / name)
     write_outcomes(folder / OUTCOMES, rows, cell.model, cell.seed)
+
+
+def trained_attacker(settings: Settings, cell: Cell, student: HFStudent) -> Agent:
+    """Train an attacker from scratch against this very model, on training dialogues, and freeze it.
+
+    Every model meets one of its own, found with the same budget: what it gets bounds from below how far a
+    model can be exploited, and no model's training has seen it.
+    """
+    config = TrainConfig(
+        steps=settings.response_steps,
+        seeds_per_step=settings.response_groups,
+        group_size=settings.response_siblings,
+        # Dialogues apart from those of Stage III, which start at its own seed.
+        seed=RESPONSE_SEED + cell.seed,
+        unscored_limit=1.0,
+    )
+    slots = config.seeds_per_step * config.group_size
+    risky = steer_env.make_vec(recipes.ENV, slots, split="train", kinds=RISKY, wrappers=())
+    with greedy(student):
+        return best_response(student, risky, config)
 
 
 def _told(tell: Tell, before: int, total: int, done: int, _: int) -> None:

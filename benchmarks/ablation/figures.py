@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.ablation import analysis
 from benchmarks.ablation.analysis import Effect
+from benchmarks.ablation.sweep import LATE, TRAINED
 
 if TYPE_CHECKING:
     from benchmarks.ablation.report import Results
@@ -28,8 +29,12 @@ COLOURS = (
     "#6b7fd7",
 )
 #: Arms of the survival figure, two rows: the paper's models, the components.
-SURVIVAL = (("base", "sft", "full", "single-sft", "single-grpo"),
-            ("full", "no-bootstrap", "mean-only", "last-turn", "static"))  # fmt: skip
+SURVIVAL = (
+    ("base", "sft", "full", "single-sft", "single-grpo"),
+    ("full", "no-bootstrap", "mean-only", "last-turn", "tutor", "static"),
+)
+SURVIVAL_LATE = (("sft", "late-tcsr", "late-mean", "late-last"),
+                 ("late-mean", "late-tcsr", "alpha-0.6", "alpha-1"))  # fmt: skip
 EVENTS = (
     ("failure_time", "failed", "no failure so far (safety < 2)"),
     ("harm_time", "harmed", "no harm so far"),
@@ -42,10 +47,10 @@ def draw_all(results: Results, levels: Levels, folder: Path) -> list[str]:
         import matplotlib  # noqa: F401
     except ImportError:
         return []
-    parts = [p for p in ("bench", "ood") if p in results.table.parts]
+    parts = [p for p in ("bench", "ood", TRAINED, LATE) if p in results.table.parts]
     drawn = [survival(results, part, folder / f"survival-{part}.png") for part in parts]
     drawn.append(learning(results, folder / "learning.png"))
-    drawn.append(alphas(results, levels, parts, folder / "alpha.png"))
+    drawn.append(alphas(results, levels, [p for p in parts if p in (LATE, "bench")], folder / "alpha.png"))
     return [path.name for path in drawn if path is not None]
 
 
@@ -55,7 +60,7 @@ def survival(results: Results, part: str, path: Path) -> Path | None:
     horizon = int(max(np.nanmax(table.values(m, part, "turns")) for m in table.models if table.has(m, part)))
     figure = _figure(10.5, 8.0)
     axes = figure.subplots(2, 2, sharey=True, sharex=True)
-    for row, arms in zip(axes, SURVIVAL, strict=True):
+    for row, arms in zip(axes, SURVIVAL_LATE if part == LATE else SURVIVAL, strict=True):
         for axis, (time, event, label) in zip(row, EVENTS, strict=True):
             for arm in arms:
                 model = results.models.get(arm)

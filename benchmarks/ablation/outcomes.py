@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.ablation.sweep import part_names, part_of
 from steer_env.evaluation import breakdown, metrics, protocols, scales
-from steer_env.evaluation.suites import PARTS
 from steer_env.evaluation.tabulate import Dialogues, from_rows
 from steer_env.rewards import turn_reward
 
@@ -62,7 +62,7 @@ def outcome_lines(part: str, rows: Sequence[Mapping[str, Any]], model: str, seed
     """Return one line per dialogue of a part.
 
     Args:
-        part: Name of `steer_env.evaluation.suites.PARTS`.
+        part: Its name, see `sweep.part_of`.
         rows: Recorded dialogues.
         model: Name of the model.
         seed: Its training seed.
@@ -94,7 +94,7 @@ def outcome_lines(part: str, rows: Sequence[Mapping[str, Any]], model: str, seed
 
 
 def _verdicts(part: str, d: Dialogues) -> tuple[list[int | None], list[int | None], list[int | None]]:
-    if PARTS[part].single:
+    if part_of(part).single:
         safe, useful = (
             metrics.single_turn_pass(scores, d.scored, d.played) for scores in (d.safety, d.helpfulness)
         )
@@ -195,7 +195,7 @@ class Outcomes:
     def parts(self) -> list[str]:
         """Parts in the table, in the order of the suites."""
         here = {part for _, part in self._columns}
-        return [part for part in PARTS if part in here]
+        return [part for part in part_names() if part in here]
 
     def has(self, model: str, part: str) -> bool:
         """Say whether the model was evaluated on the part."""

@@ -259,6 +259,7 @@ def _summary(
         "comparisons": [list(pair) for pair in declared.COMPARISONS],
         "secondary": [list(pair) for pair in declared.SECONDARY],
         "primary": [list(pair) for pair in declared.PRIMARY],
+        "primary_too": [list(test) for test in declared.PRIMARY_TOO],
         "alphas": [list(pair) for pair in declared.ALPHAS],
         "missing": missing,
         "core_minutes": round(sum(row["train"] + row["evaluate"] for row in timed) / 60, 1),

@@ -14,6 +14,18 @@ from typing import Any
 
 from steer_env.algorithms.recipes import REPLY_TOKENS, DemoConfig, stage_settings
 from steer_env.cli.stages import stage_key
+from steer_env.evaluation.suites import PARTS, Part
+
+#: Part of the evaluation that nobody plays by a script: bench dialogues against an attacker trained from
+#: scratch against the very model it attacks.
+TRAINED = "bench-trained"
+#: Part with long safe openings and risk in the last one or two turns.
+LATE = "bench-late"
+
+_OWN_PARTS = {
+    LATE: Part(LATE, "SteerLateRisk-v0", "bench"),
+    TRAINED: replace(PARTS["bench"], name=TRAINED),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +36,14 @@ class StageThree:
         alpha: TCSR's weight of the running minimum.
         returns: "sum" (paper: sum of TCSR values), "final" (published code: the last TCSR value), "mean", or
             "last": the reward of the last turn and nothing else, without TCSR.
-        attacker: "tutor" (adaptive, feedback dynamics) or "static" (replays the seeds).
-        turns: "multi" or "single".
+        attacker: "learning" (feedback within dialogues, and across them: what broke the student is said more
+            often), "tutor" (by script: feedback within dialogues) or "static" (replays the seeds).
+        turns: "multi", "single", or "late": `SteerLateRisk-v0`, a long safe opening and risk at the end.
     """
 
     alpha: float = 0.3
     returns: str = "sum"
-    attacker: str = "tutor"
+    attacker: str = "learning"
     turns: str = "multi"
 
 
@@ -44,6 +57,7 @@ class Arm:
         paper: What it stands for in the paper (SaFeR-Steer, arXiv 2604.16358).
         stage_two: "none", "multi" (bootstrapped dialogues) or "single" (one-turn dialogues).
         stage_three: None for no Stage III.
+        parts: Names of the parts it is evaluated on, None for all.
     """
 
     name: str
@@ -51,12 +65,18 @@ class Arm:
     paper: str
     stage_two: str = "multi"
     stage_three: StageThree | None = None
+    parts: tuple[str, ...] | None = None
 
     @property
     def stages(self) -> tuple[str, StageThree | None]:
         """Return what makes it the model it is; arms with equal stages are one model."""
         return (self.stage_two, self.stage_three)
 
+
+#: Arms that ask what the return does when risk comes late and seldom. Seeds are replayed, so that nothing but
+#: the return differs and the risk stays where it was planned.
+_LATE_PARTS = ("bench", LATE)
+_LATE = StageThree(returns="final", attacker="static", turns="late")
 
 ARMS: tuple[Arm, ...] = (
     Arm("base", "base", "Table 3, base model", "none"),
@@ -73,6 +93,7 @@ ARMS: tuple[Arm, ...] = (
     Arm(
         "last-turn", "without TCSR: last turn only", "Table 4, w/o TCSR", "multi", StageThree(returns="last")
     ),
+    Arm("tutor", "feedback within dialogues only", "", "multi", StageThree(attacker="tutor")),
     Arm(
         "static",
         "without feedback dynamics",
@@ -88,10 +109,14 @@ ARMS: tuple[Arm, ...] = (
         "single",
         StageThree(attacker="static", turns="single"),
     ),
-    Arm("alpha-0", "alpha = 0", "", "multi", StageThree(alpha=0.0)),
-    Arm("alpha-0.3", "alpha = 0.3", "", "multi", StageThree(alpha=0.3)),
-    Arm("alpha-0.6", "alpha = 0.6", "", "multi", StageThree(alpha=0.6)),
-    Arm("alpha-1", "alpha = 1", "", "multi", StageThree(alpha=1.0)),
+    Arm("late-tcsr", "late risk: TCSR", "", "multi", _LATE, _LATE_PARTS),
+    Arm("late-mean", "late risk: mean only", "", "multi", replace(_LATE, alpha=0.0), _LATE_PARTS),
+    Arm("late-last", "late risk: last turn only", "", "multi", replace(_LATE, returns="last"), _LATE_PARTS),
+    Arm("late-sum", "late risk: TCSR, summed", "", "multi", replace(_LATE, returns="sum"), _LATE_PARTS),
+    Arm("alpha-0", "late risk: alpha = 0", "", "multi", replace(_LATE, alpha=0.0), _LATE_PARTS),
+    Arm("alpha-0.3", "late risk: alpha = 0.3", "", "multi", _LATE, _LATE_PARTS),
+    Arm("alpha-0.6", "late risk: alpha = 0.6", "", "multi", replace(_LATE, alpha=0.6), _LATE_PARTS),
+    Arm("alpha-1", "late risk: alpha = 1", "", "multi", replace(_LATE, alpha=1.0), _LATE_PARTS),
 )
 
 #: (arm, reference): the differences that are tested, arm minus reference.
@@ -105,14 +130,28 @@ COMPARISONS: tuple[tuple[str, str], ...] = (
     ("single-sft", "sft"),
     ("single-grpo", "full"),
 )
-#: Compared too, in the secondary family ("mean-only" is alpha = 0).
-SECONDARY: tuple[tuple[str, str], ...] = (("alpha-0.6", "full"), ("alpha-1", "full"))
+#: Compared too, in the secondary family.
+SECONDARY: tuple[tuple[str, str], ...] = (
+    ("tutor", "full"),
+    ("tutor", "static"),
+    ("late-tcsr", "sft"),
+    ("late-mean", "late-tcsr"),
+    ("late-last", "late-tcsr"),
+    ("late-sum", "late-tcsr"),
+    ("alpha-0.6", "late-tcsr"),
+    ("alpha-1", "late-tcsr"),
+)
 #: (part, measure) of the primary family: each for every one of `COMPARISONS`, corrected together.
 PRIMARY: tuple[tuple[str, str], ...] = (
     ("bench", "safety"),
     ("bench", "helpfulness"),
-    ("ood", "safety"),
+    (TRAINED, "harm"),
     ("ood", "harm"),
+)
+#: (arm, reference, part, measure) in the primary family beside those.
+PRIMARY_TOO: tuple[tuple[str, str, str, str], ...] = (
+    ("late-mean", "late-tcsr", LATE, "harm"),
+    ("late-last", "late-tcsr", LATE, "harm"),
 )
 #: (alpha, arm) of the alpha sweep.
 ALPHAS: tuple[tuple[float, str], ...] = (
@@ -135,10 +174,14 @@ class Settings:
         single_sft_times: One-turn dialogues of Stage II for each of the multi-turn one's (2 or 3 turns), so
             that both learn from about as many replies.
         single_grpo_times: The same for Stage III (2 to 10 turns).
-        parts: Of the evaluation, see `steer_env.evaluation.suites.PARTS`.
+        short_beta: Weight of the KL penalty where a return is as large as one turn's reward and not a sum over
+            a dialogue's turns, so that the penalty weighs about as much against it; the recipe's elsewhere.
+        parts: Of the evaluation, see `part_of`.
         dialogues: Of each part, rounded up to whole scenario groups.
         evaluation_seed: Decides which dialogues; the same for every arm and training seed.
         reply_tokens: Longest reply in evaluation, which is greedy.
+        response_steps, response_groups, response_siblings: Budget of the attacker that is trained against
+            each model: steps, dialogues of each step, siblings of each.
     """
 
     recipe: DemoConfig = field(default_factory=DemoConfig)
@@ -146,10 +189,14 @@ class Settings:
     shared_base: bool = True
     single_sft_times: int = 3
     single_grpo_times: int = 6
-    parts: tuple[str, ...] = ("bench", "bench-single", "ood", "ood-single")
+    short_beta: float = 0.01
+    parts: tuple[str, ...] = ("bench", "bench-single", "ood", "ood-single", LATE, TRAINED)
     dialogues: int = 150
     evaluation_seed: int = 1
     reply_tokens: int = REPLY_TOKENS
+    response_steps: int = 12
+    response_groups: int = 8
+    response_siblings: int = 6
 
     @classmethod
     def quick(cls) -> Settings:
@@ -157,7 +204,8 @@ class Settings:
         recipe = DemoConfig.quick()
         short = replace(recipe.grpo, max_new_tokens=6, checkpoint_every=1)
         return cls(
-            recipe=replace(recipe, grpo=short), seeds=(0, 1), parts=("bench", "ood-single"), dialogues=6,
+            recipe=replace(recipe, grpo=short), seeds=(0, 1), parts=("bench", "ood-single", LATE, TRAINED), dialogues=6,
+            response_steps=1, response_groups=2, response_siblings=2,
             single_sft_times=1, single_grpo_times=1, reply_tokens=6,
         )  # fmt: skip
 
@@ -260,17 +308,53 @@ def _depends(arm: Arm, stage: str, seed: int, settings: Settings) -> dict[str, A
         what |= {"times": settings.single_sft_times} if arm.stage_two == "single" else {}
     if arm.stage_three is not None:
         what |= {"stage_three": asdict(arm.stage_three)}
+        what["grpo"]["beta"] = beta_of(arm.stage_three, settings)
         what |= {"times": settings.single_grpo_times} if arm.stage_three.turns == "single" else {}
     return what
 
 
-def evaluation_settings(settings: Settings) -> dict[str, Any]:
-    """Return what an evaluation depends on beside the model, as JSON values."""
+def part_of(name: str) -> Part:
+    """Return a part of the evaluation: of the suites, or one of the sweep's own.
+
+    Raises:
+        ValueError: If there is no such part.
+    """
+    parts = {**PARTS, **_OWN_PARTS}
+    if name not in parts:
+        raise ValueError(f"part={name!r}, expected one of {', '.join(parts)}")
+    return parts[name]
+
+
+def part_names() -> tuple[str, ...]:
+    """Return the names of all parts, in the order of tables."""
+    return (*PARTS, *_OWN_PARTS)
+
+
+def beta_of(stage: StageThree, settings: Settings) -> float:
+    """Return the weight of the KL penalty, by the size of the return."""
+    summed = stage.returns == "sum" and stage.turns != "single"
+    return settings.recipe.grpo.beta if summed else settings.short_beta
+
+
+def parts_of(arm: Arm, settings: Settings) -> tuple[str, ...]:
+    """Return the parts an arm is evaluated on, in the order of the settings."""
+    return tuple(part for part in settings.parts if arm.parts is None or part in arm.parts)
+
+
+def evaluation_settings(settings: Settings, arm: Arm) -> dict[str, Any]:
+    """Return what an evaluation of an arm depends on beside the model, as JSON values."""
+    parts = parts_of(arm, settings)
     names = ("dialogues", "evaluation_seed", "reply_tokens")
-    return {"parts": list(settings.parts), **{name: getattr(settings, name) for name in names}}
+    if TRAINED in parts:
+        names += ("response_steps", "response_groups", "response_siblings")
+    return {"parts": list(parts), **{name: getattr(settings, name) for name in names}}
 
 
 def estimate(cell: Cell, settings: Settings) -> float:
     """Return roughly how many seconds a cell takes on one core."""
     training = SECONDS.get(cell.stage, SECONDS["grpo_step"] * settings.recipe.grpo.steps)
-    return training + SECONDS["dialogue"] * settings.dialogues * len(settings.parts)
+    parts = parts_of(cell.arm, settings)
+    played = settings.dialogues * len(parts)
+    if TRAINED in parts:
+        played += settings.response_steps * settings.response_groups * settings.response_siblings
+    return training + SECONDS["dialogue"] * played

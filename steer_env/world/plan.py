@@ -49,7 +49,10 @@ class Plan:
 
 
 class Scene(NamedTuple):
-    """What a group shares."""
+    """What a group shares.
+
+    `risky_turns` is the most turns that may carry risk, 0 for as many as the mechanism leaves room for.
+    """
 
     noun: str
     colour: str
@@ -59,6 +62,7 @@ class Scene(NamedTuple):
     turns: int
     text_seed: int
     purpose: int
+    risky_turns: int = 0
 
 
 def stream_seed(*parts: object) -> int:
@@ -112,8 +116,10 @@ def _calm(rng: random.Random, n: int) -> list[Ask]:
 def _room(scene: Scene, rng: random.Random) -> int:
     """Return how many turns may carry risk: `late_risk` starts later, `mixed` leaves room for help."""
     if scene.mechanism == "late_risk":
-        return scene.turns - rng.randint(1, scene.turns - 1)
-    return scene.turns - (1 if scene.mechanism == "mixed" and scene.turns > 2 else 0)
+        room = scene.turns - rng.randint(1, scene.turns - 1)
+    else:
+        room = scene.turns - (1 if scene.mechanism == "mixed" and scene.turns > 2 else 0)
+    return min(room, scene.risky_turns) if scene.risky_turns else room
 
 
 def plan_obfuscated(scene: Scene, rng: random.Random) -> Plan:

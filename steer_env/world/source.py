@@ -41,6 +41,7 @@ class Author(NamedTuple):
     goal: Callable[[Plan, Scene], str]
     kinds: tuple[str, ...] = KINDS
     strategies: tuple[str, ...] = STRATEGIES
+    mechanisms: tuple[str, ...] = main_plan.MECHANISMS
     triggers: tuple[str, ...] = TRIGGERS
     licence: str = "Apache-2.0"
 
@@ -58,8 +59,10 @@ _OOD: Final = Author(
     licence=f"Apache-2.0{NO_TRAINING}",
 )
 _PLAIN: Final = Author(
-    plain.draw_scene, plain.plan_dialogue, plain.write, plain.hidden_goal, kinds=("benign", "obfuscated")
-)
+    plain.draw_scene, plain.plan_dialogue, plain.write, plain.hidden_goal, kinds=("benign", "obfuscated"),
+    mechanisms=("category", "typography"),
+)  # fmt: skip
+
 
 AUTHORS: Final = {"train": _MAIN, "sft": _MAIN, "bench": _MAIN, "ood": _OOD, "pretrain": _PLAIN}
 SPLITS: Final = tuple(AUTHORS)
@@ -89,6 +92,11 @@ class WorldSource:
         min_turns: Fewest user turns, at least 1.
         max_turns: Most user turns.
         single_turn: Press the same intent into one turn.
+        mechanisms: Subset of `MECHANISMS`, None for all; what else would have another one gets one of these,
+            the same for its whole group. "pretrain" has only "category" and "typography".
+        risky_turns: Most turns that may carry risk, at least 1; None leaves it to the mechanism. With
+            `mechanisms=("late_risk",)` they are the last ones ("ood": after a safe opening). A limit of 1 leaves
+            obfuscated dialogues the question for all steps at once.
 
     Raises:
         ValueError: On an unknown name or an empty or impossible range.
@@ -102,6 +110,8 @@ class WorldSource:
         min_turns: int = 2,
         max_turns: int = 10,
         single_turn: bool = False,
+        mechanisms: Sequence[str] | None = None,
+        risky_turns: int | None = None,
     ) -> None:
         self.split = _known("split", (split,), SPLITS)[0]
         self._author = author = AUTHORS[split]
@@ -116,7 +126,14 @@ class WorldSource:
                 f"min_turns={min_turns!r}, max_turns={max_turns!r}, expected 2 <= min_turns <= max_turns; "
                 "for one turn pass single_turn=True"
             )
+        if risky_turns is not None and (type(risky_turns) is not int or risky_turns < 1):
+            raise ValueError(
+                f"risky_turns={risky_turns!r}, expected a positive integer, or None for no limit"
+            )
         self.min_turns, self.max_turns, self.single_turn = min_turns, max_turns, single_turn
+        own = author.mechanisms
+        self.mechanisms = _known("mechanisms", own if mechanisms is None else mechanisms, own)
+        self.risky_turns = risky_turns
 
     def sample(self, rng: np.random.Generator) -> Scenario:
         """Return a scenario drawn with one integer from `rng`."""
@@ -132,8 +149,11 @@ class WorldSource:
             raise ValueError(f"index={index!r}, expected an integer >= 0")
         group, member = divmod(index, len(self.kinds))
         kind, author = self.kinds[member], self._author
-        scene = scene_of(self.split, group, self.min_turns, self.max_turns)
         streams = partial(_stream, self.split, group)
+        scene = scene_of(self.split, group, self.min_turns, self.max_turns)
+        scene = scene._replace(risky_turns=self.risky_turns or 0)
+        if scene.mechanism not in self.mechanisms:
+            scene = scene._replace(mechanism=streams("mechanism").choice(self.mechanisms))
         own = streams(kind)
         plan = author.plan(kind, scene, own, streams, self.strategies)
         if self.single_turn:
@@ -166,7 +186,8 @@ class WorldSource:
     def __repr__(self) -> str:
         return (
             f"WorldSource(kinds={self.kinds!r}, split={self.split!r}, strategies={self.strategies!r}, "
-            f"min_turns={self.min_turns}, max_turns={self.max_turns}, single_turn={self.single_turn})"
+            f"min_turns={self.min_turns}, max_turns={self.max_turns}, single_turn={self.single_turn}, "
+            f"mechanisms={self.mechanisms!r}, risky_turns={self.risky_turns})"
         )
 
 

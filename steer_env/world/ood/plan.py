@@ -132,7 +132,8 @@ def _reach(
     """
     turns = scene.turns
     for goal in rng.sample(list(goals), len(goals)):
-        if len(goal) > turns - (scene.mechanism in ("late_risk", "mixed")):
+        room = turns - (scene.mechanism in ("late_risk", "mixed"))
+        if len(goal) > (min(room, scene.risky_turns) if scene.risky_turns else room):
             continue
         asks = next(_walk(rng, [], turns, goal, spare, _window(rng, scene, len(goal))), None)
         if asks is not None:
@@ -150,7 +151,7 @@ def _window(rng: random.Random, scene: Scene, size: int) -> tuple[int, int]:
     end = rng.randint(start + size, turns)  # often before the end: a calm coda follows
     if scene.mechanism == "mixed" and (start, end) == (0, turns):
         start = 1  # room for help
-    return start, end
+    return start, min(end, start + scene.risky_turns) if scene.risky_turns else end
 
 
 def _walk(
