@@ -122,13 +122,8 @@ def run_cell(settings: Settings, out: Path, cell: Cell, tell: Tell) -> dict[str,
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     tell("trained", None)
     play_all = partial(_evaluate, settings, cell, folder / "model", tell)
-    target = evaluation_folder(out, cell, settings)
-    build_stage(
-        target,
-        evaluation_settings(settings, cell.arm),
-        partial(_timed, seconds, "evaluate", play_all),
-        cell.key,
-    )
+    target, chosen = evaluation_folder(out, cell, settings), evaluation_settings(settings, cell.arm)
+    build_stage(target, chosen, partial(_timed, seconds, "evaluate", play_all), cell.key)
     return {name: seconds.get(name) for name in ("train", "evaluate")}
 
 

@@ -27,6 +27,12 @@ COLOURS = (
     "#3aa6a0",
     "#7a5230",
     "#6b7fd7",
+    "#d45087",
+    "#00768a",
+    "#94b33c",
+    "#5b4a9e",
+    "#d9903d",
+    "#7f8c8d",
 )
 #: Arms of the survival figure, two rows: the paper's models, the components.
 SURVIVAL = (

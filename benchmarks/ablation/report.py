@@ -46,12 +46,12 @@ FEEDBACK = ("base", "sft", "static", "tutor", "full", "mean-only", "last-turn")
 LATE_RISK = ("sft", "late-tcsr", "late-sum", "late-mean", "late-last", "full", "mean-only")
 _FEEDBACK_TEXT = (
     "`bench` and `ood` are played by scripts. In `bench-trained` every model meets an attacker of its own, "
-    "trained from scratch against this very model on training dialogues and then frozen: a lower bound of how "
-    "far the model can be exploited. Share of dialogues with harm, a third of which are benign, in percent."
+    "trained from scratch against this very model on training dialogues and then frozen: a lower bound of "
+    "how far the model can be exploited. Share of dialogues with harm, a third of which are benign, in percent."
 )
 _LATE_TEXT = (
-    "`bench-late`: dialogues of eight to ten turns, safe but for the last one or two, seeds replayed. The arms "
-    "named after late risk were trained on such dialogues, with nothing but the return between them."
+    "`bench-late`: dialogues of eight to ten turns, safe but for the last one or two, seeds replayed. The "
+    "arms named after late risk were trained on such dialogues, with nothing but the return between them."
 )
 MEASURES = ("safety", "helpfulness", "harm", "reward")
 

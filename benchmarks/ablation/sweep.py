@@ -174,8 +174,9 @@ class Settings:
         single_sft_times: One-turn dialogues of Stage II for each of the multi-turn one's (2 or 3 turns), so
             that both learn from about as many replies.
         single_grpo_times: The same for Stage III (2 to 10 turns).
-        short_beta: Weight of the KL penalty where a return is as large as one turn's reward and not a sum over
-            a dialogue's turns, so that the penalty weighs about as much against it; the recipe's elsewhere.
+        short_beta: Weight of the KL penalty where a return is as large as one turn's reward and not a sum
+            over a dialogue's turns, so that the penalty weighs about as much against it; the recipe's
+            elsewhere.
         parts: Of the evaluation, see `part_of`.
         dialogues: Of each part, rounded up to whole scenario groups.
         evaluation_seed: Decides which dialogues; the same for every arm and training seed.
@@ -202,9 +203,10 @@ class Settings:
     def quick(cls) -> Settings:
         """Return settings with which everything runs through in seconds and learns nothing."""
         recipe = DemoConfig.quick()
-        short = replace(recipe.grpo, max_new_tokens=6, checkpoint_every=1)
+        short = replace(recipe.grpo, max_new_tokens=6, checkpoint_every=1, unscored_limit=1.0)
         return cls(
-            recipe=replace(recipe, grpo=short), seeds=(0, 1), parts=("bench", "ood-single", LATE, TRAINED), dialogues=6,
+            recipe=replace(recipe, grpo=short), seeds=(0, 1), dialogues=6,
+            parts=("bench", "ood-single", LATE, TRAINED),
             response_steps=1, response_groups=2, response_siblings=2,
             single_sft_times=1, single_grpo_times=1, reply_tokens=6,
         )  # fmt: skip

@@ -95,8 +95,8 @@ class WorldSource:
         mechanisms: Subset of `MECHANISMS`, None for all; what else would have another one gets one of these,
             the same for its whole group. "pretrain" has only "category" and "typography".
         risky_turns: Most turns that may carry risk, at least 1; None leaves it to the mechanism. With
-            `mechanisms=("late_risk",)` they are the last ones ("ood": after a safe opening). A limit of 1 leaves
-            obfuscated dialogues the question for all steps at once.
+            `mechanisms=("late_risk",)` they are the last ones, in "ood" they come anywhere after the first
+            turn. A limit of 1 leaves obfuscated dialogues the question for all steps at once.
 
     Raises:
         ValueError: On an unknown name or an empty or impossible range.
@@ -127,9 +127,7 @@ class WorldSource:
                 "for one turn pass single_turn=True"
             )
         if risky_turns is not None and (type(risky_turns) is not int or risky_turns < 1):
-            raise ValueError(
-                f"risky_turns={risky_turns!r}, expected a positive integer, or None for no limit"
-            )
+            raise ValueError(f"risky_turns={risky_turns!r}, expected a positive integer, or None: no limit")
         self.min_turns, self.max_turns, self.single_turn = min_turns, max_turns, single_turn
         own = author.mechanisms
         self.mechanisms = _known("mechanisms", own if mechanisms is None else mechanisms, own)
