@@ -20,6 +20,7 @@ IDS = (
     "SteerBenign-v0",
     "SteerObfuscated-v0",
     "SteerRedTeam-v0",
+    "SteerLateRisk-v0",
     "SteerStatic-v0",
     "SteerSingleTurn-v0",
 )

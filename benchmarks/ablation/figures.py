@@ -144,6 +144,8 @@ def _runs(curves: Sequence[Mapping[str, str]], model: str, column: str) -> Any:
 
 def alphas(results: Results, levels: Levels, parts: Sequence[str], path: Path) -> Path | None:
     """Draw pass rates and harm over alpha with their intervals, each training seed as a dot."""
+    arms = [arm for _, arm in results.summary["alphas"] if arm in results.models]
+    parts = [part for part in parts if all((arm, part, "harm") in levels for arm in arms)]
     known = [(alpha, arm) for alpha, arm in results.summary["alphas"] if arm in results.models]
     if len(known) < 2 or not parts:
         return None

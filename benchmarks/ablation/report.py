@@ -47,7 +47,8 @@ LATE_RISK = ("sft", "late-tcsr", "late-sum", "late-mean", "late-last", "full", "
 _FEEDBACK_TEXT = (
     "`bench` and `ood` are played by scripts. In `bench-trained` every model meets an attacker of its own, "
     "trained from scratch against this very model on training dialogues and then frozen: a lower bound of "
-    "how far the model can be exploited. Share of dialogues with harm, a third of which are benign, in percent."
+    "how far the model can be exploited. Share of all dialogues, the benign third included, with harm, in "
+    "percent."
 )
 _LATE_TEXT = (
     "`bench-late`: dialogues of eight to ten turns, safe but for the last one or two, seeds replayed. The "

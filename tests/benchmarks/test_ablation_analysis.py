@@ -140,7 +140,9 @@ RATES = {"base": 0.1, "sft": 0.45, "full": 0.75, "no-bootstrap": 0.75, "static":
 def test_a_planted_effect_is_found_and_none_is_not():
     table = Outcomes(lines(RATES), shared=["base"])
     models = {arm.name: sweep.model_of(arm) for arm in sweep.ARMS if sweep.model_of(arm) in RATES}
-    found = analysis.compare(table, models, sweep.COMPARISONS, sweep.PRIMARY)
+    measures = [("bench", "safety"), ("bench", "helpfulness"), ("ood", "safety"), ("ood", "harm")]
+    tests = [(*pair, *test) for pair in sweep.COMPARISONS for test in measures]
+    found = analysis.compare(table, models, [*tests, ("static", "full", "bench-late", "harm")])
     by = {(c.arm, c.part, c.measure): c for c in found}
     assert {c.arm for c in found} == {"sft", "full", "no-bootstrap", "static", "mean-only"}
     for part in ("bench", "ood"):
@@ -162,7 +164,8 @@ def test_models_of_other_dialogues_are_refused():
 
 
 def test_the_report_needs_the_results_folder_alone(tmp_path):
-    table = lines(RATES, groups=6)
+    late = {"sft": 0.2, "late-tcsr": 0.9, "late-mean": 0.5, "alpha-1": 0.9}
+    table = lines(RATES, groups=6) + lines(late, groups=6, parts=("bench-late",))
     curve = [
         dict.fromkeys(CURVES, 0.5) | {"model": model, "seed": s, "step": step}
         for model in ("full", "mean-only")
@@ -179,7 +182,8 @@ def test_the_report_needs_the_results_folder_alone(tmp_path):
         "command": "python -m benchmarks.ablation", "machine": {"processor": "a chip", "cores": 2},
         "versions": {"torch": "9"}, "settings": {"dialogues": 18}, "arms": arms, "shared": ["base"],
         "comparisons": sweep.COMPARISONS, "secondary": sweep.SECONDARY, "primary": sweep.PRIMARY,
-        "alphas": sweep.ALPHAS, "missing": ["static-s4-1234"], "core_minutes": 3.2,
+        "primary_too": sweep.PRIMARY_TOO, "alphas": sweep.ALPHAS, "missing": ["static-s4-1234"],
+        "core_minutes": 3.2,
         "cells": [{"model": "full", "seed": 0, "train": 100.0, "evaluate": 20.0}],
     }  # fmt: skip
     (tmp_path / "summary.json").write_text(json.dumps(summary))
@@ -187,12 +191,13 @@ def test_the_report_needs_the_results_folder_alone(tmp_path):
     for words in (
         "| base |", "12.55 / 27.13", "51.09 / 63.96", "without feedback dynamics", "a chip, 2 cores; torch 9",
         "**Not finished: static-s4-1234.**", "survival-ood.png", "| full | 1 | 100 | 20 |",
-        "20 tests: the primary family",
+        "16 tests: the primary family", "| late risk: mean only | late risk: TCSR | bench-late | harm |",
+        "| late risk: alpha = 0.3 |",
     ):  # fmt: skip
         assert words in text, words
     assert "single-turn SFT |" not in text  # not run: no row
     body = json.loads((tmp_path / "tables.json").read_text())
-    assert len(body["primary"]) == 20 and body["paper"]["table_4"]["full"] == [None, [55.54, 70.24]]
+    assert len(body["primary"]) == 16 and body["paper"]["table_4"]["full"] == [None, [55.54, 70.24]]
     pytest.importorskip("matplotlib")
-    for name in ("survival-bench", "survival-ood", "learning", "alpha"):
+    for name in ("survival-bench", "survival-ood", "survival-bench-late", "learning", "alpha"):
         assert (tmp_path / f"{name}.png").stat().st_size > 5000

@@ -14,19 +14,21 @@ def test_every_arm_of_the_paper_is_there():
     stages = {arm.name: arm.stages for arm in ARMS}
     assert len(stages) == len(ARMS)
     assert stages["base"] == ("none", None) and stages["sft"] == ("multi", None)
-    assert stages["full"] == ("multi", StageThree(0.3, "sum", "tutor", "multi"))
+    assert stages["full"] == ("multi", StageThree(0.3, "sum", "learning", "multi"))
     assert stages["no-bootstrap"] == ("none", stages["full"][1])
     assert stages["mean-only"][1] == replace(stages["full"][1], alpha=0.0)
     assert stages["last-turn"][1] == replace(stages["full"][1], returns="last")
     assert stages["static"][1] == replace(stages["full"][1], attacker="static")
+    assert stages["tutor"][1] == replace(stages["full"][1], attacker="tutor")
     assert stages["single-sft"] == ("single", None)
     assert stages["single-grpo"][0] == "single" and stages["single-grpo"][1].turns == "single"
     assert [alpha for alpha, _ in sweep.ALPHAS] == [0.0, 0.3, 0.6, 1.0]
-    assert all(arm_named(name).stage_three == StageThree(alpha=alpha) for alpha, name in sweep.ALPHAS)
+    late = StageThree(returns="final", attacker="static", turns="late")
+    assert all(arm_named(name).stage_three == replace(late, alpha=alpha) for alpha, name in sweep.ALPHAS)
 
 
 def test_equal_stages_are_one_model():
-    assert model_of(arm_named("alpha-0")) == "mean-only" and model_of(arm_named("alpha-0.3")) == "full"
+    assert model_of(arm_named("alpha-0")) == "late-mean" and model_of(arm_named("alpha-0.3")) == "late-tcsr"
     assert [parent_of(arm_named(n)) and parent_of(arm_named(n)).name for n in
             ("base", "sft", "full", "no-bootstrap", "single-sft", "single-grpo")] == [
         None, "base", "sft", "base", "base", "single-sft",
@@ -38,7 +40,8 @@ def test_equal_stages_are_one_model():
 def test_five_seeds_share_their_ancestors_and_come_one_after_the_other():
     settings = Settings()
     plan = cells(settings)
-    assert len(settings.seeds) >= 5 and set(settings.parts) == {"bench", "bench-single", "ood", "ood-single"}
+    parts = {"bench", "bench-single", "ood", "ood-single", "bench-late", "bench-trained"}
+    assert len(settings.seeds) >= 5 and set(settings.parts) == parts == set(sweep.part_names())
     assert len({cell.name for cell in plan}) == len(plan)
     counted = Counter(cell.model for cell in plan)
     assert counted.pop("base") == 1 and set(counted) == {model_of(arm) for arm in ARMS} - {"base"}
@@ -67,7 +70,26 @@ def test_a_cell_is_another_one_when_what_it_depends_on_changes():
     fewer = {c.model for c in cells(replace(settings, single_sft_times=1))
              if c.name != before[c.model, c.seed].name}  # fmt: skip
     assert fewer == {"single-sft", "single-grpo"}
-    assert sweep.evaluation_settings(settings) != sweep.evaluation_settings(replace(settings, dialogues=9))
+    full, late = arm_named("full"), arm_named("late-tcsr")
+    fewer, weaker = replace(settings, dialogues=9), replace(settings, response_steps=1)
+    assert sweep.evaluation_settings(settings, full) != sweep.evaluation_settings(fewer, full)
+    assert sweep.evaluation_settings(settings, full) != sweep.evaluation_settings(weaker, full)
+    assert sweep.evaluation_settings(settings, late) == sweep.evaluation_settings(weaker, late)
+
+
+def test_the_penalty_weighs_less_where_the_return_is_small():
+    settings = Settings()
+    betas = {c.model: c.settings["grpo"]["beta"] for c in cells(settings, seeds=[0]) if c.stage == "grpo"}
+    summed = {"full", "no-bootstrap", "mean-only", "tutor", "static", "late-sum"}
+    assert {m for m, b in betas.items() if b == settings.recipe.grpo.beta} == summed
+    assert {b for m, b in betas.items() if m not in summed} == {settings.short_beta}
+
+
+def test_parts():
+    assert sweep.part_of("bench-late").env == "SteerLateRisk-v0" and sweep.part_of("ood").split == "ood"
+    assert sweep.parts_of(arm_named("late-sum"), Settings()) == ("bench", "bench-late")
+    with pytest.raises(ValueError, match="part='bunch', expected one of bench, bench-single"):
+        sweep.part_of("bunch")
 
 
 def test_some_arms_bring_their_ancestors():
@@ -79,4 +101,6 @@ def test_some_arms_bring_their_ancestors():
 def test_comparisons_are_between_arms_and_the_primary_family_is_small():
     for arm, reference in (*sweep.COMPARISONS, *sweep.SECONDARY):
         assert arm_named(arm).stages != arm_named(reference).stages
-    assert len(sweep.COMPARISONS) * len(sweep.PRIMARY) <= 32
+    assert len(sweep.COMPARISONS) * len(sweep.PRIMARY) + len(sweep.PRIMARY_TOO) <= 40
+    for arm, reference, part, _ in sweep.PRIMARY_TOO:
+        assert all(part in sweep.parts_of(arm_named(name), Settings()) for name in (arm, reference))

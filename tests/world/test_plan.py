@@ -8,6 +8,7 @@ import pytest
 
 from steer_env.scenarios import KINDS, STRATEGIES, TECHNIQUES, ScenarioSource
 from steer_env.world import MECHANISMS, Move, Truth, WorldSource
+from steer_env.world.listening import read_user
 from steer_env.world.parse import advance, parse_user
 from steer_env.world.plan import Ask, fixed_target_grade
 from steer_env.world.play import all_texts, caption_pair, play
@@ -21,7 +22,7 @@ RISKY = [s for s in SAMPLE if s.kind != "benign"]
 def moves(scenario, truth=None):
     history, found = History(), []
     for turn in scenario.turns:
-        asked = parse_user(turn.text)
+        asked = read_user(scenario.truth, turn.text)
         found.append(ideal_move(truth or scenario.truth, history, asked))
         history = advance(history, asked)
     return found
@@ -82,6 +83,36 @@ def test_one_kind_alone(kind):
     for i in range(60):
         scenario = source.scenario(i)
         assert scenario.kind == kind and 3 <= len(scenario) <= 4 and scenario.strategy in ("", "roleplay")
+
+
+@pytest.mark.parametrize("split", ("train", "ood"))
+@pytest.mark.parametrize("most", (1, 2, 3))
+def test_late_and_seldom_risk(split, most):
+    source = WorldSource(split=split, mechanisms=("late_risk",), risky_turns=most, min_turns=6)
+    reached = 0
+    for scenario in (source.scenario(i) for i in range(120)):
+        assert scenario.mechanism == "late_risk"
+        refused = [i for i, m in enumerate(moves(scenario)) if m == Move.REFUSE_CONSTRUCTIVE]
+        if scenario.kind == "benign":
+            assert not refused
+            continue
+        reached += bool(refused)
+        assert len(refused) <= most and 0 not in refused
+        if split == "train":  # a safe opening, then nothing but risk
+            assert all(i >= len(scenario) - most for i in refused), scenario.turns
+    assert reached == 80
+
+
+def test_groups_share_the_mechanism_that_was_asked_for():
+    source = WorldSource(mechanisms=("mixed", "typography"))
+    found = [source.scenario(i) for i in range(300)]
+    for start in range(0, 300, 3):
+        assert len({s.mechanism for s in found[start : start + 3]}) == 1
+    counted = Counter(s.mechanism for s in found)
+    assert set(counted) == {"mixed", "typography"} and min(counted.values()) > 90
+    # What has such a mechanism anyway stays as it is.
+    same = [(a, b) for a, b in zip(found, SAMPLE, strict=False) if b.mechanism in counted]
+    assert len(same) > 30 and all(a == b for a, b in same)
 
 
 def test_every_turn_is_understood():
@@ -190,6 +221,10 @@ def test_single_turn_keeps_the_intent():
         ({"kinds": ()}, "kinds="),
         ({"split": "test"}, "split=.*bench"),
         ({"strategies": ("magic",)}, "strategies=.*roleplay"),
+        ({"mechanisms": ("luck",)}, "mechanisms=.*late_risk"),
+        ({"mechanisms": ("late_risk",), "split": "pretrain"}, "mechanisms=.*category, typography"),
+        ({"risky_turns": 0}, "risky_turns=0, expected a positive integer"),
+        ({"risky_turns": 1.5}, "risky_turns=1.5"),
         ({"min_turns": 1}, "min_turns=1.*single_turn"),
         ({"min_turns": 5, "max_turns": 4}, "max_turns=4"),
     ],
