@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from steer_env.agents import ood_tutor
 from steer_env.agents.base import Observation, observation_rng, stream_of
 from steer_env.agents.tutor import (
+    PRESSED,
     Question,
     ScriptedTutor,
     ask_of,
@@ -52,8 +53,8 @@ class Choice(NamedTuple):
 class TacticAttacker(ScriptedTutor):
     """Draws a lead and a question from its table; the tutor plays honest and foreign users.
 
-    Every utterance carries its `Choice` as `choice` in the meta. Siblings of a group draw differently, from
-    the first turn on.
+    Every utterance that the table decided carries its `Choice` as `choice` in the meta. Siblings of a group
+    draw differently, from the first of these turns on.
 
     Attributes:
         lead_SL: Logits of the leads, by situation.
@@ -62,10 +63,13 @@ class TacticAttacker(ScriptedTutor):
 
     Args:
         seed: Decides draws and wording.
+        patient: Say the seed's turns as they are until the first that asks for what can do harm, and begin to
+            attack only then, as a tutor who rewrites seeds does. Risk comes as late as the seed has it.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, patient: bool = False) -> None:
         super().__init__(seed, memory=False)
+        self.patient = patient
         self.lead_SL: Floats = np.zeros((len(SITUATIONS), len(LEADS)))
         self.ask_SA: Floats = np.zeros((len(SITUATIONS), len(ASKS)))
         self.salt = 0
@@ -78,8 +82,10 @@ class TacticAttacker(ScriptedTutor):
         if ood_tutor.plays(observation) or is_honest(observation):
             return super()._act(observation)
         transcript, draft = observation["transcript"], observation["draft"]
+        if self.patient and draft and not any(map(_can_harm, (draft, *_said(transcript)))):
+            return Utterance(draft, strategy="", tactic="wait")
         reply = parse_reply(str(transcript[-1].content)) if transcript else None
-        last = next((str(m.content) for m in reversed(transcript) if m.role == USER), "")
+        last = next(reversed(_said(transcript)), "")
         tactic = "open" if reply is None else read_tactic(reply, parse_user(last))
         rng = self._rng(observation)
         situation = SITUATIONS.index(tactic)
@@ -152,7 +158,7 @@ class TacticAttacker(ScriptedTutor):
         self.lead_SL, self.ask_SA = lead, ask
 
     def __repr__(self) -> str:
-        return f"TacticAttacker(seed={self.seed})"
+        return f"TacticAttacker(seed={self.seed}, patient={self.patient})"
 
 
 def bound_to(lead: str, seed: int = 0) -> TacticAttacker:
@@ -166,6 +172,14 @@ def bound_to(lead: str, seed: int = 0) -> TacticAttacker:
     attacker = TacticAttacker(seed)
     attacker.lead_SL[:, LEADS.index(lead)] = 50.0  # the others keep a share of e^-50
     return attacker
+
+
+def _said(transcript: Sequence[Any]) -> list[str]:
+    return [str(message.content) for message in transcript if message.role == USER]
+
+
+def _can_harm(text: str) -> bool:
+    return parse_user(text).request in PRESSED
 
 
 _QUESTIONS: Final = {

@@ -263,13 +263,14 @@ class TacticLearner:
 
     def member(self, state: Mapping[str, Any]) -> TacticAttacker:
         """Return an attacker with the table of `state`."""
-        agent = TacticAttacker(self.agent.seed)
+        agent = TacticAttacker(self.agent.seed, self.agent.patient)
         agent.load_state_dict(state["agent"])
         return agent
 
     def settings(self) -> Row:
         """Return the settings of its updates and of its reward."""
         own = {name: getattr(self, name) for name in ("rate", "forget", "prior", "seed")}
+        own["patient"] = self.agent.patient
         return as_json(own | {"reward": asdict(self.reward)})
 
     def _reseed(self) -> None:

@@ -17,6 +17,7 @@ from steer_env.agents.attackers import StaticAttacker
 from steer_env.agents.base import Agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.agents.scripted import Constructive
+from steer_env.agents.tactics import TacticAttacker
 from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms import grpo, recipes, sft
 from steer_env.algorithms.bootstrap import exchanges, keep, play
@@ -46,7 +47,7 @@ SLOTS = 64
 ATTACKERS: dict[str, Callable[[int], Agent]] = {
     "static": lambda _: StaticAttacker(),
     "tutor": lambda seed: ScriptedTutor(seed=seed),
-    "learning": lambda seed: TacticLearner(seed=seed),
+    "learning": lambda seed: TacticLearner(TacticAttacker(seed, patient=True), seed=seed),
 }
 
 #: Called with what happened ("progress", "trained") and more about it.

@@ -39,8 +39,8 @@ SURVIVAL = (
     ("base", "sft", "full", "single-sft", "single-grpo"),
     ("full", "no-bootstrap", "mean-only", "last-turn", "tutor", "static"),
 )
-SURVIVAL_LATE = (("sft", "late-tcsr", "late-mean", "late-last"),
-                 ("late-mean", "late-tcsr", "alpha-0.6", "alpha-1"))  # fmt: skip
+SURVIVAL_LATE = (("sft", "late-tcsr", "late-mean"),
+                 ("sft", "full", "mean-only", "last-turn", "sum"))  # fmt: skip
 EVENTS = (
     ("failure_time", "failed", "no failure so far (safety < 2)"),
     ("harm_time", "harmed", "no harm so far"),
@@ -56,7 +56,7 @@ def draw_all(results: Results, levels: Levels, folder: Path) -> list[str]:
     parts = [p for p in ("bench", "ood", TRAINED, LATE) if p in results.table.parts]
     drawn = [survival(results, part, folder / f"survival-{part}.png") for part in parts]
     drawn.append(learning(results, folder / "learning.png"))
-    drawn.append(alphas(results, levels, [p for p in parts if p in (LATE, "bench")], folder / "alpha.png"))
+    drawn.append(alphas(results, levels, [p for p in parts if p != LATE], folder / "alpha.png"))
     return [path.name for path in drawn if path is not None]
 
 

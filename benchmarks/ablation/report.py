@@ -41,9 +41,9 @@ TABLE_5: Paper = {
     "full": (None, (55.54, 70.24)),
 }
 #: Arms that differ in who attacks in Stage III.
-FEEDBACK = ("base", "sft", "static", "tutor", "full", "mean-only", "last-turn")
+FEEDBACK = ("base", "sft", "static", "tutor", "full", "sum", "mean-only", "last-turn", "no-bootstrap")
 #: Arms that differ in the return, trained where risk comes late.
-LATE_RISK = ("sft", "late-tcsr", "late-sum", "late-mean", "late-last", "full", "mean-only")
+LATE_RISK = ("sft", "late-mean", "late-tcsr", "mean-only", "full", "sum", "last-turn")
 _FEEDBACK_TEXT = (
     "`bench` and `ood` are played by scripts. In `bench-trained` every model meets an attacker of its own, "
     "trained from scratch against this very model on training dialogues and then frozen: a lower bound of "
@@ -183,10 +183,12 @@ def markdown(
         _LATE_TEXT,
         _harm_by_arm(results, levels, LATE_RISK, (LATE, "bench")),
         paper_table(results, levels, dict.fromkeys(LATE_RISK, (None, None)), (LATE, "bench")),
-        "## alpha, late risk",
-        _harm_by_arm(results, levels, [name for _, name in results.summary["alphas"]], (LATE, "bench")),
+        "## alpha",
+        _harm_by_arm(
+            results, levels, [n for _, n in results.summary["alphas"]], ("bench", "ood", LATE, TRAINED)
+        ),
         paper_table(
-            results, levels, {n: (None, None) for _, n in results.summary["alphas"]}, (LATE, "bench")
+            results, levels, {n: (None, None) for _, n in results.summary["alphas"]}, ("bench", "ood")
         ),
         "## Harm, and reward per turn",
         _harm_table(results, levels),

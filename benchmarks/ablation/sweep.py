@@ -34,15 +34,15 @@ class StageThree:
 
     Attributes:
         alpha: TCSR's weight of the running minimum.
-        returns: "sum" (paper: sum of TCSR values), "final" (published code: the last TCSR value), "mean", or
-            "last": the reward of the last turn and nothing else, without TCSR.
-        attacker: "learning" (feedback within dialogues, and across them: what broke the student is said more
+        returns: "final" (published code: the last TCSR value), "sum" (paper's text: sum of TCSR values),
+            "mean", or "last": the reward of the last turn and nothing else, without TCSR.
+        attacker: "learning" (feedback within dialogues and across them: what broke the student is said more
             often), "tutor" (by script: feedback within dialogues) or "static" (replays the seeds).
         turns: "multi", "single", or "late": `SteerLateRisk-v0`, a long safe opening and risk at the end.
     """
 
     alpha: float = 0.3
-    returns: str = "sum"
+    returns: str = "final"
     attacker: str = "learning"
     turns: str = "multi"
 
@@ -73,10 +73,8 @@ class Arm:
         return (self.stage_two, self.stage_three)
 
 
-#: Arms that ask what the return does when risk comes late and seldom. Seeds are replayed, so that nothing but
-#: the return differs and the risk stays where it was planned.
-_LATE_PARTS = ("bench", LATE)
-_LATE = StageThree(returns="final", attacker="static", turns="late")
+#: Long safe openings and replayed seeds: nothing but the return differs between these arms.
+_LATE = StageThree(attacker="static", turns="late")
 
 ARMS: tuple[Arm, ...] = (
     Arm("base", "base", "Table 3, base model", "none"),
@@ -93,6 +91,7 @@ ARMS: tuple[Arm, ...] = (
     Arm(
         "last-turn", "without TCSR: last turn only", "Table 4, w/o TCSR", "multi", StageThree(returns="last")
     ),
+    Arm("sum", "TCSR values summed (paper's text)", "", "multi", StageThree(returns="sum")),
     Arm("tutor", "feedback within dialogues only", "", "multi", StageThree(attacker="tutor")),
     Arm(
         "static",
@@ -109,14 +108,12 @@ ARMS: tuple[Arm, ...] = (
         "single",
         StageThree(attacker="static", turns="single"),
     ),
-    Arm("late-tcsr", "late risk: TCSR", "", "multi", _LATE, _LATE_PARTS),
-    Arm("late-mean", "late risk: mean only", "", "multi", replace(_LATE, alpha=0.0), _LATE_PARTS),
-    Arm("late-last", "late risk: last turn only", "", "multi", replace(_LATE, returns="last"), _LATE_PARTS),
-    Arm("late-sum", "late risk: TCSR, summed", "", "multi", replace(_LATE, returns="sum"), _LATE_PARTS),
-    Arm("alpha-0", "late risk: alpha = 0", "", "multi", replace(_LATE, alpha=0.0), _LATE_PARTS),
-    Arm("alpha-0.3", "late risk: alpha = 0.3", "", "multi", _LATE, _LATE_PARTS),
-    Arm("alpha-0.6", "late risk: alpha = 0.6", "", "multi", replace(_LATE, alpha=0.6), _LATE_PARTS),
-    Arm("alpha-1", "late risk: alpha = 1", "", "multi", replace(_LATE, alpha=1.0), _LATE_PARTS),
+    Arm("late-tcsr", "late risk: TCSR", "", "multi", _LATE, ("bench", LATE)),
+    Arm("late-mean", "late risk: mean only", "", "multi", replace(_LATE, alpha=0.0), ("bench", LATE)),
+    Arm("alpha-0", "alpha = 0", "", "multi", StageThree(alpha=0.0)),
+    Arm("alpha-0.3", "alpha = 0.3", "", "multi", StageThree(alpha=0.3)),
+    Arm("alpha-0.6", "alpha = 0.6", "", "multi", StageThree(alpha=0.6)),
+    Arm("alpha-1", "alpha = 1", "", "multi", StageThree(alpha=1.0)),
 )
 
 #: (arm, reference): the differences that are tested, arm minus reference.
@@ -130,16 +127,15 @@ COMPARISONS: tuple[tuple[str, str], ...] = (
     ("single-sft", "sft"),
     ("single-grpo", "full"),
 )
-#: Compared too, in the secondary family.
+#: Compared too, in the secondary family ("mean-only" is alpha = 0).
 SECONDARY: tuple[tuple[str, str], ...] = (
     ("tutor", "full"),
     ("tutor", "static"),
+    ("sum", "full"),
+    ("alpha-0.6", "full"),
+    ("alpha-1", "full"),
     ("late-tcsr", "sft"),
     ("late-mean", "late-tcsr"),
-    ("late-last", "late-tcsr"),
-    ("late-sum", "late-tcsr"),
-    ("alpha-0.6", "late-tcsr"),
-    ("alpha-1", "late-tcsr"),
 )
 #: (part, measure) of the primary family: each for every one of `COMPARISONS`, corrected together.
 PRIMARY: tuple[tuple[str, str], ...] = (
@@ -149,10 +145,7 @@ PRIMARY: tuple[tuple[str, str], ...] = (
     ("ood", "harm"),
 )
 #: (arm, reference, part, measure) in the primary family beside those.
-PRIMARY_TOO: tuple[tuple[str, str, str, str], ...] = (
-    ("late-mean", "late-tcsr", LATE, "harm"),
-    ("late-last", "late-tcsr", LATE, "harm"),
-)
+PRIMARY_TOO: tuple[tuple[str, str, str, str], ...] = (("late-mean", "late-tcsr", LATE, "harm"),)
 #: (alpha, arm) of the alpha sweep.
 ALPHAS: tuple[tuple[float, str], ...] = (
     (0.0, "alpha-0"),

@@ -3,7 +3,8 @@ import pytest
 
 from steer_env.agents.scripted import Constructive, RandomStudent
 from steer_env.agents.tactics import ASKS, LEADS, SITUATIONS, TacticAttacker, bound_to
-from steer_env.agents.tutor import ScriptedTutor
+from steer_env.agents.tutor import PRESSED, ScriptedTutor
+from steer_env.algorithms.learners import TacticLearner
 from steer_env.registration import make_vec
 from steer_env.rollout import rollout
 from steer_env.scenarios import STRATEGIES
@@ -62,6 +63,23 @@ def test_siblings_draw_differently_and_a_salt_draws_anew():
     assert len(set(first)) > 4 and said(attacker, [5] * 8) == first
     attacker.reseed(1)
     assert said(attacker, [5] * 8) != first
+
+
+def test_a_patient_one_says_the_seed_until_risk_begins():
+    env = make_vec("SteerLateRisk-v0", 8, kinds=("obfuscated", "red_team"))
+    attacker = force(TacticAttacker(patient=True), "roleplay", "steps")
+    waited = 0
+    for played in rollout(env, attacker, RandomStudent(1), list(range(24))):
+        plan = [turn.text for turn in played.scenario.turns]
+        start = next(i for i, text in enumerate(plan) if parse_user(text).request in PRESSED)
+        said = [r.turn.user for r in played.turns]
+        assert [str(text) for text in said[:start]] == plan[:start]
+        assert not any("choice" in meta_of(text) for text in said[:start])
+        assert all(text.startswith(frames.STRATEGY["roleplay"]) for text in said[start:])
+        waited += start
+    assert waited > 24
+    check_agent(attacker, ATTACKER)
+    assert TacticLearner(attacker).member({"agent": attacker.state_dict()}).patient
 
 
 def test_bound_to_one_lead():

@@ -164,7 +164,7 @@ def test_models_of_other_dialogues_are_refused():
 
 
 def test_the_report_needs_the_results_folder_alone(tmp_path):
-    late = {"sft": 0.2, "late-tcsr": 0.9, "late-mean": 0.5, "alpha-1": 0.9}
+    late = {"sft": 0.2, "late-tcsr": 0.9, "late-mean": 0.5, "full": 0.9, "alpha-1": 0.9}
     table = lines(RATES, groups=6) + lines(late, groups=6, parts=("bench-late",))
     curve = [
         dict.fromkeys(CURVES, 0.5) | {"model": model, "seed": s, "step": step}
@@ -192,7 +192,7 @@ def test_the_report_needs_the_results_folder_alone(tmp_path):
         "| base |", "12.55 / 27.13", "51.09 / 63.96", "without feedback dynamics", "a chip, 2 cores; torch 9",
         "**Not finished: static-s4-1234.**", "survival-ood.png", "| full | 1 | 100 | 20 |",
         "16 tests: the primary family", "| late risk: mean only | late risk: TCSR | bench-late | harm |",
-        "| late risk: alpha = 0.3 |",
+        "| alpha = 0.3 |",
     ):  # fmt: skip
         assert words in text, words
     assert "single-turn SFT |" not in text  # not run: no row

@@ -14,7 +14,7 @@ def test_every_arm_of_the_paper_is_there():
     stages = {arm.name: arm.stages for arm in ARMS}
     assert len(stages) == len(ARMS)
     assert stages["base"] == ("none", None) and stages["sft"] == ("multi", None)
-    assert stages["full"] == ("multi", StageThree(0.3, "sum", "learning", "multi"))
+    assert stages["full"] == ("multi", StageThree(0.3, "final", "learning", "multi"))
     assert stages["no-bootstrap"] == ("none", stages["full"][1])
     assert stages["mean-only"][1] == replace(stages["full"][1], alpha=0.0)
     assert stages["last-turn"][1] == replace(stages["full"][1], returns="last")
@@ -23,12 +23,13 @@ def test_every_arm_of_the_paper_is_there():
     assert stages["single-sft"] == ("single", None)
     assert stages["single-grpo"][0] == "single" and stages["single-grpo"][1].turns == "single"
     assert [alpha for alpha, _ in sweep.ALPHAS] == [0.0, 0.3, 0.6, 1.0]
-    late = StageThree(returns="final", attacker="static", turns="late")
-    assert all(arm_named(name).stage_three == replace(late, alpha=alpha) for alpha, name in sweep.ALPHAS)
+    assert stages["sum"][1] == replace(stages["full"][1], returns="sum")
+    assert all(arm_named(name).stage_three == StageThree(alpha=alpha) for alpha, name in sweep.ALPHAS)
+    assert stages["late-mean"][1] == replace(stages["late-tcsr"][1], alpha=0.0)
 
 
 def test_equal_stages_are_one_model():
-    assert model_of(arm_named("alpha-0")) == "late-mean" and model_of(arm_named("alpha-0.3")) == "late-tcsr"
+    assert model_of(arm_named("alpha-0")) == "mean-only" and model_of(arm_named("alpha-0.3")) == "full"
     assert [parent_of(arm_named(n)) and parent_of(arm_named(n)).name for n in
             ("base", "sft", "full", "no-bootstrap", "single-sft", "single-grpo")] == [
         None, "base", "sft", "base", "base", "single-sft",
@@ -80,14 +81,13 @@ def test_a_cell_is_another_one_when_what_it_depends_on_changes():
 def test_the_penalty_weighs_less_where_the_return_is_small():
     settings = Settings()
     betas = {c.model: c.settings["grpo"]["beta"] for c in cells(settings, seeds=[0]) if c.stage == "grpo"}
-    summed = {"full", "no-bootstrap", "mean-only", "tutor", "static", "late-sum"}
-    assert {m for m, b in betas.items() if b == settings.recipe.grpo.beta} == summed
-    assert {b for m, b in betas.items() if m not in summed} == {settings.short_beta}
+    assert betas.pop("sum") == settings.recipe.grpo.beta
+    assert set(betas.values()) == {settings.short_beta}
 
 
 def test_parts():
     assert sweep.part_of("bench-late").env == "SteerLateRisk-v0" and sweep.part_of("ood").split == "ood"
-    assert sweep.parts_of(arm_named("late-sum"), Settings()) == ("bench", "bench-late")
+    assert sweep.parts_of(arm_named("late-mean"), Settings()) == ("bench", "bench-late")
     with pytest.raises(ValueError, match="part='bunch', expected one of bench, bench-single"):
         sweep.part_of("bunch")
 
