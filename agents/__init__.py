@@ -35,10 +35,20 @@ __all__ = [
     "observation_rng",
 ]
 
-#: Names `make_agent` knows. The first two play the attacker, the others the student.
+
+def _learning(seed: int = 0, patient: bool = True, **options: Any) -> Agent:
+    """Return a tutor that whatever trains with it teaches across dialogues; untaught it tries everything."""
+    from steer_env.agents.tactics import TacticAttacker
+    from steer_env.algorithms.learners import TacticLearner  # needs torch: loaded on first use
+
+    return TacticLearner(TacticAttacker(seed, patient), seed=seed, **options)
+
+
+#: Names `make_agent` knows. The first three play the attacker, the others the student.
 AGENTS: dict[str, Callable[..., Agent]] = {
     "static": StaticAttacker,
     "tutor": ScriptedTutor,
+    "learning": _learning,
     "refuse": AlwaysRefuse,
     "comply": AlwaysComply,
     "constructive": Constructive,

@@ -257,7 +257,7 @@ def test_ours_on_the_vector_environment(id, options):
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_ours_for_every_agent(name):
-    seat = ATTACKER if name in ("static", "tutor") else STUDENT
+    seat = ATTACKER if name in ("static", "tutor", "learning") else STUDENT
     observations = toy_observations(seat, steer_env.make(wrappers=()), seeds=range(3))
     testing.check_agent(make_agent(name), seat, observations)
     testing.check_agent(make_agent(name), seat)

@@ -22,7 +22,7 @@ from steer_env.registration import make_seats
 from steer_env.scenarios import Scenario, content_id
 
 SCRIPTED_STUDENTS = ("refuse", "comply", "constructive", "random")
-ATTACKERS = ("static", "tutor")
+ATTACKERS = ("static", "tutor", "learning")
 
 
 def command(
@@ -56,8 +56,9 @@ def add_env_options(parser: argparse.ArgumentParser, split: str) -> None:
         "--attacker",
         type=attacker,
         metavar="NAME",
-        help="who plays the user: static, tutor, or a model as tutor (hf:PATH, vllm:PATH, openai:MODEL@URL; "
-        "default: the environment's own)",
+        help="who plays the user: static, tutor, learning (in train, a tutor that learns what breaks the "
+        "student; elsewhere it tries everything), or a model as tutor (hf:PATH, vllm:PATH, "
+        "openai:MODEL@URL; default: the environment's own)",
     )
     group.add_argument(
         "--judge",

@@ -35,6 +35,7 @@ _EXAMPLE = """  steer-env train --student runs/demo/sft --out runs/mine --steps 
   steer-env train --out runs/mine --resume
   steer-env train --student hf:Qwen/Qwen2.5-VL-3B-Instruct --lr 1e-6 \\
       --max-new-tokens 512 --microbatch-size 2 --out runs/qwen-3b
+  steer-env train --student runs/demo/sft --attacker learning --returns final --beta 0.01
   steer-env train --student runs/demo/sft --scenarios my.jsonl --unscored-limit 1 --out runs/photos
   steer-env train --student runs/demo/sft --attacker openai:MODEL@http://localhost:8000/v1 --judge tutor
   steer-env train --algorithm rloo --option credit=reward_to_go --tracker tensorboard --out runs/rloo

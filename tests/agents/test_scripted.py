@@ -76,7 +76,7 @@ def test_the_static_attacker_says_the_seed():
     assert meta_of(turns[0].user)["strategy"] == scenario.strategy
 
 
-@pytest.mark.parametrize("name", [n for n in AGENTS if n not in ("static", "tutor")])
+@pytest.mark.parametrize("name", [n for n in AGENTS if n not in ("static", "tutor", "learning")])
 def test_students_answer_a_batch_in_order_and_alone_alike(name):
     observations = [
         {"images": s.images, "transcript": (Message(USER, s.turns[0].text, 1),)}
@@ -99,7 +99,7 @@ def test_students_speak_over_other_pictures_and_none(name, tmp_path):
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match="name='nobody', expected one of static, tutor, refuse, comply"):
+    with pytest.raises(ValueError, match="name='nobody', expected one of static, tutor, learning, refuse"):
         make_agent("nobody")
 
 

@@ -164,8 +164,9 @@ def test_models_of_other_dialogues_are_refused():
 
 
 def test_the_report_needs_the_results_folder_alone(tmp_path):
+    rates = RATES | {"alpha-1": 0.8}
     late = {"sft": 0.2, "late-tcsr": 0.9, "late-mean": 0.5, "full": 0.9, "alpha-1": 0.9}
-    table = lines(RATES, groups=6) + lines(late, groups=6, parts=("bench-late",))
+    table = lines(rates, groups=6) + lines(late, groups=6, parts=("bench-late",))
     curve = [
         dict.fromkeys(CURVES, 0.5) | {"model": model, "seed": s, "step": step}
         for model in ("full", "mean-only")
