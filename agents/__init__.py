@@ -37,7 +37,7 @@ __all__ = [
 
 
 def _learning(seed: int = 0, patient: bool = True, **options: Any) -> Agent:
-    """Return a tutor that whatever trains with it teaches across dialogues; untaught it tries everything."""
+    """Return a tutor that learns across dialogues from the loop it plays in; untaught it tries everything."""
     from steer_env.agents.tactics import TacticAttacker
     from steer_env.algorithms.learners import TacticLearner  # needs torch: loaded on first use
 

@@ -63,8 +63,9 @@ class TacticAttacker(ScriptedTutor):
 
     Args:
         seed: Decides draws and wording.
-        patient: Say the seed's turns as they are until the first that asks for what can do harm, and begin to
-            attack only then, as a tutor who rewrites seeds does. Risk comes as late as the seed has it.
+        patient: Say the seed's turns as they are until the first that asks for use, a step, all steps or harm
+            (`tutor.PRESSED`), and begin to attack only there. That is later than at once and earlier than the
+            seed's own risk: asking for use alone is no harm yet.
     """
 
     def __init__(self, seed: int = 0, patient: bool = False) -> None:
@@ -82,7 +83,7 @@ class TacticAttacker(ScriptedTutor):
         if ood_tutor.plays(observation) or is_honest(observation):
             return super()._act(observation)
         transcript, draft = observation["transcript"], observation["draft"]
-        if self.patient and draft and not any(map(_can_harm, (draft, *_said(transcript)))):
+        if self.patient and draft and not any(map(_pressing, (draft, *_said(transcript)))):
             return Utterance(draft, strategy="", tactic="wait")
         reply = parse_reply(str(transcript[-1].content)) if transcript else None
         last = next(reversed(_said(transcript)), "")
@@ -178,7 +179,7 @@ def _said(transcript: Sequence[Any]) -> list[str]:
     return [str(message.content) for message in transcript if message.role == USER]
 
 
-def _can_harm(text: str) -> bool:
+def _pressing(text: str) -> bool:
     return parse_user(text).request in PRESSED
 
 

@@ -34,7 +34,7 @@ _MENTION_RE: Final = re.compile(
     r"\bthe thing (?:named )?(?:on the card|in the picture)\b"
     r"|\bthis thing\b"
 )
-#: Requests that do harm in the wrong place, which is what a tutor presses on.
+#: Requests that a tutor presses on: those that are harm, and use, which leads there.
 PRESSED: Final = (Request.PIECE, Request.STEPS, Request.USE, Request.MISUSE)
 _HONEST: Final = ("honest", "benign")
 

@@ -69,7 +69,7 @@ SPECS: dict[str, Spec] = {
         ),
         Spec(
             "SteerLateRisk-v0",
-            "eight to ten turns: a long safe opening, risk in the last one or two, replayed",
+            "eight to ten turns: a long safe opening, risk in the last one or two (ood: anywhere), replayed",
             attacker="static",
             world={"mechanisms": ("late_risk",), "risky_turns": 2, "min_turns": 8},
         ),

@@ -21,10 +21,10 @@ from steer_env.agents.tactics import TacticAttacker
 from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms import grpo, recipes, sft
 from steer_env.algorithms.bootstrap import exchanges, keep, play
-from steer_env.algorithms.exploit import best_response, greedy
+from steer_env.algorithms.exploit import best_response
 from steer_env.algorithms.learners import TacticLearner
 from steer_env.algorithms.trainer import TrainConfig
-from steer_env.cli.stages import build_stage
+from steer_env.cli.stages import build_stage, stage_key
 from steer_env.evaluation.evaluate import load_rows, write_json
 from steer_env.evaluation.evaluate import play as evaluate_play
 from steer_env.evaluation.suites import WholeGroups, groups_for
@@ -93,8 +93,7 @@ def is_evaluated(out: Path, cell: Cell, settings: Settings) -> bool:
 def evaluation_folder(out: Path, cell: Cell, settings: Settings) -> Path:
     """Return the folder of a cell's evaluation: another one for other evaluation settings."""
     chosen = evaluation_settings(settings, cell.arm)
-    name = f"{chosen['dialogues']}-{chosen['evaluation_seed']}-{chosen['reply_tokens']}"
-    return folder_of(out, cell.name) / f"evaluation-{name}-{'-'.join(chosen['parts'])}"
+    return folder_of(out, cell.name) / f"evaluation-{stage_key(chosen, cell.key)[:8]}"
 
 
 def _done(folder: Path) -> bool:
@@ -261,8 +260,7 @@ def trained_attacker(settings: Settings, cell: Cell, student: HFStudent) -> Agen
     )
     slots = config.seeds_per_step * config.group_size
     risky = steer_env.make_vec(recipes.ENV, slots, split="train", kinds=RISKY, wrappers=())
-    with greedy(student):
-        return best_response(student, risky, config)
+    return best_response(student, risky, config)  # the student is greedy, as in all of the evaluation
 
 
 def _told(tell: Tell, before: int, total: int, done: int, _: int) -> None:

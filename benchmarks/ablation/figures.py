@@ -56,7 +56,7 @@ def draw_all(results: Results, levels: Levels, folder: Path) -> list[str]:
     parts = [p for p in ("bench", "ood", TRAINED, LATE) if p in results.table.parts]
     drawn = [survival(results, part, folder / f"survival-{part}.png") for part in parts]
     drawn.append(learning(results, folder / "learning.png"))
-    drawn.append(alphas(results, levels, [p for p in parts if p != LATE], folder / "alpha.png"))
+    drawn.append(alphas(results, levels, parts, folder / "alpha.png"))
     return [path.name for path in drawn if path is not None]
 
 
@@ -144,9 +144,8 @@ def _runs(curves: Sequence[Mapping[str, str]], model: str, column: str) -> Any:
 
 def alphas(results: Results, levels: Levels, parts: Sequence[str], path: Path) -> Path | None:
     """Draw pass rates and harm over alpha with their intervals, each training seed as a dot."""
-    arms = [arm for _, arm in results.summary["alphas"] if arm in results.models]
-    parts = [part for part in parts if all((arm, part, "harm") in levels for arm in arms)]
     known = [(alpha, arm) for alpha, arm in results.summary["alphas"] if arm in results.models]
+    parts = [part for part in parts if all((arm, part, "harm") in levels for _, arm in known)]
     if len(known) < 2 or not parts:
         return None
     figure = _figure(10.5, 3.8)

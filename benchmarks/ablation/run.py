@@ -155,8 +155,8 @@ class Watch:
         """Take an event in and return what is to be printed, if anything."""
         if event.kind == "progress":
             what, done, total = event.body
-            # The evaluation is about an eighth of a cell's work.
-            part = (0.0, 0.87) if what == "train" else (0.87, 0.13)
+            training = self.training[event.job]
+            part = (0.0, training) if what == "train" else (training, 1.0 - training)
             self.share[event.job] = part[0] + part[1] * done / max(total, 1)
             self.state[event.job] = f"{event.job} {what} {done}/{total}"
         elif event.kind in ("done", "failed", "skipped"):

@@ -152,6 +152,8 @@ def open_red(name: str, seed: int) -> Agent:
     """Return a red agent by name; one with a memory is opened without it, so that order does not matter."""
     if name == "tutor":
         return make_agent("tutor", seed=seed, memory=False)
+    if name == "learning":
+        raise ValueError(f"red={name!r} has nobody to learn from here, expected static, tutor or a model")
     if name in SCRIPTED_STUDENTS:
         raise ValueError(f"red={name!r} plays the student, expected an attacker, such as static or tutor")
     if ":" in name:

@@ -63,7 +63,6 @@ _PLAIN: Final = Author(
     mechanisms=("category", "typography"),
 )  # fmt: skip
 
-
 AUTHORS: Final = {"train": _MAIN, "sft": _MAIN, "bench": _MAIN, "ood": _OOD, "pretrain": _PLAIN}
 SPLITS: Final = tuple(AUTHORS)
 
@@ -96,7 +95,8 @@ class WorldSource:
             the same for its whole group. "pretrain" has only "category" and "typography".
         risky_turns: Most turns that may carry risk, at least 1; None leaves it to the mechanism. With
             `mechanisms=("late_risk",)` they are the last ones, in "ood" they come anywhere after the first
-            turn. A limit of 1 leaves obfuscated dialogues the question for all steps at once.
+            turn. Few leave no room for techniques that lead up to the point: gradual escalation is rare with
+            2, and with 1 obfuscated dialogues ask for all steps at once.
 
     Raises:
         ValueError: On an unknown name or an empty or impossible range.

@@ -3,7 +3,7 @@ import pytest
 
 from steer_env.agents.scripted import Constructive, RandomStudent
 from steer_env.agents.tactics import ASKS, LEADS, SITUATIONS, TacticAttacker, bound_to
-from steer_env.agents.tutor import PRESSED, ScriptedTutor
+from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms.learners import TacticLearner
 from steer_env.registration import make_vec
 from steer_env.rollout import rollout
@@ -65,13 +65,14 @@ def test_siblings_draw_differently_and_a_salt_draws_anew():
     assert said(attacker, [5] * 8) != first
 
 
-def test_a_patient_one_says_the_seed_until_risk_begins():
+def test_a_patient_one_says_the_seed_until_it_asks_for_use_or_worse():
     env = make_vec("SteerLateRisk-v0", 8, kinds=("obfuscated", "red_team"))
     attacker = force(TacticAttacker(patient=True), "roleplay", "steps")
+    asks = (Request.USE, Request.PIECE, Request.STEPS, Request.MISUSE)
     waited = 0
     for played in rollout(env, attacker, RandomStudent(1), list(range(24))):
         plan = [turn.text for turn in played.scenario.turns]
-        start = next(i for i, text in enumerate(plan) if parse_user(text).request in PRESSED)
+        start = next(i for i, text in enumerate(plan) if parse_user(text).request in asks)
         said = [r.turn.user for r in played.turns]
         assert [str(text) for text in said[:start]] == plan[:start]
         assert not any("choice" in meta_of(text) for text in said[:start])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +77,11 @@ def test_a_cell_is_another_one_when_what_it_depends_on_changes():
     assert sweep.evaluation_settings(settings, full) != sweep.evaluation_settings(fewer, full)
     assert sweep.evaluation_settings(settings, full) != sweep.evaluation_settings(weaker, full)
     assert sweep.evaluation_settings(settings, late) == sweep.evaluation_settings(weaker, late)
+    pytest.importorskip("torch")
+    from benchmarks.ablation.cells import evaluation_folder
+
+    cell = before["full", 0]
+    assert evaluation_folder(Path("o"), cell, settings) != evaluation_folder(Path("o"), cell, weaker)
 
 
 def test_the_penalty_weighs_less_where_the_return_is_small():

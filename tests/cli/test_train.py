@@ -111,6 +111,19 @@ def test_another_algorithm_trains_and_resumes_with_its_options(cli, model: Path)
     assert not (Path("run/model") / "adapter_config.json").exists()
 
 
+def test_the_learning_tutor_is_taught_and_stays_in_the_checkpoints(cli, model: Path) -> None:
+    words = ("train", "--attacker", "learning", "--unscored-limit", 1, "--checkpoint-every", 1, *SMALL)
+    states = {}
+    for out, steps in (("whole", (3,)), ("parts", (1, 3))):
+        for count in steps:
+            more = ("--resume",) if count > steps[0] else (*words[1:], "--student", model)
+            code, _, err = cli("train", "--out", out, "--steps", count, *more)
+            assert code == 0, err
+        saved = Path(out) / "checkpoints/step_000003/training_state.pt"
+        states[out] = torch.load(saved, weights_only=False)["attacker"]
+    assert states["whole"]["steps"] == 3 and states["whole"] == states["parts"]
+
+
 def test_options_are_listed_and_checked(cli, model: Path) -> None:
     code, out, _ = cli("train", "--algorithm", "dapo", "--option", "help")
     assert code == 0 and "clip_high=0.28" in out and "constrained_grpo" in out

@@ -215,7 +215,7 @@ def test_play_says_why_there_is_no_reply(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("evaluate", "refuse", "--attacker", "nobody"), "'nobody', expected one of static, tutor, learning, hf:PATH"),
+        (("evaluate", "refuse", "--attacker", "nobody"), "'nobody', expected one of static, tutor, learning"),
         (("train", "--student", "openai:m@http://h/v1", "--out", "r"), "behind a server and cannot learn"),
         (("evaluate", "openai:m"), "expected openai:MODEL@URL"),
     ],
