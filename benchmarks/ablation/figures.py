@@ -163,10 +163,10 @@ def alphas(results: Results, levels: Levels, parts: Sequence[str], path: Path) -
                     [at] * len(e.by_seed), e.by_seed, ".", color=COLOURS[number + 1], alpha=0.35, markersize=4
                 )
         axis.set_title(part, fontsize=10, loc="left")
-        axis.set_xlabel("alpha, weight of the minimum in TCSR")
         axis.set_ylim(-0.02, 1.02)
         _plain(axis)
     axes[0].set_ylabel("share of dialogues")
+    figure.supxlabel("alpha, weight of the minimum in TCSR", fontsize=10)
     figure.legend(
         *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9
     )
