@@ -106,14 +106,15 @@ def learning(results: Results, path: Path) -> Path | None:
         "cost": "harm per turn",
         "kl": "KL to the first policy",
         "entropy": "entropy",
-        "return_per_turn": "return per turn (differs by arm)",
+        "return": "return (differs by arm; a sum is divided by turns)",
     }
     figure = _figure(12.0, 7.0)
     axes = figure.subplots(2, 3).ravel()
     first = {model: arm for arm, model in reversed(results.models.items())}
     for axis, (column, label) in zip(axes, columns.items(), strict=True):
         for model, arm in first.items():
-            runs = _runs(results.curves, model, column)
+            summed = column == "return" and _stage(results, arm).get("returns") == "sum"
+            runs = _runs(results.curves, model, "return_per_turn" if summed else column)
             if runs is None:
                 continue
             colour = _colour(results, arm)
@@ -129,6 +130,12 @@ def learning(results: Results, path: Path) -> Path | None:
         figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.suptitle("Stage III while training: mean over training seeds, each seed thin", fontsize=11)
     return _save(figure, path)
+
+
+def _stage(results: Results, arm: str) -> Mapping[str, Any]:
+    """Return how Stage III of an arm differs, as the summary has it."""
+    entry = next(entry for entry in results.summary["arms"] if entry["name"] == arm)
+    return entry.get("stage_three") or {}
 
 
 def _runs(curves: Sequence[Mapping[str, str]], model: str, column: str) -> Any:
@@ -163,10 +170,11 @@ def alphas(results: Results, levels: Levels, parts: Sequence[str], path: Path) -
                     [at] * len(e.by_seed), e.by_seed, ".", color=COLOURS[number + 1], alpha=0.35, markersize=4
                 )
         axis.set_title(part, fontsize=10, loc="left")
+        axis.set_xlabel("alpha")
         axis.set_ylim(-0.02, 1.02)
         _plain(axis)
     axes[0].set_ylabel("share of dialogues")
-    figure.supxlabel("alpha, weight of the minimum in TCSR", fontsize=10)
+    figure.suptitle("alpha: weight of the minimum in TCSR", fontsize=11)
     figure.legend(
         *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9
     )

@@ -46,6 +46,7 @@ CURVES = (
     "model",
     "seed",
     "step",
+    "return",
     "return_per_turn",
     "safety",
     "usefulness",
