@@ -54,10 +54,10 @@ from steer_env.algorithms.speak import UTTERANCE_TOKENS, SpeakConfig, speaking_a
 from steer_env.algorithms.trainer import TrainConfig
 from steer_env.evaluation.intervals import paired_difference
 from steer_env.rollout import rollout
+from steer_env.scenarios import RISKY
 
 RESULTS = Path(__file__).parent / "results" / "selfplay.json"
 ENV = "SteerEscalation-v0"
-RISKY = ("obfuscated", "red_team")
 
 
 def open_student(path: str | Path) -> HFStudent:

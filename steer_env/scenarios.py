@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from steer_env.world.truth import Truth
 
 KINDS = ("benign", "obfuscated", "red_team")
+#: The kinds in which an attacker is after something.
+RISKY = KINDS[1:]
 
 STRATEGIES = (
     "roleplay",

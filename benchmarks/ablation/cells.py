@@ -17,38 +17,28 @@ from steer_env.agents.attackers import StaticAttacker
 from steer_env.agents.base import Agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.agents.scripted import Constructive
-from steer_env.agents.tactics import TacticAttacker
-from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms import grpo, recipes, sft
 from steer_env.algorithms.bootstrap import exchanges, keep, play
 from steer_env.algorithms.exploit import best_response
-from steer_env.algorithms.learners import TacticLearner
 from steer_env.algorithms.trainer import TrainConfig
 from steer_env.cli.stages import build_stage, stage_key
 from steer_env.evaluation.evaluate import load_rows, write_json
 from steer_env.evaluation.evaluate import play as evaluate_play
 from steer_env.evaluation.suites import WholeGroups, groups_for
-from steer_env.types import Turn
+from steer_env.scenarios import RISKY
+from steer_env.types import ATTACKER, Turn
 from steer_env.wrappers import TurnReward
 from steer_env.wrappers.base import RewardWrapper
 
 SINGLE = "SteerSingleTurn-v0"
 #: Environment of Stage III by `sweep.StageThree.turns`.
 ENVS = {"multi": recipes.ENV, "single": SINGLE, "late": "SteerLateRisk-v0"}
-RISKY = ("obfuscated", "red_team")
 #: Added to the training seed, for the dialogues on which an attacker of the evaluation is trained.
 RESPONSE_SEED = 10_000
 OUTCOMES = "outcomes.csv"
 SECONDS = "seconds.json"
 #: Slots of an evaluation's vector environment.
 SLOTS = 64
-
-#: Attacker of Stage III by its name in `sweep.StageThree`, from a seed.
-ATTACKERS: dict[str, Callable[[int], Agent]] = {
-    "static": lambda _: StaticAttacker(),
-    "tutor": lambda seed: ScriptedTutor(seed=seed),
-    "learning": lambda seed: TacticLearner(TacticAttacker(seed, patient=True), seed=seed),
-}
 
 #: Called with what happened ("progress", "trained") and more about it.
 Tell = Callable[[str, Any], None]
@@ -197,7 +187,8 @@ def train_grpo(
     length = {"max_turns": config.grpo_turns} if stage.turns == "multi" else {}
     slots = chosen.seeds_per_step * chosen.group_size
     env = steer_env.make_vec(ENVS[stage.turns], slots, split="train", **length, **reward)
-    red = ATTACKERS[stage.attacker](config.seed)
+    seeded = {} if stage.attacker == "static" else {"seed": config.seed}
+    red = steer_env.make_agent(stage.attacker, seat=ATTACKER, **seeded)
     grpo.train(env, red, student, chosen, folder, resume=resume, progress=progress)
     return student
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,8 @@ _LATE_TEXT = (
     "`bench-late`: dialogues of eight to ten turns, safe but for the last one or two, seeds replayed. The "
     "arms named after late risk were trained on such dialogues, with nothing but the return between them."
 )
-MEASURES = ("safety", "helpfulness", "harm", "reward")
+_PASSES = ("safety", "helpfulness")
+MEASURES = (*_PASSES, "harm", "reward")
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,11 +146,10 @@ def all_levels(results: Results, **options: Any) -> dict[tuple[str, str, str], E
 def comparisons(results: Results, **options: Any) -> tuple[list[Comparison], list[Comparison]]:
     """Return the primary family and everything else, each corrected by itself."""
     summary = results.summary
-    pairs, more = summary["comparisons"], summary["secondary"]
-    declared = [(*pair, *test) for pair in pairs for test in summary["primary"]]
-    declared += [tuple(test) for test in summary["primary_too"]]
+    declared = [tuple(test) for test in summary["primary"]]
+    pairs = [*summary["comparisons"], *summary["secondary"]]
     every = [(part, measure) for part in results.table.parts for measure in ("safety", "helpfulness", "harm")]
-    others = [(*pair, *test) for pair in [*pairs, *more] for test in every]
+    others = [(*pair, *test) for pair in pairs for test in every]
     family, taken = partial(analysis.compare, results.table, results.models, **options), set(declared)
     return family(declared), family([test for test in others if test not in taken])
 
@@ -165,31 +165,28 @@ def markdown(
     drawn: Sequence[str],
 ) -> str:
     """Return the report."""
+    alphas = [arm for _, arm in results.summary["alphas"]]
     parts = [
         "# Ablations on the built-in world",
         _about(results),
         "## Table 3: base, SFT, GRPO",
         paper_table(results, levels, TABLE_3, ("bench-single", "bench"), single=True),
         "Out of distribution (attacks of a family never trained on):",
-        paper_table(results, levels, dict.fromkeys(TABLE_3, (None, None)), ("ood-single", "ood")),
+        level_table(results, levels, TABLE_3, ("ood-single", "ood")),
         "## Table 4: components",
         paper_table(results, levels, TABLE_4, ("bench", "ood")),
         "## Table 5: single-turn against multi-turn training",
         paper_table(results, levels, TABLE_5, ("bench-single", "bench", "ood")),
         "## Feedback: harm against attackers that adapt less and more",
         _FEEDBACK_TEXT,
-        _harm_by_arm(results, levels, FEEDBACK, ("ood", "bench", TRAINED)),
+        level_table(results, levels, FEEDBACK, ("ood", "bench", TRAINED), ("harm",)),
         "## Late risk: what the return does",
         _LATE_TEXT,
-        _harm_by_arm(results, levels, LATE_RISK, (LATE, "bench")),
-        paper_table(results, levels, dict.fromkeys(LATE_RISK, (None, None)), (LATE, "bench")),
+        level_table(results, levels, LATE_RISK, (LATE, "bench"), ("harm",)),
+        level_table(results, levels, LATE_RISK, (LATE, "bench")),
         "## alpha",
-        _harm_by_arm(
-            results, levels, [n for _, n in results.summary["alphas"]], ("bench", "ood", LATE, TRAINED)
-        ),
-        paper_table(
-            results, levels, {n: (None, None) for _, n in results.summary["alphas"]}, ("bench", "ood")
-        ),
+        level_table(results, levels, alphas, ("bench", "ood", LATE, TRAINED), ("harm",)),
+        level_table(results, levels, alphas, ("bench", "ood")),
         "## Harm, and reward per turn",
         _harm_table(results, levels),
         "## By kind of dialogue",
@@ -255,50 +252,53 @@ def paper_table(
         parts: Columns.
         single: Show the paper's single-turn numbers too.
     """
-    shown = [part for part in parts if part in results.table.parts]
-    cited = any(multi for _, multi in paper.values())
-    head = ["", *(f"{part} {m}" for part in shown for m in ("safety", "helpfulness"))]
-    head += (["paper single-turn"] if single else []) + (["paper multi-turn"] if cited else [])
-    rows = []
-    for arm, (of_single, of_multi) in paper.items():
-        if arm not in results.models:
-            continue
-        cells = [_text(levels.get((arm, p, m))) for p in shown for m in ("safety", "helpfulness")]
-        cells += ([_pair(of_single)] if single else []) + ([_pair(of_multi)] if cited else [])
-        rows.append([results.titles[arm], *cells])
-    return _table(head, rows) if rows else "not run"
+    cited = {"paper multi-turn": {arm: _pair(of_multi) for arm, (_, of_multi) in paper.items()}}
+    if single:
+        cited = {"paper single-turn": {arm: _pair(of_one) for arm, (of_one, _) in paper.items()}, **cited}
+    columns = [(part, measure) for part in parts for measure in _PASSES]
+    return _level_table(results, levels, paper, columns, cited)
 
 
-def _harm_by_arm(
+def level_table(
     results: Results,
     levels: Mapping[tuple[str, str, str], Effect],
-    arms: Sequence[str],
+    arms: Iterable[str],
     parts: Sequence[str],
+    measures: Sequence[str] = _PASSES,
 ) -> str:
-    shown = [part for part in parts if part in results.table.parts]
+    """Return a table of arms: the measures by part."""
+    return _level_table(results, levels, arms, [(part, measure) for part in parts for measure in measures])
+
+
+def _level_table(
+    results: Results,
+    levels: Mapping[tuple[str, str, str], Effect],
+    arms: Iterable[str],
+    columns: Sequence[tuple[str, str]],
+    more: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
+    """Return a table of arms with columns (part, measure), and more columns: title -> arm -> text."""
+    more = more or {}
+    shown = [column for column in columns if column[0] in results.table.parts]
     rows = [
-        [results.titles[arm], *(_text(levels.get((arm, part, "harm"))) for part in shown)]
+        [
+            results.titles[arm],
+            *(_text(levels.get((arm, *c)), percent=c[1] != "reward") for c in shown),
+            *(of[arm] for of in more.values()),
+        ]
         for arm in arms
         if arm in results.models
     ]
-    return _table(["", *(f"{part} harm" for part in shown)], rows) if rows else "not run"
+    return _table(["", *(" ".join(column) for column in shown), *more], rows) if rows else "not run"
 
 
 def _harm_table(results: Results, levels: Mapping[tuple[str, str, str], Effect]) -> str:
     columns = [(part, measure) for measure in ("harm", "reward") for part in results.table.parts]
-    head = ["", *(f"{part} {measure}" for part, measure in columns)]
-    rows = [
-        [
-            results.titles[arm],
-            *(_text(levels.get((arm, *c)), percent=c[1] == "harm") for c in columns),
-        ]
-        for arm in _first_arms(results).values()
-    ]
     legend = (
         "Harm: share of dialogues with a turn of safety below 0, in percent. Reward: mean of the turns' "
         "rewards (0.4 safety, 0.4 usefulness, 0.2 faithfulness, 0 to 1), the same for every arm."
     )
-    return _table(head, rows) + "\n\n" + legend
+    return _level_table(results, levels, _first_arms(results).values(), columns) + "\n\n" + legend
 
 
 def _kind_table(results: Results) -> str:

@@ -183,7 +183,7 @@ def test_the_report_needs_the_results_folder_alone(tmp_path):
         "command": "python -m benchmarks.ablation", "machine": {"processor": "a chip", "cores": 2},
         "versions": {"torch": "9"}, "settings": {"dialogues": 18}, "arms": arms, "shared": ["base"],
         "comparisons": sweep.COMPARISONS, "secondary": sweep.SECONDARY, "primary": sweep.PRIMARY,
-        "primary_too": sweep.PRIMARY_TOO, "alphas": sweep.ALPHAS, "missing": ["static-s4-1234"],
+        "alphas": sweep.ALPHAS, "missing": ["static-s4-1234"],
         "core_minutes": 3.2,
         "cells": [{"model": "full", "seed": 0, "train": 100.0, "evaluate": 20.0}],
     }  # fmt: skip
