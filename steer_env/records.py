@@ -24,6 +24,8 @@ SCHEMA = 1
 
 #: File of a training run with the dialogues it recorded.
 ROLLOUTS = "rollouts.jsonl"
+#: File of a data command with what it left out, and why; no data.
+REJECTED = "rejected.jsonl"
 
 Row = dict[str, Any]
 

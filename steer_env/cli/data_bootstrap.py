@@ -26,6 +26,7 @@ from steer_env.cli.progress import Bar
 from steer_env.data.guided import GUIDELINES, Guided, guidelines_hash
 from steer_env.data.licences import check_training_allowed
 from steer_env.judges.independence import ROLES, check_independent
+from steer_env.records import REJECTED
 from steer_env.scenarios import Scenario
 
 _EXAMPLE = """examples:
@@ -106,7 +107,7 @@ def add(actions: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Play, filter, and print the table."""
-    from steer_env.data.bootstrap import KEPT, REJECTED, BootstrapConfig, ChosenScenarios, bootstrap, table
+    from steer_env.data.bootstrap import KEPT, BootstrapConfig, ChosenScenarios, bootstrap, table
     from steer_env.evaluation.evaluate import write_json
 
     out: Path = args.out

@@ -20,14 +20,13 @@ from steer_env.data import schemas
 from steer_env.data.build import CANARY
 from steer_env.evaluation.evaluate import RunExists, write_json
 from steer_env.images import Image
-from steer_env.records import JsonlWriter, read_jsonl, trajectory_row
+from steer_env.records import REJECTED, JsonlWriter, read_jsonl, trajectory_row
 from steer_env.rollout import rollout
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored
 
 KEPT: Final = "sft/steer_sft.jsonl"
-REJECTED: Final = "rejected.jsonl"
 SUMMARY: Final = "summary.json"
 #: Why a dialogue is not kept, in the order in which they are looked for.
 REASONS: Final = ("failed", "unscored", "unsafe", "unhelpful")

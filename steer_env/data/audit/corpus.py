@@ -15,6 +15,7 @@ from steer_env.data.loaders import DATASETS, DatasetError, iter_dataset_scenario
 from steer_env.data.loaders.base import Source, Spec
 from steer_env.data.loaders.steer import bench_row, rl_row
 from steer_env.images import Image
+from steer_env.records import REJECTED
 from steer_env.scenarios import Scenario
 
 _WORD = re.compile(r"\w+")
@@ -79,9 +80,10 @@ def open_corpus(name: str) -> list[Scenario]:
         scenarios = iter_dataset_scenarios(head, root if colon else rest, split if colon else None)
         return list(scenarios)
     path = Path(name)
-    files = [path] if path.is_file() else sorted(path.glob("*.jsonl")) if path.is_dir() else []
-    if path.is_dir():
-        files = [file for file in files if file.name != "rejected.jsonl"]
+    if path.is_file():
+        files = [path]
+    else:  # nothing, where there is no such folder
+        files = sorted(file for file in path.glob("*.jsonl") if file.name != REJECTED)
     if not files:
         raise DatasetError(
             f"{name!r} is no JSON-lines file, no folder of such files and no NAME:ROOT with a NAME of "

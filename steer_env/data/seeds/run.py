@@ -22,12 +22,11 @@ from steer_env.data.seeds.perturb import Shares, perturb
 from steer_env.data.seeds.source import RowSource
 from steer_env.data.seeds.summary import details_of, summarise
 from steer_env.evaluation.evaluate import RUN, SUMMARY, RunExists, write_json
-from steer_env.records import JsonlWriter, read_jsonl
+from steer_env.records import REJECTED, JsonlWriter, read_jsonl
 from steer_env.scenario_files import scenario_row
 from steer_env.scenarios import KINDS, Scenario
 from steer_env.world.plan import stream_seed
 
-REJECTED: Final = "rejected.jsonl"
 _IMAGES: Final = "images"
 _FORMAT: Final = 1
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from steer_env.data.seeds.base import details_in
-from steer_env.records import read_jsonl
+from steer_env.records import REJECTED, read_jsonl
 
 Row = dict[str, Any]
 
@@ -20,7 +20,7 @@ def details_of(row: Mapping[str, Any]) -> Row:
 
 def summarise(out: Path, kinds: Sequence[str]) -> Row:
     """Return the summary of a folder of seeds: what was kept, what it is like, and why rows fell out."""
-    lost = list(_rows(out / "rejected.jsonl"))
+    lost = list(_rows(out / REJECTED))
     by_kind: Row = {}
     perturbed: Counter[str] = Counter()
     for kind in kinds:
