@@ -84,6 +84,8 @@ class Scenario:
         category: Topic, for reports.
         mechanism: How the risk is hidden (`steer_env.world` names five), "" if unknown.
         group: Seed group; splits are made by group and image, never by row.
+        cell: Which member of its contrast group it is, "hazard/calm" for example; "" if it is in none.
+        cells: How many members the whole contrast group has, 0 if there is none.
         truth: Ground truth of the built-in world, None for a user's own scenarios.
         provenance: Where it comes from, free text.
         licence: Licence of the row, free text.
@@ -99,6 +101,8 @@ class Scenario:
     category: str = ""
     mechanism: str = ""
     group: str = ""
+    cell: str = ""
+    cells: int = 0
     truth: Truth | None = field(default=None, compare=False)
     provenance: str = ""
     licence: str = ""
@@ -115,6 +119,11 @@ class Scenario:
         ):
             if value and value not in known:
                 raise ValueError(f"{name}={value!r}, expected one of {', '.join(known)} or ''")
+        if self.cells < 0 or (self.cells and not (self.cell and self.group)):
+            raise ValueError(
+                f"cells={self.cells!r}, cell={self.cell!r}, group={self.group!r}, expected 0, or the number "
+                "of members of a contrast group with this member's name as `cell` and the group's as `group`"
+            )
         for number, turn in enumerate(self.turns):
             if len(turn.images) > MAX_IMAGES:
                 raise ValueError(

@@ -22,7 +22,7 @@ from steer_env.acts.tables import HISTORIES
 from steer_env.types import ATTACKER, STUDENT, USER
 from steer_env.world.draw import truth_of
 from steer_env.world.parse import UserTurn, advance, parse_reply, parse_user, resolve_piece
-from steer_env.world.truth import History, Request, Truth
+from steer_env.world.truth import CALM_MOVES, History, Request, Truth
 
 #: Actions of the attacker: the seed's own next turn, or one of `ASKS` behind the words of its tactic.
 ATTACKER_ACTIONS: Final = 1 + len(ASKS)
@@ -158,14 +158,16 @@ def _read(users: list[str]) -> tuple[History, int, int]:
         turn = parse_user(text)
         before = _index(turn, history)
         history = advance(history, turn)
-    return history, _index(parse_user(users[-1]), history), before
+    # Nobody corrects a slip among the acts, so that a statement is fresh makes no difference.
+    return history._replace(fresh=False), _index(parse_user(users[-1]), history), before
 
 
 def _index(turn: UserTurn, history: History) -> int:
     """Return the nearest of `ASKS`: words that cannot be placed count as a request to describe."""
     if turn.request == Request.PIECE:
         return ASKS.index(Ask(Request.PIECE, resolve_piece(history, turn)))
-    return ASKS.index(Ask(turn.request)) if turn.request else 0
+    request = turn.asks if turn.asks in CALM_MOVES else turn.request
+    return ASKS.index(Ask(request)) if request else 0
 
 
 def _truth(seen: Any) -> Truth:

@@ -77,7 +77,8 @@ def tables() -> Tables:
         risky[hazard, h, q] = is_risky(bool(hazard), history, ask)
         for act in Act:
             terms[hazard, h, q, act] = _spoken_terms(bool(hazard), history, ask, act)
-    after = [[HISTORIES.index(advance(h, ask.turn)) for ask in ASKS] for h in HISTORIES]
+    # Nobody corrects a slip here, so that a statement is fresh makes no difference.
+    after = [[HISTORIES.index(advance(h, ask.turn)._replace(fresh=False)) for ask in ASKS] for h in HISTORIES]
     follow = np.array([[[_follow(kind, q, act) for act in Act] for q in range(len(ASKS))] for kind in (0, 1)])
     return Tables(terms, risky, np.array(after), _cumulate(_FIRST), follow, _cumulate(follow))
 

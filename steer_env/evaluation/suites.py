@@ -86,7 +86,7 @@ def suite_parts(name: str) -> tuple[Part, ...]:
 
 
 class WholeGroups(Sequence[Scenario]):
-    """The dialogues of whole scenario groups, all kinds of each in turn, made when asked for.
+    """The dialogues of whole scenario groups, all members of each in turn, made when asked for.
 
     Args:
         env: Environment id; it decides kinds and length.
@@ -99,16 +99,16 @@ class WholeGroups(Sequence[Scenario]):
         if groups < 1:
             raise ValueError(f"groups={groups!r}, expected a positive number of scenario groups")
         self._source = cast(Any, make_source(spec(env), {"split": split}))
-        self._kinds = len(self._source.kinds)
+        self._members = self._source.members
         rng = np.random.default_rng([seed, 11])
-        drawn = dict.fromkeys(int(g) for g in rng.integers((1 << 48) // self._kinds, size=groups))
+        drawn = dict.fromkeys(int(g) for g in rng.integers((1 << 48) // self._members, size=groups))
         while len(drawn) < groups:  # a group drawn twice counts once
-            drawn[int(rng.integers((1 << 48) // self._kinds))] = None
+            drawn[int(rng.integers((1 << 48) // self._members))] = None
         self._groups = tuple(drawn)
         self._scenario = lru_cache(maxsize=256)(self._make)
 
     def __len__(self) -> int:
-        return len(self._groups) * self._kinds
+        return len(self._groups) * self._members
 
     @overload
     def __getitem__(self, index: int) -> Scenario: ...
@@ -122,14 +122,14 @@ class WholeGroups(Sequence[Scenario]):
         return self._scenario(index % len(self))
 
     def _make(self, index: int) -> Scenario:
-        group, member = divmod(index, self._kinds)
-        made: Scenario = self._source.scenario(self._groups[group] * self._kinds + member)
+        group, member = divmod(index, self._members)
+        made: Scenario = self._source.scenario(self._groups[group] * self._members + member)
         return made
 
     def siblings(self, index: int) -> Iterator[Scenario]:
         """Yield all dialogues of the group that dialogue `index` is in."""
-        first = index % len(self) // self._kinds * self._kinds
-        return (self[first + member] for member in range(self._kinds))
+        first = index % len(self) // self._members * self._members
+        return (self[first + member] for member in range(self._members))
 
     def labels(self, index: int) -> dict[str, Any]:
         """Return what a row says of dialogue `index` in its suite: whether it is a benign twin."""
@@ -154,7 +154,7 @@ def is_twin(one: Scenario, siblings: Iterator[Scenario] | Sequence[Scenario]) ->
 def groups_for(env: str, split: str, episodes: int) -> int:
     """Return how many whole groups hold at least this many dialogues."""
     source = cast(Any, make_source(spec(env), {"split": split}))
-    return -(-episodes // len(source.kinds))
+    return -(-episodes // source.members)
 
 
 def reseed(agent: Any, seed: int) -> None:

@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 from steer_env.scenarios import TECHNIQUES
 from steer_env.world import frames
 from steer_env.world.lexicon import COLOURS, NOUNS, OTHERS
-from steer_env.world.truth import Thing
+from steer_env.world.parse import UserTurn
+from steer_env.world.truth import Request, Thing
 
 MECHANISMS: Final = ("category", "typography", "image_only", "mixed", "late_risk")
 
@@ -25,11 +26,31 @@ Streams = Callable[..., random.Random]
 
 
 class Ask(NamedTuple):
-    """One planned user turn: what it asks, which step, and whether a strategy or technique goes in front."""
+    """One planned user turn: what it asks, which step, what goes in front, and what it says about a purpose.
+
+    Attributes:
+        request: A `truth.Request`; "misuse" states the plan's purpose and asks how to begin.
+        piece: Which step, -1 for none.
+        wrap: "strategy" or "technique" in front, "" for neither.
+        says: A purpose stated beside the request: "harm", "nice" or "".
+        slip: The purpose stands as the correction of the turn before.
+    """
 
     request: str
     piece: int = -1
-    wrap: str = ""  # "", "strategy" or "technique"
+    wrap: str = ""
+    says: str = ""
+    slip: bool = False
+
+    def turn(self, nice: bool = False) -> UserTurn:
+        """Return how the turn reads; `nice` is `Plan.nice`."""
+        asks = Request(self.request)
+        if asks == Request.MISUSE:
+            asks = Request.USE
+            if nice:
+                return UserTurn(asks, self.piece, asks)
+        harm = self.says == "harm" or self.request == Request.MISUSE
+        return UserTurn(Request.MISUSE if harm else asks, self.piece, asks, self.slip and not harm)
 
 
 @dataclass
@@ -46,6 +67,8 @@ class Plan:
     text_seed: int = 0
     purpose: int = 0
     grade: int = 0
+    cell: str = ""  # member of a contrast group, "hazard/calm" for example
+    cells: int = 0  # members of the whole group
 
 
 class Scene(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeVar
 
 from steer_env.world.devices import FAMILIES, PROCEDURES
 from steer_env.world.lexicon import COLOURS, HARMLESS_MARK, HAZARD_MARK, ORDINALS, PLACES, PRACTICE
-from steer_env.world.parse import UserTurn, resolve_piece
+from steer_env.world.parse import UserTurn, resolve_piece, settle
 from steer_env.world.truth import History, Move, Request, Truth, has_intent, pieces_before, right_move
 
 T = TypeVar("T")
@@ -220,12 +220,12 @@ def say(
 
 def ideal_move(truth: Truth, history: History, turn: UserTurn) -> Move:
     """Return the right move for a user turn; `history` is what the *earlier* user turns add up to."""
+    history = settle(history, turn)
     piece = resolve_piece(history, turn)
     if turn.request == Request.UNKNOWN:
         return Move.DESCRIBE
-    return right_move(
-        turn.request, truth.hazard, has_intent(history, truth.hazard), pieces_before(history, piece)
-    )
+    intent = has_intent(history, truth.hazard)
+    return right_move(turn.request, truth.hazard, intent, pieces_before(history, piece), turn.asks)
 
 
 def ideal_reply(truth: Truth, history: History, turn: UserTurn, rng: Rng) -> str:

@@ -44,6 +44,10 @@ class Author(NamedTuple):
     mechanisms: tuple[str, ...] = main_plan.MECHANISMS
     triggers: tuple[str, ...] = TRIGGERS
     licence: str = "Apache-2.0"
+    #: Plans a whole contrast group: scene, streams, strategies, kinds -> its members, `members` of them. The
+    #: scene has one turn for `single_turn`. None: `plan` makes one dialogue of each kind.
+    group: Callable[[Scene, Streams, Sequence[str], Sequence[str]], tuple[Plan, ...]] | None = None
+    members: int = 0
 
 
 _MAIN: Final = Author(
@@ -83,8 +87,9 @@ class WorldSource:
     reply of "ood".
 
     Args:
-        kinds: Which of `KINDS` to make; member `index % len(kinds)` of each group has that kind. "pretrain"
-            has no red team.
+        kinds: Which of `KINDS` to make. With all of them (the default) groups are whole: `members` dialogues
+            each. With fewer, member `index % len(kinds)` of each group has that kind. "pretrain" has no red
+            team.
         split: One of `SPLITS`.
         strategies: Subset of `STRATEGIES` (of `OOD_STRATEGIES` for "ood") for red-team dialogues, None for
             all eight.
@@ -97,6 +102,9 @@ class WorldSource:
             `mechanisms=("late_risk",)` they are the last ones, in "ood" they come anywhere after the first
             turn. Few leave no room for techniques that lead up to the point: gradual escalation is rare with
             2, and with 1 obfuscated dialogues ask for all steps at once.
+
+    Attributes:
+        members: Dialogues per group: `group, member = divmod(index, members)`.
 
     Raises:
         ValueError: On an unknown name or an empty or impossible range.
@@ -132,6 +140,7 @@ class WorldSource:
         own = author.mechanisms
         self.mechanisms = _known("mechanisms", own if mechanisms is None else mechanisms, own)
         self.risky_turns = risky_turns
+        self.members = author.members if author.group and self.kinds == author.kinds else len(self.kinds)
 
     def sample(self, rng: np.random.Generator) -> Scenario:
         """Return a scenario drawn with one integer from `rng`."""
@@ -145,13 +154,25 @@ class WorldSource:
         """
         if index < 0:
             raise ValueError(f"index={index!r}, expected an integer >= 0")
-        group, member = divmod(index, len(self.kinds))
-        kind, author = self.kinds[member], self._author
+        group, member = divmod(index, self.members)
+        author = self._author
         streams = partial(_stream, self.split, group)
         scene = scene_of(self.split, group, self.min_turns, self.max_turns)
         scene = scene._replace(risky_turns=self.risky_turns or 0)
         if scene.mechanism not in self.mechanisms:
             scene = scene._replace(mechanism=streams("mechanism").choice(self.mechanisms))
+        if author.group is not None:
+            if self.single_turn:
+                scene = scene._replace(turns=1)
+            plans = author.group(scene, streams, self.strategies, self.kinds)
+            if self.kinds != author.kinds:  # of each kind wanted one member
+                plans = tuple(
+                    streams("member", kind).choice([p for p in plans if p.kind == kind])
+                    for kind in self.kinds
+                )
+            # One stream for all: the pictures of a group differ in the mark alone.
+            return self._realise(plans[member], scene, group, streams("picture"))
+        kind = self.kinds[member]
         own = streams(kind)
         plan = author.plan(kind, scene, own, streams, self.strategies)
         if self.single_turn:
@@ -165,7 +186,8 @@ class WorldSource:
         )
         trigger = own.choice(author.triggers) if own.random() < TRIGGER_SHARE else ""
         recipe = Recipe(truth, f"{self.split}.{group}", own.random() < NOISE_SHARE, trigger)
-        risky = plan.kind != "benign"
+        # The members of a contrast group say the same, strategy and all.
+        risky = plan.kind != "benign" or plan.cells > 0
         return Scenario(
             turns=author.write(plan, scene, truth),
             images=(make_image(recipe),),
@@ -176,6 +198,8 @@ class WorldSource:
             category=scene.noun,
             mechanism=plan.mechanism,
             group=f"{self.split}-{group}",
+            cell=plan.cell,
+            cells=plan.cells,
             truth=truth,
             provenance="built-in world",
             licence=author.licence,

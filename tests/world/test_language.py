@@ -7,7 +7,7 @@ import pytest
 
 from steer_env.world import Move, Truth, frames, say
 from steer_env.world.lexicon import MARKERS, NOUNS, ORDINALS, PROCEDURES
-from steer_env.world.parse import parse_reply, parse_user
+from steer_env.world.parse import UserTurn, parse_reply, parse_user
 from steer_env.world.replies import FRAMES, SPLIT_FRAMES
 from steer_env.world.truth import Request
 from steer_env.world.vocabulary import user_texts, words
@@ -38,7 +38,7 @@ def test_request_frames_read_back(request_):
     for lead in LEADS:
         for core in cores:
             for it in MENTIONS:
-                assert parse_user(f"{lead} {core.format(it=it)}") == (request_, -1, request_), (
+                assert parse_user(f"{lead} {core.format(it=it)}") == UserTurn(request_, -1, request_), (
                     lead,
                     core,
                     it,
@@ -50,7 +50,7 @@ def test_piece_frames_read_back():
         for core in (*frames.PIECE, *frames.SHORT["piece"]):
             for k, word in enumerate(ORDINALS):
                 text = f"{lead} {core.format(it='the drum', ord=word)}"
-                assert parse_user(text) == (Request.PIECE, k, Request.PIECE), text
+                assert parse_user(text) == UserTurn(Request.PIECE, k, Request.PIECE), text
 
 
 def test_purpose_frames_state_harm_or_ask_for_use():
@@ -58,9 +58,9 @@ def test_purpose_frames_state_harm_or_ask_for_use():
         for core in (*frames.PURPOSE, *frames.SHORT["purpose"]):
             for harm, nice in zip(frames.HARMS, frames.NICE, strict=True):
                 bad = parse_user(f"{lead} {core.format(it='the bell', do=harm)}")
-                assert bad == (Request.MISUSE, -1, Request.USE), (lead, core, harm)
+                assert bad == UserTurn(Request.MISUSE, -1, Request.USE), (lead, core, harm)
                 good = parse_user(f"{lead} {core.format(it='the bell', do=nice)}")
-                assert good == (Request.USE, -1, Request.USE), (lead, core, nice)
+                assert good == UserTurn(Request.USE, -1, Request.USE), (lead, core, nice)
 
 
 def test_leads_alone_ask_and_state_nothing():

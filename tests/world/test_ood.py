@@ -20,7 +20,7 @@ from steer_env.world.ood import frames, plain
 from steer_env.world.ood.lexicon import NOUNS, NUMBERS, OTHERS, POSITIONS, STEPS
 from steer_env.world.ood.reading import read_user
 from steer_env.world.ood.wording import fill
-from steer_env.world.parse import advance, parse_reply, parse_user
+from steer_env.world.parse import UserTurn, advance, parse_reply, parse_user
 from steer_env.world.plan import fixed_target_grade
 from steer_env.world.play import all_texts, play
 from steer_env.world.replies import ideal_move, say
@@ -78,7 +78,7 @@ def test_request_frames_read_back(request_):
         for core in (*FULL[request_], *frames.SHORT[request_.value]):
             for it in MENTIONS:
                 text = f"{lead} {fill(core, it)}"
-                assert read_user(text) == (request_, -1, request_), text
+                assert read_user(text) == UserTurn(request_, -1, request_), text
 
 
 def test_piece_frames_read_back():
@@ -86,7 +86,7 @@ def test_piece_frames_read_back():
         for core in (*frames.PIECE, *frames.SHORT["piece"]):
             for k in range(3):
                 text = f"{lead} {fill(core, 'that blue pump', k)}"
-                assert read_user(text) == (Request.PIECE, k, Request.PIECE), text
+                assert read_user(text) == UserTurn(Request.PIECE, k, Request.PIECE), text
 
 
 def test_purpose_frames_state_harm_or_ask_for_use():
@@ -94,8 +94,8 @@ def test_purpose_frames_state_harm_or_ask_for_use():
         for core in (*frames.PURPOSE, *frames.SHORT["purpose"]):
             for harm, nice in zip(frames.HARMS, frames.NICE, strict=True):
                 bad, good = (read_user(f"{lead} {fill(core, 'the radio', 0, do)}") for do in (harm, nice))
-                assert bad == (Request.MISUSE, -1, Request.USE), (lead, core, harm)
-                assert good == (Request.USE, -1, Request.USE), (lead, core, nice)
+                assert bad == UserTurn(Request.MISUSE, -1, Request.USE), (lead, core, harm)
+                assert good == UserTurn(Request.USE, -1, Request.USE), (lead, core, nice)
 
 
 def test_leads_alone_ask_and_state_nothing():
@@ -154,7 +154,7 @@ def test_plain_wording_reads_alike_for_both_families(request_):
             for k in range(3):
                 slots = {"ord": lexicon.ORDINALS[k], "nth": POSITIONS[k], "num": NUMBERS[k]}
                 text = frame.format(it=it, It=it.capitalize(), **slots)
-                expected = (Request(request_), k if request_ == "piece" else -1, Request(request_))
+                expected = UserTurn(Request(request_), k if request_ == "piece" else -1, Request(request_))
                 assert parse_user(text) == read_user(text) == expected, text
 
 
@@ -164,7 +164,7 @@ def test_plain_questions_in_the_words_of_ood_read_back(request_):
         for it in ("the kite", "the red kite", "the thing in the picture", "the gadget on the ticket"):
             for k in range(3):
                 text = frame.format(it=it, It=it.capitalize(), nth=POSITIONS[k], num=NUMBERS[k])
-                expected = (Request(request_), k if request_ == "piece" else -1, Request(request_))
+                expected = UserTurn(Request(request_), k if request_ == "piece" else -1, Request(request_))
                 assert read_user(text) == expected, text
 
 
