@@ -11,8 +11,8 @@ The loop is `trainer`, advantages and loss are `policy`. Where this departs from
   a step in mini-batches of 2.
 - Tokens are averaged over the batch (`aggregation="token"`), the paper does not say how; "sequence" is GRPO's
   own.
-- KL uses the k3 estimator, which the paper does not name. `beta` is the paper's 0.1; its published script has
-  0.001.
+- The KL penalty is k2, whose gradient is that of KL(policy to reference); the paper does not say which one it
+  has, GRPO's own is k3 (`kl="k3"`). `beta` is the paper's 0.1; its published script has 0.001.
 - Turns without a verdict are masked and count as an average turn in the return, and dialogues without any
   verdict are left out of their group's mean; the published code gives them reward 0. Dialogues that failed
   (a lost server) are left out altogether; the limit on unscored turns counts each as one.
@@ -52,7 +52,7 @@ class GRPOConfig(TrainConfig):
 
     Attributes:
         beta: Weight of the KL penalty; 0 does without the reference model.
-        kl: Estimator of the KL, "k3" or "k1".
+        kl: The KL penalty, "k2", "k3" or "reward", see `PolicyGradient`.
         clip_low: How far the probability ratio may fall below 1, in (0, 1].
         clip_high: How far it may rise above 1 (DAPO's clip-higher if larger than `clip_low`).
         scale: Divide advantages by the group's standard deviation.
@@ -63,7 +63,7 @@ class GRPOConfig(TrainConfig):
     """
 
     beta: float = 0.1
-    kl: str = "k3"
+    kl: str = "k2"
     clip_low: float = 0.2
     clip_high: float = 0.2
     scale: bool = False

@@ -6,11 +6,16 @@ excluded tokens out with `torch.where`: multiplying by a mask turns an infinite 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-#: Names of the KL estimators, see `kl_penalty`.
-KL_ESTIMATORS = ("k3", "k1")
+#: Names of the KL penalties of the loss, see `kl_penalty`.
+KL_ESTIMATORS = ("k2", "k3")
+#: Above this log-ratio (a token ten times likelier under the reference) k3 goes on as its tangent.
+K3_LIMIT = math.log(10.0)
 #: Names of the ways to average tokens, see `loss_weights`.
 AGGREGATIONS = ("token", "sequence", "constant")
 #: What a probability ratio spans, see `mean_over`.
@@ -50,28 +55,97 @@ def clipped_policy_loss(
     return -torch.minimum(free_N, bound_N), bound_N < free_N
 
 
-def kl_penalty(logprobs_N: Tensor, reference_N: Tensor, estimator: str = "k3") -> Tensor:
-    r"""Return a per-token estimate of $KL(\pi \| \pi_{ref})$ from tokens sampled by $\pi$, (N,).
+def kl_penalty(logprobs_N: Tensor, reference_N: Tensor, estimator: str = "k2") -> Tensor:
+    r"""Return a per-token KL penalty for the loss, from tokens sampled by $\pi$; (N,).
 
-    With $d = \log\pi_{ref} - \log\pi$: "k1" is $-d$, unbiased and noisy, sometimes negative; "k3" is
-    $e^{d} - d - 1$, unbiased and never negative (Schulman 2020, "Approximating KL divergence"; used in GRPO,
-    arXiv 2402.03300, eq. 4).
+    What counts in a loss is the gradient, and that need not be of the KL whose value the estimator has
+    (arXiv 2506.09477, 2512.21852). With $d = \log\pi_{ref} - \log\pi$:
+
+    - "k2" is $d^2 / 2$. Its expected gradient is that of the reverse KL, $KL(\pi \| \pi_{ref})$; its value is
+      not an estimate of it. The gradient of a token is $-d$: it grows with the log of the ratio only.
+    - "k3" is $e^d - d - 1$ (GRPO, arXiv 2402.03300, eq. 4). Its value is an unbiased estimate of
+      $KL(\pi \| \pi_{ref})$, its expected gradient is that of the *forward* KL, $KL(\pi_{ref} \| \pi)$. The
+      gradient of a token is $1 - e^d$, thousands where the policy has given up a token that the reference
+      likes, so above `K3_LIMIT` the curve goes on as its tangent: at most 9, and still pulling back.
+
+    Both agree to first order near $d = 0$. "k1", $-d$, estimates $KL(\pi \| \pi_{ref})$ without bias, but its
+    expected gradient in a loss is 0: the mean of $\nabla \log\pi$. It belongs into the reward, `reply_kl`.
 
     Raises:
         ValueError: On another name.
 
     Example:
-        Half as likely as under the reference: d = log 2, so k3 = 2 - log 2 - 1.
+        Half as likely as under the reference: d = log 2, so k2 is (log 2)^2 / 2 and k3 is 2 - log 2 - 1.
 
-        >>> kl_penalty(torch.tensor([0.5]).log(), torch.tensor([1.0]).log())
-        tensor([0.3069])
+        >>> half, one = torch.tensor([0.5]).log(), torch.tensor([1.0]).log()
+        >>> kl_penalty(half, one), kl_penalty(half, one, "k3")
+        (tensor([0.2402]), tensor([0.3069]))
     """
+    check_kl(estimator)
     difference_N = reference_N - logprobs_N
-    if estimator == "k1":
-        return -difference_N
-    if estimator == "k3":
-        return difference_N.exp() - difference_N - 1
-    raise ValueError(f"estimator={estimator!r}, expected 'k1' or 'k3'")
+    if estimator == "k2":
+        return 0.5 * difference_N.square()
+    near_N = difference_N.clamp(max=K3_LIMIT)
+    return near_N.exp() - near_N - 1 + (math.exp(K3_LIMIT) - 1) * (difference_N - near_N)
+
+
+def check_kl(estimator: str, others: Sequence[str] = ()) -> None:
+    """Refuse names that are no KL penalty, with what to take instead of k1.
+
+    Args:
+        estimator: The name.
+        others: Names that may be given beside `KL_ESTIMATORS`.
+
+    Raises:
+        ValueError: If it is unknown, or "k1".
+    """
+    names = (*KL_ESTIMATORS, *others)
+    if estimator not in names:
+        why = ""
+        if estimator == "k1":
+            why = "; the gradient of k1 in a loss is 0 in expectation, k2 has the one that is meant"
+            why += " and 'reward' subtracts k1 from what a reply earns" if others else ""
+        raise ValueError(f"kl={estimator!r}, expected one of {', '.join(map(repr, names))}{why}")
+
+
+def kl_estimate(logprobs_N: Tensor, reference_N: Tensor) -> Tensor:
+    r"""Return an estimate of $KL(\pi \| \pi_{ref})$ per token sampled by $\pi$, for metrics; (N,).
+
+    k3 without a limit (Schulman 2020, "Approximating KL divergence"): unbiased and never negative, precise
+    where the policies are close, with rare large values where they are not. Without gradient.
+    """
+    difference_N = (reference_N - logprobs_N).detach()
+    return difference_N.exp() - difference_N - 1
+
+
+def reply_kl(logprobs_N: Tensor, reference_N: Tensor, segments_N: Tensor, mask_N: Tensor) -> Tensor:
+    r"""Return what each token answers for where the KL is in the reward: k1 from there to the reply's end.
+
+    $\sum_{s \ge t} \log\pi(y_s) - \log\pi_{ref}(y_s)$ over the tokens of a reply. Subtracted from advantages,
+    it gives the gradient of the reverse KL of whole replies, $KL(\pi(y) \| \pi_{ref}(y))$, with
+    what a token does to those after it, which a penalty per token in the loss leaves out; and more noise.
+
+    Args:
+        logprobs_N: Log-probabilities under the policy that sampled.
+        reference_N: Under the reference.
+        segments_N: Number of each token's reply, counted from 0; the tokens of a reply are neighbours.
+        mask_N: Which tokens take part, bool.
+
+    Returns:
+        (N,), without gradient, 0 outside the mask.
+
+    Example:
+        >>> reply_kl(torch.tensor([1.0, 2.0, 5.0]), torch.zeros(3), torch.tensor([0, 0, 1]),
+        ...     torch.tensor([True] * 3))
+        tensor([3., 2., 5.])
+    """
+    kl_N = torch.where(mask_N, logprobs_N - reference_N, 0.0).detach().double()
+    before_N = kl_N.cumsum(0) - kl_N
+    first_N = segments_N.diff(prepend=segments_N[:1] - 1) != 0
+    reply_N = first_N.cumsum(0) - 1
+    sums = kl_N.new_zeros(int(first_N.sum())).index_add(0, reply_N, kl_N)
+    to_go_N = (sums + before_N[first_N])[reply_N] - before_N
+    return torch.where(mask_N, to_go_N, 0.0).to(logprobs_N.dtype)
 
 
 def mean_over(values_N: Tensor, segments_N: Tensor, mask_N: Tensor) -> Tensor:

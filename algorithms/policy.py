@@ -16,11 +16,13 @@ from steer_env.algorithms.checks import check_choice, check_numbers, check_switc
 from steer_env.algorithms.credit import CREDITS, Floats, group_turn_returns, split
 from steer_env.algorithms.losses import (
     AGGREGATIONS,
-    KL_ESTIMATORS,
     RATIOS,
+    check_kl,
     clipped_policy_loss,
+    kl_estimate,
     kl_penalty,
     mean_over,
+    reply_kl,
     weighted_sum,
 )
 from steer_env.trajectory import TrajectoryGroup
@@ -32,7 +34,9 @@ class PolicyGradient(Algorithm):
 
     Attributes:
         beta: Weight of the KL penalty; 0 does without the reference model.
-        kl: Estimator of the KL, "k3" or "k1", see `losses.kl_penalty`.
+        kl: The KL penalty: "k2" (gradient of the reverse KL, policy to reference) or "k3" (of the forward KL)
+            in the loss, see `losses.kl_penalty`, or "reward": k1 subtracted from what a reply earns, see
+            `losses.reply_kl` (reverse KL of whole replies).
         clip_low: How far the probability ratio may fall below 1, in (0, 1].
         clip_high: How far it may rise above 1 (DAPO's clip-higher if larger than `clip_low`).
         ratio: What the ratio spans: "token", or the mean over a "turn" or the whole "sequence" (GSPO).
@@ -47,7 +51,7 @@ class PolicyGradient(Algorithm):
         ValueError: If an option is out of its range.
     """
 
-    kl: str = "k3"
+    kl: str = "k2"
     clip_low: float = 0.2
     clip_high: float = 0.2
     ratio: str = "token"
@@ -61,7 +65,7 @@ class PolicyGradient(Algorithm):
         check_numbers(self, ("beta",))
         check_numbers(self, ("clip_low",), 0, 1, above=True)
         check_numbers(self, ("clip_high", "normaliser"), above=True)
-        check_choice(self, "kl", KL_ESTIMATORS)
+        check_kl(self.kl, ("reward",))
         check_choice(self, "ratio", RATIOS)
         check_choice(self, "aggregation", AGGREGATIONS)
         check_choice(self, "credit", CREDITS)
@@ -95,30 +99,40 @@ class PolicyGradient(Algorithm):
     def loss(self, batch: TokenBatch) -> Tensor:
         """Return the clipped surrogate plus the KL penalty."""
         weights_N = batch.weights(self.aggregation, self.normaliser)
-        log_ratio_N = self._log_ratio(batch)
         policy_N, clipped_N = clipped_policy_loss(
-            *log_ratio_N, batch.advantages_N, self.clip_low, self.clip_high
+            *self._log_ratio(batch), self._advantages(batch), self.clip_low, self.clip_high
         )
         batch.tally.tokens("clipped", clipped_N.float(), batch.mask_N)
         return weighted_sum(policy_N, weights_N) + self.penalty(batch, weights_N)
 
     def penalty(self, batch: TokenBatch, weights_N: Tensor) -> Tensor | float:
-        """Return the weighted KL penalty, 0 without a reference."""
+        """Return the weighted KL penalty, 0 without a reference or where it is in the reward."""
         if batch.reference_N is None:
             return 0.0
-        kl_N = kl_penalty(batch.logprobs_N, batch.reference_N, self.kl)
-        batch.tally.tokens("kl", kl_N, batch.mask_N)
-        return self.beta * weighted_sum(kl_N, weights_N)
+        batch.tally.tokens("kl", kl_estimate(batch.logprobs_N, batch.reference_N), batch.mask_N)
+        if self.kl == "reward":
+            return 0.0
+        return self.beta * weighted_sum(kl_penalty(batch.logprobs_N, batch.reference_N, self.kl), weights_N)
+
+    def _advantages(self, batch: TokenBatch) -> Tensor:
+        """The advantages, less the KL where that is in the reward."""
+        if batch.reference_N is None or self.kl != "reward":
+            return batch.advantages_N
+        kl_N = reply_kl(batch.old_N, batch.reference_N, _replies(batch), batch.mask_N)
+        return batch.advantages_N - self.beta * kl_N
 
     def _log_ratio(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
         """Two log-probabilities whose difference is the logarithm of the ratio."""
         if self.ratio == "token":
             return batch.logprobs_N, batch.old_N
-        segments_N = batch.rows_N
-        if self.ratio == "turn":
-            segments_N = segments_N * (batch.turns_N.max() + 1) + batch.turns_N
+        segments_N = _replies(batch) if self.ratio == "turn" else batch.rows_N
         mean_N = mean_over(batch.logprobs_N - batch.old_N, segments_N, batch.mask_N)
         return mean_N, mean_N.new_zeros(mean_N.shape)
+
+
+def _replies(batch: TokenBatch) -> Tensor:
+    """Number of each token's reply."""
+    return batch.rows_N * (batch.turns_N.max() + 1) + batch.turns_N
 
 
 def is_flat(returns_TK: Floats) -> bool:

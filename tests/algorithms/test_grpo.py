@@ -395,7 +395,7 @@ def test_a_student_without_tokens_is_refused(make_vec, make_student, learner, tm
         ({"lr": -1e-4}, "lr=-0.0001"),
         ({"lr": "1e-4"}, "lr='1e-4'"),
         ({"max_grad_norm": 0.0}, "max_grad_norm=0.0, expected a finite number above 0"),
-        ({"kl": "k2"}, "kl='k2', expected one of 'k3', 'k1'"),
+        ({"kl": "k1"}, "kl='k1', expected one of 'k2', 'k3', 'reward'; the gradient of k1"),
         ({"aggregation": "mean"}, "aggregation='mean', expected one of 'token', 'sequence', 'constant'"),
         ({"minibatch_size": -1}, "minibatch_size=-1, expected an integer of at least 0"),
         ({"clip_low": 1.5}, "clip_low=1.5, expected a finite number above 0 and at most 1"),

@@ -115,7 +115,9 @@ def own_loss(student, start, played, per_turn, beta, temperature, low, high, siz
             reference = packed_logprobs(
                 ModelAdapter(start, student.codec), dialogues, temperature=temperature, forbidden=forbidden
             )
-        loss = loss + beta * weighted_sum(kl_penalty(packed.logprobs_N, reference.logprobs_N), weights_N)
+        loss = loss + beta * weighted_sum(
+            kl_penalty(packed.logprobs_N, reference.logprobs_N, "k3"), weights_N
+        )
     return loss
 
 

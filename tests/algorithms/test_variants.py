@@ -1,5 +1,7 @@
 """Advantages and losses of the relatives of GRPO against hand-worked cases, and where they coincide."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -99,11 +101,36 @@ def test_clip_higher_lets_a_likely_token_grow_further():
     assert loss_and_gradient("dapo", *case, old=[0.0])[0] == pytest.approx(-1.25)
 
 
-@pytest.mark.parametrize(("kl", "expected"), [("k3", 2 - np.log(2) - 1), ("k1", -np.log(2))])
+@pytest.mark.parametrize(("kl", "expected"), [("k3", 2 - np.log(2) - 1), ("k2", np.log(2) ** 2 / 2)])
 def test_the_penalty_is_beta_times_the_estimate(kl, expected):
     case = ([np.log(0.5)], [0.0], [0])
     loss, _ = loss_and_gradient("grpo", *case, reference=[0.0], options={"kl": kl, "beta": 0.3})
     assert loss == pytest.approx(0.3 * expected)
+
+
+def test_in_the_reward_the_kl_is_taken_from_the_advantages():
+    # Two replies of one dialogue; each token answers for the log-ratios from there to its reply's end.
+    case = ([-1.0, -2.0, -3.0], [2.0, 2.0, 1.0], [0, 0, 0])
+    options = {"kl": "reward", "beta": 0.5}
+    loss, gradient = loss_and_gradient(
+        "grpo", *case, turns=[0, 0, 1], reference=[-1.5, -1.0, -1.0], options=options
+    )
+    advantages = np.array([2 - 0.5 * (0.5 - 1), 2 - 0.5 * -1, 1 - 0.5 * -2])
+    assert loss == pytest.approx(-advantages.mean())
+    assert gradient == pytest.approx(-advantages / 3)
+
+
+@given(
+    st.lists(st.floats(-3, -0.1), min_size=4, max_size=4),
+    st.lists(st.floats(-3, -0.1), min_size=4, max_size=4),
+)
+def test_in_the_reward_and_on_policy_replies_of_one_token_have_the_gradient_of_k2(new, reference):
+    case = (new, [1.0, -1.0, 0.5, 0.0], [0, 0, 1, 2])
+    _, k2 = loss_and_gradient("grpo", *case, turns=[0, 1, 0, 0], reference=reference, options={"kl": "k2"})
+    _, reward = loss_and_gradient(
+        "grpo", *case, turns=[0, 1, 0, 0], reference=reference, options={"kl": "reward"}
+    )
+    assert np.allclose(k2, reward)
 
 
 def test_dr_grpo_with_equal_lengths_is_grpo_up_to_the_constant():
@@ -149,15 +176,17 @@ def test_gspo_hand_worked():
 
 
 def test_what_a_loss_reports_hand_worked():
-    # Ratios 2, 1 and 1/4 with advantage 1: only the first is clipped; k1 of a reference at 0 is the log-prob.
+    # Ratios 2, 1 and 1/4 with advantage 1: only the first is clipped. The KL reported is k3's value.
     logprobs = [np.log(0.5), np.log(0.5), np.log(0.25)]
     tokens = batch(
         logprobs, [1.0] * 3, [0, 0, 1], old=[np.log(0.25), np.log(0.5), 0.0], reference=[0.0, 0.0, 0.0]
     )
-    make_algorithm("grpo", kl="k1").loss(tokens)
-    means = tokens.tally.means()
-    assert means["clipped"] == pytest.approx(1 / 3)
-    assert means["kl"] == pytest.approx((np.log(0.5) * 2 + np.log(0.25)) / 3)
+    for kl in ("k2", "k3", "reward"):
+        tally = Tally()
+        make_algorithm("grpo", kl=kl).loss(dataclasses.replace(tokens, tally=tally))
+        means = tally.means()
+        assert means["clipped"] == pytest.approx(1 / 3)
+        assert means["kl"] == pytest.approx((2 * (2 - np.log(2) - 1) + 4 - np.log(4) - 1) / 3)
 
 
 def test_dapo_averages_over_tokens_and_keeps_no_reference():
