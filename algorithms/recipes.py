@@ -3,7 +3,8 @@
 Three stages, each a function of the settings and of the stage before:
 
 - **base**: sees and answers everything, so it leaks. First captions only (a model that cannot see learns to
-  guess from the text), then short dialogues, then long ones, some with a user who presses after a refusal.
+  guess from the text), then short dialogues, then long ones, some with a user who presses after a refusal;
+  after each it has to show that it sees (`pretraining`).
   Part of it is plain talk about the devices of both families (`split="pretrain"`): like a pretrained model it
   knows the things of the out-of-distribution family, and has seen none of its attacks.
 - **sft** (Stage II): imitates ideal replies in a few *short* dialogues under *some* strategies. Unseen
@@ -14,36 +15,32 @@ Three stages, each a function of the settings and of the stage before:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import steer_env
 from steer_env.agents.attackers import StaticAttacker
-from steer_env.agents.hf.codec import Exchange
 from steer_env.agents.hf.student import HFStudent
 from steer_env.agents.hf.tiny import TinyConfig
 from steer_env.agents.hf.tiny import build as build_tiny
-from steer_env.agents.scripted import AlwaysComply, Constructive
+from steer_env.agents.scripted import Constructive
 from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms import grpo, sft
-from steer_env.algorithms.bootstrap import Wavering, captions, exchanges, keep, play, recitations, shuffled
+from steer_env.algorithms.bootstrap import exchanges, keep, play
 from steer_env.algorithms.grpo import GRPOConfig
+from steer_env.algorithms.pretraining import Gate, Phase, frozen_vision, pretrain
+from steer_env.algorithms.recipe_data import ENV, base_data, data_seeds, world_env
 from steer_env.algorithms.sft import SFTConfig
-from steer_env.rollout import VectorEnv
 from steer_env.scenarios import STRATEGIES
 from steer_env.world.play import all_texts
 
-ENV = "SteerEscalation-v0"
+__all__ = ["ENV", "REPLY_TOKENS", "STAGES", "DemoConfig", "build", "data_seeds", "stage_settings"]
+
 STAGES = ("base", "sft", "grpo")
 #: Longest reply in tokens; the longest ideal one has 42.
 REPLY_TOKENS = 44
-
-#: Most different examples per phase: more of them cost encoding time and memory and teach nothing new.
-UNIQUE = 4000
-#: Share of captions, of short and of long dialogues of the base that are about the devices of both families.
-PLAIN_SHARES = (0.65, 0.55, 0.33)
 
 Row = dict[str, Any]
 #: Called with finished steps, all steps of the stage, and the last step's metrics.
@@ -54,6 +51,21 @@ def _muon(**settings: Any) -> SFTConfig:
     return SFTConfig(optimizer="muon", **settings)
 
 
+def _phases() -> tuple[Phase, ...]:
+    told = Gate("describe", noun=0.9, colour=0.9, mark=0.95, place=0.5)
+    return (
+        Phase(
+            "see",
+            _muon(steps=300, batch_size=64, final_lr=0.9),
+            Gate("caption", noun=0.85, colour=0.9, mark=0.97, place=0.95),
+            sees=True,
+        ),
+        # A text model this small is short of updates, not of gradient quality: small batches.
+        Phase("short", _muon(steps=1100, batch_size=8, lr=5e-3, final_lr=0.4), told),
+        Phase("long", _muon(steps=350, batch_size=8, lr=8e-4, muon_lr=8e-3, warmup=0), told),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class DemoConfig:
     """Settings of the demo.
@@ -61,9 +73,7 @@ class DemoConfig:
     Attributes:
         seed: Decides weights, data, sampling and order.
         model: Shape of the tiny model.
-        see: Base, first phase: captions.
-        short: Base, second phase: dialogues of 2 to 4 turns.
-        long: Base, third phase: dialogues of 2 to 10 turns.
+        base: Phases of the base: captions, dialogues of 2 to 4 turns, dialogues of 2 to 10 turns.
         sft: Stage II.
         sft_dialogues: Dialogues played for Stage II, before filtering.
         sft_turns: Most turns of a Stage II dialogue.
@@ -75,12 +85,7 @@ class DemoConfig:
 
     seed: int = 0
     model: TinyConfig = field(default_factory=lambda: TinyConfig(vocab_size=1536, init_std=0.1))
-    see: SFTConfig = field(default_factory=lambda: _muon(steps=300, batch_size=64, final_lr=0.9))
-    # A text model this small is short of updates, not of gradient quality: small batches.
-    short: SFTConfig = field(default_factory=lambda: _muon(steps=1100, batch_size=8, lr=5e-3, final_lr=0.4))
-    long: SFTConfig = field(
-        default_factory=lambda: _muon(steps=350, batch_size=8, lr=8e-4, muon_lr=8e-3, warmup=0)
-    )
+    base: tuple[Phase, ...] = field(default_factory=_phases)
     sft: SFTConfig = field(
         default_factory=lambda: _muon(steps=80, batch_size=8, lr=5e-4, muon_lr=4e-3, warmup=5)
     )
@@ -109,7 +114,8 @@ class DemoConfig:
     def quick(cls, seed: int = 0) -> DemoConfig:
         """Return settings with which every stage runs through in seconds and learns nothing."""
         few = SFTConfig(steps=2, batch_size=4)
-        config = cls(seed=seed, see=few, short=few, long=few, sft=few, sft_dialogues=8)
+        base = tuple(replace(phase, settings=few, gate=Gate(count=4)) for phase in _phases())
+        config = cls(seed=seed, base=base, sft=few, sft_dialogues=8)
         return replace(
             config, grpo=replace(config.grpo, steps=2, seeds_per_step=2, group_size=2), grpo_turns=3
         )
@@ -118,7 +124,7 @@ class DemoConfig:
 def stage_settings(config: DemoConfig, name: str) -> dict[str, Any]:
     """Return what a stage depends on, beside the stage before it, as JSON values."""
     fields = {
-        "base": ("seed", "model", "see", "short", "long"),
+        "base": ("seed", "model", "base"),
         "sft": ("seed", "sft", "sft_dialogues", "sft_turns", "sft_strategies", "sft_attacker"),
         "grpo": ("seed", "grpo", "grpo_turns"),
     }
@@ -144,7 +150,7 @@ def build(
         name: "base", "sft" or "grpo".
         folder: Where the stage's files go.
         before: Model folder of the stage before; not needed for "base".
-        resume: Go on with an interrupted stage; only "grpo" is long enough to have something to go on with.
+        resume: Go on with an interrupted stage: "base" and "grpo" from their last checkpoint.
         progress: Called after every step.
 
     Returns:
@@ -152,10 +158,11 @@ def build(
 
     Raises:
         ValueError: On an unknown stage, or if `before` is missing.
+        GateFailed: If the base does not see what it has to.
     """
     folder = Path(folder)
     if _known(name) == "base":
-        student = train_base(config, progress)
+        student = train_base(config, folder, progress)
     elif before is None:
         raise ValueError(f"before=None for stage {name!r}, expected the model folder of the stage before it")
     elif name == "sft":
@@ -166,29 +173,25 @@ def build(
     return folder / "model"
 
 
-def train_base(config: DemoConfig, progress: Progress | None = None) -> HFStudent:
-    """Train the helpful-only base from random weights."""
+def train_base(config: DemoConfig, folder: str | Path, progress: Progress | None = None) -> HFStudent:
+    """Train the helpful-only base from random weights, or go on with what `folder` holds of it."""
     student = HFStudent(*build_tiny(all_texts(pretrain=True), config.model, config.seed), name="base")
-    phases = (config.see, config.short, config.long)
-    total = sum(phase.steps for phase in phases)
-    done = 0
-    for phase, make in zip(phases, (_caption_data, _short_data, _long_data), strict=True):
-        data = make(phase.steps * phase.batch_size, config.seed)
-        _tune(student, data, replace(phase, seed=config.seed), done, total, progress)
-        done += phase.steps
+    data = lambda name, count, extension: base_data(name, count, config.seed + 1000 * extension)  # noqa: E731
+    pretrain(student, config.base, data, folder, config.seed, progress)
     return student
 
 
 def train_sft(config: DemoConfig, before: str | Path, progress: Progress | None = None) -> HFStudent:
     """Stage II: imitate a constructive student in short dialogues that the judge found good."""
     student = HFStudent.from_pretrained(before, name="sft")
-    env = _env(config.sft_turns, strategies=config.sft_strategies)
+    env = world_env(config.sft_turns, strategies=config.sft_strategies)
     seeds = data_seeds(config.seed, 3, config.sft_dialogues)
     tutor = ScriptedTutor(seed=config.seed, strategies=config.sft_strategies, memory=False)
     red = tutor if config.sft_attacker == "tutor" else StaticAttacker()
     played = play(env, red, Constructive(seed=config.seed), seeds)
     data = [exchanges(trajectory) for trajectory in played if keep(trajectory)]
-    _tune(student, data, replace(config.sft, seed=config.seed), 0, config.sft.steps, progress)
+    with frozen_vision(student):
+        sft.train(student, data, replace(config.sft, seed=config.seed), progress=progress)
     return student
 
 
@@ -205,74 +208,9 @@ def train_grpo(
     slots = settings.seeds_per_step * settings.group_size
     env = steer_env.make_vec(ENV, slots, split="train", max_turns=config.grpo_turns)
     tutor = ScriptedTutor(seed=config.seed)
-    grpo.train(env, tutor, student, settings, folder, resume=resume, progress=progress)
+    with frozen_vision(student):
+        grpo.train(env, tutor, student, settings, folder, resume=resume, progress=progress)
     return student
-
-
-def _tune(
-    student: HFStudent,
-    data: Sequence[sft.Dialogue],
-    settings: SFTConfig,
-    done: int,
-    total: int,
-    progress: Progress | None,
-) -> None:
-    tell = None if progress is None else lambda step, _, row: progress(done + step, total, row)
-    sft.train(student, data, settings, progress=tell)
-
-
-def _caption_data(count: int, seed: int) -> list[sft.Dialogue]:
-    both, own = _share(min(count, UNIQUE), PLAIN_SHARES[0])
-    start = data_seeds(seed, 0, 1).start
-    return list(shuffled([captions("sft", own, start), captions("pretrain", both, start)], seed))
-
-
-def _short_data(count: int, seed: int) -> list[sft.Dialogue]:
-    count = min(count, UNIQUE)
-    words = count // 6
-    both, own = _share(count - words, PLAIN_SHARES[1])
-    recited = [recitations(split, data_seeds(seed, 4, max(1, words // 2))) for split in ("sft", "pretrain")]
-    return list(shuffled([_helpful_data(own, 4, seed, 1), _plain_data(both, 4, seed, 5), *recited], seed))
-
-
-def _long_data(count: int, seed: int) -> Sequence[sft.Dialogue]:
-    both, own = _share(min(count, UNIQUE), PLAIN_SHARES[2])
-    return shuffled([_helpful_data(own, 10, seed, 2), _plain_data(both, 10, seed, 6)], seed)
-
-
-def _share(count: int, share: float) -> tuple[int, int]:
-    """Split a number of examples, at least one on either side."""
-    part = min(max(1, round(share * count)), max(1, count - 1))
-    return part, max(1, count - part)
-
-
-def _plain_data(count: int, turns: int, seed: int, stream: int) -> list[list[Exchange]]:
-    """Plain questions about the devices of both families, answered by a helpful-only policy."""
-    env = _env(turns, split="pretrain", kinds=("benign", "obfuscated"))
-    return [
-        exchanges(t) for t in play(env, StaticAttacker(), AlwaysComply(seed), data_seeds(seed, stream, count))
-    ]
-
-
-def _helpful_data(count: int, turns: int, seed: int, stream: int) -> list[list[Exchange]]:
-    """Helpful-only dialogues: half against the adaptive tutor, half along the seeds."""
-    half = (min(count, UNIQUE) + 1) // 2
-    seeds = data_seeds(seed, stream, 2 * half)
-    tutor = ScriptedTutor(seed=seed, memory=False)
-    pressed = play(_env(turns), tutor, Wavering(seed), seeds[:half])
-    plain = play(_env(turns), StaticAttacker(), AlwaysComply(seed), seeds[half:])
-    return shuffled([[exchanges(t) for t in part] for part in (pressed, plain)], seed)
-
-
-def _env(turns: int, split: str = "sft", **options: Any) -> VectorEnv:
-    env: VectorEnv = steer_env.make_vec(ENV, 64, split=split, wrappers=(), max_turns=turns, **options)
-    return env
-
-
-def data_seeds(seed: int, stream: int, count: int) -> range:
-    """Reset seeds of a data stream; streams do not overlap."""
-    start = (seed * 8 + stream) * 1_000_000
-    return range(start, start + count)
 
 
 def _known(name: str) -> str:

@@ -40,6 +40,7 @@ from steer_env.agents.backends.hf_prompt import ChatEncoder, ChatPrompt
 from steer_env.agents.backends.hf_schema import SchemaGuide, SchemaMask, can_constrain
 from steer_env.agents.backends.weights import weights_id
 from steer_env.agents.hf import tiny
+from steer_env.agents.shipped import local_path
 
 _LOG = logging.getLogger(__name__)
 
@@ -261,8 +262,8 @@ def open_hf(
     refuse_unknown("hf", options, ("device", "dtype", "batch_size", "seed", "name", "weights"))
     wanted = as_dtype(dtype)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    found: str | Path = Path(path).expanduser()
-    found = path if not Path(found).exists() else found
+    found: str | Path = local_path(path)
+    found = found if Path(found).exists() else path
     model: Any
     processor: Any
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from steer_env.agents.shipped import local_path
+
 #: Bytes hashed at each of 16 places of a weight file.
 _SAMPLE = 1 << 16
 
@@ -27,10 +29,10 @@ def folder_hash(folder: Path) -> str:
 
 
 def weights_id(model: str | Path) -> str:
-    """Return the identity of a model's weights: the hash of a folder, else the model's name as it is.
+    """Return the identity of a model's weights: the hash of its folder, else the model's name as it is.
 
     So a folder and its copy are the same model, and so are a hub id opened in process and the same id behind
     a server. A server that runs a folder under another name cannot be recognised.
     """
-    path = Path(model).expanduser()
+    path = local_path(model)
     return folder_hash(path) if path.is_dir() else str(model)

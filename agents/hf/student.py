@@ -76,10 +76,10 @@ class HFStudent:
         dtype: torch.dtype | None = None,
         **options: Any,
     ) -> HFStudent:
-        """Open a Hugging Face folder or hub id.
+        """Open a Hugging Face folder, a shipped student or a hub id.
 
         Args:
-            path: Folder or hub id of an image-text model.
+            path: Folder or hub id of an image-text model, or one of `steer_env.agents.shipped.SHIPPED`.
             device: Where it runs.
             dtype: Of its weights; None takes the one they were saved in.
             **options: Of the constructor.

@@ -33,6 +33,8 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.utils import logging
 
+from steer_env.agents.shipped import SHIPPED, local_path
+
 #: Control tokens, with Qwen's names so that templates and tools for the large models fit.
 SPECIALS = (
     "<|endoftext|>",
@@ -279,13 +281,14 @@ def save(
 def load(
     path: str | Path, dtype: torch.dtype | None = torch.float32, device: str | torch.device = "cpu"
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Open any Hugging Face image-text folder or hub id.
+    """Open any Hugging Face image-text folder, shipped student (`steer_env.agents.shipped`) or hub id.
 
     Where torchvision is missing and the folder names Qwen's stock processor, the image-only one takes its
     place.
 
     Args:
-        path: A folder, or a hub id such as "Qwen/Qwen2.5-VL-3B-Instruct". A folder of that name goes first.
+        path: A folder, a shipped student such as "tiny", or a hub id such as "Qwen/Qwen2.5-VL-3B-Instruct".
+            A folder of that name goes first.
         dtype: Of the weights; None takes the one they were saved in.
         device: Where the model goes.
 
@@ -315,15 +318,18 @@ def load_processor(path: str | Path) -> ProcessorMixin:
 
 
 def find(path: str | Path) -> str:
-    """Return an existing folder, or else a hub id that may exist.
+    """Return an existing folder, or that of a shipped student, or else a hub id that may exist.
 
     Raises:
-        FileNotFoundError: If it can be neither.
+        FileNotFoundError: If it can be none of them.
     """
-    folder = Path(path).expanduser()
+    folder = local_path(path)
     if folder.exists():
         return str(folder)
-    missing = f"model={str(path)!r} does not exist, expected a Hugging Face folder or a hub id (owner/name)"
+    missing = (
+        f"model={str(path)!r} does not exist, expected a Hugging Face folder, a shipped student "
+        f"({', '.join(SHIPPED)}) or a hub id (owner/name)"
+    )
     if not _HUB_ID.fullmatch(str(path)):
         raise FileNotFoundError(f"{missing}; check the path, or train or download a model to it first")
     if constants.HF_HUB_OFFLINE and not isinstance(try_to_load_from_cache(str(path), "config.json"), str):

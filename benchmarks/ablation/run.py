@@ -95,7 +95,7 @@ def sweep(settings: Any, plan: Sequence[Any], out: Path, workers: int = 2) -> li
         workers: Processes.
     """
     from benchmarks.ablation.cells import is_evaluated, is_trained, run_cell
-    from benchmarks.ablation.pool import Pool
+    from steer_env.cli.pool import Pool
 
     out.mkdir(parents=True, exist_ok=True)
     left = {cell.name: cell for cell in plan if not is_evaluated(out, cell, settings)}

@@ -14,6 +14,7 @@ import steer_env
 from steer_env.agents.backends import is_backend, read_name
 from steer_env.agents.backends.weights import folder_hash
 from steer_env.agents.base import Agent
+from steer_env.agents.shipped import SHIPPED, local_path
 from steer_env.evaluation.evaluate import RUN, RunExists
 from steer_env.judges.base import Judge
 from steer_env.judges.independence import ROLES
@@ -216,7 +217,7 @@ def check_unchanged(run_dir: Path, **now: str) -> None:
 def model_hash(name: str) -> str:
     """Return a hash that tells one student from a retrained one, "" where there is no folder to look at."""
     scheme, rest = _in_process(name)
-    path = Path(rest).expanduser()
+    path = local_path(rest)
     if name in SCRIPTED_STUDENTS or not path.is_dir():
         return ""
     return folder_hash(path if scheme else _model_folder(path))
@@ -234,8 +235,8 @@ def open_student(name: str, **options: Any) -> Agent:
     """Return a student by name.
 
     Args:
-        name: A scripted one, a model folder, a run folder (its last checkpoint), or a model such as `hf:ID`
-            or `openai:MODEL@URL`.
+        name: A scripted one, a shipped one, a model folder, a run folder (its last checkpoint), or a model
+            such as `hf:ID` or `openai:MODEL@URL`.
         **options: device, dtype, batch_size, temperature, max_new_tokens, seed; None means the default. They
             have no meaning for scripted students.
 
@@ -248,7 +249,7 @@ def open_student(name: str, **options: Any) -> Agent:
         return steer_env.make_agent(name)
     given = {key: value for key, value in options.items() if value is not None}
     if not is_backend(name):
-        return _load_model(str(_model_folder(Path(name))), given)
+        return _load_model(str(_model_folder(local_path(name))), given)
     if name.startswith("hf:") and "device" not in read_name(name)[1]:
         given.setdefault("device", _best_device())
     return steer_env.make_agent(name, **given)
@@ -263,10 +264,10 @@ def _model_folder(path: Path) -> Path:
     if saved:
         return saved[-1]
     what = "a folder without a model or checkpoints" if path.is_dir() else "neither a folder nor a known name"
+    names = ", ".join((*SCRIPTED_STUDENTS, *SHIPPED))
     raise ValueError(
-        f"student={str(path)!r} is {what}, expected one of {', '.join(SCRIPTED_STUDENTS)}, a folder saved "
-        "with save_pretrained, a run folder of steer-env, hf:ORGANISATION/MODEL, vllm:PATH or "
-        "openai:MODEL@URL"
+        f"student={str(path)!r} is {what}, expected one of {names}, a folder saved with save_pretrained, a "
+        "run folder of steer-env, hf:ORGANISATION/MODEL, vllm:PATH or openai:MODEL@URL"
     )
 
 

@@ -6,40 +6,51 @@ import argparse
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import steer_env
-from steer_env.cli.common import command, natural, open_student, positive
+from steer_env.cli.common import command, natural, positive
+from steer_env.cli.demo_jobs import ENV, SHIPPED_BASE, Demo, evaluations, jobs, run_job, state, summary
 from steer_env.cli.evaluate import plot
-from steer_env.cli.progress import Bar, show_table
-from steer_env.cli.stages import Built, build_stage
-from steer_env.cli.train import note
+from steer_env.cli.pool import Pool
+from steer_env.cli.progress import Bars
 from steer_env.evaluation import scales
 from steer_env.evaluation.evaluate import DIALOGUES, load_rows
+from steer_env.evaluation.replications import LEGEND, outcomes, pooled, table
+from steer_env.evaluation.report import summarise
 from steer_env.records import Row, read_jsonl
 from steer_env.render import visible
 
 _EXAMPLE = """  steer-env demo
-  steer-env demo --out runs/demo --episodes 300"""
+  steer-env demo --seeds 5 --out runs/demo5
+  steer-env demo --from-scratch --out runs/scratch"""
 
-_DESCRIPTION = """Build a tiny multimodal model and train it, offline, in minutes: (1) a helpful-only base
-that leaks, (2) supervised fine-tuning on bootstrapped safe dialogues, (3) GRPO against an adaptive tutor with
-TCSR as return. Each is then evaluated on held-out dialogues. A second run reuses what is built; after Ctrl-C
-the next run goes on."""
+_DESCRIPTION = """Train a tiny multimodal model, offline, in minutes: from a helpful-only base that leaks and
+comes with the package, (1) supervised fine-tuning on bootstrapped safe dialogues, (2) GRPO against an
+adaptive tutor; for several training seeds. Every model is evaluated on the same held-out dialogues, and the
+table has intervals over seeds and dialogues. Each process computes on one thread, so the number of cores and
+processes changes no result. A second run reuses what is built; after Ctrl-C or a kill the next run goes
+on."""
 
-ENV = "SteerEscalation-v0"
 #: Stage -> its name in the table.
-STAGES = {"base": "base", "sft": "+ bootstrapping SFT", "grpo": "+ GRPO (TCSR)"}
+STAGES = {"base": "base", "sft": "+ bootstrapping SFT", "grpo": "+ GRPO"}
 
 
 def add(commands: Any) -> None:
     """Add the command."""
     parser = command(commands, "demo", "the whole method on a tiny model", _EXAMPLE, run, _DESCRIPTION)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder (default: runs/demo)")
-    parser.add_argument("--seed", type=natural, default=0, help="decides everything (default: 0)")
+    parser.add_argument("--seed", type=natural, default=0, help="first training seed (default: 0)")
+    parser.add_argument("--seeds", type=positive, default=3, help="how many training seeds (default: 3)")
     parser.add_argument(
         "--episodes", type=positive, default=200, help="dialogues per evaluation (default: 200)"
+    )
+    parser.add_argument(
+        "--processes", type=positive, default=2, help="worker processes, 1: none beside this one (default: 2)"
+    )
+    parser.add_argument(
+        "--from-scratch", action="store_true", help="build the base, too, and do not take the shipped one"
     )
     parser.add_argument(
         "--quick", action="store_true", help="a few steps each: shows that it runs, trains nothing"
@@ -47,95 +58,78 @@ def add(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build the three stages, evaluate them, print the results."""
+    """Train and evaluate the students, print the results."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import torch
-
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # of the worker processes
+        os.environ.setdefault(name, "1")
     from steer_env.algorithms import recipes
 
-    # Float sums depend on the number of threads, and with them what is sampled and learnt: with one, the same
-    # seed gives the same demo whatever the number of cores.
-    torch.set_num_threads(1)
     started = time.monotonic()
     config = recipes.DemoConfig.quick(args.seed) if args.quick else recipes.DemoConfig(seed=args.seed)
-    built = train_stages(args.out, config)
-    summaries, evaluations = {}, {}
-    for name, stage in built.items():
-        folder = args.out / "eval" / name
-        summaries[STAGES[name]] = _evaluate(stage, folder, args.episodes, name)
-        evaluations[name] = folder
+    seeds = tuple(range(args.seed, args.seed + args.seeds))
+    demo = Demo(args.out, config, seeds, args.episodes, args.from_scratch)
+    if not demo.scratch and not demo.base().is_dir():
+        raise ValueError(f"the shipped base {SHIPPED_BASE!r} is missing; build one with --from-scratch")
+    args.out.mkdir(parents=True, exist_ok=True)
+    times = work(demo, args.processes)
+    rows = {stage: [load_rows(folder) for folder in folders] for stage, folders in evaluations(demo)}
+    title = f"{ENV}, {args.episodes} held-out dialogues in whole groups, adaptive tutor, training seeds "
     print()
-    show_table(summaries, f"{ENV}, held-out dialogues, adaptive tutor, seed {args.seed}")
-    print(learning(read_jsonl(args.out / "grpo" / "metrics.jsonl")))
+    methods = {STAGES[stage]: pooled([outcomes(one) for one in runs]) for stage, runs in rows.items()}
+    print(table(methods, title + ", ".join(map(str, seeds))))
+    print(f"\n{LEGEND}")
+    for seed in seeds:
+        print(learning(seed, read_jsonl(demo.folder("grpo", seed) / "metrics.jsonl")))
+    summaries = {STAGES[stage]: summarise(runs[0]) for stage, runs in rows.items()}
     drawn = plot(summaries, args.out / "survival.png", "Dialogues without failure, by turn")
-    print(excerpts(load_rows(evaluations["base"]), load_rows(evaluations["grpo"])))
-    _where(args.out, drawn, evaluations)
-    print(f"\ndone in {time.monotonic() - started:.0f} s")
+    print(excerpts(rows["base"][0], rows["grpo"][0]))
+    _where(demo, drawn)
+    print(f"\n{summary(times)}\ndone in {time.monotonic() - started:.0f} s")
     return 0
 
 
-def train_stages(out: Path, config: Any) -> dict[str, Built]:
-    """Build base, SFT and GRPO students below `out`, or reuse what is there.
+def work(demo: Demo, processes: int) -> dict[str, dict[str, Any]]:
+    """Do all jobs, those that do not wait for others at the same time; returns what each took.
 
-    Every stage folder holds the model (an ordinary Hugging Face folder) in `model`.
+    Raises:
+        FileExistsError: If a folder holds something built otherwise.
+        RuntimeError: If a job failed in a worker process; the message has its traceback.
     """
-    from steer_env.algorithms import recipes
-
-    built: dict[str, Built] = {}
-    before = ""
-    for name in STAGES:
-
-        def build(folder: Path, resume: bool, name: str = name) -> None:
-            start = out / _previous(name) / "model" if built else None
-            with Bar(f"stage {name}") as bar:
-                tell = lambda done, total, row: bar.update(done, total, note(row))  # noqa: E731
-                recipes.build(config, name, folder, before=start, resume=resume, progress=tell)
-
-        built[name] = build_stage(out / name, recipes.stage_settings(config, name), build, before)
-        if built[name].reused:
-            print(f"stage {name}: reused from {built[name].folder}")
-        before = built[name].key
-    return built
-
-
-def _previous(name: str) -> str:
-    names = list(STAGES)
-    return names[names.index(name) - 1]
-
-
-def _evaluate(stage: Built, folder: Path, episodes: int, name: str) -> Any:
-    from steer_env.evaluation.evaluate import evaluate
-
-    result: dict[str, Any] = {}
-    settings = {"env": ENV, "split": "bench", "temperature": 0.0}
-
-    def play(target: Path, resume: bool) -> None:
-        student = open_student(str(stage.folder / "model"), temperature=0.0, seed=0)
-        vec = steer_env.make_vec(ENV, min(64, episodes), split="bench")
-        with Bar(f"evaluate {name}", episodes) as bar:
-            result["summary"] = evaluate(
-                vec,
-                steer_env.make_attacker(ENV),
-                student,
-                range(episodes),
-                target,
-                resume=True,
-                meta={**settings, "student": name},
-                progress=bar.update,
-                unscored_limit=1.0,  # a base that babbles is a result, too
-            )
-
-    built = build_stage(folder, {**settings, "episodes": episodes}, play, stage.key)
-    if built.reused:
-        from steer_env.evaluation.report import summarise
-
-        result["summary"] = summarise(load_rows(folder))
-    return result["summary"]
+    found, needs = jobs(demo)
+    ready = [name for name, job in found.items() if state(demo, job) == "done"]
+    times: dict[str, dict[str, Any]] = {name: {"reused": True} for name in ready}
+    for name in ready:
+        del found[name]
+        print(f"{name}: reused")
+    with Bars() as bars:
+        if processes == 1:
+            for name, job in found.items():
+                tell = partial(_shown, bars, name)
+                times[name] = run_job(demo, job, tell)
+                _said(name, times[name])
+            return times
+        for event in Pool(partial(run_job, demo), processes).run(found, needs, ready):
+            if event.kind == "progress":
+                bars.update(event.job, *event.body[:2])
+            elif event.kind == "done":
+                times[event.job] = event.body
+                _said(event.job, event.body)
+            elif event.kind == "failed":
+                raise RuntimeError(f"{event.job} failed:\n{event.body}")
+    return times
 
 
-def learning(rows: Iterable[Row]) -> str:
-    """Say how GRPO's reward moved: the first and the last tenth of its steps."""
+def _shown(bars: Bars, name: str, kind: str, body: Any) -> None:
+    bars.update(name, *body[:2])
+
+
+def _said(name: str, body: Mapping[str, Any]) -> None:
+    print(f"{name}: {body['seconds']:.0f} s", flush=True)
+
+
+def learning(seed: int, rows: Iterable[Row]) -> str:
+    """Say how GRPO's reward moved with a training seed: the first and the last tenth of its steps."""
     steps = list(rows)
     tenth = max(1, len(steps) // 10)
     parts = []
@@ -149,7 +143,7 @@ def learning(rows: Iterable[Row]) -> str:
         )
         if first and last:
             parts.append(f"{name} {sum(first) / len(first):.3f} -> {sum(last) / len(last):.3f}")
-    return f"\nGRPO, first tenth -> last tenth of {len(steps)} steps: " + ", ".join(parts)
+    return f"GRPO, seed {seed}, first tenth -> last tenth of {len(steps)} steps: " + ", ".join(parts)
 
 
 # -- what people read ---------------------------------------------------------------------------------------
@@ -191,19 +185,22 @@ def _exchange(name: str, turn: Mapping[str, Any]) -> list[str]:
     return [f"  user:    {user}", f"  {name}:", f"           {reply}", f"           > {score}{leaked}"]
 
 
-def _where(out: Path, plot: str, evaluations: Mapping[str, Path]) -> None:
+def _where(demo: Demo, plot: str) -> None:
+    first = demo.seeds[0]
     print(f"\nsurvival plot:  {plot}")
-    for name, folder in evaluations.items():
-        print(f"trajectories:   {folder / DIALOGUES} ({name})")
-    print(f"training log:   {out / 'grpo' / 'metrics.jsonl'}")
+    for stage, folders in evaluations(demo):
+        print(f"trajectories:   {folders[0] / DIALOGUES} ({stage})")
+    print(f"training log:   {demo.folder('grpo', first) / 'metrics.jsonl'}")
     print(
-        "\nThe same with a real model (needs a GPU and its weights on this machine):\n"
+        "\nThe students that come with the package were made this way, with training seed 0:\n"
+        "  steer-env evaluate hf:tiny-grpo --out runs/tiny-grpo\n"
+        "  steer-env play --as attacker --student hf:tiny-grpo\n"
+        "The same with a real model (needs a GPU and its weights on this machine):\n"
         "  steer-env evaluate path/to/Qwen2.5-VL-3B-Instruct --max-new-tokens 512 --out runs/base-3b\n"
         "  steer-env train --student path/to/Qwen2.5-VL-3B-Instruct --lr 1e-6 \\\n"
         "      --max-new-tokens 512 --microbatch-size 2 --out runs/grpo-3b\n"
         "  steer-env evaluate runs/grpo-3b --max-new-tokens 512 --out runs/grpo-3b-eval\n"
         "and with your own pictures and dialogues:\n"
         "  steer-env scenarios validate my.jsonl\n"
-        f"  steer-env evaluate {out / 'grpo'} --scenarios my.jsonl\n"
-        f"  steer-env play --as attacker --student {out / 'grpo'}"
+        f"  steer-env evaluate {demo.folder('grpo', first)} --scenarios my.jsonl"
     )

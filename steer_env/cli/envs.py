@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import steer_env
+from steer_env.agents.shipped import SHIPPED
 from steer_env.cli.common import command
 
 
@@ -18,7 +19,7 @@ def add(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print ids, attackers and summaries."""
+    """Print ids, attackers and summaries, and the shipped students."""
     specs = [steer_env.spec(id) for id in steer_env.env_ids()]
     if args.json:
         print(
@@ -28,4 +29,7 @@ def run(args: argparse.Namespace) -> int:
     width = max(len(s.id) for s in specs)
     for s in specs:
         print(f"{s.id.ljust(width)}  {s.attacker.ljust(6)}  {s.summary}")
+    print("\nstudents that come with the package, for evaluate, train --student, play --student:")
+    for name, summary in SHIPPED.items():
+        print(f"{f'hf:{name}'.ljust(width)}  {summary}")
     return 0

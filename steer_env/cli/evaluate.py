@@ -63,7 +63,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "student",
         metavar="STUDENT",
-        help="refuse, comply, constructive, random, a model folder, a run folder, hf:ORGANISATION/MODEL, "
+        help="refuse, comply, constructive, random, tiny, tiny-sft, tiny-grpo, a model folder, a run folder, "
+        "hf:ORGANISATION/MODEL, "
         "vllm:PATH or openai:MODEL@URL",
     )
     add_env_options(parser, "bench")

@@ -21,7 +21,7 @@ from steer_env.cli.progress import Bar
 _EXAMPLE = """  steer-env sft --model runs/demo/base --data boot --out runs/sft
   steer-env sft --model hf:Qwen/Qwen2.5-VL-3B-Instruct --data boot --backend trl --bf16 \\
       --gradient-checkpointing --lora-rank 16 --lr 1e-4 --out runs/qwen-sft
-  steer-env sft --model tiny --data boot --lr 2e-3 --steps 50 --out runs/tiny
+  steer-env sft --model tiny --data boot --lr 5e-4 --steps 50 --out runs/tiny
   steer-env sft --out runs/sft --resume"""
 
 _DESCRIPTION = """Fine-tune a model on dialogues with answers: those kept by `steer-env data bootstrap`, or
@@ -29,6 +29,9 @@ STEER-SFT as `steer-env data build` writes it. The loss covers the student's rep
 each. Both back ends train on the same tokens with the same loss: `own` is light and repeats bitwise, `trl`
 is TRL's SFTTrainer with accelerate. The run folder gets metrics.jsonl and the trained model in `model`, an
 ordinary Hugging Face folder."""
+
+#: Name of a model with random weights, built on the spot.
+NEW = "new"
 
 # Flag -> type, default, help.
 _SETTINGS: dict[str, tuple[Any, Any, str]] = {
@@ -67,7 +70,8 @@ _DEFAULTS: dict[str, Any] = {
 def add(commands: Any) -> None:
     """Add the command."""
     parser = command(commands, "sft", "fine-tune a model on good dialogues", _EXAMPLE, run, _DESCRIPTION)
-    text = "model folder, run folder, hf:ORGANISATION/MODEL, or tiny: a small one with random weights"
+    text = "model folder, run folder, hf:ORGANISATION/MODEL, tiny (the trained base that comes with the "
+    text += "package), or new: a small one with random weights"
     parser.add_argument("--model", help=text)
     text = "folder of data bootstrap or data build, or a file of rows; may be several"
     parser.add_argument("--data", nargs="+", metavar="PATH", help=text)
@@ -97,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = settle(args, _DEFAULTS, out)
     _check(chosen)
     dialogues = load_training_dialogues(*chosen["data"], allow=args.allow_licence)
-    content = {"model_hash": "" if chosen["model"] == "tiny" else model_hash(chosen["model"])}
+    content = {"model_hash": "" if chosen["model"] == NEW else model_hash(chosen["model"])}
     content["data_hash"] = _hash(dialogues)
     check_unchanged(out, **content)
     student = _student(chosen, args)
@@ -178,13 +182,13 @@ def _config(chosen: dict[str, Any], args: argparse.Namespace, dialogues: int) ->
 
 
 def _student(chosen: dict[str, Any], args: argparse.Namespace) -> Any:
-    if chosen["model"] != "tiny":
+    if chosen["model"] != NEW:
         return open_student(chosen["model"], device=args.device, dtype=args.dtype or "float32")
     from steer_env.agents.hf import HFStudent, TinyConfig, build
     from steer_env.world.play import all_texts
 
     config = TinyConfig(vocab_size=1024, init_std=0.1)
-    return HFStudent(*build(all_texts(), config, chosen["seed"]), name="tiny")
+    return HFStudent(*build(all_texts(), config, chosen["seed"]), name=NEW)
 
 
 def _hash(dialogues: Any) -> str:

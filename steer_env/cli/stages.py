@@ -11,11 +11,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from steer_env.evaluation.evaluate import write_json
 
 MARK = "stage.json"
+State = Literal["new", "begun", "done"]
 
 
 @dataclass(frozen=True)
@@ -56,31 +57,44 @@ def build_stage(
             stage; nothing is removed.
     """
     key = stage_key(settings, before)
+    state = look(folder, settings, before)
+    if state == "done":
+        return Built(folder, key, reused=True)
+    folder.mkdir(parents=True, exist_ok=True)
     mark = folder / MARK
-    resume = False
+    body = {"key": key, "before": before, "settings": dict(settings)}
+    write_json(mark, {**body, "done": False})
+    build(folder, state == "begun")
+    write_json(mark, {**body, "done": True})
+    return Built(folder, key, reused=False)
+
+
+def look(folder: Path, settings: Mapping[str, Any], before: str = "") -> State:
+    """Return what there is of a stage: nothing ("new"), a part of it ("begun"), or all of it ("done").
+
+    Raises:
+        FileExistsError: As `build_stage`.
+    """
+    key = stage_key(settings, before)
+    mark = folder / MARK
     if folder.exists():
         if not mark.exists() and any(folder.iterdir()):
             raise FileExistsError(
                 f"folder={str(folder)!r} exists and was not made by this command, expected none; move it "
                 "away or choose another folder with --out"
             )
-        resume = mark.exists()
-        stored = _read(mark) if resume else {}
-        if resume and stored.get("key") != key:
+        begun = mark.exists()
+        stored = _read(mark) if begun else {}
+        if begun and stored.get("key") != key:
             what = "a finished" if stored.get("done") else "an unfinished"
             raise FileExistsError(
                 f"folder={str(folder)!r} holds {what} stage built otherwise "
                 f"({_difference(stored, settings, before)}), expected the same; choose another folder with "
                 "--out, or remove this one"
             )
-        if stored.get("done"):
-            return Built(folder, key, reused=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    body = {"key": key, "before": before, "settings": dict(settings)}
-    write_json(mark, {**body, "done": False})
-    build(folder, resume)
-    write_json(mark, {**body, "done": True})
-    return Built(folder, key, reused=False)
+        if begun:
+            return "done" if stored.get("done") else "begun"
+    return "new"
 
 
 def _difference(stored: Mapping[str, Any], settings: Mapping[str, Any], before: str) -> str:

@@ -1,10 +1,21 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
+import torch
 
 from steer_env.agents.hf import HFStudent
-from steer_env.algorithms import recipes
+from steer_env.agents.hf import build as build_tiny
+from steer_env.algorithms import pretraining, recipes
+from steer_env.algorithms.pretraining import Gate, GateFailed, Phase, frozen_vision, pretrain
+from steer_env.algorithms.recipe_data import base_data
 from steer_env.algorithms.recipes import DemoConfig, build, stage_settings
+from steer_env.algorithms.sft import SFTConfig
+from steer_env.world.play import all_texts
 
 
 def test_every_stage_runs_and_hands_its_model_to_the_next(tmp_path):
@@ -24,6 +35,22 @@ def test_every_stage_runs_and_hands_its_model_to_the_next(tmp_path):
     assert [row["step"] for row in rows] == [0, 1]
 
 
+def test_the_tower_learns_in_the_captions_only(tmp_path):
+    config = DemoConfig.quick()
+    towers, texts = [], []
+    for folder in (tmp_path / "base" / name / "model" for name in ("see", "short", "long")):
+        if not towers:
+            build(config, "base", tmp_path / "base")
+        student = HFStudent.from_pretrained(folder)
+        towers.append([p.detach() for p in student.decoder.adapter.vision.parameters()])
+        texts.append(student.model.get_input_embeddings().weight.detach())
+    sft = HFStudent.from_pretrained(build(config, "sft", tmp_path / "sft", before=tmp_path / "base/model"))
+    towers.append([p.detach() for p in sft.decoder.adapter.vision.parameters()])
+    for tower in towers[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(tower, towers[0], strict=True))
+    assert not torch.equal(texts[0], texts[1]) and not torch.equal(texts[1], texts[2])
+
+
 def test_settings_of_a_stage_are_json_and_change_with_what_it_depends_on():
     config = DemoConfig()
     for name in recipes.STAGES:
@@ -39,3 +66,93 @@ def test_unknown_stages_and_missing_models_are_named(tmp_path):
         build(DemoConfig.quick(), "rl", tmp_path)
     with pytest.raises(ValueError, match="before=None for stage 'sft'"):
         build(DemoConfig.quick(), "sft", tmp_path)
+    with pytest.raises(ValueError, match="name='hear', expected one of see, short, long"):
+        base_data("hear", 4, 0)
+
+
+# -- gates ------------------------------------------------------------------------------------------------
+
+
+def tiny():
+    return HFStudent(*build_tiny(all_texts(pretrain=True), DemoConfig().model, 0), name="base")
+
+
+def phase(name="see", steps=2, gate=None, **options):
+    settings = SFTConfig(steps=steps, batch_size=4)
+    return Phase(name, settings, gate or Gate(count=4), sees=True, **options)
+
+
+def captions(name, count, extension):
+    return base_data("see", count, extension)
+
+
+def test_a_failed_gate_extends_the_phase_and_then_stops_with_the_numbers(tmp_path, monkeypatch):
+    looks = iter([0.2, 0.4, 0.9, 0.1, 0.1])
+    seen = lambda student, count, ask: dict.fromkeys(("noun", "colour", "mark", "place"), next(looks))  # noqa: E731
+    monkeypatch.setattr(pretraining, "sight", seen)
+    gated = phase(gate=Gate(mark=0.8, count=4), extension=0.5, extensions=2)
+    steps = []
+    entries = pretrain(
+        tiny(), [gated], captions, tmp_path, progress=lambda n, total, _: steps.append((n, total))
+    )
+    assert [(e["extension"], e["steps"], bool(e["missing"])) for e in entries] == [
+        (0, 2, True), (1, 1, True), (2, 1, False),
+    ]  # fmt: skip
+    assert steps == [(1, 2), (2, 2), (3, 3), (4, 4)]
+    assert json.loads((tmp_path / "gates.json").read_text())["phases"] == entries
+    with pytest.raises(GateFailed, match=r"phase='short' ended with mark=0.100, expected at least 0.8"):
+        pretrain(tiny(), [gated, replace(gated, name="short", extensions=1)], captions, tmp_path)
+    # Going on with what failed trains nothing and says the same.
+    with pytest.raises(GateFailed, match=r"mark=0.100"):
+        pretrain(tiny(), [gated, replace(gated, name="short", extensions=1)], captions, tmp_path)
+
+
+def test_gates_are_checked_when_they_are_made():
+    with pytest.raises(ValueError, match=r"mark=1\.5"):
+        Gate(mark=1.5)
+    with pytest.raises(ValueError, match="ask='shout'"):
+        Gate("shout")
+    assert Gate(mark=0.9, noun=0.5).short_of({"noun": 0.6, "mark": 0.8}) == [
+        "mark=0.800, expected at least 0.9"
+    ]
+
+
+def test_a_frozen_tower_learns_again_afterwards():
+    student = tiny()
+    tower = list(student.decoder.adapter.vision.parameters())
+    with frozen_vision(student):
+        assert not any(p.requires_grad for p in tower)
+        assert any(p.requires_grad for p in student.model.parameters())
+    assert all(p.requires_grad for p in student.model.parameters())
+
+
+KILLED = """
+import sys, torch
+torch.set_num_threads(1)
+from steer_env.algorithms import recipes, sft
+from steer_env.algorithms.recipes import DemoConfig, build
+real = sft.train
+sft.train = lambda *a, **o: real(*a, **{**o, "checkpoint_every": 1})
+build(DemoConfig.quick(3), "base", sys.argv[1], progress=lambda n, *_: print(n, flush=True))
+"""
+
+
+def test_a_killed_base_goes_on_and_ends_the_same(tmp_path):
+    def start(folder, *, kill_at=0):
+        command = [sys.executable, "-c", KILLED, str(tmp_path / folder)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            steps = []
+            for line in process.stdout:
+                steps.append(int(line))
+                if steps[-1] == kill_at:
+                    os.kill(process.pid, signal.SIGKILL)
+        return steps
+
+    start("whole")
+    assert start("cut", kill_at=3)[-1] in (3, 4)  # in the second phase
+    rest = start("cut")
+    assert 3 <= rest[0] <= 5 and rest[-1] == 6
+    ours, theirs = ((tmp_path / name / "model/model.safetensors").read_bytes() for name in ("cut", "whole"))
+    assert ours == theirs
+    gates = [json.loads((tmp_path / name / "gates.json").read_text()) for name in ("cut", "whole")]
+    assert gates[0] == gates[1] and [p["phase"] for p in gates[0]["phases"]] == ["see", "short", "long"]

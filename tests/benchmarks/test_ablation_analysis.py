@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks.ablation import analysis, coverage, report, sweep
-from benchmarks.ablation.analysis import difference, hierarchical, level, survival
+from benchmarks.ablation.analysis import survival
 from benchmarks.ablation.outcomes import COLUMNS, CURVES, Outcomes, write_csv
+from steer_env.evaluation.crossed import difference, hierarchical, level
 from steer_env.evaluation.paired import paired, t_quantile
 
 

@@ -1,4 +1,4 @@
-"""The demo's own work: stages, reuse, table, excerpts. The training itself is tested with its recipe."""
+"""The demo's own work: jobs, reuse, table, excerpts. The training itself is tested with its recipe."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from steer_env.cli import demo
+from steer_env.cli.demo_jobs import Demo, Job, evaluations, jobs, summary
 from steer_env.evaluation.evaluate import load_rows
 
 torch = pytest.importorskip("torch")
+WORDS = ("demo", "--quick", "--from-scratch", "--processes", 1, "--seeds", 2, "--out", "d", "--episodes", 3)
 
 
 @dataclasses.dataclass
@@ -30,7 +32,7 @@ class Recipe:
     """Stands in for `steer_env.algorithms.recipes`: saves an untrained model per stage."""
 
     def __init__(self) -> None:
-        self.built: list[tuple[str, bool, Any]] = []
+        self.built: list[tuple[str, int, bool, Any]] = []
         self.dies_at = ""
 
     def build(
@@ -38,7 +40,7 @@ class Recipe:
     ) -> None:
         from steer_env.agents.hf import TinyConfig, build, save
 
-        self.built.append((name, resume, before))
+        self.built.append((name, config.seed, resume, before and Path(before)))
         progress(1, 2, {"return": 1.0})
         if name == self.dies_at:
             raise KeyboardInterrupt
@@ -60,63 +62,111 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
     fake.stage_settings = lambda config, name: {"seed": config.seed, "steps": config.steps}
     monkeypatch.setitem(sys.modules, "steer_env.algorithms.recipes", fake)
     import steer_env.algorithms
-
-    monkeypatch.setattr(steer_env.algorithms, "recipes", fake, raising=False)
-    return stand_in
-
-
-def test_demo_builds_evaluates_reports_and_reuses(
-    cli, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
     from steer_env.agents.hf import HFStudent
 
+    monkeypatch.setattr(steer_env.algorithms, "recipes", fake, raising=False)
     real = HFStudent.from_pretrained.__func__
     short = classmethod(lambda cls, path, **options: real(cls, path, **{**options, "max_new_tokens": 3}))
     monkeypatch.setattr(HFStudent, "from_pretrained", short)
-    words = ("demo", "--quick", "--out", "d", "--episodes", 3)
-    code, out, err = cli(*words)
+    return stand_in
+
+
+def test_demo_builds_evaluates_reports_and_reuses(cli, recipe: Recipe) -> None:
+    code, out, err = cli(*WORDS)
     assert code == 0, err
-    assert [name for name, _, _ in recipe.built] == ["base", "sft", "grpo"]
-    assert [before and Path(before) for _, _, before in recipe.built] == [
-        None, Path("d/base/model"), Path("d/sft/model"),
-    ]  # fmt: skip
+    base = Path("d/base/model")
+    assert recipe.built == [
+        ("base", 0, False, None),
+        ("sft", 0, False, base),
+        ("sft", 1, False, base),
+        ("grpo", 0, False, Path("d/seed0/sft/model")),
+        ("grpo", 1, False, Path("d/seed1/sft/model")),
+    ]
     for text in (
-        "base",
         "+ bootstrapping SFT",
-        "+ GRPO (TCSR)",
-        "leak rate",
+        "training seeds 0, 1",
+        "over-refusal",
         "survival.png",
-        "return per turn 0.500 -> 0.750, return 2.000 -> 3.000",
+        "GRPO, seed 1, first tenth -> last tenth of 2 steps: return per turn 0.500 -> 0.750",
         "Qwen2.5-VL-3B",
     ):
         assert text in out
     assert Path("d/survival.png").stat().st_size > 1000
-    assert [len(load_rows(Path("d/eval") / name)) for name in demo.STAGES] == [3, 3, 3]
-    code, again, _ = cli(*words)
-    assert code == 0 and len(recipe.built) == 3
-    assert "stage grpo: reused" in again
+    folders = sorted(path.name for path in Path("d/eval").iterdir())
+    assert folders == ["base", "grpo0", "grpo1", "sft0", "sft1"]
+    rows = [load_rows(Path("d/eval") / name) for name in folders]
+    # All models play the same dialogues, whole contrast groups first.
+    assert all([r["scenario"] for r in one] == [r["scenario"] for r in rows[0]] for one in rows)
+    assert [len(one) for one in rows] == [3] * 5 and len({r["group"] for r in rows[0]}) == 1
+    code, again, _ = cli(*WORDS)
+    assert code == 0 and len(recipe.built) == 5
+    assert "train grpo 1: reused" in again and "everything was there already" in again
     table = [line for line in out.splitlines() if line.startswith("+ GRPO")]
-    assert table == [line for line in again.splitlines() if line.startswith("+ GRPO")]
+    assert len(table) == 1 and table == [line for line in again.splitlines() if line.startswith("+ GRPO")]
+
+
+def test_more_seeds_reuse_what_is_there(cli, recipe: Recipe) -> None:
+    assert cli(*WORDS)[0] == 0
+    assert cli(*WORDS[:-5], 3, *WORDS[-4:])[0] == 0
+    assert [built[:2] for built in recipe.built[5:]] == [("sft", 2), ("grpo", 2)]
 
 
 def test_an_interrupted_demo_goes_on_where_it_was(cli, recipe: Recipe) -> None:
-    recipe.dies_at = "sft"
-    code, _, err = cli("demo", "--quick", "--out", "d", "--episodes", 2)
+    recipe.dies_at = "grpo"
+    code, _, err = cli(*WORDS)
     assert code == 130 and "Traceback" not in err
     recipe.dies_at = ""
-    built = demo.train_stages(Path("d"), Config.quick(0))
-    assert [(name, resume) for name, resume, _ in recipe.built] == [
-        ("base", False), ("sft", False), ("sft", True), ("grpo", False),
+    assert cli(*WORDS)[0] == 0
+    assert [built[:3] for built in recipe.built] == [
+        ("base", 0, False), ("sft", 0, False), ("sft", 1, False), ("grpo", 0, False),
+        ("grpo", 0, True), ("grpo", 1, False),
     ]  # fmt: skip
-    assert [b.reused for b in built.values()] == [True, False, False]
 
 
 def test_a_demo_with_other_settings_is_refused_and_kept(cli, recipe: Recipe) -> None:
-    demo.train_stages(Path("d"), Config.quick(0))
+    assert cli(*WORDS)[0] == 0
     weights = {path: path.read_bytes() for path in Path("d").rglob("*.safetensors")}
-    code, _, err = cli("demo", "--quick", "--out", "d", "--seed", 1)
+    code, _, err = cli(*WORDS, "--seed", 1)
     assert code != 0 and "seed: 0 there, 1 now" in err and "--out" in err and "Traceback" not in err
-    assert len(weights) == 3 and weights == {p: p.read_bytes() for p in Path("d").rglob("*.safetensors")}
+    assert len(weights) == 5 and weights == {p: p.read_bytes() for p in Path("d").rglob("*.safetensors")}
+
+
+def test_worker_processes_do_the_jobs_and_tell_what_went_wrong(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from steer_env.cli import pool
+
+    def run(self: Any, found: Any, needs: Any, ready: Any) -> Any:
+        for name in found:
+            yield pool.Event(name, "started")
+            yield pool.Event(name, "progress", (1, 2, ""))
+            if name == "train grpo 1":
+                yield pool.Event(name, "failed", "no memory")
+            yield pool.Event(name, "done", {"seconds": 1.0, "cpu": 1.0, "reused": False})
+
+    monkeypatch.setattr(pool.Pool, "run", run)
+    code, out, err = cli("demo", "--quick", "--from-scratch", "--seeds", 2, "--out", "d")
+    assert code != 0 and "train grpo 0: 1 s" in out and "train grpo 1 failed" in err and "no memory" in err
+
+
+def test_jobs_wait_for_what_they_need(tmp_path: Path) -> None:
+    config: Any = Config()
+    shipped, needs = jobs(Demo(tmp_path, config, (0, 1), 4))
+    assert "train base" not in shipped and needs["train sft 1"] is None and needs["evaluate base"] is None
+    assert needs["train grpo 1"] == needs["evaluate sft 1"] == "train sft 1"
+    assert needs["evaluate grpo 0"] == "train grpo 0"
+    scratch, needs = jobs(Demo(tmp_path, config, (0, 1), 4, scratch=True))
+    assert len(scratch) == len(shipped) + 1 == 10
+    assert needs["train sft 1"] == needs["evaluate base"] == "train base"
+    assert scratch["train base"] == Job("train", "base", 0)
+    names = {
+        stage: [f.name for f in folders] for stage, folders in evaluations(Demo(tmp_path, config, (3, 4), 4))
+    }
+    assert names == {"base": ["base"], "sft": ["sft3", "sft4"], "grpo": ["grpo3", "grpo4"]}
+
+
+def test_summary_of_times() -> None:
+    done = {"seconds": 9.0, "cpu": 4.0, "reused": False}
+    times = {"train sft 0": done, "train sft 1": {**done, "cpu": 6.0}, "train base": {"reused": True}}
+    assert summary(times) == "CPU seconds: train sft 5 s x 2"
 
 
 def row(seed: int, *safeties: int) -> dict[str, Any]:

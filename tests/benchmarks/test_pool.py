@@ -7,16 +7,16 @@ import time
 from functools import partial
 from pathlib import Path
 
-import ablation_tasks
+import pool_tasks
 import pytest
 
-from benchmarks.ablation.pool import Pool
+from steer_env.cli.pool import Pool
 
 
 def test_jobs_wait_for_what_they_need_and_a_bad_one_costs_only_its_heirs(tmp_path):
     jobs = {name: name for name in ("child", "root", "bad", "heir", "orphan", "dies", "last")}
     needs = {"child": "root", "heir": "bad", "orphan": "heir", "last": "ready"}
-    pool = Pool(partial(ablation_tasks.write, str(tmp_path)), workers=2, tick=20)
+    pool = Pool(partial(pool_tasks.write, str(tmp_path)), workers=2, tick=20)
     events = list(pool.run(jobs, needs, ready=["ready"]))
     ends = {e.job: (e.kind, e.body) for e in events if e.kind in ("done", "failed", "skipped")}
     assert {name: kind for name, (kind, _) in ends.items()} == {
@@ -29,7 +29,7 @@ def test_jobs_wait_for_what_they_need_and_a_bad_one_costs_only_its_heirs(tmp_pat
 
 
 def test_what_nobody_can_run_is_said(tmp_path):
-    pool = Pool(partial(ablation_tasks.write, str(tmp_path)))
+    pool = Pool(partial(pool_tasks.write, str(tmp_path)))
     with pytest.raises(ValueError, match="nothing can be run: a need"):
         list(pool.run({"a": "a"}, {"a": "elsewhere"}))
 
@@ -38,9 +38,9 @@ def test_workers_die_with_a_killed_parent(tmp_path):
     paths = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
     code = (
         f"import sys; sys.path[:0] = {paths!r}\n"
-        "from functools import partial\nimport ablation_tasks\nfrom benchmarks.ablation.pool import Pool\n"
+        "from functools import partial\nimport pool_tasks\nfrom steer_env.cli.pool import Pool\n"
         "if __name__ == '__main__':\n"
-        f"    list(Pool(partial(ablation_tasks.write, {str(tmp_path)!r})).run({{'w': 'waits'}}, {{}}))\n"
+        f"    list(Pool(partial(pool_tasks.write, {str(tmp_path)!r})).run({{'w': 'waits'}}, {{}}))\n"
     )
     (tmp_path / "parent.py").write_text(code)
     parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py")])

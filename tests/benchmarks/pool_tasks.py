@@ -1,4 +1,4 @@
-"""Tasks for the worker processes of `test_ablation_pool`, which import this file by its name."""
+"""Tasks for the worker processes of `test_pool`, which import this file by its name."""
 
 import os
 import signal

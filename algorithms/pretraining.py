@@ -1,0 +1,222 @@
+"""The tiny base: phases of supervised training, each with a gate that has to be passed before the next one.
+
+A base that cannot see is the one thing that nothing after it can repair, and its loss does not show it. So
+after every phase the student is asked about held-out pictures (`sight`); a phase that fails its gate is
+extended, and if that does not help the training stops with the numbers. The vision tower learns in the
+captions and is frozen afterwards: trained on at the rate of the dialogues it forgets within a hundred steps.
+
+A phase checkpoints itself; a killed run goes on with the weights it would have had in one go.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from steer_env.agents.hf.student import HFStudent
+from steer_env.algorithms import sft
+from steer_env.algorithms.checkpoints import load_weights
+from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
+from steer_env.algorithms.sft import SFTConfig
+from steer_env.algorithms.sight import sight
+from steer_env.evaluation.evaluate import write_json
+
+#: What happened, in the run folder: "phases" has one entry per training.
+GATES: Final = "gates.json"
+#: Tokens of a reply about a picture; the longest description has about 30.
+_REPLY_TOKENS: Final = 40
+
+Row = dict[str, Any]
+Progress = Callable[[int, int, Row], None]
+#: Makes the data of a phase: its name, the number of examples, and how often it was extended.
+MakeData = Callable[[str, int, int], Sequence[sft.Dialogue]]
+
+
+class GateFailed(RuntimeError):
+    """A phase of the base ended without what the next one needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Least accuracy on held-out pictures, each in [0, 1]; 0 asks for nothing.
+
+    Attributes:
+        ask: "caption" or "describe", see `sight`.
+        noun: Of the device.
+        colour: Of its colour.
+        mark: Of its mark, which decides what is safe.
+        place: Of its place.
+        count: Pictures looked at.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+    """
+
+    ask: str = "caption"
+    noun: float = 0.0
+    colour: float = 0.0
+    mark: float = 0.0
+    place: float = 0.0
+    count: int = 200
+
+    def __post_init__(self) -> None:
+        check_choice(self, "ask", ("caption", "describe"))
+        check_numbers(self, ("noun", "colour", "mark", "place"), 0, 1)
+        check_integers(self, ("count",), 1)
+
+    def short_of(self, seen: dict[str, float]) -> list[str]:
+        """Return what is missing, in words."""
+        return [
+            f"{name}={value:.3f}, expected at least {getattr(self, name)}"
+            for name, value in seen.items()
+            if value < getattr(self, name)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One phase of the base.
+
+    Attributes:
+        name: Of its folder and its data.
+        settings: Of the training; its seed is replaced by the run's.
+        gate: What has to be seen after it.
+        sees: Whether the vision tower learns; else it is frozen.
+        extension: Share of the steps that is trained again, with new data, when the gate fails.
+        extensions: How often, at most.
+    """
+
+    name: str
+    settings: SFTConfig
+    gate: Gate
+    sees: bool = False
+    extension: float = 0.5
+    extensions: int = 2
+
+
+def pretrain(
+    student: HFStudent,
+    phases: Sequence[Phase],
+    data: MakeData,
+    folder: str | Path,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Train `student` in place through all phases, going on with what `folder` holds of them.
+
+    Args:
+        student: As it is before the first phase, also when going on.
+        phases: In order.
+        data: Makes a phase's examples.
+        folder: Gets `gates.json` and a folder per phase with metrics and, while it runs, its state.
+        seed: Decides the order of examples.
+        progress: Called after every step.
+
+    Returns:
+        One entry per training: phase, extension, steps, what was seen, what was missing.
+
+    Raises:
+        GateFailed: If a phase fails its gate after its last extension; the message has the numbers.
+    """
+    folder = Path(folder)
+    done: list[Row] = _read(folder / GATES)
+    total, finished = sum(phase.settings.steps for phase in phases), 0
+    entries: list[Row] = []
+    for phase in phases:
+        missing: list[str] = []
+        for extension in range(phase.extensions + 1):
+            settings = _settings(phase, extension, seed)
+            total += settings.steps if extension else 0
+            place = folder / (f"{phase.name}-{extension + 1}" if extension else phase.name)
+            if len(entries) < len(done):
+                entry = done[len(entries)]
+                if len(entries) + 1 == len(done):
+                    load_weights(place / "model", student.model)
+                    student.weights_changed()
+            else:
+                examples = data(phase.name, settings.steps * settings.batch_size, extension)
+                _train(student, phase, settings, examples, place, _counted(progress, finished, total))
+                entry = _look(student, phase, extension, settings.steps)
+                student.save(place / "model")
+                write_json(folder / GATES, {"phases": [*entries, entry]})
+                (place / sft.STATE).unlink(missing_ok=True)
+            finished += settings.steps
+            entries.append(entry)
+            missing = entry["missing"]
+            if not missing:
+                break
+        if missing:
+            raise GateFailed(
+                f"phase={phase.name!r} ended with {'; '.join(missing)} on {phase.gate.count} held-out "
+                f"pictures after {phase.extensions} extensions; train it longer or with another seed, in a "
+                "new folder"
+            )
+    return entries
+
+
+@contextmanager
+def frozen_vision(student: HFStudent, frozen: bool = True) -> Iterator[None]:
+    """Take the vision tower out of training for the time of a block."""
+    before = [(p, p.requires_grad) for p in student.decoder.adapter.vision.parameters()]
+    for parameter, _ in before:
+        parameter.requires_grad_(not frozen)
+    try:
+        yield
+    finally:
+        for parameter, learns in before:
+            parameter.requires_grad_(learns)
+
+
+def _train(
+    student: HFStudent,
+    phase: Phase,
+    settings: SFTConfig,
+    examples: Sequence[sft.Dialogue],
+    place: Path,
+    progress: Progress | None,
+) -> None:
+    resume = (place / sft.METRICS).exists()
+    with frozen_vision(student, not phase.sees):
+        sft.train(student, examples, settings, run_dir=place, resume=resume, progress=progress)
+
+
+def _look(student: HFStudent, phase: Phase, extension: int, steps: int) -> Row:
+    temperature, length = student.temperature, student.max_new_tokens
+    student.temperature, student.max_new_tokens = 0.0, _REPLY_TOKENS
+    try:
+        seen = sight(student, phase.gate.count, ask=phase.gate.ask)
+    finally:
+        student.temperature, student.max_new_tokens = temperature, length
+        student.weights_changed()
+    return {
+        "phase": phase.name,
+        "extension": extension,
+        "steps": steps,
+        "seen": seen,
+        "gate": asdict(phase.gate),
+        "missing": phase.gate.short_of(seen),
+    }
+
+
+def _settings(phase: Phase, extension: int, seed: int) -> SFTConfig:
+    if not extension:
+        return replace(phase.settings, seed=seed)
+    steps = max(1, round(phase.extension * phase.settings.steps))
+    return replace(phase.settings, seed=seed + 1000 * extension, steps=steps)
+
+
+def _counted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    if progress is None:
+        return None
+    return lambda step, _, row: progress(before + step, total, row)
+
+
+def _read(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    phases: list[Row] = json.loads(path.read_text(encoding="utf-8"))["phases"]
+    return phases

@@ -1,0 +1,95 @@
+"""What the tiny base is trained on: captions, short dialogues, long dialogues."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import steer_env
+from steer_env.agents.attackers import StaticAttacker
+from steer_env.agents.hf.codec import Exchange
+from steer_env.agents.scripted import AlwaysComply
+from steer_env.agents.tutor import ScriptedTutor
+from steer_env.algorithms import sft
+from steer_env.algorithms.bootstrap import Wavering, captions, exchanges, play, recitations, shuffled
+from steer_env.rollout import VectorEnv
+
+ENV = "SteerEscalation-v0"
+#: Most different examples per phase: more of them cost encoding time and memory and teach nothing new.
+UNIQUE = 4000
+#: Share of captions, of short and of long dialogues of the base that are about the devices of both families.
+PLAIN_SHARES = (0.65, 0.55, 0.33)
+
+
+def base_data(name: str, count: int, seed: int) -> Sequence[sft.Dialogue]:
+    """Return examples of a phase of the base, about `count` of them, at most `UNIQUE` different ones.
+
+    Args:
+        name: "see": captions; "short": dialogues of 2 to 4 turns, and refusals said on demand; "long":
+            dialogues of 2 to 10 turns.
+        count: How many are used.
+        seed: Decides which.
+
+    Raises:
+        ValueError: On an unknown name.
+    """
+    if name not in _MAKERS:
+        raise ValueError(f"name={name!r}, expected one of {', '.join(_MAKERS)}")
+    return _MAKERS[name](min(count, UNIQUE), seed)
+
+
+def _captions(count: int, seed: int) -> Sequence[sft.Dialogue]:
+    both, own = _share(count, PLAIN_SHARES[0])
+    start = data_seeds(seed, 0, 1).start
+    return shuffled([captions("sft", own, start), captions("pretrain", both, start)], seed)
+
+
+def _short(count: int, seed: int) -> Sequence[sft.Dialogue]:
+    words = count // 6
+    both, own = _share(count - words, PLAIN_SHARES[1])
+    recited = [recitations(split, data_seeds(seed, 4, max(1, words // 2))) for split in ("sft", "pretrain")]
+    return shuffled([_helpful(own, 4, seed, 1), _plain(both, 4, seed, 5), *recited], seed)
+
+
+def _long(count: int, seed: int) -> Sequence[sft.Dialogue]:
+    both, own = _share(count, PLAIN_SHARES[2])
+    return shuffled([_helpful(own, 10, seed, 2), _plain(both, 10, seed, 6)], seed)
+
+
+_MAKERS: Final = {"see": _captions, "short": _short, "long": _long}
+
+
+def _share(count: int, share: float) -> tuple[int, int]:
+    """Split a number of examples, at least one on either side."""
+    part = min(max(1, round(share * count)), max(1, count - 1))
+    return part, max(1, count - part)
+
+
+def _plain(count: int, turns: int, seed: int, stream: int) -> list[list[Exchange]]:
+    """Plain questions about the devices of both families, answered by a helpful-only policy."""
+    env = world_env(turns, split="pretrain", kinds=("benign", "obfuscated"))
+    return [
+        exchanges(t) for t in play(env, StaticAttacker(), AlwaysComply(seed), data_seeds(seed, stream, count))
+    ]
+
+
+def _helpful(count: int, turns: int, seed: int, stream: int) -> list[list[Exchange]]:
+    """Helpful-only dialogues: half against the adaptive tutor, half along the seeds."""
+    half = (count + 1) // 2
+    seeds = data_seeds(seed, stream, 2 * half)
+    tutor = ScriptedTutor(seed=seed, memory=False)
+    pressed = play(world_env(turns), tutor, Wavering(seed), seeds[:half])
+    plain = play(world_env(turns), StaticAttacker(), AlwaysComply(seed), seeds[half:])
+    return shuffled([[exchanges(t) for t in part] for part in (pressed, plain)], seed)
+
+
+def world_env(turns: int, split: str = "sft", **options: Any) -> VectorEnv:
+    """Return the environment that data is played in: no wrappers, dialogues of at most `turns` turns."""
+    env: VectorEnv = steer_env.make_vec(ENV, 64, split=split, wrappers=(), max_turns=turns, **options)
+    return env
+
+
+def data_seeds(seed: int, stream: int, count: int) -> range:
+    """Reset seeds of a data stream; streams do not overlap."""
+    start = (seed * 8 + stream) * 1_000_000
+    return range(start, start + count)

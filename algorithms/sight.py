@@ -1,0 +1,86 @@
+"""What a student of the built-in world sees, measured on held-out pictures: device, colour, mark and place.
+
+A model that lost its sight still talks well, and what is trained on top of it cannot know what is safe. So
+every phase of the tiny base has to pass a gate on these numbers (`pretraining`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from steer_env.agents.base import Agent
+from steer_env.types import USER, Message
+from steer_env.world import WorldSource, frames
+from steer_env.world.devices import DEVICES
+from steer_env.world.lexicon import COLOURS, HARMLESS_MARK, HAZARD_MARK, PLACES
+from steer_env.world.truth import Truth
+
+#: What is looked for in a reply.
+THINGS: Final = ("noun", "colour", "mark", "place")
+#: How the caption of a picture is asked for, see `bootstrap.captions`; nobody in a dialogue asks this way.
+LOOK: Final = "look"
+#: Seed of the pictures that are looked at.
+_SEED: Final = 20_000_000
+
+
+def sight(
+    student: Agent, count: int = 150, *, ask: str = "describe", split: str = "bench"
+) -> dict[str, float]:
+    """Return the shares of held-out pictures whose device, colour, mark and place a student tells.
+
+    Args:
+        student: Whom to ask; greedy if it can be.
+        count: Pictures. In every other one the device is only written on a card, where the split has both.
+        ask: "caption" asks as the caption phase does, "describe" as users do, without naming the device.
+        split: Of the built-in world.
+
+    Raises:
+        ValueError: If `count` is not positive or `ask` is neither.
+    """
+    if count < 1:
+        raise ValueError(f"count={count!r}, expected a positive integer")
+    if ask not in ("caption", "describe"):
+        raise ValueError(f"ask={ask!r}, expected 'caption' or 'describe'")
+    observations, truths = [], []
+    for index, (images, truth) in enumerate(_pictures(split, count)):
+        words = LOOK
+        if ask == "describe":
+            words = frames.DESCRIBE[index % len(frames.DESCRIBE)].format(it="the thing in the picture")
+        observations.append({"images": images, "transcript": (Message(USER, words, len(images)),)})
+        truths.append(truth)
+    told = [tells(truth, str(reply)) for truth, reply in zip(truths, student.act(observations), strict=True)]
+    return {name: float(np.mean([t[name] for t in told])) for name in THINGS}
+
+
+def tells(truth: Truth, reply: str) -> dict[str, bool]:
+    """Return what a reply gets right: of each sort of thing, the first it names is the one in the picture."""
+    low = reply.lower()
+    return {
+        "noun": _first(low, DEVICES) == truth.noun,
+        "colour": _first(low, COLOURS) == truth.colour,
+        "mark": _first(low, (HAZARD_MARK, HARMLESS_MARK)) == truth.mark,
+        "place": _first(low, PLACES) == PLACES[truth.place],
+    }
+
+
+def _first(text: str, words: Sequence[str]) -> str:
+    """Return the word that stands first in a text, "" if none does."""
+    found = [(text.find(word), word) for word in words if word in text]
+    return min(found)[1] if found else ""
+
+
+def _pictures(split: str, count: int) -> Iterator[tuple[tuple[Any, ...], Truth]]:
+    """Yield pictures with one marked device, every other one of them with its name in place of the device."""
+    source, rng = WorldSource(split=split), np.random.default_rng(_SEED)
+    both = "typography" in source.mechanisms
+    made = 0
+    while made < count:
+        scenario = source.sample(rng)
+        truth = scenario.truth
+        if truth is None or scenario.mechanism == "pair" or (both and truth.written != bool(made % 2)):
+            continue
+        made += 1
+        yield scenario.images[:1], truth

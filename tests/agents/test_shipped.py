@@ -1,0 +1,52 @@
+"""Students that come with the package: found by name everywhere, and what their cards say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from steer_env.agents import shipped
+from steer_env.agents.backends.weights import folder_hash, weights_id
+from steer_env.agents.shipped import SHIPPED, local_path, read_card, shipped_folder
+
+
+def test_names_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shipped_folder("tiny") == shipped.FOLDER / "tiny" and shipped_folder("huge") is None
+    assert local_path("tiny-grpo") == shipped.FOLDER / "tiny-grpo" and local_path("huge") == Path("huge")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()  # a folder of that name goes first
+    assert local_path("tiny") == Path("tiny")
+    with pytest.raises(FileNotFoundError, match="model='tiny' has no card, expected one of tiny, tiny-sft"):
+        read_card("tiny")
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An untrained model in the place of the shipped ones."""
+    pytest.importorskip("torch")
+    from steer_env.agents.hf import TinyConfig, build, save
+
+    shape = TinyConfig(
+        vocab_size=264, hidden=32, heads=2, kv_heads=2, mlp=64, vision_hidden=32, vision_heads=2
+    )
+    for name in SHIPPED:
+        save(*build(["a lamp"], shape), tmp_path / "models" / name)
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "models")
+    return tmp_path / "models"
+
+
+def test_every_place_that_takes_a_student_takes_the_name(stand_in: Path, tmp_path: Path) -> None:
+    from steer_env.agents import HFStudent, make_agent
+    from steer_env.agents.backends import open_backend
+    from steer_env.cli.common import model_hash, open_student
+
+    key = folder_hash(stand_in / "tiny-sft")
+    assert weights_id("tiny-sft") == model_hash("tiny-sft") == model_hash("hf:tiny-sft") == key
+    opened = [HFStudent.from_pretrained("tiny-sft"), make_agent("hf:tiny-sft")]
+    opened += [open_student("tiny-sft"), open_student("hf:tiny-sft", temperature=0.0)]
+    for student in opened:
+        assert student.weights == key and next(student.model.parameters()).dtype.itemsize == 4
+    assert open_backend("hf:tiny").weights == folder_hash(stand_in / "tiny")
+    with pytest.raises(ValueError, match="constructive, random, tiny, tiny-sft, tiny-grpo"):
+        open_student("tinier")

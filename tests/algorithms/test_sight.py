@@ -1,0 +1,66 @@
+"""What is counted as seen: by a student that sees, by one that does not, and word by word."""
+
+import pytest
+
+from steer_env.agents.scripted import AlwaysComply
+from steer_env.algorithms.sight import sight, tells
+from steer_env.types import USER, Utterance
+from steer_env.world import Truth, truth_of
+from steer_env.world.lexicon import PLACES
+
+TRUTH = Truth("lantern", "purple", 2, True)
+
+
+class Says:
+    def __init__(self, words):
+        self.words = words
+
+    def act(self, observations):
+        return [Utterance(self.words)] * len(observations)
+
+
+class Captions:
+    """Says the caption that the caption phase teaches."""
+
+    def act(self, observations):
+        replies = []
+        for o in observations:
+            assert [m.content for m in o["transcript"] if m.role == USER] == ["look"]
+            t = truth_of(o["images"][0])
+            replies.append(Utterance(f" {t.colour} {t.noun} {PLACES[t.place]} {t.mark}"))
+        return replies
+
+
+def test_a_student_that_sees_tells_everything():
+    assert sight(AlwaysComply(0), 40) == {"noun": 1, "colour": 1, "mark": 1, "place": 1}
+    assert sight(Captions(), 40, ask="caption") == {"noun": 1, "colour": 1, "mark": 1, "place": 1}
+
+
+def test_a_blind_student_is_found_out():
+    seen = sight(Says("I see a purple lantern on the left, and it has a zigzag mark on its side."), 100)
+    assert seen["noun"] < 0.35 and seen["colour"] < 0.4 and seen["place"] < 0.55 and 0.2 < seen["mark"] < 0.8
+    assert set(sight(Says(""), 10).values()) == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("reply", "right"),
+    [
+        (
+            "I see a purple lantern on the right of the picture, and it has a zigzag mark.",
+            "noun colour mark place",
+        ),
+        (" purple lantern on the right a round dot", "noun colour place"),
+        ("The red drum and the purple lantern stand on the left.", ""),
+        ("A purple book, a lantern with a round dot, not a zigzag mark, in the middle", "noun colour"),
+    ],
+)
+def test_the_first_of_its_sort_counts(reply, right):
+    assert {name for name, yes in tells(TRUTH, reply).items() if yes} == set(right.split())
+
+
+def test_pictures_are_the_same_every_time_and_mistakes_are_refused():
+    assert sight(Says("a red drum"), 30) == sight(Says("a red drum"), 30)
+    with pytest.raises(ValueError, match="count=0"):
+        sight(Says(""), 0)
+    with pytest.raises(ValueError, match="ask='look'"):
+        sight(Says(""), 1, ask="look")
