@@ -18,17 +18,20 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import torch
 from transformers import PreTrainedModel
 
 from steer_env.agents.hf import tiny
 from steer_env.agents.hf.student import HFStudent
+from steer_env.algorithms.averaging import Average
 from steer_env.algorithms.parallel import Parallel
 from steer_env.algorithms.scaling import has_adapters, load_adapters
 
 _STATE = "training_state.pt"
+#: Folder of the averaged weights, in a checkpoint.
+AVERAGE: Final = "average"
 
 
 class Stateful(Protocol):
@@ -52,11 +55,12 @@ def save_checkpoint(
     keep: int = 2,
     parts: Mapping[str, Stateful] | None = None,
     parallel: Parallel | None = None,
+    average: Average | None = None,
 ) -> Path:
     """Write a checkpoint after `step` finished steps and remove all but the last `keep`.
 
     A student with LoRA adapters is saved as a peft adapter folder. `parts` are further parts of the run with
-    a state, by name.
+    a state, by name. An `average` of the weights becomes a model folder in it.
 
     The folder appears under its name only when it is complete. Of several processes the first one writes what
     a single one would; all have to call this.
@@ -66,13 +70,17 @@ def save_checkpoint(
     """
     parallel = parallel or Parallel()
     folder = run_dir / "checkpoints" / f"step_{step:06d}"
-    weights, moments = parallel.weights(student.model), parallel.optimizer_state(optimizer)
+    partial = folder.with_name(f".partial_{step:06d}")
+    if parallel.main:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    _save_weights(partial, student, parallel)
+    if average is not None and average.count:
+        with average.applied():
+            _save_weights(partial / AVERAGE, student, parallel)
+    moments = parallel.optimizer_state(optimizer)
     if not parallel.main:
         return folder
-    partial = folder.with_name(f".partial_{step:06d}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    student.save(partial, weights)
     state = {
         "step": step,
         "optimizer": moments,
@@ -89,6 +97,12 @@ def save_checkpoint(
     for old in checkpoints(run_dir)[:-keep]:
         shutil.rmtree(old)
     return folder
+
+
+def _save_weights(folder: Path, student: HFStudent, parallel: Parallel) -> None:
+    weights = parallel.weights(student.model)
+    if parallel.main:
+        student.save(folder, weights)
 
 
 def attacker_state(attacker: Any) -> Any:
@@ -125,10 +139,14 @@ def load_checkpoint(
     attacker: Any,
     parts: Mapping[str, Stateful] | None = None,
     parallel: Parallel | None = None,
+    average: Average | None = None,
 ) -> int:
     """Put a checkpoint's state into the parts of a run; returns the number of finished steps."""
     parallel = parallel or Parallel()
     state = torch.load(folder / _STATE, weights_only=True, map_location="cpu")
+    if average is not None and (folder / AVERAGE).exists():
+        load_weights(folder / AVERAGE, student.model, parallel)
+        average.adopt()
     load_weights(folder, student.model, parallel)
     parallel.load_optimizer(optimizer, state["optimizer"])
     torch.set_rng_state(state["torch_rng"])

@@ -28,7 +28,8 @@ from steer_env.algorithms.checkpoints import attacker_state, drop_rows_from, uni
 from steer_env.algorithms.forward import Forward
 from steer_env.algorithms.monitor import UnscoredGuard
 from steer_env.algorithms.scaling import Scaling
-from steer_env.algorithms.trainer import Progress, TrainConfig, check_run, step_seeds
+from steer_env.algorithms.settings import TrainConfig, check_run
+from steer_env.algorithms.trainer import Progress, step_seeds
 from steer_env.algorithms.update import make_optimizer, update
 from steer_env.evaluation.evaluate import write_json
 from steer_env.records import JsonlWriter, read_jsonl

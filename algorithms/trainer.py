@@ -8,28 +8,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
-from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from steer_env.agents.base import Agent, Failed, Observation
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.advantages import trajectory_return
+from steer_env.algorithms.averaging import Average
 from steer_env.algorithms.base import Algorithm, Example, Row
 from steer_env.algorithms.checkpoints import (
+    AVERAGE,
     Stateful,
     attacker_state,
     checkpoints,
     drop_rows_from,
     load_checkpoint,
+    load_weights,
     save_checkpoint,
     uninterrupted,
 )
-from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
 from steer_env.algorithms.curriculum import Curriculum
 from steer_env.algorithms.forward import Forward
 from steer_env.algorithms.metrics import MetricsLogger, check_trackers
@@ -37,7 +37,9 @@ from steer_env.algorithms.monitor import TooManyUnscored, UnscoredGuard, dialogu
 from steer_env.algorithms.parallel import Parallel
 from steer_env.algorithms.record import record_rollouts
 from steer_env.algorithms.scaling import Scaling
+from steer_env.algorithms.settings import TrainConfig, check_run, check_streams, settings_of
 from steer_env.algorithms.update import make_optimizer, update
+from steer_env.algorithms.validation import BEST, Validation
 from steer_env.evaluation.evaluate import write_json
 from steer_env.judges.independence import check_env
 from steer_env.records import ROLLOUTS
@@ -45,68 +47,10 @@ from steer_env.rollout import VectorEnv, rollout, teach
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
 from steer_env.types import Utterance
 
+__all__ = ["Progress", "TrainConfig", "check_run", "check_streams", "final_folder", "step_seeds", "train"]
+
 #: Called after every step with the number of finished steps, of all, and the step's metrics.
 Progress = Callable[[int, int, Row], None]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """Settings of a training run that do not depend on the algorithm.
-
-    Attributes:
-        steps: Number of steps.
-        seeds_per_step: Seeds (groups) per step.
-        group_size: K, dialogues per seed; the paper has 5.
-        lr: Learning rate of AdamW.
-        warmup: Steps over which the learning rate rises to `lr`.
-        weight_decay: AdamW's.
-        epochs: Passes over a step's dialogues.
-        minibatch_size: Dialogues per optimiser step, 0 for all.
-        microbatch_size: Most dialogues per forward pass; changes memory and speed, not results.
-        microbatch_tokens: Most tokens per forward pass, padding included.
-        max_grad_norm: Gradients are clipped to this norm.
-        temperature: Of the sampled replies.
-        max_new_tokens: Longest reply.
-        seed: Decides the dialogues' seeds, the sampling and the order of mini-batches.
-        unscored_limit: Stop when more than this share of turns has no verdict.
-        unscored_window: Steps over which that share is taken.
-        checkpoint_every: Steps between checkpoints; the last step always gets one.
-        streams: What a reply's random numbers come from beside the seed and the prompt: how often that
-            "prompt" was asked before, or the "dialogue". Only the latter is the same for any number of
-            processes; the former gives the numbers of earlier versions.
-
-    Raises:
-        ValueError: If a setting is out of its range.
-    """
-
-    steps: int = 100
-    seeds_per_step: int = 8
-    group_size: int = 5
-    lr: float = 1e-4
-    warmup: int = 0
-    weight_decay: float = 0.0
-    epochs: int = 1
-    minibatch_size: int = 0
-    microbatch_size: int = 32
-    microbatch_tokens: int = 2048
-    max_grad_norm: float = 1.0
-    temperature: float = 1.0
-    max_new_tokens: int = 48
-    seed: int = 0
-    unscored_limit: float = 0.05
-    unscored_window: int = 20
-    checkpoint_every: int = 20
-    streams: str = "prompt"
-
-    def __post_init__(self) -> None:
-        counts = ("steps", "seeds_per_step", "group_size", "epochs", "max_new_tokens", "checkpoint_every")
-        check_integers(self, (*counts, "microbatch_size", "microbatch_tokens", "unscored_window"), 1)
-        check_integers(self, ("warmup", "minibatch_size", "seed"), 0)
-        check_numbers(self, ("lr", "weight_decay"))
-        check_numbers(self, ("max_grad_norm",), above=True, why="; a huge one switches clipping off")
-        check_numbers(self, ("temperature",), above=True, why=": greedy siblings are all equal")
-        check_numbers(self, ("unscored_limit",), 0, 1)
-        check_choice(self, "streams", ("prompt", "dialogue"))
 
 
 def train(
@@ -123,6 +67,7 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     record_every: int = 0,
+    eval_env: VectorEnv | None = None,
     allow_self_judging: Collection[str] = (),
 ) -> list[Row]:
     """Train `student` in place and write metrics and checkpoints to `run_dir`.
@@ -143,6 +88,7 @@ def train(
         progress: Called after every step.
         record_every: Write the dialogues of every so many steps, with tokens, masks and advantages, to
             `rollouts.jsonl`; 0 writes none.
+        eval_env: Where `config.eval_every` plays its dialogues; `env` by default.
         allow_self_judging: Roles ("student", "attacker") whose weights the judge may share.
 
     Returns:
@@ -151,7 +97,8 @@ def train(
     Raises:
         FileExistsError: If `run_dir` holds a run and `resume` is False.
         ValueError: If it holds a run with other settings, the weights to train are not float32, or the groups
-            are too small for the algorithm, or `config.streams` is "prompt" with several processes.
+            are too small for the algorithm, `config.streams` is "prompt" with several processes, or a
+            curriculum has no `eval_env` although `config.eval_every` is set: its own dialogues change.
         SelfJudging: If the judge is the student's or the attacker's model and that was not allowed.
         TypeError: If the attacker's memory could not be read back from a checkpoint.
         TooManyUnscored: If the judge fails too often; a checkpoint of the last finished step is written
@@ -164,7 +111,9 @@ def train(
     check_trackers(trackers)
     student.check_trainable()
     attacker_state(attacker)  # refused now rather than at the first checkpoint
-    settings = _settings(algorithm, config, scaling, env)
+    if config.eval_every and eval_env is None and isinstance(env, Curriculum):
+        raise ValueError(f"eval_every={config.eval_every!r} with a curriculum, expected an eval_env as well")
+    settings = settings_of(algorithm, config, scaling, env)
     check_run(run_dir, settings, resume)
     check_streams(config, parallel.size)
     parallel.wait()  # until all have looked, before the first one writes
@@ -180,7 +129,7 @@ def train(
         parallel=parallel,
     )
     algorithm.setup(forward)
-    run = _Run(env, attacker, forward, algorithm, config, run_dir)
+    run = _Run(env, attacker, forward, algorithm, config, run_dir, eval_env)
     finished = run.open(settings)
     rows = [json.loads(line) for line in _lines(run_dir / "metrics.jsonl")]
     guard = UnscoredGuard(config.unscored_limit, config.unscored_window)
@@ -201,7 +150,7 @@ def train(
                     complete = False
                     row = run.learn(groups, examples, step)
                     row |= {"seconds_play": played - started, "seconds_update": time.perf_counter() - played}
-                    row = {"step": step, **row}
+                    row = {"step": step, **row, **run.look(step)}
                     if metrics is not None:
                         metrics.write(row)
                     rows.append(row)
@@ -220,6 +169,7 @@ def train(
                 with uninterrupted():
                     run.save(finished)
             raise
+    run.end()
     return rows
 
 
@@ -234,6 +184,7 @@ class _Run:
         algorithm: Algorithm,
         config: TrainConfig,
         run_dir: Path,
+        eval_env: VectorEnv | None = None,
     ) -> None:
         self.env, self.attacker, self.forward, self.algorithm = env, attacker, forward, algorithm
         self.config, self.run_dir = config, run_dir
@@ -243,6 +194,17 @@ class _Run:
         self.parts: dict[str, Stateful] = {"algorithm": algorithm}
         if isinstance(env, Curriculum):
             self.parts["curriculum"] = env
+        self.average: Average | None = None
+        if config.average != "none":
+            self.average = Average(self.student.model, config.average, config.average_decay, config.steps)
+            self.parts["average"] = self.average
+        self.validation: Validation | None = None
+        if config.eval_every:
+            where = eval_env or self._env
+            self.validation = Validation(
+                where, attacker, self.student, self.parallel, run_dir, config.eval_dialogues
+            )
+            self.parts["validation"] = self.validation
 
     def open(self, settings: Row) -> int:
         """Prepare the run folder; returns the number of steps that are done already."""
@@ -250,7 +212,7 @@ class _Run:
         finished = 0
         if existing:
             parts = (self.student, self.optimizer, self.attacker, self.parts, self.parallel)
-            finished = load_checkpoint(existing[-1], *parts)
+            finished = load_checkpoint(existing[-1], *parts, average=self.average)
         if self.parallel.main:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             write_json(self.run_dir / "config.json", settings)
@@ -264,17 +226,21 @@ class _Run:
 
         Each process plays some groups and gets the dialogues of all.
         """
-        seed = int(np.random.SeedSequence([self.config.seed, step, 1]).generate_state(1)[0])
-        self.student.reseed(seed)
+        self.student.reseed(int(np.random.SeedSequence([self.config.seed, step, 1]).generate_state(1)[0]))
+        return self._play(self._env, self.attacker, step_seeds(self.config, step), self.config.group_size)
+
+    @property
+    def _env(self) -> VectorEnv:
+        return self.env.env if isinstance(self.env, Curriculum) else self.env
+
+    def _play(self, env: VectorEnv, attacker: Agent, seeds: Sequence[int], size: int = 1) -> list[Trajectory]:
         self.student.weights_changed()
-        env = self.env.env if isinstance(self.env, Curriculum) else self.env
         student: Agent = self.student
         if self.forward.scaling.precision != "float32":
             student = _InPrecision(self.forward)
-        size = self.config.group_size
-        seeds = [s for s in self.parallel.share(step_seeds(self.config, step)[::size]) for _ in range(size)]
+        mine = [seed for seed in self.parallel.share(seeds[::size]) for _ in range(size)]
         with self.parallel.sampling(self.student.model):
-            played = rollout(env, self.attacker, student, seeds, fixed=self.config.streams == "prompt")
+            played = rollout(env, attacker, student, mine, fixed=self.config.streams == "prompt")
         self.student.weights_changed()  # the update needs the memory of the cached keys and values
         groups = [played[start : start + size] for start in range(0, len(played), size)]
         return [trajectory for group in self.parallel.gather(groups) for trajectory in group]
@@ -296,6 +262,26 @@ class _Run:
             row |= self.env.finish(row)
         return row
 
+    def look(self, step: int) -> Row:
+        """Take the weights after a step into their mean, and evaluate them if it is time; returns metrics."""
+        if self.average is not None:
+            self.average.take(step)
+        config, done = self.config, step + 1
+        if self.validation is None or (done % config.eval_every and done != config.steps):
+            return {}
+        averaged = self.average is not None and config.final_weights == "average"
+        with self.average.applied() if averaged and self.average else nullcontext():
+            row = self.validation.run(self._play, done)
+        return row
+
+    def end(self) -> None:
+        """Give the student the weights that the settings ask for."""
+        if self.config.final_weights == "last":
+            return
+        self.parallel.wait()
+        load_weights(final_folder(self.run_dir, self.config), self.student.model, self.parallel)
+        self.student.weights_changed()
+
     def save(self, finished: int) -> None:
         """Write a checkpoint."""
         save_checkpoint(
@@ -306,6 +292,7 @@ class _Run:
             self.attacker,
             parts=self.parts,
             parallel=self.parallel,
+            average=self.average,
         )
 
 
@@ -320,6 +307,13 @@ class _InPrecision:
             return self._forward.student.act(observations)
 
 
+def final_folder(run_dir: Path, config: TrainConfig) -> Path:
+    """Return the folder that holds the weights of a finished run's student, as `final_weights` asks."""
+    last = checkpoints(run_dir)[-1]
+    of = {"last": last, "average": last / AVERAGE, "best": run_dir / BEST}[config.final_weights]
+    return of if of.exists() else last
+
+
 def step_seeds(config: TrainConfig, step: int) -> list[int]:
     """Return the reset seeds of a step, each repeated `group_size` times; settings alone decide them."""
     state = np.random.SeedSequence([config.seed, step]).generate_state(config.seeds_per_step)
@@ -328,69 +322,6 @@ def step_seeds(config: TrainConfig, step: int) -> list[int]:
 
 def _returns(groups: Sequence[TrajectoryGroup]) -> np.ndarray:
     return np.array([[trajectory_return(t) for t in group.trajectories] for group in groups])
-
-
-# -- settings of a run, as config.json holds them --------------------------------------------------------
-
-#: These may change without changing what was computed.
-_FREE = {"steps", "checkpoint_every", "microbatch_size", "microbatch_tokens"}
-
-
-def _settings(
-    algorithm: Algorithm, config: TrainConfig, scaling: Scaling, env: VectorEnv | Curriculum
-) -> Row:
-    settings = {"algorithm": algorithm.name, **asdict(config), **algorithm.options(), **asdict(scaling)}
-    if isinstance(env, Curriculum):
-        settings["curriculum"] = env.describe()
-    return settings
-
-
-def check_run(run_dir: Path, settings: Mapping[str, Any], resume: bool) -> None:
-    """Refuse to overwrite a run, or to go on with one that was started with other settings.
-
-    Raises:
-        FileExistsError: If the folder holds a run and `resume` is False.
-        ValueError: If it holds a run with other settings.
-    """
-    path = run_dir / "config.json"
-    if not path.exists():
-        return
-    if not resume:
-        raise FileExistsError(
-            f"run_dir={str(run_dir)!r} holds a run; pass resume=True (--resume) or choose another one"
-        )
-    old = json.loads(path.read_text(encoding="utf-8"))
-    # Runs from before a setting existed had its default.
-    then = {key: old.get(key, _default(settings, key)) for key in settings}
-    changed = {k: (then[k], v) for k, v in settings.items() if k not in _FREE and then[k] != v}
-    if changed:
-        raise ValueError(
-            f"run_dir={str(run_dir)!r} was started with other settings, (then, now): {changed}; resume "
-            "with the same ones or choose another folder"
-        )
-
-
-def check_streams(config: TrainConfig, processes: int) -> None:
-    """Refuse random numbers that would differ with the number of processes.
-
-    Raises:
-        ValueError: If `config.streams` is "prompt" and there are several processes.
-    """
-    if processes > 1 and config.streams != "dialogue":
-        raise ValueError(
-            f"streams={config.streams!r} in {processes} processes, expected 'dialogue' (--streams dialogue): "
-            "how often a prompt was asked depends on who asks; a run that began so goes on in one process"
-        )
-
-
-def _default(settings: Mapping[str, Any], key: str) -> Any:
-    from steer_env.algorithms.base import algorithm_class
-
-    for owner in (algorithm_class(settings["algorithm"]), Scaling, TrainConfig):
-        for field in fields(owner):
-            if field.name == key and field.default is not MISSING:
-                return field.default
-    return None
 
 
 def _lines(path: Path) -> list[str]:

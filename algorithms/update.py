@@ -12,10 +12,11 @@ import torch
 from steer_env.agents.hf.packed import Packed
 from steer_env.algorithms.base import Algorithm, Example, Row, TokenBatch
 from steer_env.algorithms.forward import Forward
+from steer_env.algorithms.schedule import rate_share
 from steer_env.algorithms.tally import Tally
 
 if TYPE_CHECKING:
-    from steer_env.algorithms.trainer import TrainConfig
+    from steer_env.algorithms.settings import TrainConfig
 
 
 def make_optimizer(forward: Forward, algorithm: Algorithm, config: TrainConfig) -> torch.optim.Optimizer:
@@ -35,9 +36,12 @@ def update(
 ) -> Row:
     """Take the optimiser steps of one training step; returns its metrics."""
     parallel = forward.parallel
+    share = rate_share(
+        step, config.steps, warmup=config.warmup, schedule=config.lr_schedule, final=config.final_lr
+    )
     rates = [config.lr, *(group["lr"] for group in algorithm.parameters())]
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate * min(1.0, (step + 1) / (config.warmup + 1))
+        group["lr"] = rate * share
     tally = Tally()
     rng = np.random.default_rng([config.seed, step, 2])
     size = config.minibatch_size or max(1, len(examples))
@@ -49,7 +53,10 @@ def update(
                 accumulate(forward, algorithm, batch, tally, first=epoch == 0 and start == 0)
                 tally.add("grad_norm", parallel.step(optimizer, config.max_grad_norm), 1)
     forward.student.weights_changed()
-    return Tally.merged(parallel.everyone(tally)).means() | {"reply_tokens": _reply_tokens(examples)}
+    return Tally.merged(parallel.everyone(tally)).means() | {
+        "reply_tokens": _reply_tokens(examples),
+        "lr": config.lr * share,
+    }
 
 
 def accumulate(

@@ -60,6 +60,8 @@ _SETTINGS: dict[str, tuple[Any, str]] = {
     "group_size": (positive, "K, dialogues per seed"),
     "lr": (float, "learning rate"),
     "warmup": (natural, "steps of warm-up"),
+    "lr_schedule": (str, "constant, linear or cosine, after the warm-up"),
+    "final_lr": (float, "share of the learning rate at its end"),
     "beta": (float, "weight of the KL penalty"),
     "temperature": (float, "of the sampled replies"),
     "max_new_tokens": (positive, "longest reply in tokens"),
@@ -69,6 +71,11 @@ _SETTINGS: dict[str, tuple[Any, str]] = {
     "seed": (natural, "decides seeds, sampling and order"),
     "unscored_limit": (float, "stop when more than this share of turns has no verdict"),
     "checkpoint_every": (positive, "steps between checkpoints"),
+    "average": (str, "keep a mean of the weights as well: of the tail (last half of the steps), or ema"),
+    "average_decay": (float, "of ema, share kept per step"),
+    "eval_every": (natural, "steps between evaluations on fixed dialogues; 0 for none"),
+    "eval_dialogues": (positive, "how many dialogues that is"),
+    "final_weights": (str, "what the run ends with: last, average, or best of the evaluations"),
     "streams": (str, "random numbers by prompt or by dialogue; several processes need the latter"),
 }
 _SCALING: dict[str, tuple[Any, str]] = {
@@ -258,20 +265,21 @@ def _run(args: argparse.Namespace) -> int:
             allow_self_judging=allowed,
         )
     if parallel.main:
-        _save(student, partial(open_here, device="cpu"), scaling, config.seed, out, parallel.lockstep)
+        _save(student, partial(open_here, device="cpu"), scaling, config, out, parallel.lockstep)
         _report(rows, out)
     return 0
 
 
-def _save(student: Any, plain: Callable[[], Any], scaling: Any, seed: int, out: Path, spread: bool) -> None:
-    """Write the trained model; weights that are spread over processes are those of the last checkpoint."""
-    from steer_env.algorithms.checkpoints import checkpoints, load_weights
+def _save(student: Any, plain: Callable[[], Any], scaling: Any, config: Any, out: Path, spread: bool) -> None:
+    """Write the trained model; weights that are spread over processes come from the run's folder."""
+    from steer_env.algorithms.checkpoints import load_weights
     from steer_env.algorithms.scaling import save_merged
+    from steer_env.algorithms.trainer import final_folder
 
     if spread:
         student = plain()
-        scaling.prepare(student, seed)
-        load_weights(checkpoints(out)[-1], student.model)
+        scaling.prepare(student, config.seed)
+        load_weights(final_folder(out, config), student.model)
     save_merged(student, out / "model")
 
 

@@ -105,3 +105,45 @@ def learner():
 @pytest.fixture
 def letter_judge():
     return LetterJudge
+
+
+def weights(student):
+    return {name: value.clone() for name, value in student.model.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def timeless(rows):
+    return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def check_resumption(make_student, tmp_path, monkeypatch):
+    """Train through, and again killed after step 3 of 4 with a checkpoint after step 2."""
+
+    def check(run):
+        whole = make_student()
+        rows = run(whole, tmp_path / "whole")
+
+        def die(done, total, row):
+            if done == 3:
+                # As after kill -9: nothing is saved on the way out.
+                monkeypatch.setattr("steer_env.algorithms.trainer.save_checkpoint", lambda *a, **k: None)
+                raise Killed
+
+        with pytest.raises(Killed):
+            run(make_student(), tmp_path / "broken", progress=die)
+        monkeypatch.undo()
+        again = make_student()
+        rows_again = run(again, tmp_path / "broken", resume=True)
+        assert timeless(rows_again) == timeless(rows)
+        assert same(weights(whole), weights(again))
+        return whole, rows
+
+    return check

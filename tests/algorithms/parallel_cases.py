@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,12 +23,14 @@ CONFIG = TrainConfig(
     steps=2, seeds_per_step=3, group_size=2, lr=1e-4, max_new_tokens=4, minibatch_size=5, microbatch_size=2,
     checkpoint_every=2, seed=3, unscored_limit=1.0, streams="dialogue",
 )  # fmt: skip
-#: Name -> algorithm, options, scaling. The toy scenarios repeat and have no pictures.
+#: What else a run can keep: averaged weights, evaluations and their best step.
+KEPT = dict(lr_schedule="linear", average="ema", eval_every=1, eval_dialogues=3, final_weights="best")
+#: Name -> algorithm, options, scaling, settings. The toy scenarios repeat and have no pictures.
 CASES = {
-    "grpo": ("grpo", {}, Scaling(gradient_checkpointing=True)),
-    "ppo": ("ppo", {}, Scaling()),
-    "lora": ("constrained_grpo", {"limit": 0.2}, Scaling(lora_rank=2)),
-    "reinforce": ("reinforce", {"beta": 0.0, "aggregation": "sequence"}, Scaling()),
+    "grpo": ("grpo", {}, Scaling(gradient_checkpointing=True), {}),
+    "ppo": ("ppo", {}, Scaling(), {}),
+    "lora": ("constrained_grpo", {"limit": 0.2}, Scaling(lora_rank=2), KEPT),
+    "reinforce": ("reinforce", {"beta": 0.0, "aggregation": "sequence"}, Scaling(), KEPT),
 }
 
 
@@ -41,15 +44,15 @@ def _toys():
 def run(case, folder, parallel_of=lambda scaling: Parallel()):
     """Train one case; returns the rows of metrics and how many dialogues the attacker learnt from."""
     toys = _toys()
-    name, options, scaling = CASES[case]
+    name, options, scaling, settings = CASES[case]
     shape = TinyConfig(
         vocab_size=264, hidden=32, heads=2, kv_heads=2, mlp=64, vision_hidden=32, vision_heads=2
     )
     student, learner, judge = HFStudent(*build(["say e"], shape)), toys.Learner(), toys.LetterJudge()
     env = VectorDialogueEnv([lambda: toys.Rewarded(toys.SCENARIOS, judge)] * 8)
     rows = train(
-        env, learner, student, make_algorithm(name, **options), CONFIG, folder, scaling=scaling,
-        parallel=parallel_of(scaling),
+        env, learner, student, make_algorithm(name, **options), replace(CONFIG, **settings), folder,
+        scaling=scaling, parallel=parallel_of(scaling),
     )  # fmt: skip
     return rows, learner.dialogues
 

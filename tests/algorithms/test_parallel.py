@@ -141,10 +141,7 @@ def check_rows(rows, expected):
 def check_checkpoint(folder, expected):
     """Same files, weights, and optimiser: its first moment is a mean of the gradients so far."""
     assert {p.name for p in folder.iterdir()} == {p.name for p in expected.iterdir()}
-    (file,) = (p.name for p in expected.glob("*.safetensors"))
-    ours, theirs = load_file(folder / file), load_file(expected / file)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.allclose(ours[n], theirs[n], rtol=0, atol=1e-5) for n in ours)
+    check_weights(folder, expected)
     ours, theirs = (torch.load(f / "training_state.pt", weights_only=True) for f in (folder, expected))
     moments, others = (state["optimizer"]["state"] for state in (ours, theirs))
     assert moments.keys() == others.keys()
@@ -154,6 +151,16 @@ def check_checkpoint(folder, expected):
         for name in ("exp_avg", "exp_avg_sq"):
             assert torch.allclose(values[name], others[number][name], rtol=1e-4, atol=1e-5 * largest)
     assert ours["optimizer"]["param_groups"] == theirs["optimizer"]["param_groups"]
+
+
+def check_weights(folder, expected):
+    """Same weights, also where averaged ones or those of the best step are kept."""
+    files = sorted(p.relative_to(expected) for p in expected.rglob("*.safetensors"))
+    assert files and files == sorted(p.relative_to(folder) for p in folder.rglob("*.safetensors"))
+    for file in files:
+        ours, theirs = load_file(folder / file), load_file(expected / file)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.allclose(ours[n], theirs[n], rtol=0, atol=1e-5) for n in ours)
 
 
 def test_replicas_end_like_one_process_and_one_process_goes_on_with_their_run(home, one, alone):
@@ -202,6 +209,7 @@ def test_every_kind_of_state_is_that_of_one_process(kind, case, cases, tmp_path)
         ]
         check_rows(*timeless)
     check_checkpoint(checkpoints(folder / kind / case)[-1], checkpoints(tmp_path / "run")[-1])
+    check_weights(folder / kind / case, tmp_path / "run")
 
 
 def test_an_error_in_one_process_stops_all_with_one_line(cases):

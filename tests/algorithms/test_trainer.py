@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.curriculum import Curriculum, Stage
 from steer_env.algorithms.trainer import TrainConfig, train
 from steer_env.types import Scored, Terms
 
-from .conftest import MoodyJudge
+from .conftest import MoodyJudge, same, weights
 
 SMALL = TrainConfig(
     steps=4, seeds_per_step=2, group_size=2, lr=3e-3, max_new_tokens=4, minibatch_size=3, microbatch_size=2,
@@ -34,51 +33,9 @@ ALGORITHMS = {
 }
 
 
-def weights(student):
-    return {name: value.clone() for name, value in student.model.state_dict().items()}
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def timeless(rows):
-    return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows]
-
-
-class Killed(BaseException):
-    pass
-
-
 @pytest.fixture
 def moody_judge():
     return MoodyJudge()
-
-
-@pytest.fixture
-def check_resumption(make_student, tmp_path, monkeypatch):
-    """Train through, and again killed after step 3 of 4 with a checkpoint after step 2."""
-
-    def check(run):
-        whole = make_student()
-        rows = run(whole, tmp_path / "whole")
-
-        def die(done, total, row):
-            if done == 3:
-                # As after kill -9: nothing is saved on the way out.
-                monkeypatch.setattr("steer_env.algorithms.trainer.save_checkpoint", lambda *a, **k: None)
-                raise Killed
-
-        with pytest.raises(Killed):
-            run(make_student(), tmp_path / "broken", progress=die)
-        monkeypatch.undo()
-        again = make_student()
-        rows_again = run(again, tmp_path / "broken", resume=True)
-        assert timeless(rows_again) == timeless(rows)
-        assert same(weights(whole), weights(again))
-        return whole, rows
-
-    return check
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

@@ -1,0 +1,182 @@
+"""Settings of a training run: how they are checked, and how `config.json` keeps them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from steer_env.algorithms.averaging import AVERAGES
+from steer_env.algorithms.base import Algorithm, Row
+from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
+from steer_env.algorithms.curriculum import Curriculum
+from steer_env.algorithms.scaling import Scaling
+from steer_env.algorithms.schedule import SCHEDULES
+from steer_env.rollout import VectorEnv
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Settings of a training run that do not depend on the algorithm.
+
+    Attributes:
+        steps: Number of steps.
+        seeds_per_step: Seeds (groups) per step.
+        group_size: K, dialogues per seed; the paper has 5.
+        lr: Learning rate of AdamW.
+        warmup: Steps over which the learning rate rises to `lr`.
+        lr_schedule: After that "constant", or a "linear" or "cosine" fall over the steps left.
+        final_lr: Share of `lr` at the end of that fall, in [0, 1].
+        weight_decay: AdamW's.
+        epochs: Passes over a step's dialogues.
+        minibatch_size: Dialogues per optimiser step, 0 for all.
+        microbatch_size: Most dialogues per forward pass; changes memory and speed, not results.
+        microbatch_tokens: Most tokens per forward pass, padding included.
+        max_grad_norm: Gradients are clipped to this norm.
+        temperature: Of the sampled replies.
+        max_new_tokens: Longest reply.
+        seed: Decides the dialogues' seeds, the sampling and the order of mini-batches.
+        unscored_limit: Stop when more than this share of turns has no verdict.
+        unscored_window: Steps over which that share is taken.
+        checkpoint_every: Steps between checkpoints; the last step always gets one.
+        average: Keep a mean of the weights after each step beside them: over the last half of the steps
+            ("tail"), or exponential ("ema"); see `averaging`.
+        average_decay: Of "ema": share of the mean that a step keeps, in [0, 1).
+        eval_every: Steps between evaluations on dialogues that stay the same, after the last step as well; 0
+            does without. See `validation`.
+        eval_dialogues: How many dialogues that is.
+        final_weights: What the student has at the end: its "last" weights, the "average", or those of the
+            step that was evaluated "best" (the last where no evaluation had a verdict).
+        streams: What a reply's random numbers come from beside the seed and the prompt: how often that
+            "prompt" was asked before, or the "dialogue". Only the latter is the same for any number of
+            processes; the former gives the numbers of earlier versions.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+    """
+
+    steps: int = 100
+    seeds_per_step: int = 8
+    group_size: int = 5
+    lr: float = 1e-4
+    warmup: int = 0
+    lr_schedule: str = "constant"
+    final_lr: float = 0.0
+    weight_decay: float = 0.0
+    epochs: int = 1
+    minibatch_size: int = 0
+    microbatch_size: int = 32
+    microbatch_tokens: int = 2048
+    max_grad_norm: float = 1.0
+    temperature: float = 1.0
+    max_new_tokens: int = 48
+    seed: int = 0
+    unscored_limit: float = 0.05
+    unscored_window: int = 20
+    checkpoint_every: int = 20
+    average: str = "none"
+    average_decay: float = 0.9
+    eval_every: int = 0
+    eval_dialogues: int = 64
+    final_weights: str = "last"
+    streams: str = "prompt"
+
+    def __post_init__(self) -> None:
+        counts: tuple[str, ...] = (
+            "steps",
+            "seeds_per_step",
+            "group_size",
+            "epochs",
+            "max_new_tokens",
+            "checkpoint_every",
+        )
+        counts += ("microbatch_size", "microbatch_tokens", "unscored_window", "eval_dialogues")
+        check_integers(self, counts, 1)
+        check_integers(self, ("warmup", "minibatch_size", "seed", "eval_every"), 0)
+        check_numbers(self, ("lr", "weight_decay"))
+        check_numbers(self, ("max_grad_norm",), above=True, why="; a huge one switches clipping off")
+        check_numbers(self, ("temperature",), above=True, why=": greedy siblings are all equal")
+        check_numbers(self, ("unscored_limit", "final_lr", "average_decay"), 0, 1)
+        check_choice(self, "streams", ("prompt", "dialogue"))
+        check_choice(self, "lr_schedule", SCHEDULES)
+        check_choice(self, "average", AVERAGES)
+        check_choice(self, "final_weights", ("last", "average", "best"))
+        for final, needed, why in (
+            ("average", self.average != "none", "average"),
+            ("best", self.eval_every, "eval_every"),
+        ):
+            if self.final_weights == final and not needed:
+                raise ValueError(
+                    f"final_weights={final!r} with {why}={getattr(self, why)!r}, expected {why} to be set: "
+                    "there would be no such weights"
+                )
+
+
+#: These may change without changing what was computed.
+_FREE = {"steps", "checkpoint_every", "microbatch_size", "microbatch_tokens"}
+
+
+def settings_of(
+    algorithm: Algorithm, config: TrainConfig, scaling: Scaling, env: VectorEnv | Curriculum
+) -> Row:
+    """Return the settings of a run by name, as its config.json holds them."""
+    settings = {"algorithm": algorithm.name, **asdict(config), **algorithm.options(), **asdict(scaling)}
+    if isinstance(env, Curriculum):
+        settings["curriculum"] = env.describe()
+    return settings
+
+
+def check_run(run_dir: Path, settings: Mapping[str, Any], resume: bool) -> None:
+    """Refuse to overwrite a run, or to go on with one that was started with other settings.
+
+    Raises:
+        FileExistsError: If the folder holds a run and `resume` is False.
+        ValueError: If it holds a run with other settings.
+    """
+    path = run_dir / "config.json"
+    if not path.exists():
+        return
+    if not resume:
+        raise FileExistsError(
+            f"run_dir={str(run_dir)!r} holds a run; pass resume=True (--resume) or choose another one"
+        )
+    old = json.loads(path.read_text(encoding="utf-8"))
+    # Runs from before a setting existed had its default.
+    then = {key: old.get(key, _default(settings, key)) for key in settings}
+    free = _FREE - {"steps"} if _decided_by_steps(settings) else _FREE
+    changed = {k: (then[k], v) for k, v in settings.items() if k not in free and then[k] != v}
+    if changed:
+        raise ValueError(
+            f"run_dir={str(run_dir)!r} was started with other settings, (then, now): {changed}; resume "
+            "with the same ones or choose another folder"
+        )
+
+
+def _decided_by_steps(settings: Mapping[str, Any]) -> bool:
+    """Whether earlier steps would have gone otherwise with another number of steps."""
+    return settings.get("lr_schedule", "constant") != "constant" or settings.get("average") == "tail"
+
+
+def check_streams(config: TrainConfig, processes: int) -> None:
+    """Refuse random numbers that would differ with the number of processes.
+
+    Raises:
+        ValueError: If `config.streams` is "prompt" and there are several processes.
+    """
+    if processes > 1 and config.streams != "dialogue":
+        raise ValueError(
+            f"streams={config.streams!r} in {processes} processes, expected 'dialogue' (--streams dialogue): "
+            "how often a prompt was asked depends on who asks; a run that began so goes on in one process"
+        )
+
+
+def _default(settings: Mapping[str, Any], key: str) -> Any:
+    from steer_env.algorithms.base import algorithm_class
+
+    for owner in (algorithm_class(settings["algorithm"]), Scaling, TrainConfig):
+        for field in fields(owner):
+            if field.name == key and field.default is not MISSING:
+                return field.default
+    return None
