@@ -14,7 +14,9 @@ from steer_env.algorithms.checks import check_choice, check_integers, check_numb
 from steer_env.algorithms.curriculum import Curriculum
 from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.schedule import SCHEDULES
+from steer_env.evaluation.evaluate import judge_of
 from steer_env.rollout import VectorEnv
+from steer_env.versions import versions_in, versions_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,8 @@ def settings_of(
     settings = {"algorithm": algorithm.name, **asdict(config), **algorithm.options(), **asdict(scaling)}
     if isinstance(env, Curriculum):
         settings["curriculum"] = env.describe()
-    return settings
+    # Rewards of another world or judge are other rewards.
+    return settings | versions_of(judge_of(env.env if isinstance(env, Curriculum) else env))
 
 
 def check_run(run_dir: Path, settings: Mapping[str, Any], resume: bool) -> None:
@@ -144,6 +147,7 @@ def check_run(run_dir: Path, settings: Mapping[str, Any], resume: bool) -> None:
         )
     old = json.loads(path.read_text(encoding="utf-8"))
     # Runs from before a setting existed had its default.
+    old |= versions_in(old)
     then = {key: old.get(key, _default(settings, key)) for key in settings}
     free = _FREE - {"steps"} if _decided_by_steps(settings) else _FREE
     changed = {k: (then[k], v) for k, v in settings.items() if k not in free and then[k] != v}

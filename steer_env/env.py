@@ -113,6 +113,11 @@ class DialogueEnv(AECEnv[str, Any, Any]):
         self.terminations: dict[str, bool] = {}
         self.truncations: dict[str, bool] = {}
 
+    @property
+    def scenarios(self) -> ScenarioSource:
+        """Where dialogues are drawn from."""
+        return self._scenarios
+
     # -- PettingZoo: spaces -------------------------------------------------------------------------------
 
     def observation_space(self, agent: str) -> spaces.Space[Any]:

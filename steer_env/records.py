@@ -102,6 +102,8 @@ def dialogue_row(scenario: Scenario, seed: int, turns: Sequence[TurnResult], sto
         "category": scenario.category,
         "mechanism": scenario.mechanism,
         "group": scenario.group,
+        "cell": scenario.cell,
+        "cells": scenario.cells,
         "goal": scenario.goal,
         "images": [image.digest for image in scenario.images],
         "seed": seed,

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 #: Where the shipped JSON schema lies.
 SCHEMA_PATH = Path(__file__).with_name("scenario.schema.json")
 
-_TEXTS = ("goal", "strategy", "technique", "category", "mechanism", "group", "provenance", "licence")
+_LABELS = ("goal", "strategy", "technique", "category", "mechanism", "group", "cell", "cells")
+_KEYS = (*_LABELS, "provenance", "licence")
 _LISTED = 20  # problems that an exception spells out
 
 
@@ -146,7 +147,7 @@ def scenario_row(scenario: Scenario, folder: Path) -> dict[str, Any]:
             "goal": turn.goal,
         }
         turns.append({key: value for key, value in full.items() if value})
-    extra = {key: getattr(scenario, key) for key in _TEXTS if getattr(scenario, key)}
+    extra = {key: getattr(scenario, key) for key in _KEYS if getattr(scenario, key)}
     if scenario.truth is not None and [truth_of(i) for i in scenario.images] == [scenario.truth]:
         extra["recipe"] = recipe_of(scenario.images[0])
     return {"id": scenario.id, "kind": scenario.kind, **extra, "turns": turns}
@@ -185,6 +186,8 @@ class _Reader:
     problems: list[Problem] = field(default_factory=list)
     _images: dict[str, Image | str] = field(default_factory=dict)
     _seen: dict[str, int] = field(default_factory=dict)
+    _cells: dict[tuple[str, str], int] = field(default_factory=dict)
+    _sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def read(self) -> list[Scenario]:
         remedy = "give the path of a JSON Lines file of scenarios"
@@ -302,7 +305,9 @@ class _Reader:
             start = len(images)
             images.extend(image for image in shown if isinstance(image, Image))
             seeds.append(SeedTurn(text, tuple(range(start, len(images))), risk, goal))
-        texts = {key: getattr(row, key) for key in ("kind", *_TEXTS)}
+        if not self._contrasts(number, row):
+            return None
+        labels = {key: getattr(row, key) for key in ("kind", *_KEYS)}
         truth = None
         if row.recipe:
             try:
@@ -312,8 +317,29 @@ class _Reader:
                 expected = "the recipe of the one picture, as the library wrote it"
                 self._add(number, "recipe", repr(shorten(row.recipe)), expected, f"remove it ({error})")
                 return None
-        made = Scenario(tuple(seeds), tuple(images), truth=truth, **texts, id=row.id)
+        made = Scenario(tuple(seeds), tuple(images), truth=truth, **labels, id=row.id)
         return self._unique(number, row, made)
+
+    def _contrasts(self, number: int, row: ScenarioRow) -> bool:
+        """Check a member of a contrast group against its group."""
+        before = len(self.problems)
+        if not row.cells:
+            return True
+        for key in ("group", "cell"):
+            if not getattr(row, key):
+                expected = f"the name of the {'contrast group' if key == 'group' else 'member'} beside cells"
+                self._add(number, key, "''", expected, "add it, or leave cells out")
+        if len(self.problems) > before:
+            return False
+        line, size = self._sizes.setdefault(row.group, (number, row.cells))
+        if size != row.cells:
+            expected = f"{size} as on line {line}"
+            self._add(number, "cells", str(row.cells), expected, "give all members of a group the same")
+        first = self._cells.setdefault((row.group, row.cell), number)
+        if first != number:
+            what = f"{row.cell!r} (also on line {first})"
+            self._add(number, "cell", what, "each member of a group once", "rename one of the two")
+        return len(self.problems) == before
 
     def _unique(self, number: int, row: ScenarioRow, scenario: Scenario) -> Scenario | None:
         first = self._seen.setdefault(scenario.id, number)

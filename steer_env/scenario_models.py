@@ -13,40 +13,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from steer_env.scenarios import KINDS, OOD_STRATEGIES, OOD_TECHNIQUES, STRATEGIES, TECHNIQUES
+from steer_env.scenarios import KINDS
 from steer_env.spaces import MAX_LENGTH
 
 Kind = Literal["benign", "obfuscated", "red_team"]
-Strategy = Literal[
-    "",
-    "roleplay",
-    "educational_framing",
-    "fiction_writer",
-    "authority_figure",
-    "hypothetical_scenario",
-    "emotional_urgency",
-    "continuation_trick",
-    "reverse_psychology",
-    "translation_detour",
-    "form_filling",
-    "riddle_game",
-    "broken_list",
-    "comparison",
-    "inspection_checklist",
-    "third_party_quote",
-    "minute_taking",
-]
-Technique = Literal[
-    "",
-    "yes_laddering",
-    "sunk_cost_anchor",
-    "gradual_escalation",
-    "hypothetical_escalation",
-    "door_in_the_face",
-    "false_consensus",
-    "planted_error",
-    "reciprocity",
-]
 
 #: At least one character that is not white space, and no longer than an utterance may be.
 Text = Annotated[str, StringConstraints(pattern=r"\S", max_length=MAX_LENGTH)]
@@ -85,16 +55,20 @@ class ScenarioRow(BaseModel):
     under a strategy."""
     goal: str = Field(default="", max_length=MAX_LENGTH)
     """The hidden goal; the student never sees it."""
-    strategy: Strategy = ""
-    """How the user argues, empty if in no special way."""
-    technique: Technique = ""
-    """How the user escalates, empty if in no special way."""
+    strategy: str = ""
+    """How the user argues, by a name of the library or one of your own; empty if in no special way."""
+    technique: str = ""
+    """How the user escalates, likewise."""
     category: str = ""
     """Topic, for reports."""
     mechanism: str = ""
     """How the risk is hidden, for reports."""
     group: str = ""
     """Scenarios that belong together; splits and confidence intervals go by group."""
+    cell: str = ""
+    """Which member of its contrast group it is, such as hazard/calm."""
+    cells: int = Field(default=0, ge=0)
+    """How many members the whole contrast group has, 0 if there is none; `twin_pass` counts whole groups."""
     provenance: str = ""
     """Where the scenario comes from."""
     licence: str = ""
@@ -111,15 +85,9 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-_NAMES = {
-    "kind": KINDS,
-    "strategy": ("", *STRATEGIES, *OOD_STRATEGIES),
-    "technique": ("", *TECHNIQUES, *OOD_TECHNIQUES),
-}
-# The literals above are written out for type checkers and for the schema; they must not drift.
-for _name, _literal in (("kind", Kind), ("strategy", Strategy), ("technique", Technique)):
-    if get_args(_literal) != _NAMES[_name]:
-        raise ImportError(f"scenario_models.{_name} differs from steer_env.scenarios: {get_args(_literal)}")
+# The literal above is written out for type checkers and for the schema; it must not drift.
+if get_args(Kind) != KINDS:
+    raise ImportError(f"scenario_models.Kind differs from steer_env.scenarios: {get_args(Kind)}")
 
 
 def explain(body: Mapping[str, Any], error: ValidationError) -> Iterator[tuple[str, str, str, str]]:
@@ -177,8 +145,10 @@ def _advice(error: Mapping[str, Any]) -> tuple[str, str]:
         known = list(TurnRow.model_fields if "TurnRow" in error["loc"] else ScenarioRow.model_fields)
         return f"one of the keys {', '.join(known)}", _nearest(str(error["loc"][-1]), known, "remove it")
     if kind == "literal_error":
-        known = list(_NAMES[str(error["loc"][-1])])
+        known = list(KINDS)
         return f"one of {', '.join(map(repr, known))}", _nearest(str(error["input"]), known, "choose one")
+    if error["loc"][-1] == "cells" and kind == "greater_than_equal":
+        return "0 or more", "give the number of members of the whole contrast group, or leave it out"
     if kind == "string_type" and len(error["loc"]) == 3:  # ("turns", i, "str")
         return "a string or an object", 'write "text" or {"text": "text"}'
     return _TYPES.get(kind, (str(error["msg"]), "see steer_env/scenario.schema.json"))

@@ -79,8 +79,9 @@ class Scenario:
         images: The pictures, in the order they are first shown.
         kind: "benign", "obfuscated" or "red_team".
         goal: The hidden goal; the student never sees it.
-        strategy: One of `STRATEGIES` or `OOD_STRATEGIES`, "" if none.
-        technique: One of `TECHNIQUES` or `OOD_TECHNIQUES`, "" if none.
+        strategy: How the user argues, such as one of `STRATEGIES` or `OOD_STRATEGIES`, or by a name of your
+            own; "" if in no special way.
+        technique: How the user escalates, such as one of `TECHNIQUES` or `OOD_TECHNIQUES`; likewise.
         category: Topic, for reports.
         mechanism: How the risk is hidden (`steer_env.world` names five), "" if unknown.
         group: Seed group; splits are made by group and image, never by row.
@@ -113,12 +114,6 @@ class Scenario:
             raise ValueError("turns=(), expected at least one user turn")
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r}, expected one of {', '.join(KINDS)}")
-        for name, value, known in (
-            ("strategy", self.strategy, (*STRATEGIES, *OOD_STRATEGIES)),
-            ("technique", self.technique, (*TECHNIQUES, *OOD_TECHNIQUES)),
-        ):
-            if value and value not in known:
-                raise ValueError(f"{name}={value!r}, expected one of {', '.join(known)} or ''")
         if self.cells < 0 or (self.cells and not (self.cell and self.group)):
             raise ValueError(
                 f"cells={self.cells!r}, cell={self.cell!r}, group={self.group!r}, expected 0, or the number "

@@ -179,7 +179,10 @@ def test_windows_files_and_blank_lines_are_fine(tmp_path: Path) -> None:
         ({"turns": [{"text": "x", "risk": "3"}]}, 'turns[0].risk="3"', "without quotation marks"),
         ({"turns": [{"text": "x", "risk": True}]}, "turns[0].risk=true", "integer"),
         ({"turns": ["x"], "kind": "red team"}, 'kind="red team"', "did you mean 'red_team'?"),
-        ({"turns": ["x"], "strategy": "magic"}, 'strategy="magic"', "authority_figure"),
+        ({"turns": ["x"], "strategy": 7}, "strategy=7", "a string"),
+        ({"turns": ["x"], "cells": -1}, "cells=-1", "0 or more"),
+        ({"turns": ["x"], "cells": 4, "cell": "a"}, "group=''", "name of the contrast group"),
+        ({"turns": ["x"], "cells": 4, "group": "g"}, "cell=''", "name of the member"),
         ({"turns": ["x"], "license": "MIT"}, 'license="MIT"', "did you mean 'licence'?"),
         ({"turns": ["x"], "goal": None}, "goal=null", "a string"),
         ({"turns": ["x"], "images": "a.png"}, 'images="a.png"', "square brackets"),
@@ -371,3 +374,26 @@ def test_ground_truth_of_built_in_pictures_is_kept(tmp_path):
         path.write_text(json.dumps(row) + "\n")
         (problem,) = files.validate(path)
         assert problem.where == "recipe" and "remove it" in problem.remedy
+
+
+def test_own_strategies_and_contrast_groups_come_back_as_they_were(tmp_path: Path) -> None:
+    rows = [
+        {"turns": ["a"], "strategy": "my_own", "technique": "slow_drip", "category": "kitchen"},
+        *({"turns": [f"b{i}"], "group": "g", "cell": f"c{i}", "cells": 2} for i in range(2)),
+    ]
+    read = files.load_scenarios(write(tmp_path / "s.jsonl", *rows))
+    assert (read[0].strategy, read[0].technique, read[0].category) == ("my_own", "slow_drip", "kitchen")
+    assert [(s.group, s.cell, s.cells) for s in read[1:]] == [("g", "c0", 2), ("g", "c1", 2)]
+    assert files.load_scenarios(files.save_scenarios(read, tmp_path / "again.jsonl")) == read
+
+
+def test_members_that_contradict_their_group_are_named(tmp_path: Path) -> None:
+    member = {"group": "g", "cell": "c", "cells": 2}
+    rows = [
+        {"turns": ["a"], **member},
+        {"turns": ["b"], **member},
+        {"turns": ["c"], **member, "cell": "d", "cells": 3},
+    ]
+    found = problems(tmp_path / "s.jsonl", *rows)
+    assert len(found) == 2 and found[0].startswith("line 2: cell='c' (also on line 1)")
+    assert found[1].startswith("line 3: cells=3, expected 2 as on line 1")

@@ -39,9 +39,9 @@ _EXAMPLE = """  steer-env evaluate constructive
 _DESCRIPTION = """Play dialogues against a student and report multi-turn safety, helpfulness, leaks and
 survival, each with its interval. The run folder gets dialogues.jsonl (each row as its dialogue ends),
 summary.json and the report files. Turns without a verdict are never guessed: they show as unscored, and rates
-that hang on them as bounds. A suite plays whole scenario groups (the harmless and the risky dialogues of the
-same device), each part in a folder of its own; `full` is single- and multi-turn, in- and
-out-of-distribution."""
+that hang on them as bounds. The built-in world is played in whole scenario groups, whose members differ in
+the picture or the history alone: the number of dialogues is rounded up. A suite plays each of its parts in
+a folder of its own; `full` is single- and multi-turn, in- and out-of-distribution."""
 
 _DEFAULTS: dict[str, Any] = {
     "student": None,
@@ -72,7 +72,10 @@ def add(commands: Any) -> None:
         "--episodes", type=positive, help="dialogues (default: 200, or each scenario of a file once)"
     )
     parser.add_argument(
-        "--seed", type=natural, help="first seed; the dialogues take this and the following ones (default: 0)"
+        "--seed",
+        type=natural,
+        help="first seed; the dialogues take this and the following ones, with those of their groups "
+        "(default: 0)",
     )
     parser.add_argument(
         "--suite", metavar="NAME", help="bench, bench-single, ood, ood-single or full, in place of --env"

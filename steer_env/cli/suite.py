@@ -26,6 +26,7 @@ from steer_env.judges.independence import check_independent
 from steer_env.records import token_pieces
 from steer_env.registration import make_seats
 from steer_env.types import meta_of
+from steer_env.versions import versions_of
 
 _DEFAULTS: dict[str, Any] = {
     "student": None,
@@ -83,6 +84,7 @@ def run_suite(args: argparse.Namespace, write: Callable[[Path, str], None]) -> i
     _check_attempts(parts, student, seats, chosen)
     out.mkdir(parents=True, exist_ok=True)
     meta = {"command": "evaluate", **chosen, "parts": [part.name for part in parts], **content}
+    meta |= versions_of(seats.judge)
     write_json(out / RUN, meta)
     print(f"dialogues go to {', '.join(str(out / part.name / 'dialogues.jsonl') for part in parts)}")
     for part in parts:

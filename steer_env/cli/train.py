@@ -30,6 +30,7 @@ from steer_env.cli.progress import Bar
 from steer_env.cli.together import together
 from steer_env.data.licences import check_training_allowed
 from steer_env.judges.independence import check_independent
+from steer_env.versions import versions_of
 
 _EXAMPLE = """  steer-env train --student runs/demo/sft --out runs/mine --steps 100
   steer-env train --out runs/mine --resume
@@ -246,7 +247,8 @@ def _run(args: argparse.Namespace) -> int:
     parallel.wait()  # until all have looked at the folder, before the first one writes
     if parallel.main:
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "run.json", {"command": "train", **chosen, **content})
+        versions = versions_of(setting.judge)
+        write_json(out / "run.json", {"command": "train", **chosen, **content, **versions})
         print(f"metrics go to {out / 'metrics.jsonl'}")
     with Bar("train", config.steps) if parallel.main else nullcontext() as bar:
         rows = trainer.train(

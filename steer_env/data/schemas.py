@@ -216,6 +216,8 @@ def _paths(scenario: Scenario, images: Sequence[str]) -> list[str]:
 
 def _extras(scenario: Scenario) -> Row:
     more: Row = {key: getattr(scenario, key) for key in _TEXTS if getattr(scenario, key)}
+    if scenario.cells:
+        more |= {"cell": scenario.cell, "cells": scenario.cells}
     if any(turn.goal for turn in scenario.turns):
         more["turn_goals"] = [turn.goal for turn in scenario.turns]
     if any(turn.images for turn in scenario.turns[1:]):
@@ -248,9 +250,9 @@ def _build(
     for text, risk, goal, count in zip(texts, risks, goals, counts, strict=True):
         turns.append(SeedTurn(text, tuple(range(start, start + count)), risk, goal))
         start += count
-    texts_of = {**fields, **{key: more[key] for key in _TEXTS if key in more}}
+    labels = {**fields, **{key: more[key] for key in (*_TEXTS, "cell", "cells") if key in more}}
     truth = Recipe.parse(more["recipe"]).truth if "recipe" in more else None
-    return Scenario(tuple(turns), tuple(images), truth=truth, **texts_of, id=str(name or ""))
+    return Scenario(tuple(turns), tuple(images), truth=truth, **labels, id=str(name or ""))
 
 
 def _need(row: Mapping[str, Any], keys: Sequence[str], prefix: str = "") -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steer_env.evaluation import attack, breakdown
+from steer_env.evaluation import attack, breakdown, contrast
 from steer_env.evaluation.evaluate import RUN, load_rows
 from steer_env.evaluation.intervals import Estimate, mcnemar, rate, unavailable
 from steer_env.evaluation.metrics import Bools, Verdicts
@@ -19,9 +19,17 @@ from steer_env.evaluation.paired import Difference, holm, paired, pairs_needed
 from steer_env.evaluation.tabulate import Dialogues, from_rows
 from steer_env.records import ROLLOUTS, Row, read_jsonl
 from steer_env.registration import SPECS
+from steer_env.versions import versions_in
 
-#: What can be compared, and whether more is better.
-MEASURES = {"safety": True, "helpfulness": True, "joint": True, "harm": False, "over-refusal": False}
+#: What can be compared, and whether more is better. "twin" is the twin pass of whole contrast groups.
+MEASURES = {
+    "twin": True,
+    "joint": True,
+    "safety": True,
+    "helpfulness": True,
+    "harm": False,
+    "over-refusal": False,
+}
 #: Options of a run that decide which dialogues it holds; with what `evaluate` takes for None.
 SUITE = {"env": None, "split": "bench", "suite": "", "scenario_ids": "", "attacker": None}
 
@@ -130,6 +138,9 @@ def differences(runs: Sequence[Run], *, common: bool = False) -> list[str]:
     for key in SUITE:
         found += _unequal(key, {run.name: _setting(run.meta, key) for run in runs if run.meta})
     found += _unequal("judge", {run.name: _judges(run.rows) for run in runs})
+    for key in ("world_version", "judge_version"):
+        lines = _unequal(key, {run.name: versions_in(run.meta)[key] for run in runs})
+        found += [f"{line}; play and judge all of them with one version" for line in lines]
     seeds = {run.name: {row.get("seed") for row in run.rows} for run in runs}
     shared = set.intersection(*seeds.values())
     if not common:
@@ -220,6 +231,8 @@ def compare(
         for other in others
         for subset, chosen in _subsets(tables[reference][0], by)
         for measure in measures
+        # Members of a group differ in most labels: no group is whole in a subset by one of those.
+        if measure != "twin" or subset == "all" or _whole(tables[reference][0], chosen)
     ]
     return adjust(results)
 
@@ -241,6 +254,10 @@ def _table(run: Run, runs: Sequence[Run]) -> Dialogues:
     return from_rows(sorted((r for r in run.rows if r.get("seed") in shared), key=lambda r: r["seed"]))
 
 
+def _whole(d: Dialogues, chosen: Bools) -> bool:
+    return len(contrast.whole_groups(d.where(chosen))) > 0
+
+
 def _subsets(d: Dialogues, by: Sequence[str]) -> list[tuple[str, Bools]]:
     found = [("all", np.ones(len(d), bool))]
     for label in by:
@@ -249,12 +266,30 @@ def _subsets(d: Dialogues, by: Sequence[str]) -> list[tuple[str, Bools]]:
     return found
 
 
-def _verdicts(d: Dialogues, measure: str) -> tuple[Verdicts, Bools]:
-    """Who passes and fails, and which dialogues the measure is about."""
-    if measure == "over-refusal":
-        return attack.refused(d), d.benign
-    about = d.planned >= 2 if measure in ("safety", "helpfulness", "joint") else np.ones(len(d), bool)
-    return breakdown.MEASURES[measure](d), about
+def units_of(
+    tables: Sequence[Dialogues], measure: str, chosen: Bools
+) -> tuple[list[Verdicts], NDArray[np.int64]]:
+    """Who passes and fails among the units of a measure, in each of several runs, and the units' clusters.
+
+    Units are dialogues, of "twin" whole contrast groups.
+
+    Args:
+        tables: The same dialogues in the same order, played by different students.
+        measure: One of `MEASURES`.
+        chosen: (N,) bool, the dialogues looked at.
+    """
+    if measure == "twin":
+        groups = [contrast.whole_groups(d.where(chosen)) for d in tables]
+        return [(one.yes, one.no) for one in groups], groups[0].cluster
+    decide = attack.refused if measure == "over-refusal" else breakdown.MEASURES[measure]
+    verdicts = [decide(d) for d in tables]
+    units = chosen
+    for d in tables:
+        if measure == "over-refusal":
+            units = units & d.benign
+        elif measure in ("safety", "helpfulness", "joint"):
+            units = units & (d.planned >= 2)
+    return [(yes[units], no[units]) for yes, no in verdicts], tables[0].cluster[units]
 
 
 def _one(
@@ -266,19 +301,19 @@ def _one(
     chosen: Bools,
     options: dict[str, Any],
 ) -> Result:
-    sides = [[_verdicts(d, measure) for d in tables[name]] for name in (a, b)]
-    units = chosen & np.all([about for side in sides for _, about in side], axis=0)
-    if not units.any():
-        none = unavailable(f"no dialogues for {measure} in {subset}")
+    verdicts, cluster = units_of([*tables[a], *tables[b]], measure, chosen)
+    sides, count = (verdicts[: len(tables[a])], verdicts[len(tables[a]) :]), len(cluster)
+    if not count:
+        what = "whole contrast groups" if measure == "twin" else "dialogues"
+        none = unavailable(f"no {what} for {measure} in {subset}")
         return Result(a, b, measure, subset, none, none, none, None, None, None, None, "none", None)
-    cluster = tables[a][0].cluster[units]
-    yes, no = ([np.stack([verdict[i][units] for verdict, _ in side]) for side in sides] for i in (0, 1))
+    yes, no = ([np.stack([one[i] for one in side]) for side in sides] for i in (0, 1))
     rates = [_rate(y, n, cluster, options) for y, n in zip(yes, no, strict=True)]
     if not all(one.available for one in rates):
         note = "; ".join(
             f"{name}: {r.note}" for name, r in zip((a, b), rates, strict=True) if not r.available
         )
-        none = unavailable(note, int(units.sum()))
+        none = unavailable(note, count)
         return Result(a, b, measure, subset, rates[0], rates[1], none, None, None, None, None, "none", None)
     got = _difference(yes, no, cluster, options)
     only: tuple[int | None, int | None] = (None, None)
@@ -287,7 +322,7 @@ def _one(
         only = (int((yes[0][0] & no[1][0]).sum()), int((no[0][0] & yes[1][0]).sum()))
         if len(np.unique(cluster)) == len(cluster) and got.p is not None:
             p, test = mcnemar(*only), "exact McNemar"  # pairs are independent
-        needed = _needed(only, int(units.sum()))
+        needed = _needed(only, count)
     return Result(a, b, measure, subset, rates[0], rates[1], got.estimate, *only, p, None, test, needed)
 
 

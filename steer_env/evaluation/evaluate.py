@@ -15,6 +15,7 @@ from steer_env.records import JsonlWriter, Row, read_jsonl, trajectory_row
 from steer_env.rollout import Progress, rollout_iter
 from steer_env.scenarios import Scenario
 from steer_env.trajectory import StopReason, Trajectory
+from steer_env.versions import versions_of
 
 DIALOGUES = "dialogues.jsonl"
 RUN = "run.json"
@@ -46,6 +47,10 @@ def evaluate(
 ) -> Summary:
     """Play one dialogue per seed and summarise.
 
+    Of the built-in world, and of every scenario source with `members` and `scenario(index)`, seed s is
+    dialogue `source.scenario(s)`: the `members` of a group have seeds in a row, and groups are played whole.
+    Of groups that `seeds` names in part the other members are played too.
+
     The run folder gets `run.json` (what was run), `dialogues.jsonl` (one row per dialogue, appended as it
     ends) and `summary.json`. A dialogue that failed (a lost server) is a row too, with its reason; it counts
     as undecided, and on resume its seed is played again.
@@ -54,7 +59,8 @@ def evaluate(
         vec: A vector environment, see `steer_env.make_vec`.
         attacker: Speaks for the user.
         student: Speaks for the policy under test.
-        seeds: Different reset seeds; on resume those already in the folder are skipped.
+        seeds: Different reset seeds; on resume those already in the folder are skipped. See above for what is
+            added to them.
         run_dir: Folder of the run; made if missing.
         resume: Go on with a folder that already holds dialogues.
         scenarios: Play exactly these, seed s playing number s modulo their count, and not what `vec` draws.
@@ -75,6 +81,7 @@ def evaluate(
     """
     given: dict[str, Any] = {"scenarios": scenarios, "meta": meta, "extra": extra, "progress": progress}
     given["allow_self_judging"] = allow_self_judging
+    seeds = _whole_seeds(vec, seeds, scenarios)
     play(vec, attacker, student, seeds, run_dir, resume=resume, unscored_limit=unscored_limit, **given)
     return finish(run_dir, seeds, **options)
 
@@ -97,16 +104,18 @@ def play(
     """Play and record without a summary; arguments and errors as `evaluate`."""
     check_env(vec, student, attacker, allow=allow_self_judging)
     guard = UnscoredGuard(unscored_limit, window=None)
-    if len(set(seeds)) != len(seeds):
-        raise ValueError(f"{len(seeds)} seeds, {len(set(seeds))} of them different; expected each seed once")
-    folder = Path(run_dir)
-    done = prepare(folder, dict(meta or {}), resume=resume)
+    folder, source = Path(run_dir), source_of(vec)
+    members = members_of(source) if scenarios is None else 0
+    seeds = _whole_seeds(vec, seeds, scenarios)
+    done = prepare(folder, {**dict(meta or {}), **versions_of(judge_of(vec))}, resume=resume)
     left = [seed for seed in seeds if seed not in done]
     played = len(seeds) - len(left)
     tell = None if progress is None else lambda n, _: progress(played + n, len(seeds))
     policy = str((meta or {}).get("student", ""))
 
     def chosen(seed: int) -> dict[str, Any] | None:
+        if members:
+            return {"scenario": source.scenario(seed)}
         return None if scenarios is None else {"scenario": scenarios[seed % len(scenarios)]}
 
     with JsonlWriter(folder / DIALOGUES) as writer:
@@ -120,6 +129,43 @@ def play(
         ):
             guard.see([trajectory])
         writer.sync()
+
+
+def source_of(vec: Any) -> Any:
+    """Return the scenario source of a vector environment, None where it has none."""
+    return getattr(_core(vec), "scenarios", None)
+
+
+def judge_of(vec: Any) -> Any:
+    """Return the judge of a vector environment, None where it has none."""
+    return getattr(_core(vec), "judge", None)
+
+
+def _core(vec: Any) -> Any:
+    return getattr(next(iter(getattr(vec, "envs", ())), None), "unwrapped", None)
+
+
+def members_of(source: Any) -> int:
+    """Return how many dialogues in a row make a group of a scenario source, 0 if it has no such groups."""
+    return int(getattr(source, "members", 0)) if callable(getattr(source, "scenario", None)) else 0
+
+
+def _whole_seeds(vec: Any, seeds: Sequence[int], scenarios: Sequence[Scenario] | None) -> list[int]:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError(f"{len(seeds)} seeds, {len(set(seeds))} of them different; expected each seed once")
+    return list(seeds) if scenarios is not None else whole(seeds, members_of(source_of(vec)))
+
+
+def whole(seeds: Iterable[int], members: int) -> list[int]:
+    """Return seeds with those of the other members of their groups, groups in the order of their first seed.
+
+    >>> whole(range(5), 4)
+    [0, 1, 2, 3, 4, 5, 6, 7]
+    """
+    if members < 2:
+        return list(seeds)
+    groups = dict.fromkeys(seed // members for seed in seeds)
+    return [group * members + member for group in groups for member in range(members)]
 
 
 def finish(run_dir: str | Path, seeds: Sequence[int], **options: Any) -> Summary:

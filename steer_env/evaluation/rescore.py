@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from gymnasium.utils import seeding
 
 from steer_env.env import judge_batch
 from steer_env.evaluation.compare import load_run
-from steer_env.evaluation.evaluate import DIALOGUES, SUMMARY, prepare, write_json
+from steer_env.evaluation.evaluate import DIALOGUES, SUMMARY, members_of, prepare, write_json
 from steer_env.evaluation.report import Summary, summarise
 from steer_env.judges.base import Judge, JudgeRequest
 from steer_env.records import JsonlWriter, Row, verdict_row
@@ -20,6 +20,7 @@ from steer_env.rewards import harm_cost
 from steer_env.rollout import Progress
 from steer_env.scenarios import Scenario
 from steer_env.types import ASSISTANT, USER, Message, Scored
+from steer_env.versions import judge_version
 
 #: What the old verdicts led to and the new ones contradict; left out of rescored rows.
 _DERIVED = ("reward", "tcsr", "advantage")
@@ -52,16 +53,25 @@ class Scenes:
         seed = row.get("seed")
         if not isinstance(seed, int) or seed < 0:
             raise CannotRescore(f"seed={seed!r} in a stored dialogue, expected the seed it was played with")
+        candidates = list(self._candidates(seed))
+        for made in candidates:
+            if made.id == row.get("scenario"):
+                return made
+        raise CannotRescore(
+            f"seed {seed} makes scenario {candidates[0].id!r}, the stored dialogue has "
+            f"{row.get('scenario')!r}; it was played with other scenarios, options or another version: use "
+            "those, or evaluate anew"
+        )
+
+    def _candidates(self, seed: int) -> Iterator[Scenario]:
+        """Yield what a seed may have stood for: `evaluate` numbers whole groups, training draws."""
         if self.scenarios is not None:
-            made = self.scenarios[seed % len(self.scenarios)]
-        else:
-            made = make_source(spec(self.env_id), self.options).sample(seeding.np_random(seed)[0])
-        if made.id != row.get("scenario"):
-            raise CannotRescore(
-                f"seed {seed} makes scenario {made.id!r}, the stored dialogue has {row.get('scenario')!r}; "
-                "it was played with other scenarios, options or another version: use those, or evaluate anew"
-            )
-        return made
+            yield self.scenarios[seed % len(self.scenarios)]
+            return
+        source: Any = make_source(spec(self.env_id), self.options)
+        if members_of(source):
+            yield source.scenario(seed)
+        yield source.sample(seeding.np_random(seed)[0])
 
 
 def rescore(
@@ -103,6 +113,7 @@ def rescore(
             f"run={str(run_dir)!r} has rows without a seed or with the same, expected each once"
         )
     meta = {**run.meta, "rescored_from": str(run_dir), "judge": judge.name}
+    meta["judge_version"] = judge_version(judge)
     done = prepare(folder, meta, resume=resume)
     left = [row for row in run.rows if row["seed"] not in done]
     judged = len(run.rows) - len(left)

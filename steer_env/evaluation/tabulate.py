@@ -25,6 +25,7 @@ LABELS = (
     "leakage",
     "scenario",
     "group",
+    "cell",
 )
 
 #: Ends of a dialogue after which its remaining turns are unknown.
@@ -44,6 +45,8 @@ class Dialogues:
         leak_known: (N, T) bool, `leaked` is knowledge and not only the absence of a report.
         refused: (N, T) bool, the reply was a refusal of any kind.
         refusal_known: (N, T) bool, the judge says what the reply did.
+        ended: (N, T) bool, the row says why the reply ended.
+        cut: (N, T) bool, the reply ended at the limit of new tokens.
         benign: (N,) bool, the dialogue is harmless throughout.
         complete: (N,) bool, it ended as planned and not by a failure.
         planned: (N,) int64, turns it has or, where it broke off, was to have (at least one more than played).
@@ -56,6 +59,8 @@ class Dialogues:
             names behind the numbers of `cluster`, to join runs by.
         twin: (N,) bool, a harmless dialogue made to resemble a risky one: as its row says (`twin`); where it
             says nothing, a risky dialogue of the same scenario group is among the rows.
+        cells: (N,) int64, members of the whole contrast group; 0 for a dialogue in none.
+        attempt: (N,) int64, which attempt at its scenario, 0 where a row does not say.
     """
 
     safety: NDArray[np.int8]
@@ -66,6 +71,8 @@ class Dialogues:
     leak_known: NDArray[np.bool_]
     refused: NDArray[np.bool_]
     refusal_known: NDArray[np.bool_]
+    ended: NDArray[np.bool_]
+    cut: NDArray[np.bool_]
     benign: NDArray[np.bool_]
     complete: NDArray[np.bool_]
     planned: NDArray[np.int64]
@@ -76,6 +83,8 @@ class Dialogues:
     prompts: tuple[str, ...]
     labels: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     twin: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    cells: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    attempt: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.cluster)
@@ -118,6 +127,8 @@ def from_rows(rows: Iterable[Mapping[str, Any]], *, cluster: str = "group") -> D
         try:
             for t, turn in enumerate(row["turns"]):
                 _fill(i, t, turn.get("verdict"), numbers, flags, reasons, judges)
+                flags["ended"][i, t] = bool(turn.get("finish"))
+                flags["cut"][i, t] = turn.get("finish") == "length"
                 prompts.add(str((turn.get("verdict") or {}).get("prompt_hash") or ""))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             what = f"{type(error).__name__}: {error}"
@@ -147,10 +158,12 @@ def from_rows(rows: Iterable[Mapping[str, Any]], *, cluster: str = "group") -> D
         prompts=tuple(sorted(prompts - {""})),
         labels=_labels(kept, names),
         twin=_twins(kept),
+        cells=np.array([int(row.get("cells") or 0) if row.get("group") else 0 for row in kept], np.int64),
+        attempt=np.array([int(row.get("attempt") or 0) for row in kept], np.int64),
     )
 
 
-_FLAGS = ("scored", "played", "leaked", "leak_known", "refused", "refusal_known")
+_FLAGS = ("scored", "played", "leaked", "leak_known", "refused", "refusal_known", "ended", "cut")
 
 
 def _fill(

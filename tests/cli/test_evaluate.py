@@ -6,17 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from PIL import Image
 
 from steer_env.evaluation.evaluate import load_rows
+from steer_env.world import WorldSource
 
 
 def test_a_scripted_student(cli) -> None:
     code, out, err = cli("evaluate", "constructive", "--episodes", 20, "--env", "SteerRedTeam-v0")
     assert code == 0, err
-    assert "100.0 %" in out and "mean turn of first failure" in out
+    assert "100.0 %" in out and "twin pass" in out
     run = Path("runs/evaluate/constructive")
     assert len(load_rows(run)) == 20
     assert json.loads((run / "run.json").read_text())["env"] == "SteerRedTeam-v0"
@@ -26,21 +28,28 @@ def test_a_scripted_student(cli) -> None:
 
 def test_existing_run_resume_and_extension(cli) -> None:
     first = ("evaluate", "random", "--out", "r")
-    assert cli(*first, "--episodes", 5).code == 0
+    members = WorldSource().members
+    assert cli(*first, "--episodes", members + 1).code == 0
     code, _, err = cli(*first, "--episodes", 5)
     assert code == 2 and "--resume" in err and "--out" in err
     code, _, err = cli("evaluate", "refuse", "--out", "r", "--resume")
     assert code == 2 and "student: 'random' there, 'refuse' now" in err
     before = load_rows("r")
-    assert cli(*first, "--episodes", 9, "--resume").code == 0
-    assert load_rows("r")[:5] == before and len(load_rows("r")) == 9
+    assert len(before) == 2 * members, "groups are played whole"
+    assert cli(*first, "--episodes", 2 * members + 1, "--resume").code == 0
+    assert load_rows("r")[: 2 * members] == before and len(load_rows("r")) == 3 * members
+    cells = Counter(row["group"] for row in load_rows("r"))
+    assert set(cells.values()) == {members}
+    assert cli(*first, "--out", "again", "--episodes", 2 * members).code == 0
+    again = {row["seed"]: row for row in load_rows("again")}
+    assert again == {row["seed"]: row for row in before}, "the same seeds are the same groups"
 
 
 def test_own_photographs_are_all_played_and_unscored_not_guessed(cli, scenario_file: Path) -> None:
     code, out, err = cli("evaluate", "constructive", "--scenarios", scenario_file, "--out", "mine")
     assert code == 0, err
     assert sorted(row["scenario"] for row in load_rows("mine")) == ["one", "three", "two"]
-    assert "7 of 7" in out and "not available (all 3 dialogues" in out
+    assert "of 7" in out and "not available, all 3 dialogues" in out
     assert "no ground truth" in out
 
 

@@ -81,15 +81,15 @@ def test_a_moved_scenario_file_leaves_the_pictures_out(cli, scenario_file: Path)
 
 
 def test_single_turn_runs_give_the_gap(cli) -> None:
-    cli("evaluate", "comply", "--episodes", 20, "--out", "many")
-    cli("evaluate", "comply", "--episodes", 20, "--out", "one", "--env", "SteerSingleTurn-v0")
+    cli("evaluate", "comply", "--episodes", 24, "--out", "many")
+    cli("evaluate", "comply", "--episodes", 24, "--out", "one", "--env", "SteerSingleTurn-v0")
     code, _, err = cli("report", "x=many", "--single", "x=one", "--out", "both")
     assert code == 0, err
     rows = {(r["measure"], r["subset"]): r for r in table_of("both/results.csv")}
     single, multi, gap = (
         float(rows[name, "all"]["value"]) for name in ("single_turn_safety", "turn_mean_safety", "gap")
     )
-    assert abs(gap - (single - multi)) < 1e-9 and rows["single_turn_safety", "all"]["n"] == "20"
+    assert abs(gap - (single - multi)) < 1e-9 and rows["single_turn_safety", "all"]["n"] == "24"
     assert "Single- minus multi-turn safety" in Path("both/report.html").read_text()
     code, _, err = cli("report", "x=many", "--single", "y=one")
     assert code == 2 and "single='y=one'" in err

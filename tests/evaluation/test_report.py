@@ -59,8 +59,8 @@ def test_a_case_by_hand() -> None:
 def test_single_turn_dialogues_are_kept_apart() -> None:
     s = summarise([row(10, seed=1), row(6, seed=2), row(10, 10, seed=3)])
     assert s.single_turn.value == 0.5 and s.multi_turn_safety.n == 1
-    assert "single-turn safety" in table({"a": s})
-    alone = table({"a": summarise([row(10, seed=1)])})
+    assert "single-turn safety" in table({"a": s}, "markdown")
+    alone = table({"a": summarise([row(10, seed=1)])}, "markdown")
     assert "multi-turn" not in alone.splitlines()[0]
 
 
@@ -91,7 +91,7 @@ def test_unscored_turns_give_bounds_never_means() -> None:
     assert s.harm_rate.bounds == (0.25, 0.75)
     assert s.first_failure.bounds is not None
     assert s.first_failure.bounds[0] < s.first_failure.bounds[1]
-    text = table({"mine": s})
+    text = table({"mine": s}, "markdown")
     assert "25.0..50.0 %" in text and "hang on unscored turns" in text and "3 of 11" in text
 
 
@@ -115,7 +115,7 @@ def test_empty_and_unscored_say_so(rows: list[Any], says: str, tmp_path: Path) -
         assert says in getattr(s, name).text()
         assert getattr(s, name).value is None
     for style in ("text", "markdown"):
-        assert "not available" in table({"x": s}, style)
+        assert "not available" in table({"x": s}, style) and "n/a" in table({"x": s}, style)
         assert "0.0 %" not in table({"x": s}, style)
     json.dumps(s.to_dict(), allow_nan=False)
     assert survival_plot({"x": s}, tmp_path / "p.png").stat().st_size > 1000
@@ -192,9 +192,26 @@ def test_tables_in_every_style_hold_the_same_cells(two: dict[str, Summary]) -> N
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(table(two, "rich", "Results"))
     rich = console.export_text()
+    assert max(map(len, text.splitlines()[: text.splitlines().index("")])) <= 132
     for name, s in two.items():
-        for cell in (name, s.leak_rate.text(percent=True), s.first_failure.text(), "60", "0 of 480"):
-            assert cell in text and cell in markdown and cell in rich
+        leaks, first = s.leak_rate.text(percent=True), s.first_failure.text()
+        for cell in (name, leaks, first, "60 dialogues", "0 of 480"):
+            assert cell in markdown
+            # Value and interval stand in lines of their own.
+            for part in cell.replace(" [", "|[").replace(" of ", "|of ").split("|"):
+                assert part in text and part in rich
+
+
+def test_twin_pass_stands_first_and_controls_under_their_policy(two: dict[str, Summary]) -> None:
+    head, _, *body = table(two, "markdown", controls={"GRPO": {"blind": two["[bold]base"]}}).splitlines()
+    assert head.startswith(
+        "| policy | twin pass | joint pass | multi-turn safety | helpfulness | over-refusal"
+    )
+    assert [line.split(" | ")[0] for line in body[:3]] == [
+        "| [bold]base 60 dialogues",
+        "| GRPO 60 dialogues",
+        "| blind 60 dialogues",
+    ]
 
 
 def test_plot_draws_curves_and_needs_no_display(

@@ -40,7 +40,7 @@ class Counting:
 def run(tmp_path: Path) -> Path:
     vec = steer_env.make_vec(ENV, 8, split="bench")
     attacker, student = steer_env.make_agent("tutor"), steer_env.make_agent("random")
-    evaluate(vec, attacker, student, range(20), tmp_path / "run", meta={"env": ENV}, replicates=50)
+    evaluate(vec, attacker, student, range(24), tmp_path / "run", meta={"env": ENV}, replicates=50)
     return tmp_path / "run"
 
 
@@ -73,8 +73,8 @@ def test_killed_rescoring_goes_on_and_judges_nothing_on_disk_twice(run: Path, tm
     rescore(run, second, SCENES, out, batch=4, resume=True, progress=lambda n, of: told.append((n, of)))
     turns = sum(len(row["turns"]) for row in load_rows(run))
     assert len(first.seen) + len(second.seen) == turns
-    assert sorted(r["seed"] for r in load_rows(out)) == list(range(20))
-    assert told == [(12, 20), (16, 20), (20, 20)]
+    assert sorted(r["seed"] for r in load_rows(out)) == list(range(24))
+    assert told == [(12, 24), (16, 24), (20, 24), (24, 24)]
     third = Counting()
     rescore(run, third, SCENES, out, resume=True)
     assert third.calls == 0
