@@ -17,7 +17,7 @@ import numpy as np
 
 from steer_env.algorithms.base import Row, register_algorithm
 from steer_env.algorithms.checks import check_numbers, check_switches
-from steer_env.algorithms.credit import Floats, group_turn_costs, group_turn_returns
+from steer_env.algorithms.credit import Floats, Ledger, cost_ledger, reward_ledger, turn_values
 from steer_env.algorithms.policy import PolicyGradient, is_flat
 from steer_env.trajectory import TrajectoryGroup
 
@@ -27,7 +27,8 @@ from steer_env.trajectory import TrajectoryGroup
 class ConstrainedGRPO(PolicyGradient):
     r"""GRPO on $A_R - \lambda A_C$, with dual ascent on the multiplier $\lambda$.
 
-    A dialogue's cost is its mean `info["cost"]` over scored turns, so the limit does not depend on length;
+    A dialogue's cost is its mean `info["cost"]` over scored turns, so the limit does not depend on length, and
+    its reward counts per turn as well, so that the multiplier means the same for short and long dialogues;
     unscored turns are masked, and a dialogue without any cost takes no part. After a step
     $\lambda \leftarrow \min(\lambda_{max}, \max(0, \lambda + \eta (\bar C - d)))$ with $\bar C$ the mean over
     the step's dialogues.
@@ -57,24 +58,28 @@ class ConstrainedGRPO(PolicyGradient):
 
     def group_advantages(self, group: TrajectoryGroup) -> Floats:
         """Return the advantages of reward and cost, weighed."""
-        reward_TK = self.baseline(group_turn_returns(group, self.credit))
-        cost_TK = self.baseline(group_turn_costs(group, self.credit))
+        reward_TK = self.baseline(self._values([reward_ledger(t) for t in group.trajectories]))
+        cost_TK = self.baseline(self._values([cost_ledger(t) for t in group.trajectories]))
         combined = reward_TK - self.multiplier * cost_TK
         return combined / (1 + self.multiplier) if self.rescale else combined
 
     def flat(self, group: TrajectoryGroup) -> bool:
-        """Whether all members have the same return and the same cost."""
-        return super().flat(group) and is_flat(group_turn_costs(group, "trajectory"))
+        """Whether all members went equally well and cost the same."""
+        costs = self._values([cost_ledger(t) for t in group.trajectories])
+        return super().flat(group) and is_flat(costs)
 
     def finish(self, groups: Sequence[TrajectoryGroup]) -> Row:
         """Raise the multiplier where the step's cost was above the limit, lower it where it was below."""
-        costs = np.concatenate([group_turn_costs(group, "trajectory")[0] for group in groups])
+        costs = np.array([cost_ledger(t).mean for group in groups for t in group.trajectories])
         costs = costs[~np.isnan(costs)]
         used, mean = self.multiplier, float(costs.mean()) if len(costs) else None
         if mean is not None:
             raised = used + self.multiplier_lr * (mean - self.limit)
             self.multiplier = min(self.multiplier_max, max(0.0, raised))
         return {"multiplier": used, "dialogue_cost": mean}
+
+    def _values(self, ledgers: Sequence[Ledger]) -> Floats:
+        return turn_values(ledgers, self.credit, discount=self.discount, per_turn=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the multiplier."""

@@ -1,40 +1,158 @@
-r"""Credit per turn: which return the tokens of a turn answer for.
+r"""Credit per turn: what the tokens of a turn answer for.
 
-Arrays: `_T` turns of a dialogue, `_TK` turns and members of a group, NaN where a value is not defined. With
-$r_t$ the reward emitted at turn $t$ (increments of TCSR's return by default) there are three choices, each
-compared with siblings afterwards:
+Arrays: `_T` turns of a dialogue, `_TK` turns and members of a group, NaN where a value is not defined. Three
+kinds of numbers: $r_t$ is a turn's *own* reward, as it reaches `TCSR` and with what wrappers around it add;
+$R(r_1 \dots r_T)$ the *return* the environment declares ("sum", "final" or "mean" of TCSR's values, the plain
+sum without TCSR); $e_t$ the *emitted* reward, the increment of the return, so that $\sum_t e_t = R$. The
+algorithm compares what a turn answers for with its siblings' at the same turn. All siblings' turns are
+independent of the turn's own reply, so that a baseline of the others is unbiased; a mean with the member in
+it shrinks the gradient by (n-1)/n for n siblings at that turn ("rloo" has none of that).
 
-- "trajectory" (SaFeR-Steer, Stage III): every turn answers for the whole return $\sum_t r_t$. Unbiased, but a
-  turn is also credited with what came before it, which it could not change: noise that grows with length. A
-  *sum* over turns also rewards long dialogues if rewards are positive and the student can prolong them. Here
-  the seed decides the length and siblings are equally long, so that does not matter unless an environment of
-  your own lets the student end a dialogue.
-- "reward_to_go": turn $t$ answers for $\sum_{j \ge t} r_j$. Without a baseline unbiased and less noisy. The
-  baseline is the siblings' mean *at the same turn index*, a plug-in: after turn 1 siblings have different
-  histories, so it removes less noise than a value function, and with a member in its own mean the gradient
-  shrinks by (n-1)/n for the n siblings that reach the turn. Where the policy decides when dialogues end,
-  n falls with the index and late turns are weighed down: biased. Equal lengths, as here, make that a constant
-  factor; "rloo" has none.
+- "own_turn": $r_t$. Every turn is a contextual bandit: the gradient of $\sum_t E[r_t]$ with the distribution
+  of histories held fixed. Biased as a gradient of the return: it does not see what a reply does to later
+  turns, nor TCSR's minimum. The least noise by far, and right where the reply that is best now is best
+  throughout. (MT-GRPO, Zeng et al. 2025, arXiv 2505.11821, turn rewards; GiGPO, Feng et al. 2025, arXiv
+  2505.10978, groups within a step.)
+- "discounted": $\sum_{j \ge t} \gamma^{j-t} r_j$, with `discount` $\gamma$. 0 is "own_turn", 1 the unbiased
+  gradient of the sum of own rewards. In between effects count less the later they come; that is the gradient
+  of no objective in general (Nota and Thomas 2020, arXiv 1906.07073), as in GAE (Schulman et al. 2016, arXiv
+  1506.02438, sec. 3), where it trades bias for variance.
+- "difference": $R(r) - R(r \text{ with } r_t \text{ replaced by the siblings' mean } \bar r_t)$: what the
+  turn's own reward did to the declared return, all other turns as they were. It knows TCSR exactly: in the
+  sum early turns count more, and a turn that set the minimum answers for it. Biased as "own_turn" is: effects
+  on later turns' rewards are left out. (Difference rewards, Wolpert and Tumer 2002, "Optimal payoff functions
+  for members of collectives"; COMA, Foerster et al. 2018, arXiv 1705.08926, eq. 4.)
+- "reward_to_go": $\sum_{j \ge t} e_j$. Unbiased for the return, for what was emitted before does not depend
+  on the reply. Noisy, as all that later replies do is in it; with the return "final" more so, since each $e_j$
+  takes back part of what came before.
 - "turn_normalised": reward to go, divided by the siblings' standard deviation at the same turn index. Late
   turns have less left to differ in, and get the weight of early ones. Dividing changes the objective as in
   GRPO, here per turn: biased, and where the policy ends dialogues the few survivors at a late turn are
   compared among themselves only (the failure reported for per-turn normalisation in verl, issue 7244).
+- "trajectory" (SaFeR-Steer, arXiv 2604.16358, Stage III): every turn answers for the whole return. Unbiased,
+  but a turn is also credited with what came before it, which it could not change: noise that grows with
+  length. A sum over turns also rewards long dialogues where the student can prolong them.
+
+**Length.** Siblings of a group have the seed's length, so that a sum favours no member. Whoever compares
+dialogues of several seeds (`reinforce`, `rae`), or adds costs to rewards (`constrained_grpo`), takes
+everything per turn (`per_turn`): sums are divided by the turns they run over, values that do not grow with
+length ("final", "mean") stay.
+
+**Unscored turns** are masked. They have no own reward, are in nobody's mean, and get no advantage; as a later
+turn of "discounted" one is taken to be like its siblings, in a sum over the dialogue like its other turns.
+Dialogues that failed take no part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steer_env.algorithms.advantages import trajectory_return
+from steer_env.rewards import declared_return, tcsr
 from steer_env.trajectory import StopReason, Trajectory, TrajectoryGroup
 
 Floats = NDArray[np.float64]
 #: Names of the ways to give credit, see above.
-CREDITS = ("trajectory", "reward_to_go", "turn_normalised")
+CREDITS = ("own_turn", "discounted", "difference", "reward_to_go", "turn_normalised", "trajectory")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ledger:
+    """What the turns of one dialogue earned (or cost), and how that adds up to its return.
+
+    Attributes:
+        inside_T: Own rewards as they enter the return, NaN where a turn is unscored.
+        outside_T: What wrappers around `TCSR` added to the return, turn by turn; 0 without any.
+        shares_T: Parts of the return, its increments; they sum to `total`.
+        total: The return, NaN if it is undefined.
+        returns: "sum", "final" or "mean" of TCSR's values; "plain" for the sum of the rewards themselves, an
+            unscored one counting as an average one.
+        alpha: TCSR's weight of the minimum.
+    """
+
+    inside_T: Floats
+    outside_T: Floats
+    shares_T: Floats
+    total: float
+    returns: str = "plain"
+    alpha: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.inside_T)
+
+    @property
+    def own_T(self) -> Floats:
+        """Own reward of each turn, NaN where unscored."""
+        return self.inside_T + self.outside_T
+
+    @property
+    def grows(self) -> bool:
+        """Whether the return is a sum, which grows with the number of turns."""
+        return self.returns in ("sum", "plain")
+
+    @property
+    def mean(self) -> float:
+        """The return per turn, NaN if it is undefined; "final" and "mean" are that already."""
+        count = max(len(self), 1)
+        if self.grows:
+            return self.total / count
+        outside = float(self.outside_T.sum())
+        return self.total - outside + outside / count
+
+    def declared(self, inside: Floats) -> Floats:
+        """Return what rewards in the place of `inside_T` would add up to, (..., T) -> (...)."""
+        if self.returns == "plain":
+            known = ~np.isnan(inside)
+            count = known.sum(-1)
+            total = np.where(known, inside, 0.0).sum(-1) * inside.shape[-1]
+            return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        return np.asarray(declared_return(tcsr(inside, ~np.isnan(inside), self.alpha), self.returns))
+
+
+def reward_ledger(trajectory: Trajectory) -> Ledger:
+    """Return a dialogue's rewards as a ledger; all NaN where it has no return.
+
+    The own reward of a turn is what reached `TCSR` (`info["turn_reward"]`), or, without it, what was emitted.
+
+    Example:
+        >>> from steer_env.scenarios import Scenario, SeedTurn
+        >>> from steer_env.types import Scored, Terms, Turn, TurnResult
+        >>> def turn(i, reward, own, value):
+        ...     info = {"turn_reward": own, "return": value, "return_defined": True, "return_rule": ("sum", 0.3)}
+        ...     return TurnResult(Turn(i, "u", "r", Scored(Terms(5, 5, 5))), reward, info)
+        >>> turns = (turn(0, 1.0, 1.0, 1.0), turn(1, 0.35, 0.0, 1.35))
+        >>> ledger = reward_ledger(Trajectory(Scenario((SeedTurn("u"),)), 0, turns, StopReason.SEED_END))
+        >>> ledger.own_T, ledger.shares_T, ledger.total
+        (array([1., 0.]), array([1.  , 0.35]), 1.35)
+    """
+    shares, total = turn_rewards(trajectory), trajectory_return(trajectory)
+    count = len(shares)
+    outside = np.zeros(count)
+    if np.isnan(total):
+        return Ledger(np.full(count, np.nan), outside, shares, total)
+    scored = np.array(trajectory.scored)
+    infos = [result.info for result in trajectory.turns]
+    if "return_rule" not in infos[-1]:
+        return Ledger(np.where(scored, trajectory.rewards, np.nan), outside, shares, total)
+    inside = np.array([info.get("turn_reward", np.nan) for info in infos], np.float64)
+    added = shares - np.diff([0.0, *(info["return"] for info in infos)])
+    outside = np.where(np.abs(added) > 1e-9, added, 0.0)  # increments of a sum are rounded
+    returns, alpha = infos[-1]["return_rule"]
+    return Ledger(inside, outside, shares, total, returns, alpha)
+
+
+def cost_ledger(trajectory: Trajectory) -> Ledger:
+    """Return a dialogue's `info["cost"]` as a ledger; its `mean` is the mean cost of scored turns."""
+    costs = turn_costs(trajectory)
+    known = ~np.isnan(costs)
+    mean = float(costs[known].mean()) if known.any() else np.nan
+    shares = np.where(known, costs, mean)
+    return Ledger(costs, np.zeros(len(costs)), shares, float(shares.sum()) if len(costs) else np.nan)
 
 
 def turn_rewards(trajectory: Trajectory) -> Floats:
@@ -62,50 +180,124 @@ def turn_rewards(trajectory: Trajectory) -> Floats:
 
 
 def turn_costs(trajectory: Trajectory) -> Floats:
-    """Return each turn's part in the dialogue's mean cost over scored turns, (T,).
-
-    The sum is the mean of `info["cost"]`; unscored turns have no cost and count neither above nor below the
-    line. All NaN if no turn has a cost or the dialogue broke off in an error.
-    """
+    """Return `info["cost"]` of each turn, (T,); NaN where a turn is unscored or the dialogue failed."""
     if trajectory.stop == StopReason.FAILED:  # it broke off: what it would have cost is not known
         return np.full(len(trajectory.turns), np.nan)
     known = zip(trajectory.turns, trajectory.scored, strict=True)
-    costs = np.array([r.info.get("cost", np.nan) if scored else np.nan for r, scored in known], np.float64)
-    defined = ~np.isnan(costs)
-    return np.where(defined, costs, 0.0) / defined.sum() if defined.any() else costs
+    return np.array([r.info.get("cost", np.nan) if scored else np.nan for r, scored in known], np.float64)
 
 
-def turn_returns(members: Sequence[Floats], totals: Sequence[float], credit: str) -> Floats:
+def turn_values(
+    ledgers: Sequence[Ledger], credit: str, *, discount: float = 0.0, per_turn: bool = False
+) -> Floats:
     """Return what each turn of each member answers for, (T, K); (1, K) where all turns answer for the same.
 
     Args:
-        members: Rewards of each member's turns, (T_k,); NaN if undefined.
-        totals: The members' returns.
+        ledgers: Of the members.
         credit: One of `CREDITS`.
+        discount: Of "discounted", in [0, 1].
+        per_turn: Divide sums by the turns they run over, so that dialogues of different lengths compare.
 
     Example:
-        >>> turn_returns([np.array([1.0, 2.0]), np.array([4.0])], [3.0, 4.0], "reward_to_go")
-        array([[ 3.,  4.],
-               [ 2., nan]])
+        Two dialogues of two turns with a plain sum.
+
+        >>> zeros = np.zeros(2)
+        >>> a, b = (Ledger(np.array(r), zeros, np.array(r), sum(r)) for r in ([1.0, 0.0], [0.0, 1.0]))
+        >>> turn_values([a, b], "trajectory")
+        array([[1., 1.]])
+        >>> turn_values([a, b], "own_turn")
+        array([[1., 0.],
+               [0., 1.]])
+        >>> turn_values([a, b], "difference")
+        array([[ 0.5, -0.5],
+               [-0.5,  0.5]])
+        >>> turn_values([a, b], "discounted", discount=0.5)
+        array([[1. , 0.5],
+               [0. , 1. ]])
     """
     if credit == "trajectory":
-        return np.array([totals], dtype=np.float64)
-    result = np.full((max(map(len, members), default=0), len(members)), np.nan)
-    for column, rewards in enumerate(members):
-        result[: len(rewards), column] = np.cumsum(rewards[::-1])[::-1]
+        return np.array([[ledger.mean if per_turn else ledger.total for ledger in ledgers]])
+    if credit == "own_turn":
+        return _table([ledger.own_T for ledger in ledgers])
+    if credit == "discounted":
+        return _discounted(_table([ledger.own_T for ledger in ledgers]), ledgers, discount, per_turn)
+    if credit == "difference":
+        return _difference(ledgers, per_turn)
+    return _table([_to_go(ledger, per_turn) for ledger in ledgers])
+
+
+def _to_go(ledger: Ledger, per_turn: bool) -> Floats:
+    """Return what is emitted from each turn on, (T,)."""
+    if not per_turn:
+        return _sums_from(ledger.shares_T)
+    left = np.arange(len(ledger), 0, -1)
+    if ledger.grows:
+        return _sums_from(ledger.shares_T) / left
+    return _sums_from(ledger.shares_T - ledger.outside_T) + _sums_from(ledger.outside_T) / left
+
+
+def _discounted(own_TK: Floats, ledgers: Sequence[Ledger], discount: float, per_turn: bool) -> Floats:
+    mean_T = _row_means(own_TK)
+    result = np.full_like(own_TK, np.nan)
+    for column, ledger in enumerate(ledgers):
+        ahead = weight = 0.0
+        for turn in range(len(ledger) - 1, -1, -1):
+            own = own_TK[turn, column]
+            like_siblings = np.nan_to_num(mean_T[turn])  # nobody has a reward: any number, the same for all
+            ahead = (like_siblings if np.isnan(own) else own) + discount * ahead
+            weight = 1.0 + discount * weight
+            if not np.isnan(own):
+                result[turn, column] = ahead / weight if per_turn else ahead
     return result
 
 
-def group_turn_returns(group: TrajectoryGroup, credit: str) -> Floats:
-    """Return `turn_returns` of a group's emitted rewards."""
-    members = group.trajectories
-    return turn_returns([turn_rewards(t) for t in members], [trajectory_return(t) for t in members], credit)
+def _difference(ledgers: Sequence[Ledger], per_turn: bool) -> Floats:
+    inside_T = _row_means(_table([ledger.inside_T for ledger in ledgers]))
+    known_TK = ~np.isnan(_table([ledger.inside_T for ledger in ledgers]))
+    outside_TK = _table([ledger.outside_T for ledger in ledgers])
+    outside_T = _row_means(np.where(known_TK, outside_TK, np.nan))
+    result = np.full(known_TK.shape, np.nan)
+    for column, ledger in enumerate(ledgers):
+        count = len(ledger)
+        scored = known_TK[:count, column]
+        if not scored.any():
+            continue
+        # Row t holds the dialogue's rewards with the one of turn t replaced.
+        replaced_TT = np.where(np.eye(count, dtype=bool), inside_T[:count], ledger.inside_T)
+        replaced_TT = np.where(scored, replaced_TT, np.nan)
+        inside = ledger.declared(ledger.inside_T) - ledger.declared(replaced_TT)
+        outside = ledger.outside_T - outside_T[:count]
+        if per_turn:
+            inside, outside = inside / (count if ledger.grows else 1), outside / count
+        result[:count, column] = np.where(scored, inside + outside, np.nan)
+    return result
 
 
-def group_turn_costs(group: TrajectoryGroup, credit: str) -> Floats:
-    """Return `turn_returns` of a group's costs; a dialogue's total is its mean cost per scored turn."""
-    costs = [turn_costs(t) for t in group.trajectories]
-    return turn_returns(costs, [float(c.sum()) if len(c) else float("nan") for c in costs], credit)
+def _table(columns: Sequence[Floats]) -> Floats:
+    """Put arrays (T_k,) side by side, (T, K); NaN where one has ended."""
+    result = np.full((max(map(len, columns), default=0), len(columns)), np.nan)
+    for index, values in enumerate(columns):
+        result[: len(values), index] = values
+    return result
+
+
+def _row_means(table_TK: Floats) -> Floats:
+    """Return the mean of each row's defined values, NaN where there are none."""
+    defined = ~np.isnan(table_TK)
+    total, count = np.where(defined, table_TK, 0.0).sum(1), defined.sum(1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _sums_from(values_T: Floats) -> Floats:
+    return np.asarray(np.cumsum(values_T[::-1])[::-1])
+
+
+def group_turn_values(
+    group: TrajectoryGroup | Sequence[Trajectory], credit: str, *, discount: float = 0.0
+) -> Floats:
+    """Return `turn_values` of the rewards of a group, or of some dialogues taken for one."""
+    members = group.trajectories if isinstance(group, TrajectoryGroup) else group
+    return turn_values([reward_ledger(t) for t in members], credit, discount=discount)
 
 
 def split(advantages_TK: NDArray[np.floating[Any]], members: Sequence[Trajectory]) -> list[Floats]:

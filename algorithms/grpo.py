@@ -1,9 +1,10 @@
 """Multi-turn GRPO against a live environment (SaFeR-Steer, arXiv 2604.16358), the default algorithm.
 
-A step plays K dialogues for each of several seeds, takes each dialogue's return (the sum of what the wrapped
-environment emitted, the sum of TCSR values by default), subtracts the mean of its group, gives every student
-token of a dialogue that advantage, and takes a clipped policy-gradient step with a KL penalty to the frozen
-first policy.
+A step plays K dialogues for each of several seeds, compares what each turn answers for (`credit`: its own
+reward by default) with the siblings' at the same turn, gives every student token of the turn that advantage,
+and takes a clipped policy-gradient step with a KL penalty to the frozen first policy. `grpo_paper` is the
+paper's: every token of a dialogue gets the dialogue's whole return (the sum of TCSR values) minus the mean of
+its group.
 
 The loop is `trainer`, advantages and loss are `policy`. Where this departs from the paper, and why:
 
@@ -12,7 +13,8 @@ The loop is `trainer`, advantages and loss are `policy`. Where this departs from
 - Tokens are averaged over the batch (`aggregation="token"`), the paper does not say how; "sequence" is GRPO's
   own.
 - The KL penalty is k2, whose gradient is that of KL(policy to reference); the paper does not say which one it
-  has, GRPO's own is k3 (`kl="k3"`). `beta` is the paper's 0.1; its published script has 0.001.
+  has, GRPO's own is k3 (`kl="k3"`). `beta` is 0.025, the paper's 0.1 (its published script
+  has 0.001) scaled to advantages that are smaller by as much.
 - Turns without a verdict are masked and count as an average turn in the return, and dialogues without any
   verdict are left out of their group's mean; the published code gives them reward 0. Dialogues that failed
   (a lost server) are left out altogether; the limit on unscored turns counts each as one.
@@ -41,9 +43,18 @@ __all__ = ["GRPO", "GRPOConfig", "Progress", "Row", "step_seeds", "train"]
 @register_algorithm("grpo")
 @dataclass(kw_only=True)
 class GRPO(PolicyGradient):
-    """The paper's GRPO: the mean of the group as baseline, one advantage for all turns, a KL penalty."""
+    """GRPO with credit per turn: the mean of the group at the same turn as baseline, a KL penalty."""
 
     least_group: ClassVar[int] = 2
+
+
+@register_algorithm("grpo_paper")
+@dataclass(kw_only=True)
+class PaperGRPO(GRPO):
+    """SaFeR-Steer's GRPO: one advantage for all turns of a dialogue, its return minus the group's mean."""
+
+    beta: float = 0.1
+    credit: str = "trajectory"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +62,27 @@ class GRPOConfig(TrainConfig):
     """Settings of a GRPO run: those of the loop (`TrainConfig`) and the most used ones of the algorithm.
 
     Attributes:
-        beta: Weight of the KL penalty; 0 does without the reference model.
+        beta: Weight of the KL penalty; 0 does without the reference model. The paper's is 0.1, with its credit.
         kl: The KL penalty, "k2", "k3" or "reward", see `PolicyGradient`.
         clip_low: How far the probability ratio may fall below 1, in (0, 1].
         clip_high: How far it may rise above 1 (DAPO's clip-higher if larger than `clip_low`).
         scale: Divide advantages by the group's standard deviation.
         aggregation: "token", "sequence" or "constant", see `loss_weights`.
+        credit: What the tokens of a turn answer for, see `credit`; "trajectory" is the paper's.
+        discount: Of "discounted", in [0, 1].
 
     Raises:
         ValueError: If a setting is out of its range.
     """
 
-    beta: float = 0.1
+    beta: float = 0.025
     kl: str = "k2"
     clip_low: float = 0.2
     clip_high: float = 0.2
     scale: bool = False
     aggregation: str = "token"
+    credit: str = "own_turn"
+    discount: float = 0.5
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)  # super() does not know a class that slots made anew

@@ -13,7 +13,7 @@ from torch import Tensor
 from steer_env.algorithms.advantages import group_advantages
 from steer_env.algorithms.base import Algorithm, TokenBatch
 from steer_env.algorithms.checks import check_choice, check_numbers, check_switches
-from steer_env.algorithms.credit import CREDITS, Floats, group_turn_returns, split
+from steer_env.algorithms.credit import CREDITS, Floats, group_turn_values, split
 from steer_env.algorithms.losses import (
     AGGREGATIONS,
     RATIOS,
@@ -30,10 +30,11 @@ from steer_env.trajectory import TrajectoryGroup
 
 @dataclass(kw_only=True)
 class PolicyGradient(Algorithm):
-    """Clipped policy gradient with group baselines and a KL penalty; the defaults are the paper's GRPO.
+    """Clipped policy gradient with group baselines and a KL penalty; `grpo_paper` has the paper's settings.
 
     Attributes:
-        beta: Weight of the KL penalty; 0 does without the reference model.
+        beta: Weight of the KL penalty; 0 does without the reference model. The default is the paper's 0.1
+            divided by 4: turns' own rewards differ that much less among siblings than returns do.
         kl: The KL penalty: "k2" (gradient of the reverse KL, policy to reference) or "k3" (of the forward KL)
             in the loss, see `losses.kl_penalty`, or "reward": k1 subtracted from what a reply earns, see
             `losses.reply_kl` (reverse KL of whole replies).
@@ -43,7 +44,9 @@ class PolicyGradient(Algorithm):
         scale: Divide advantages by the group's standard deviation.
         aggregation: "token", "sequence" or "constant", see `losses.loss_weights`.
         normaliser: Tokens that "constant" divides each dialogue's sum by.
-        credit: "trajectory", "reward_to_go" or "turn_normalised", see `credit`.
+        credit: What the tokens of a turn answer for: "own_turn", "discounted", "difference", "reward_to_go",
+            "turn_normalised" or "trajectory" (the paper's), see `credit`.
+        discount: Of "discounted", in [0, 1]: weight of the next turn's reward beside the own one's.
         drop_flat: Leave groups out whose returns are all equal (DAPO's dynamic sampling, arXiv 2503.14476,
             eq. 11, without drawing others in their place): they would add a KL penalty and nothing else.
 
@@ -51,6 +54,7 @@ class PolicyGradient(Algorithm):
         ValueError: If an option is out of its range.
     """
 
+    beta: float = 0.025
     kl: str = "k2"
     clip_low: float = 0.2
     clip_high: float = 0.2
@@ -58,7 +62,8 @@ class PolicyGradient(Algorithm):
     scale: bool = False
     aggregation: str = "token"
     normaliser: float = 256.0
-    credit: str = "trajectory"
+    credit: str = "own_turn"
+    discount: float = 0.5
     drop_flat: bool = False
 
     def __post_init__(self) -> None:
@@ -69,6 +74,7 @@ class PolicyGradient(Algorithm):
         check_choice(self, "ratio", RATIOS)
         check_choice(self, "aggregation", AGGREGATIONS)
         check_choice(self, "credit", CREDITS)
+        check_numbers(self, ("discount",), 0, 1)
         check_switches(self, ("scale", "drop_flat"))
 
     def baseline(self, returns_TK: Floats) -> Floats:
@@ -80,11 +86,11 @@ class PolicyGradient(Algorithm):
 
     def group_advantages(self, group: TrajectoryGroup) -> Floats:
         """Return the advantages of a group's turns, (T, K), or (1, K) where all turns share one."""
-        return self.baseline(group_turn_returns(group, self.credit))
+        return self.baseline(group_turn_values(group, self.credit, discount=self.discount))
 
     def flat(self, group: TrajectoryGroup) -> bool:
         """Whether all members went equally well, so that there is nothing to learn from comparing them."""
-        return is_flat(group_turn_returns(group, "trajectory"))
+        return is_flat(group_turn_values(group, self.credit, discount=self.discount))
 
     def turn_advantages(self, groups: Sequence[TrajectoryGroup]) -> list[NDArray[np.floating[Any]] | None]:
         """Compare the members of each group."""

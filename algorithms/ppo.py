@@ -49,6 +49,8 @@ class PPO(PolicyGradient):
 
     needs_hidden: ClassVar[bool] = True
 
+    beta: float = 0.1  # advantages are whitened
+    credit: str = "trajectory"
     steps: str = "turn"
     discount: float = 1.0
     trace_decay: float = 0.95

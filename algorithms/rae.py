@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from steer_env.algorithms.attack import seat_of
 from steer_env.algorithms.base import Row, register_algorithm
 from steer_env.algorithms.checks import check_choice, check_numbers
-from steer_env.algorithms.credit import Floats, turn_rewards
+from steer_env.algorithms.credit import Floats, reward_ledger, split, turn_values
 from steer_env.algorithms.policy import PolicyGradient
 from steer_env.trajectory import Trajectory, TrajectoryGroup
 
@@ -33,17 +33,19 @@ class RAE(PolicyGradient):
     so that no reply is in its own baseline. The first time a seat plays a kind its step's mean is taken.
 
     Attributes:
-        credit: "trajectory", or "reward_to_go": a turn answers for the mean of its own and later rewards.
+        credit: "trajectory" (the source's), "reward_to_go": a turn answers for the mean of its own and later
+            rewards, or "own_turn".
         scale: Divide by the step's root mean square advantage of the same seat and kind.
         decay: Of the running means, per dialogue, in [0, 1].
     """
 
+    credit: str = "trajectory"
     decay: float = 0.95
     _means: dict[str, float] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self, "credit", ("trajectory", "reward_to_go"))
+        check_choice(self, "credit", ("trajectory", "reward_to_go", "own_turn"))
         check_numbers(self, ("decay",), 0, 1)
 
     def turn_advantages(self, groups: Sequence[TrajectoryGroup]) -> list[NDArray[np.floating[Any]] | None]:
@@ -59,7 +61,7 @@ class RAE(PolicyGradient):
                 result.append(None)
                 continue
             key = role(trajectory)
-            result.append(self._answers_for(trajectory, value) - means[key])
+            result.append(self._answers_for(trajectory) - means[key])
             squares.setdefault(key, []).append((value - means[key]) ** 2)
         if not self.scale:
             return result
@@ -69,13 +71,10 @@ class RAE(PolicyGradient):
             for a, t in zip(result, members, strict=True)
         ]
 
-    def _answers_for(self, trajectory: Trajectory, value: float) -> Floats:
+    def _answers_for(self, trajectory: Trajectory) -> Floats:
         """What each turn answers for, per turn, (T,)."""
-        if self.credit == "trajectory":
-            return np.full(len(trajectory.turns), value)
-        rewards = turn_rewards(trajectory)
-        left = np.arange(len(rewards), 0, -1)
-        return np.cumsum(rewards[::-1])[::-1] / left
+        values = turn_values([reward_ledger(trajectory)], self.credit, per_turn=True)
+        return split(values, [trajectory])[0]
 
     def finish(self, groups: Sequence[TrajectoryGroup]) -> Row:
         """Move the baselines by the step's returns, dialogue by dialogue."""
@@ -104,8 +103,7 @@ def role(trajectory: Trajectory) -> str:
 
 def mean_return(trajectory: Trajectory) -> float:
     """Return the dialogue's return per turn, NaN where it has none."""
-    rewards = turn_rewards(trajectory) if trajectory.turns else np.array([np.nan])
-    return float(rewards.mean())
+    return reward_ledger(trajectory).mean
 
 
 def _first_means(members: Sequence[Trajectory]) -> dict[str, float]:

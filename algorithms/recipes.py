@@ -100,7 +100,7 @@ class DemoConfig:
             group_size=5,
             lr=8e-4,
             warmup=3,
-            beta=0.05,
+            beta=0.0125,
             # Two updates per step: more of them, each of fewer dialogues, are noisier and drift further.
             minibatch_size=25,
             temperature=1.0,

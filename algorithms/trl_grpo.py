@@ -35,18 +35,16 @@ from steer_env.agents.base import Agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.advantages import group_advantages, loss_mask, trajectory_return
 from steer_env.algorithms.checkpoints import attacker_state
-from steer_env.algorithms.credit import turn_rewards
+from steer_env.algorithms.credit import CREDITS, group_turn_values, split
 from steer_env.algorithms.monitor import dialogue_metrics
 from steer_env.data.extras import need
 from steer_env.rollout import VectorEnv, rollout, teach
-from steer_env.trajectory import Trajectory
+from steer_env.trajectory import Trajectory, group_by_seed
 
 #: TRL versions that are supported. 1.15 scores tokens with Triton kernels or not at all.
 TRL_VERSIONS = ">=1.0,!=1.15.*,<1.17"
 #: The attacker's memory in a checkpoint's folder.
 _MEMORY = "attacker.pt"
-#: Which return a turn's tokens answer for: the whole dialogue's, or what is emitted from that turn on.
-CREDITS = ("trajectory", "reward_to_go")
 #: Added to the logits of tokens that are never sampled: no probability, and no infinity in TRL's products.
 _FORBIDDEN_LOGIT = -1e4
 #: Inputs of pictures that TRL splits among micro-batches as they come from the codec (Qwen-VL's).
@@ -96,7 +94,9 @@ class SteerGRPOTrainer(_Trainer):
         student: The policy; its model is trained in place. It is also the KL reference as it is now.
         args: `trl.GRPOConfig`. Its defaults `bf16=True` and `gradient_checkpointing=True` change results.
         seeds: Reset seeds, one per group; None draws enough for `max_steps` from `args.seed`.
-        credit: One of `CREDITS`. Rewards to go are compared with the siblings' at the same turn.
+        credit: What the tokens of a turn answer for, one of `credit.CREDITS`, compared with the siblings' at the
+            same turn; "trajectory" is the paper's.
+        discount: Of "discounted", in [0, 1].
         **options: Of `trl.GRPOTrainer`: `callbacks`, `optimizers`.
 
     Raises:
@@ -112,10 +112,11 @@ class SteerGRPOTrainer(_Trainer):
         args: Any,
         *,
         seeds: Sequence[int] | None = None,
-        credit: str = "trajectory",
+        credit: str = "own_turn",
+        discount: float = 0.5,
         **options: Any,
     ) -> None:
-        _check(args, credit, options)
+        _check(args, credit, discount, options)
         student.check_trainable()
         attacker_state(attacker)  # refused now rather than at the first checkpoint
         _rule_out(student.model, student.decoder.forbidden)
@@ -130,7 +131,8 @@ class SteerGRPOTrainer(_Trainer):
             processing_class=student.processor,
             **options,
         )
-        self.env, self.attacker, self.student, self.credit = env, attacker, student, credit
+        self.env, self.attacker, self.student = env, attacker, student
+        self.credit, self.discount = credit, discount
         self.beta = self.args.beta = args.beta
         if reference is not None:
             utils = need("trl.trainer.utils", "trl")
@@ -188,13 +190,11 @@ class SteerGRPOTrainer(_Trainer):
         self, trajectories: Sequence[Trajectory], size: int
     ) -> tuple[list[Floats], dict[str, float | None]]:
         """Return the advantages of each dialogue's turns, groups of `size` in a row, and metrics."""
-        returns = [turn_returns(t, self.credit) for t in trajectories]
-        scale = self.args.scale_rewards == "group"
-        advantages = [
-            row
-            for start in range(0, len(returns), size)
-            for row in turn_advantages(returns[start : start + size], scale=scale)
-        ]
+        scale = self.args.scale_rewards == "group" or self.credit == "turn_normalised"
+        advantages: list[Floats] = []
+        for group in group_by_seed(trajectories, size):
+            values_TK = group_turn_values(group, self.credit, discount=self.discount)
+            advantages += split(group_advantages(values_TK, scale=scale), group.trajectories)
         returns_GK = np.array([trajectory_return(t) for t in trajectories]).reshape(-1, size)
         metrics = dialogue_metrics(trajectories, returns_GK)
         return advantages, metrics | {"reward": metrics["return"]}
@@ -293,32 +293,6 @@ def _memory(folder: Path) -> Any:
     return torch.load(path, weights_only=True, map_location="cpu")
 
 
-def turn_returns(trajectory: Trajectory, credit: str) -> Floats:
-    """Return what the tokens of each turn answer for, (T,), NaN where nothing was scored.
-
-    With "trajectory" the whole return (SaFeR-Steer, Stage III); with "reward_to_go" what was emitted from
-    that turn on. Unscored turns count as in `trajectory_return`.
-    """
-    total, count = trajectory_return(trajectory), len(trajectory.turns)
-    if credit == "trajectory" or np.isnan(total):
-        return np.full(count, total)
-    return np.cumsum(turn_rewards(trajectory)[::-1])[::-1]
-
-
-def turn_advantages(members: Sequence[Floats], *, scale: bool = False) -> list[Floats]:
-    """Compare the members of a group turn by turn; returns one array (T_k,) per member.
-
-    Example:
-        >>> turn_advantages([np.array([3.0, 2.0]), np.array([5.0, 3.0])])
-        [array([-1. , -0.5]), array([1. , 0.5])]
-    """
-    returns_TK = np.full((max(map(len, members)), len(members)), np.nan)
-    for column, values in enumerate(members):
-        returns_TK[: len(values), column] = values
-    advantages_KT = group_advantages(returns_TK, scale=scale).T
-    return [row[: len(values)] for row, values in zip(advantages_KT, members, strict=True)]
-
-
 def _columns(trajectory: Trajectory, advantages_T: Floats) -> dict[str, NDArray[Any]]:
     """What the loss needs of one dialogue, arrays (L,)."""
     trace = trajectory.trace
@@ -374,9 +348,11 @@ def _no_reward(**columns: Any) -> None:
     """TRL asks for a reward function; rewards come from the environment."""
 
 
-def _check(args: Any, credit: str, options: dict[str, Any]) -> None:
+def _check(args: Any, credit: str, discount: float, options: dict[str, Any]) -> None:
     if credit not in CREDITS:
         raise ValueError(f"credit={credit!r}, expected one of {CREDITS}")
+    if not 0 <= discount <= 1:
+        raise ValueError(f"discount={discount!r}, expected a number in [0, 1]")
     for name, expected in _FIXED.items():
         if getattr(args, name) != expected:
             raise ValueError(

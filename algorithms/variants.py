@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from steer_env.algorithms.advantages import leave_one_out
 from steer_env.algorithms.base import Row, register_algorithm
 from steer_env.algorithms.checks import check_choice, check_numbers
-from steer_env.algorithms.credit import Floats, group_turn_returns, split
+from steer_env.algorithms.credit import Floats, reward_ledger, split, turn_values
 from steer_env.algorithms.policy import PolicyGradient
 from steer_env.trajectory import TrajectoryGroup
 
@@ -97,6 +97,8 @@ class Reinforce(PolicyGradient):
 
     Williams 1992. With one optimiser step per batch the ratio is 1 and this is $-A \log\pi$; with several the
     clip keeps it safe. Seeds differ in difficulty, which a shared baseline leaves in the advantages as noise.
+    They differ in length too: all credit is per turn here (`credit.turn_values`), or a long dialogue would
+    pass for a good one.
 
     Attributes:
         baseline_kind: "batch" is the mean over the step's dialogues; "running" the exponential mean over
@@ -155,10 +157,8 @@ class Reinforce(PolicyGradient):
 
     def _returns(self, groups: Sequence[TrajectoryGroup]) -> Floats:
         """All dialogues of the step as one group, (T, all)."""
-        parts = [group_turn_returns(group, self.credit) for group in groups]
-        turns = max(map(len, parts))
-        padded = [np.pad(p, ((0, turns - len(p)), (0, 0)), constant_values=np.nan) for p in parts]
-        return np.concatenate(padded, axis=1)
+        ledgers = [reward_ledger(t) for group in groups for t in group.trajectories]
+        return turn_values(ledgers, self.credit, discount=self.discount, per_turn=True)
 
     @staticmethod
     def _batch_means(returns_TK: Floats) -> Floats:

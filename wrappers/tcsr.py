@@ -24,8 +24,9 @@ class TCSR(RewardWrapper):
     Unscored turns (``info["scored"]`` False) are masked: they leave minimum and mean alone and count as an
     average turn in "sum". Place it outside the wrappers that make the turn's reward.
 
-    `info["tcsr"]` holds "value", "min" and "mean" at scored turns; `info["return"]` the declared return so
-    far and `info["return_defined"]` whether any turn has been scored.
+    `info["tcsr"]` holds "value", "min" and "mean" at scored turns, and `info["turn_reward"]` the reward that
+    was wrapped; `info["return"]` is the declared return so far, `info["return_defined"]` whether any turn has
+    been scored, and `info["return_rule"]` the pair (returns, alpha): what credit per turn needs to know.
 
     Args:
         env: Environment or vector environment.
@@ -49,9 +50,11 @@ class TCSR(RewardWrapper):
         state = self._state = tcsr_step(self._state, reward if info["scored"] else None, self.alpha)
         after = state.partial_return(self.returns)
         if info["scored"]:
+            info["turn_reward"] = reward
             info["tcsr"] = {"value": state.value, "min": state.minimum, "mean": state.mean}
         info["return"] = after
         info["return_defined"] = state.count > 0
+        info["return_rule"] = (self.returns, self.alpha)
         # The increment of a sum is its last term: subtracting would round it.
         if self.returns == "sum" and state.count == state.turns:
             return state.value

@@ -172,7 +172,7 @@ def train_grpo(
     stage = cell.arm.stage_three
     assert stage is not None
     student = HFStudent.from_pretrained(before, name=cell.model)
-    chosen = replace(config.grpo, seed=config.seed, beta=beta_of(stage, settings))
+    chosen = replace(config.grpo, seed=config.seed, beta=beta_of(stage, settings), credit=settings.credit)
     if stage.returns == "last":
         reward: dict[str, Any] = {"wrappers": (TurnReward, LastTurn)}
     else:

@@ -165,9 +165,11 @@ class Settings:
         single_sft_times: One-turn dialogues of Stage II for each of the multi-turn one's (2 or 3 turns), so
             that both learn from about as many replies.
         single_grpo_times: The same for Stage III (2 to 10 turns).
-        short_beta: Weight of the KL penalty where a return is as large as one turn's reward and not a sum
-            over a dialogue's turns, so that the penalty weighs about as much against it; the recipe's
-            elsewhere.
+        credit: What a turn answers for. The arms differ in the return, which only credit that knows the return
+            shows; the recipe's own compares turns by their own rewards.
+        sum_beta: Weight of the KL penalty where a return is a sum over a dialogue's turns.
+        short_beta: The same where it is as large as one turn's reward, so that the penalty weighs about as much
+            against it.
         parts: Of the evaluation, see `part_of`.
         dialogues: Of each part, rounded up to whole scenario groups.
         evaluation_seed: Decides which dialogues; the same for every arm and training seed.
@@ -181,6 +183,8 @@ class Settings:
     shared_base: bool = True
     single_sft_times: int = 3
     single_grpo_times: int = 6
+    credit: str = "trajectory"
+    sum_beta: float = 0.05
     short_beta: float = 0.01
     parts: tuple[str, ...] = ("bench", "bench-single", "ood", "ood-single", LATE, TRAINED)
     dialogues: int = 150
@@ -301,7 +305,7 @@ def _depends(arm: Arm, stage: str, seed: int, settings: Settings) -> dict[str, A
         what |= {"times": settings.single_sft_times} if arm.stage_two == "single" else {}
     if arm.stage_three is not None:
         what |= {"stage_three": asdict(arm.stage_three)}
-        what["grpo"]["beta"] = beta_of(arm.stage_three, settings)
+        what["grpo"] |= {"beta": beta_of(arm.stage_three, settings), "credit": settings.credit}
         what |= {"times": settings.single_grpo_times} if arm.stage_three.turns == "single" else {}
     return what
 
@@ -326,7 +330,7 @@ def part_names() -> tuple[str, ...]:
 def beta_of(stage: StageThree, settings: Settings) -> float:
     """Return the weight of the KL penalty, by the size of the return."""
     summed = stage.returns == "sum" and stage.turns != "single"
-    return settings.recipe.grpo.beta if summed else settings.short_beta
+    return settings.sum_beta if summed else settings.short_beta
 
 
 def parts_of(arm: Arm, settings: Settings) -> tuple[str, ...]:

@@ -71,7 +71,7 @@ def test_unknown_names_and_options_are_refused_with_the_known_ones():
     [
         (["scale"], "option='scale', expected KEY=VALUE"),
         (["scale=maybe"], "scale='maybe', expected a value like False"),
-        (["beta=much"], "beta='much', expected a value like 0.1"),
+        (["beta=much"], "beta='much', expected a value like 0.025"),
     ],
 )
 def test_options_that_cannot_be_read_are_refused(words, message):
@@ -82,7 +82,7 @@ def test_options_that_cannot_be_read_are_refused(words, message):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("grpo", {"credit": "turn"}, "credit='turn', expected one of 'trajectory', 'reward_to_go'"),
+        ("grpo", {"credit": "turn"}, "credit='turn', expected one of 'own_turn', 'discounted'"),
         ("grpo", {"ratio": "word"}, "ratio='word', expected one of 'token', 'turn', 'sequence'"),
         ("dr_grpo", {"normaliser": 0.0}, "normaliser=0.0, expected a finite number above 0"),
         ("dapo", {"drop_flat": 1}, "drop_flat=1, expected True or False"),
@@ -90,6 +90,7 @@ def test_options_that_cannot_be_read_are_refused(words, message):
         ("reinforce", {"decay": 1.5}, "decay=1.5"),
         ("ppo", {"trace_decay": 2.0}, "trace_decay=2.0"),
         ("ppo", {"credit": "reward_to_go"}, "credit='reward_to_go', expected 'trajectory': ppo does not"),
+        ("grpo", {"discount": 1.5}, "discount=1.5"),
         ("ppo", {"steps": "word"}, "steps='word', expected one of 'turn', 'token'"),
         ("constrained_grpo", {"limit": -1.0}, "limit=-1.0"),
         ("constrained_grpo", {"rescale": 1}, "rescale=1, expected True or False"),

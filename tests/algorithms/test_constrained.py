@@ -8,20 +8,41 @@ SAFE, HARMFUL = dialogue([1.0, 0.0], [0.0, 0.0]), dialogue([1.0, 1.0], [1.0, 0.0
 
 
 def test_advantages_hand_worked():
-    # Returns 1 and 2: -0.5, 0.5. Mean costs 0 and 0.5: -0.25, 0.25.
-    free = advantages("constrained_grpo", SAFE, HARMFUL, multiplier_init=0.0)
-    assert free == [[-0.5, -0.5], [0.5, 0.5]]
+    # Returns per turn 0.5 and 1: -0.25, 0.25. Mean costs 0 and 0.5: the same.
+    free = advantages("constrained_grpo", SAFE, HARMFUL, multiplier_init=0.0, credit="trajectory")
+    assert free == [[-0.25, -0.25], [0.25, 0.25]]
+    tied = advantages(
+        "constrained_grpo", SAFE, HARMFUL, multiplier_init=4.0, rescale=False, credit="trajectory"
+    )
+    assert tied == [[0.75, 0.75], [-0.75, -0.75]]  # -0.25 + 4 * 0.25
+    divided = advantages("constrained_grpo", SAFE, HARMFUL, multiplier_init=4.0, credit="trajectory")
+    assert divided == [pytest.approx([0.15, 0.15]), pytest.approx([-0.15, -0.15])]
+
+
+def test_each_turn_answers_for_its_own_reward_and_cost():
+    # Rewards 1 0 and 1 1, costs 0 0 and 1 0.
     tied = advantages("constrained_grpo", SAFE, HARMFUL, multiplier_init=4.0, rescale=False)
-    assert tied == [[0.5, 0.5], [-0.5, -0.5]]  # 0.5 - 4 * 0.25
-    assert advantages("constrained_grpo", SAFE, HARMFUL, multiplier_init=4.0) == [[0.1, 0.1], [-0.1, -0.1]]
+    assert tied == [[2.0, -0.5], [-2.0, 0.5]]
+
+
+@pytest.mark.parametrize("credit", ["trajectory", "own_turn", "discounted", "reward_to_go"])
+def test_reward_and_cost_are_on_one_scale_however_long_the_dialogue(credit):
+    """Where a turn's cost is its reward, a multiplier of 1 leaves nothing, and of 3 the same at any length."""
+    for turns in (1, 4, 9):
+        pays, does_not = dialogue([1.0] * turns, [1.0] * turns), dialogue([0.0] * turns, [0.0] * turns)
+        even = advantages("constrained_grpo", pays, does_not, multiplier_init=1.0, credit=credit)
+        assert even == [[0.0] * turns] * 2
+        odd = advantages("constrained_grpo", pays, does_not, multiplier_init=3.0, credit=credit)
+        # (0.5 - 3 * 0.5) / (1 + 3)
+        assert odd == [pytest.approx([-0.25] * turns), pytest.approx([0.25] * turns)]
 
 
 def test_cost_to_go_hand_worked():
-    # Rewards to go 1 0 and 2 1, costs to go 0 0 and 0.5 0: the second turn did no harm.
+    # Per turn: rewards to go 0.5 0 and 1 1, costs to go 0 0 and 0.5 0: the second turn did no harm.
     result = advantages(
         "constrained_grpo", SAFE, HARMFUL, multiplier_init=4.0, rescale=False, credit="reward_to_go"
     )
-    assert result == [[0.5, -0.5], [-0.5, 0.5]]
+    assert result == [[0.75, -0.5], [-0.75, 0.5]]
 
 
 def test_dual_ascent_hand_worked():

@@ -161,14 +161,14 @@ def test_another_algorithm_or_option_does_not_go_on_with_a_run(make_vec, make_st
     run(make_algorithm("rloo"))
     with pytest.raises(ValueError, match=r"'algorithm': \('rloo', 'grpo'\)"):
         run(make_algorithm("grpo"), resume=True)
-    with pytest.raises(ValueError, match=r"'beta': \(0.1, 0.2\)"):
+    with pytest.raises(ValueError, match=r"'beta': \(0.025, 0.2\)"):
         run(make_algorithm("rloo", beta=0.2), resume=True)
     # A run from before an option existed had its default.
     path = tmp_path / "run" / "config.json"
     settings = json.loads(path.read_text())
     del settings["credit"], settings["lora_rank"]
     path.write_text(json.dumps(settings))
-    with pytest.raises(ValueError, match=r"'credit': \('trajectory', 'reward_to_go'\)"):
+    with pytest.raises(ValueError, match=r"'credit': \('own_turn', 'reward_to_go'\)"):
         run(make_algorithm("rloo", credit="reward_to_go"), resume=True)
     assert len(run(make_algorithm("rloo"), resume=True)) == 1
 

@@ -29,7 +29,6 @@ from steer_env.algorithms.trl_grpo import (  # noqa: E402
     TRL_VERSIONS,
     SteerGRPOTrainer,
     check_version,
-    turn_advantages,
 )
 
 RNG = np.random.default_rng(0)
@@ -90,7 +89,7 @@ def move_away(model):
             parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
 
 
-def own_loss(student, start, played, per_turn, beta, temperature, low, high, size=3):
+def own_loss(student, start, played, credit, beta, temperature, low, high, size=3):
     """The loss of the same dialogues out of the library's formulas; advantages written out by hand."""
     dialogues = [Prompt(t.trace, t.scenario.images[: t.trace.images]) for t in played]
     forbidden = student.decoder.forbidden
@@ -100,9 +99,11 @@ def own_loss(student, start, played, per_turn, beta, temperature, low, high, siz
     for g in range(0, len(played), size):
         # Every seed has one length, all turns are scored here.
         rewards = np.array([t.rewards for t in played[g : g + size]])
-        worth = (
-            rewards[:, ::-1].cumsum(1)[:, ::-1] if per_turn else rewards.sum(1, keepdims=True) + 0 * rewards
-        )
+        worth = {
+            "own_turn": rewards,
+            "reward_to_go": rewards[:, ::-1].cumsum(1)[:, ::-1],
+            "trajectory": rewards.sum(1, keepdims=True) + 0 * rewards,
+        }[credit]
         for t, row in zip(played[g : g + size], worth - worth.mean(0), strict=True):
             advantages.append(np.append(row, 0.0)[t.trace.turn_L])
     mask_N = packed.gather(masks).bool()
@@ -123,7 +124,7 @@ def own_loss(student, start, played, per_turn, beta, temperature, low, high, siz
 
 @pytest.mark.parametrize(
     ("credit", "beta", "accumulate"),
-    [("trajectory", 0.0, 1), ("trajectory", 0.1, 3), ("reward_to_go", 0.0, 3), ("reward_to_go", 0.1, 1)],
+    [("trajectory", 0.0, 1), ("own_turn", 0.1, 3), ("own_turn", 0.0, 1), ("reward_to_go", 0.1, 3)],
 )
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_the_same_loss_and_gradient_as_our_formulas(
@@ -143,7 +144,7 @@ def test_the_same_loss_and_gradient_as_our_formulas(
     assert any(not torch.equal(after[name], before[name]) for name in before)
     student.model.load_state_dict(before)
     student.model.zero_grad()
-    loss = own_loss(student, start, trainer.played, credit == "reward_to_go", beta, temperature, 0.2, 0.28)
+    loss = own_loss(student, start, trainer.played, credit, beta, temperature, 0.2, 0.28)
     loss.backward()
     assert loss.item() == pytest.approx(sum(trainer.losses), abs=1e-5)
     assert beta == 0 or trainer.state.log_history[0]["kl"] > 1e-4
@@ -209,7 +210,7 @@ def test_two_processes_give_the_loss_and_gradient_of_one(tmp_path, credit):
     assert len(played) == 12 and [t.seed for t in played] == [seed for seed in SEEDS for _ in range(4)]
     student, start = tiny_student(), tiny_student().model
     move_away(student.model)
-    loss = own_loss(student, start, played, credit == "reward_to_go", 0.1, 1.0, 0.2, 0.2, size=4)
+    loss = own_loss(student, start, played, credit, 0.1, 1.0, 0.2, 0.2, size=4)
     loss.backward()
     assert loss.item() == pytest.approx((sum(first["losses"]) + sum(second["losses"])) / 2, abs=1e-5)
     own = gradients(student.model)
@@ -280,12 +281,6 @@ def test_the_same_settings_play_the_same_dialogues(make_student, tmp_path):
         texts.append([str(result.turn.reply) for t in trainer.played for result in t.turns])
     assert texts[0] == texts[1]
     assert len(set(texts[0])) > 3
-
-
-def test_turns_are_compared_with_siblings_at_the_same_turn():
-    # The third turn is the first member's alone; the undefined member takes no part.
-    rows = turn_advantages([np.array([6.0, 3.0, 1.0]), np.array([2.0, 1.0]), np.array([np.nan, np.nan])])
-    assert [row.tolist() for row in rows] == [[2.0, 1.0, 0.0], [-2.0, -1.0], [0.0, 0.0]]
 
 
 @pytest.mark.parametrize("version", ["0.29.1", "1.15.0", "1.17.0", "2.0.0"])

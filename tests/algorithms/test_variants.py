@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steer_env.algorithms.base import TokenBatch, make_algorithm
+from steer_env.algorithms.credit import CREDITS
 from steer_env.algorithms.tally import Tally
 
 from .test_credit import advantages, dialogue, group
@@ -62,13 +63,33 @@ def test_rloo_is_grpo_times_k_over_k_minus_1(members):
 
 def test_flat_groups_are_dropped_only_where_asked_for():
     flat = ([1.0, 0.0], [0.0, 1.0])  # equal returns of unequal turns
-    assert advantages("dapo", *flat) == [None, None]
-    assert advantages("dapo", *flat, drop_flat=False) == [[0.0, 0.0], [0.0, 0.0]]
-    assert advantages("grpo", *flat, drop_flat=True) == [None, None]
-    assert make_algorithm("dapo").examples([group(*flat)]) == []
+    assert advantages("dapo", *flat, credit="trajectory") == [None, None]
+    assert advantages("dapo", *flat, credit="trajectory", drop_flat=False) == [[0.0, 0.0], [0.0, 0.0]]
+    assert advantages("grpo_paper", *flat, drop_flat=True) == [None, None]
+    assert make_algorithm("dapo", credit="trajectory").examples([group(*flat)]) == []
+    # What is flat as a whole may have turns to learn from.
+    assert advantages("grpo", *flat, drop_flat=True) == [[0.5, -0.5], [-0.5, 0.5]]
+    assert advantages("grpo", [1.0, 0.0], [1.0, 0.0], drop_flat=True) == [None, None]
     # Equal reward but unequal cost is something to learn from.
     members = [dialogue([1.0], [0.0]), dialogue([1.0], [1.0])]
     assert None not in advantages("constrained_grpo", *members, drop_flat=True)
+
+
+@pytest.mark.parametrize("credit", CREDITS)
+@pytest.mark.parametrize("returns", ["plain", "sum", "final", "mean"])
+def test_reinforce_does_not_reward_length(credit, returns):
+    """Dialogues that go equally well turn by turn are equally good, however many turns they have."""
+    members = [group(dialogue([0.5] * turns, returns=returns)) for turns in (1, 3, 8)]
+    algorithm = make_algorithm("reinforce", credit=credit, baseline_kind="batch")
+    for advantage in algorithm.turn_advantages(members):
+        assert advantage == pytest.approx(0.0, abs=1e-12)
+
+
+def test_reinforce_takes_the_return_per_turn():
+    long, short = dialogue([0.5] * 4, returns="sum"), dialogue([0.75] * 2, returns="sum")
+    algorithm = make_algorithm("reinforce", credit="trajectory", baseline_kind="batch")
+    got = [a.tolist() for a in algorithm.turn_advantages([group(long), group(short)])]
+    assert got == [pytest.approx([-0.125] * 4), pytest.approx([0.125] * 2)]  # returns 2 and 1.5 would have it the other way round
 
 
 def test_the_running_baseline_is_of_earlier_steps():

@@ -87,7 +87,7 @@ def test_a_cell_is_another_one_when_what_it_depends_on_changes():
 def test_the_penalty_weighs_less_where_the_return_is_small():
     settings = Settings()
     betas = {c.model: c.settings["grpo"]["beta"] for c in cells(settings, seeds=[0]) if c.stage == "grpo"}
-    assert betas.pop("sum") == settings.recipe.grpo.beta
+    assert betas.pop("sum") == settings.sum_beta
     assert set(betas.values()) == {settings.short_beta}
 
 
