@@ -27,9 +27,9 @@ from steer_env.trajectory import TrajectoryGroup
 class ConstrainedGRPO(PolicyGradient):
     r"""GRPO on $A_R - \lambda A_C$, with dual ascent on the multiplier $\lambda$.
 
-    A dialogue's cost is its mean `info["cost"]` over scored turns, so the limit does not depend on length, and
-    its reward counts per turn as well, so that the multiplier means the same for short and long dialogues;
-    unscored turns are masked, and a dialogue without any cost takes no part. After a step
+    A dialogue's cost is its mean `info["cost"]` over scored turns, so the limit does not depend on length,
+    and its reward counts per turn as well, so that the multiplier means the same for short and long
+    dialogues; unscored turns are masked, and a dialogue without any cost takes no part. After a step
     $\lambda \leftarrow \min(\lambda_{max}, \max(0, \lambda + \eta (\bar C - d)))$ with $\bar C$ the mean over
     the step's dialogues.
 

@@ -17,8 +17,8 @@ it shrinks the gradient by (n-1)/n for n siblings at that turn ("rloo" has none 
   gradient of the sum of own rewards. In between effects count less the later they come; that is the gradient
   of no objective in general (Nota and Thomas 2020, arXiv 1906.07073), as in GAE (Schulman et al. 2016, arXiv
   1506.02438, sec. 3), where it trades bias for variance.
-- "difference": $R(r) - R(r \text{ with } r_t \text{ replaced by the siblings' mean } \bar r_t)$: what the
-  turn's own reward did to the declared return, all other turns as they were. It knows TCSR exactly: in the
+- "difference": $R(r) - R(r$ with $r_t$ replaced by the siblings' mean $\bar r_t)$: what the turn's own
+  reward did to the declared return, all other turns as they were. It knows TCSR exactly: in the
   sum early turns count more, and a turn that set the minimum answers for it. Biased as "own_turn" is: effects
   on later turns' rewards are left out. (Difference rewards, Wolpert and Tumer 2002, "Optimal payoff functions
   for members of collectives"; COMA, Foerster et al. 2018, arXiv 1705.08926, eq. 4.)
@@ -123,7 +123,8 @@ def reward_ledger(trajectory: Trajectory) -> Ledger:
         >>> from steer_env.scenarios import Scenario, SeedTurn
         >>> from steer_env.types import Scored, Terms, Turn, TurnResult
         >>> def turn(i, reward, own, value):
-        ...     info = {"turn_reward": own, "return": value, "return_defined": True, "return_rule": ("sum", 0.3)}
+        ...     info = {"turn_reward": own, "return": value, "return_defined": True}
+        ...     info["return_rule"] = ("sum", 0.3)
         ...     return TurnResult(Turn(i, "u", "r", Scored(Terms(5, 5, 5))), reward, info)
         >>> turns = (turn(0, 1.0, 1.0, 1.0), turn(1, 0.35, 0.0, 1.35))
         >>> ledger = reward_ledger(Trajectory(Scenario((SeedTurn("u"),)), 0, turns, StopReason.SEED_END))

@@ -62,7 +62,7 @@ class GRPOConfig(TrainConfig):
     """Settings of a GRPO run: those of the loop (`TrainConfig`) and the most used ones of the algorithm.
 
     Attributes:
-        beta: Weight of the KL penalty; 0 does without the reference model. The paper's is 0.1, with its credit.
+        beta: Weight of the KL penalty; 0 does without the reference model. The paper has 0.1 and its credit.
         kl: The KL penalty, "k2", "k3" or "reward", see `PolicyGradient`.
         clip_low: How far the probability ratio may fall below 1, in (0, 1].
         clip_high: How far it may rise above 1 (DAPO's clip-higher if larger than `clip_low`).

@@ -94,8 +94,8 @@ class SteerGRPOTrainer(_Trainer):
         student: The policy; its model is trained in place. It is also the KL reference as it is now.
         args: `trl.GRPOConfig`. Its defaults `bf16=True` and `gradient_checkpointing=True` change results.
         seeds: Reset seeds, one per group; None draws enough for `max_steps` from `args.seed`.
-        credit: What the tokens of a turn answer for, one of `credit.CREDITS`, compared with the siblings' at the
-            same turn; "trajectory" is the paper's.
+        credit: What the tokens of a turn answer for, one of `credit.CREDITS`, compared with the siblings' at
+            the same turn; "trajectory" is the paper's.
         discount: Of "discounted", in [0, 1].
         **options: Of `trl.GRPOTrainer`: `callbacks`, `optimizers`.
 

@@ -165,11 +165,11 @@ class Settings:
         single_sft_times: One-turn dialogues of Stage II for each of the multi-turn one's (2 or 3 turns), so
             that both learn from about as many replies.
         single_grpo_times: The same for Stage III (2 to 10 turns).
-        credit: What a turn answers for. The arms differ in the return, which only credit that knows the return
-            shows; the recipe's own compares turns by their own rewards.
+        credit: What a turn answers for. The arms differ in the return, which only credit that knows the
+            return shows; the recipe's own compares turns by their own rewards.
         sum_beta: Weight of the KL penalty where a return is a sum over a dialogue's turns.
-        short_beta: The same where it is as large as one turn's reward, so that the penalty weighs about as much
-            against it.
+        short_beta: The same where it is as large as one turn's reward, so that the penalty weighs about as
+            much against it.
         parts: Of the evaluation, see `part_of`.
         dialogues: Of each part, rounded up to whole scenario groups.
         evaluation_seed: Decides which dialogues; the same for every arm and training seed.

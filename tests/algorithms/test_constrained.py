@@ -27,7 +27,7 @@ def test_each_turn_answers_for_its_own_reward_and_cost():
 
 @pytest.mark.parametrize("credit", ["trajectory", "own_turn", "discounted", "reward_to_go"])
 def test_reward_and_cost_are_on_one_scale_however_long_the_dialogue(credit):
-    """Where a turn's cost is its reward, a multiplier of 1 leaves nothing, and of 3 the same at any length."""
+    """Where a turn's cost is its reward, a multiplier of 1 leaves nothing, of 3 the same at any length."""
     for turns in (1, 4, 9):
         pays, does_not = dialogue([1.0] * turns, [1.0] * turns), dialogue([0.0] * turns, [0.0] * turns)
         even = advantages("constrained_grpo", pays, does_not, multiplier_init=1.0, credit=credit)

@@ -279,11 +279,10 @@ def test_length_does_not_matter_per_turn(reward, short, long, returns, credit):
 def test_a_dialogue_that_failed_takes_no_part():
     broken = dialogue([1.0, 1.0])
     broken = Trajectory(broken.scenario, 0, broken.turns, StopReason.FAILED, broken.trace)
-    for credit in CREDITS:
-        found = advantages("grpo", broken, [1.0, 0.0], [0.0, 0.0], credit=credit)
-        assert found[0] == [0.0, 0.0] and found[1:] == advantages(
-            "grpo", [1.0, 0.0], [0.0, 0.0], credit=credit
-        )
+    for kind in CREDITS:
+        found = advantages("grpo", broken, [1.0, 0.0], [0.0, 0.0], credit=kind)
+        others = advantages("grpo", [1.0, 0.0], [0.0, 0.0], credit=kind)
+        assert found[0] == [0.0, 0.0] and found[1:] == others
 
 
 def test_numbers_that_are_nobodys_rewards_do_not_move_the_ledger():

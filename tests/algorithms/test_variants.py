@@ -89,7 +89,10 @@ def test_reinforce_takes_the_return_per_turn():
     long, short = dialogue([0.5] * 4, returns="sum"), dialogue([0.75] * 2, returns="sum")
     algorithm = make_algorithm("reinforce", credit="trajectory", baseline_kind="batch")
     got = [a.tolist() for a in algorithm.turn_advantages([group(long), group(short)])]
-    assert got == [pytest.approx([-0.125] * 4), pytest.approx([0.125] * 2)]  # returns 2 and 1.5 would have it the other way round
+    assert got == [
+        pytest.approx([-0.125] * 4),
+        pytest.approx([0.125] * 2),
+    ]  # returns 2 and 1.5 would have it the other way round
 
 
 def test_the_running_baseline_is_of_earlier_steps():
