@@ -23,8 +23,8 @@ it shrinks the gradient by (n-1)/n for n siblings at that turn ("rloo" has none 
   on later turns' rewards are left out. (Difference rewards, Wolpert and Tumer 2002, "Optimal payoff functions
   for members of collectives"; COMA, Foerster et al. 2018, arXiv 1705.08926, eq. 4.)
 - "reward_to_go": $\sum_{j \ge t} e_j$. Unbiased for the return, for what was emitted before does not depend
-  on the reply. Noisy, as all that later replies do is in it; with the return "final" more so, since each $e_j$
-  takes back part of what came before.
+  on the reply. Noisy, as all that later replies do is in it; with the return "final" more so, since each
+  $e_j$ takes back part of what came before.
 - "turn_normalised": reward to go, divided by the siblings' standard deviation at the same turn index. Late
   turns have less left to differ in, and get the weight of early ones. Dividing changes the objective as in
   GRPO, here per turn: biased, and where the policy ends dialogues the few survivors at a late turn are
