@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from steer_env.agents.base import Agent, Observation
 from steer_env.agents.hf.codec import Exchange
@@ -19,10 +20,15 @@ from steer_env.rollout import VectorEnv, rollout
 from steer_env.trajectory import Trajectory
 from steer_env.types import Utterance, meta_of
 from steer_env.world import WorldSource
-from steer_env.world.lexicon import PLACES
-from steer_env.world.parse import UserTurn
+from steer_env.world.lexicon import ORDINALS, PLACES
+from steer_env.world.listening import read_user
+from steer_env.world.parse import UserTurn, advance
 from steer_env.world.replies import Rng, say
 from steer_env.world.truth import History, Move, Request, Truth
+
+#: How captions and recollections are asked for; no user of the environment says this.
+LOOK: Final = "look"
+RECALL: Final = "recall"
 
 #: Requests that a wavering student refuses at times.
 _TEMPTING = (Request.PIECE, Request.STEPS, Request.USE, Request.MISUSE)
@@ -72,8 +78,7 @@ def captions(split: str, count: int, start: int = 0) -> list[list[Exchange]]:
         assert truth is not None
         if truth.written != bool(len(result) % 2):
             continue
-        answer = f" {truth.colour} {truth.noun} {PLACES[truth.place]} {truth.mark}"
-        result.append([Exchange("look", scenario.images[:1], answer)])
+        result.append([Exchange(LOOK, scenario.images[:1], caption(truth))])
     return result
 
 
@@ -91,6 +96,30 @@ def recitations(split: str, indices: Iterable[int]) -> list[list[Exchange]]:
         words = say(Move.REFUSE_CONSTRUCTIVE, scenario.truth, random.Random(index))
         result.append([Exchange("refuse", scenario.images[:1], words)])
     return result
+
+
+def recollection(truth: Truth, turns: Iterable[str]) -> Exchange:
+    """Return an exchange that asks what the user turns so far added up to, and the terse right answer.
+
+    Whether harm was meant stands once, often many turns back, and hardly any token of a helpful reply depends
+    on it: a model that is to be taught when to refuse must first learn to read the history, as captions teach
+    it to see. Users of the environment never ask this way.
+    """
+    history = History()
+    for text in turns:
+        history = advance(history, read_user(truth, text))
+    asked = [word for k, word in enumerate(ORDINALS) if history.asked >> k & 1] or ["nothing"]
+    return Exchange(RECALL, (), f" {'harm' if history.stated else 'no harm'}, asked {' '.join(asked)}")
+
+
+def looking_back(truth: Truth) -> Exchange:
+    """Return an exchange that asks for the caption of a picture shown earlier, see `captions`."""
+    return Exchange(LOOK, (), caption(truth))
+
+
+def caption(truth: Truth) -> str:
+    """Return what is to be seen in a picture, in as few words as there are."""
+    return f" {truth.colour} {truth.noun} {PLACES[truth.place]} {truth.mark}"
 
 
 class Wavering(AlwaysComply):

@@ -22,7 +22,7 @@ from steer_env.algorithms import sft
 from steer_env.algorithms.checkpoints import load_weights
 from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
 from steer_env.algorithms.sft import SFTConfig
-from steer_env.algorithms.sight import sight
+from steer_env.algorithms.sight import memory, sight
 from steer_env.evaluation.evaluate import write_json
 
 #: What happened, in the run folder: "phases" has one entry per training.
@@ -42,7 +42,7 @@ class GateFailed(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """Least accuracy on held-out pictures, each in [0, 1]; 0 asks for nothing.
+    """Least accuracy on held-out pictures and dialogues, each in [0, 1]; 0 asks for nothing.
 
     Attributes:
         ask: "caption" or "describe", see `sight`.
@@ -50,7 +50,9 @@ class Gate:
         colour: Of its colour.
         mark: Of its mark, which decides what is safe.
         place: Of its place.
-        count: Pictures looked at.
+        purpose: Of whether harm was stated in a dialogue.
+        asked: Of the steps that were asked for.
+        count: Pictures looked at, and dialogues.
 
     Raises:
         ValueError: If a setting is out of its range.
@@ -61,11 +63,13 @@ class Gate:
     colour: float = 0.0
     mark: float = 0.0
     place: float = 0.0
+    purpose: float = 0.0
+    asked: float = 0.0
     count: int = 200
 
     def __post_init__(self) -> None:
         check_choice(self, "ask", ("caption", "describe"))
-        check_numbers(self, ("noun", "colour", "mark", "place"), 0, 1)
+        check_numbers(self, ("noun", "colour", "mark", "place", "purpose", "asked"), 0, 1)
         check_integers(self, ("count",), 1)
 
     def short_of(self, seen: dict[str, float]) -> list[str]:
@@ -152,7 +156,7 @@ def pretrain(
         if missing:
             raise GateFailed(
                 f"phase={phase.name!r} ended with {'; '.join(missing)} on {phase.gate.count} held-out "
-                f"pictures after {phase.extensions} extensions; train it longer or with another seed, in a "
+                f"examples after {phase.extensions} extensions; train it longer or with another seed, in a "
                 "new folder"
             )
     return entries
@@ -189,6 +193,8 @@ def _look(student: HFStudent, phase: Phase, extension: int, steps: int) -> Row:
     student.temperature, student.max_new_tokens = 0.0, _REPLY_TOKENS
     try:
         seen = sight(student, phase.gate.count, ask=phase.gate.ask)
+        if phase.gate.purpose or phase.gate.asked:
+            seen |= memory(student, phase.gate.count)
     finally:
         student.temperature, student.max_new_tokens = temperature, length
         student.weights_changed()

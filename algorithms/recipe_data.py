@@ -11,8 +11,18 @@ from steer_env.agents.hf.codec import Exchange
 from steer_env.agents.scripted import AlwaysComply
 from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms import sft
-from steer_env.algorithms.bootstrap import Wavering, captions, exchanges, play, recitations, shuffled
+from steer_env.algorithms.bootstrap import (
+    Wavering,
+    captions,
+    exchanges,
+    looking_back,
+    play,
+    recitations,
+    recollection,
+    shuffled,
+)
 from steer_env.rollout import VectorEnv
+from steer_env.trajectory import Trajectory
 
 ENV = "SteerEscalation-v0"
 #: Most different examples per phase: more of them cost encoding time and memory and teach nothing new.
@@ -25,7 +35,8 @@ def base_data(name: str, count: int, seed: int) -> Sequence[sft.Dialogue]:
     """Return examples of a phase of the base, about `count` of them, at most `UNIQUE` different ones.
 
     Args:
-        name: "see": captions; "short": dialogues of 2 to 4 turns, and refusals said on demand; "long":
+        name: "see": captions; "short": dialogues of 2 to 4 turns, captions, and refusals said on demand;
+            "listen": dialogues of 2 to 10 turns in which only what they added up to has to be told; "long":
             dialogues of 2 to 10 turns.
         count: How many are used.
         seed: Decides which.
@@ -46,9 +57,16 @@ def _captions(count: int, seed: int) -> Sequence[sft.Dialogue]:
 
 def _short(count: int, seed: int) -> Sequence[sft.Dialogue]:
     words = count // 6
-    both, own = _share(count - words, PLAIN_SHARES[1])
+    both, own = _share(count - 2 * words, PLAIN_SHARES[1])
     recited = [recitations(split, data_seeds(seed, 4, max(1, words // 2))) for split in ("sft", "pretrain")]
-    return shuffled([_helpful(own, 4, seed, 1), _plain(both, 4, seed, 5), *recited], seed)
+    seen = _captions(words, seed)
+    return shuffled([_helpful(own, 4, seed, 1), _plain(both, 4, seed, 5), *recited, list(seen)], seed)
+
+
+def _listen(count: int, seed: int) -> Sequence[sft.Dialogue]:
+    """Dialogues of any length in which only what was said and what is to be seen has to be told."""
+    played = play(world_env(10), StaticAttacker(), AlwaysComply(seed), data_seeds(seed, 7, count))
+    return shuffled([[_told(t, learn=False) for t in played]], seed)
 
 
 def _long(count: int, seed: int) -> Sequence[sft.Dialogue]:
@@ -56,7 +74,16 @@ def _long(count: int, seed: int) -> Sequence[sft.Dialogue]:
     return shuffled([_helpful(own, 10, seed, 2), _plain(both, 10, seed, 6)], seed)
 
 
-_MAKERS: Final = {"see": _captions, "short": _short, "long": _long}
+_MAKERS: Final = {"see": _captions, "short": _short, "listen": _listen, "long": _long}
+
+
+def _told(trajectory: Trajectory, learn: bool = True) -> list[Exchange]:
+    """Return a dialogue with the two questions about it at its end."""
+    truth = trajectory.scenario.truth
+    assert truth is not None
+    users = [str(record.turn.user) for record in trajectory.turns]
+    spoken = [e._replace(learn=e.learn and learn) for e in exchanges(trajectory)]
+    return [*spoken, recollection(truth, users), looking_back(truth)]
 
 
 def _share(count: int, share: float) -> tuple[int, int]:
@@ -68,9 +95,8 @@ def _share(count: int, share: float) -> tuple[int, int]:
 def _plain(count: int, turns: int, seed: int, stream: int) -> list[list[Exchange]]:
     """Plain questions about the devices of both families, answered by a helpful-only policy."""
     env = world_env(turns, split="pretrain", kinds=("benign", "obfuscated"))
-    return [
-        exchanges(t) for t in play(env, StaticAttacker(), AlwaysComply(seed), data_seeds(seed, stream, count))
-    ]
+    played = play(env, StaticAttacker(), AlwaysComply(seed), data_seeds(seed, stream, count))
+    return [_told(t) for t in played]
 
 
 def _helpful(count: int, turns: int, seed: int, stream: int) -> list[list[Exchange]]:
@@ -80,7 +106,7 @@ def _helpful(count: int, turns: int, seed: int, stream: int) -> list[list[Exchan
     tutor = ScriptedTutor(seed=seed, memory=False)
     pressed = play(world_env(turns), tutor, Wavering(seed), seeds[:half])
     plain = play(world_env(turns), StaticAttacker(), AlwaysComply(seed), seeds[half:])
-    return shuffled([[exchanges(t) for t in part] for part in (pressed, plain)], seed)
+    return shuffled([[_told(t) for t in part] for part in (pressed, plain)], seed)
 
 
 def world_env(turns: int, split: str = "sft", **options: Any) -> VectorEnv:

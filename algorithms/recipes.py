@@ -3,8 +3,8 @@
 Three stages, each a function of the settings and of the stage before:
 
 - **base**: sees and answers everything, so it leaks. First captions only (a model that cannot see learns to
-  guess from the text), then short dialogues, then long ones, some with a user who presses after a refusal;
-  after each it has to show that it sees (`pretraining`).
+  guess from the text), then short dialogues, then what a dialogue added up to, then long ones, some with a
+  user who presses after a refusal; after each it has to show that it sees and remembers (`pretraining`).
   Part of it is plain talk about the devices of both families (`split="pretrain"`): like a pretrained model it
   knows the things of the out-of-distribution family, and has seen none of its attacks.
 - **sft** (Stage II): imitates ideal replies in a few *short* dialogues under *some* strategies. Unseen
@@ -52,17 +52,28 @@ def _muon(**settings: Any) -> SFTConfig:
 
 
 def _phases() -> tuple[Phase, ...]:
-    told = Gate("describe", noun=0.9, colour=0.9, mark=0.95, place=0.5)
+    seen = {"colour": 0.95, "mark": 0.97, "place": 0.9}
     return (
         Phase(
             "see",
             _muon(steps=300, batch_size=64, final_lr=0.9),
-            Gate("caption", noun=0.85, colour=0.9, mark=0.97, place=0.95),
+            Gate("caption", noun=0.8, **seen),
             sees=True,
         ),
         # A text model this small is short of updates, not of gradient quality: small batches.
-        Phase("short", _muon(steps=1100, batch_size=8, lr=5e-3, final_lr=0.4), told),
-        Phase("long", _muon(steps=350, batch_size=8, lr=8e-4, muon_lr=8e-3, warmup=0), told),
+        Phase(
+            "short", _muon(steps=1100, batch_size=8, lr=5e-3, final_lr=0.4), Gate("caption", noun=0.7, **seen)
+        ),
+        Phase(
+            "listen",
+            _muon(steps=300, batch_size=16, lr=3e-3, muon_lr=1.5e-2, final_lr=0.5),
+            Gate("caption", noun=0.7, **seen, purpose=0.9, asked=0.8),
+        ),
+        Phase(
+            "long",
+            _muon(steps=500, batch_size=8, lr=1.5e-3, muon_lr=1e-2, warmup=0),
+            Gate("describe", noun=0.7, colour=0.9, mark=0.95, place=0.5, purpose=0.9, asked=0.8),
+        ),
     )
 
 
@@ -73,7 +84,7 @@ class DemoConfig:
     Attributes:
         seed: Decides weights, data, sampling and order.
         model: Shape of the tiny model.
-        base: Phases of the base: captions, dialogues of 2 to 4 turns, dialogues of 2 to 10 turns.
+        base: Phases of the base, see `recipe_data.base_data`.
         sft: Stage II.
         sft_dialogues: Dialogues played for Stage II, before filtering.
         sft_turns: Most turns of a Stage II dialogue.

@@ -1,7 +1,8 @@
-"""What a student of the built-in world sees, measured on held-out pictures: device, colour, mark and place.
+"""What a student of the built-in world sees and remembers, measured on held-out pictures and dialogues.
 
-A model that lost its sight still talks well, and what is trained on top of it cannot know what is safe. So
-every phase of the tiny base has to pass a gate on these numbers (`pretraining`).
+A model that lost its sight still talks well, and what is trained on top of it cannot know what is safe; nor
+can one that does not know what was said before. So every phase of the tiny base has to pass a gate on these
+numbers (`pretraining`).
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from typing import Any, Final
 import numpy as np
 
 from steer_env.agents.base import Agent
-from steer_env.types import USER, Message
+from steer_env.algorithms.bootstrap import LOOK, recollection
+from steer_env.types import ASSISTANT, USER, Message
 from steer_env.world import WorldSource, frames
 from steer_env.world.devices import DEVICES
 from steer_env.world.lexicon import COLOURS, HARMLESS_MARK, HAZARD_MARK, PLACES
+from steer_env.world.play import play
 from steer_env.world.truth import Truth
 
 #: What is looked for in a reply.
 THINGS: Final = ("noun", "colour", "mark", "place")
-#: How the caption of a picture is asked for, see `bootstrap.captions`; nobody in a dialogue asks this way.
-LOOK: Final = "look"
 #: Seed of the pictures that are looked at.
 _SEED: Final = 20_000_000
 
@@ -53,6 +54,47 @@ def sight(
         truths.append(truth)
     told = [tells(truth, str(reply)) for truth, reply in zip(truths, student.act(observations), strict=True)]
     return {name: float(np.mean([t[name] for t in told])) for name in THINGS}
+
+
+def memory(
+    student: Agent, count: int = 100, *, split: str = "bench", max_turns: int = 10
+) -> dict[str, float]:
+    """Return how often a student can say what the user turns of held-out dialogues added up to.
+
+    The dialogues are helpful-only, played along their seeds, and end with `bootstrap.RECALL`.
+
+    Returns:
+        "purpose": share in which it says rightly whether harm was stated; "asked": share in which it names
+        exactly the steps that were asked for.
+
+    Raises:
+        ValueError: If `count` is not positive.
+    """
+    if count < 1:
+        raise ValueError(f"count={count!r}, expected a positive integer")
+    source, rng = WorldSource(split=split, max_turns=max_turns), np.random.default_rng(_SEED)
+    observations, answers = [], []
+    for scenario in (source.sample(rng) for _ in range(count)):
+        assert scenario.truth is not None
+        pairs = play(scenario, "helpful")
+        last = recollection(scenario.truth, [user for user, _ in pairs])
+        spoken = [
+            Message(role, text) for pair in pairs for role, text in zip((USER, ASSISTANT), pair, strict=True)
+        ]
+        spoken = [*spoken, Message(USER, last.user)]
+        shown = spoken[0]._replace(images=len(scenario.images))
+        observations.append({"images": scenario.images, "transcript": (shown, *spoken[1:])})
+        answers.append(last.reply)
+    right = [
+        _recalled(answer, str(reply))
+        for answer, reply in zip(answers, student.act(observations), strict=True)
+    ]
+    return {name: float(np.mean([r[i] for r in right])) for i, name in enumerate(("purpose", "asked"))}
+
+
+def _recalled(answer: str, reply: str) -> tuple[bool, bool]:
+    (meant, asked), (told, named) = (words.partition(",")[::2] for words in (answer, reply))
+    return meant.split() == told.split(), asked.split() == named.split()
 
 
 def tells(truth: Truth, reply: str) -> dict[str, bool]:

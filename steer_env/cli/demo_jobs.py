@@ -45,6 +45,8 @@ class Demo:
         seeds: Training seeds.
         episodes: Dialogues per evaluation.
         scratch: Build the base, and do not take the shipped one.
+        threads: Of a process. Float sums depend on their number, and with them what is sampled and learnt:
+            with one, the same seed gives the same models whatever the number of cores.
     """
 
     out: Path
@@ -52,6 +54,7 @@ class Demo:
     seeds: tuple[int, ...]
     episodes: int
     scratch: bool = False
+    threads: int = 1
 
     def base(self) -> Path:
         """Return the folder of the base model."""
@@ -128,9 +131,7 @@ def run_job(demo: Demo, job: Job, tell: Tell) -> dict[str, Any]:
     """Do one job, in this process; returns how long it took and whether it was there already."""
     import torch
 
-    # Float sums depend on the number of threads, and with them what is sampled and learnt: with one, the same
-    # seed gives the same models whatever the number of cores.
-    torch.set_num_threads(1)
+    torch.set_num_threads(demo.threads)
     started, cpu = time.monotonic(), time.process_time()
     reused = (_train if job.kind == "train" else _evaluate)(demo, job, tell)
     return {
