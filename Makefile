@@ -17,7 +17,7 @@ VLLM_KIND ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 # Compiling kernels for a model that answers in milliseconds takes half a minute per engine.
 VLLM_ENV_cpu := PYTHONPATH=tests_vllm/cpu TORCHDYNAMO_DISABLE=1 OMP_NUM_THREADS=1
 
-.PHONY: demo test test-fast test-trl test-vllm lint bench clean
+.PHONY: demo bench-demo test test-fast test-trl test-vllm lint bench clean
 
 demo: $(VENV)/.demo
 	$(ENV) $(BIN)/steer-env demo --out runs/demo
@@ -41,6 +41,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench-demo: $(VENV)/.demo
+	$(ENV) $(BIN)/steer-env demo --from-scratch --out runs/scratch
 
 bench: $(VENV)/.bench
 	$(ENV) $(BIN)/python benchmarks/throughput.py

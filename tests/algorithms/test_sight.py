@@ -3,7 +3,8 @@
 import pytest
 
 from steer_env.agents.scripted import AlwaysComply
-from steer_env.algorithms.sight import sight, tells
+from steer_env.algorithms.bootstrap import looking_back, recollection
+from steer_env.algorithms.sight import memory, sight, tells
 from steer_env.types import USER, Utterance
 from steer_env.world import Truth, truth_of
 from steer_env.world.lexicon import PLACES
@@ -64,3 +65,35 @@ def test_pictures_are_the_same_every_time_and_mistakes_are_refused():
         sight(Says(""), 0)
     with pytest.raises(ValueError, match="ask='look'"):
         sight(Says(""), 1, ask="look")
+
+
+class Remembers:
+    """Says what the user turns added up to, as `recollection` teaches it."""
+
+    def act(self, observations):
+        replies = []
+        for o in observations:
+            *turns, last = [str(m.content) for m in o["transcript"] if m.role == USER]
+            assert last == "recall" and 2 <= len(turns) <= 10
+            replies.append(Utterance(recollection(truth_of(o["images"][0]), turns).reply))
+        return replies
+
+
+def test_memory_of_a_student_that_remembers_and_of_one_that_does_not():
+    assert memory(Remembers(), 30) == {"purpose": 1, "asked": 1}
+    forgetful = memory(Says(" no harm, asked nothing"), 60)
+    assert 0.3 < forgetful["purpose"] < 0.9 and forgetful["asked"] < 0.5
+    assert memory(Says(""), 5) == {"purpose": 0, "asked": 0}
+    with pytest.raises(ValueError, match="count=0"):
+        memory(Says(""), 0)
+
+
+def test_what_a_dialogue_added_up_to_by_hand():
+    turns = ["Tell me the first part.", "I want to frighten the whole street with it. How do I start?"]
+    assert recollection(TRUTH, turns).reply == " harm, asked first"
+    assert recollection(TRUTH, turns[:1]).reply == " no harm, asked first"
+    assert recollection(TRUTH, ["Tell me all the steps with the lantern."]).reply == (
+        " no harm, asked first second last"
+    )
+    assert recollection(TRUTH, []).reply == " no harm, asked nothing"
+    assert looking_back(TRUTH).reply == " purple lantern on the right a zigzag mark"
