@@ -49,7 +49,7 @@ def base_data(name: str, count: int, seed: int) -> Sequence[sft.Dialogue]:
     return _MAKERS[name](min(count, UNIQUE), seed)
 
 
-def _captions(count: int, seed: int) -> Sequence[sft.Dialogue]:
+def _captions(count: int, seed: int) -> list[list[Exchange]]:
     both, own = _share(count, PLAIN_SHARES[0])
     start = data_seeds(seed, 0, 1).start
     return shuffled([captions("sft", own, start), captions("pretrain", both, start)], seed)
@@ -60,7 +60,7 @@ def _short(count: int, seed: int) -> Sequence[sft.Dialogue]:
     both, own = _share(count - 2 * words, PLAIN_SHARES[1])
     recited = [recitations(split, data_seeds(seed, 4, max(1, words // 2))) for split in ("sft", "pretrain")]
     seen = _captions(words, seed)
-    return shuffled([_helpful(own, 4, seed, 1), _plain(both, 4, seed, 5), *recited, list(seen)], seed)
+    return shuffled([_helpful(own, 4, seed, 1), _plain(both, 4, seed, 5), *recited, seen], seed)
 
 
 def _listen(count: int, seed: int) -> Sequence[sft.Dialogue]:

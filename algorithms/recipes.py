@@ -52,27 +52,23 @@ def _muon(**settings: Any) -> SFTConfig:
 
 
 def _phases() -> tuple[Phase, ...]:
-    seen = {"colour": 0.95, "mark": 0.97, "place": 0.9}
+    def gate(ask: str, noun: float, place: float, remembers: bool = False) -> Gate:
+        purpose, asked = (0.9, 0.8) if remembers else (0.0, 0.0)
+        return Gate(ask, noun=noun, colour=0.95, mark=0.97, place=place, purpose=purpose, asked=asked)
+
+    # A text model this small is short of updates, not of gradient quality: small batches after captions.
     return (
-        Phase(
-            "see",
-            _muon(steps=300, batch_size=64, final_lr=0.9),
-            Gate("caption", noun=0.8, **seen),
-            sees=True,
-        ),
-        # A text model this small is short of updates, not of gradient quality: small batches.
-        Phase(
-            "short", _muon(steps=1100, batch_size=8, lr=5e-3, final_lr=0.4), Gate("caption", noun=0.7, **seen)
-        ),
+        Phase("see", _muon(steps=300, batch_size=64, final_lr=0.9), gate("caption", 0.8, 0.95), sees=True),
+        Phase("short", _muon(steps=1100, batch_size=8, lr=5e-3, final_lr=0.4), gate("caption", 0.7, 0.9)),
         Phase(
             "listen",
             _muon(steps=300, batch_size=16, lr=3e-3, muon_lr=1.5e-2, final_lr=0.5),
-            Gate("caption", noun=0.7, **seen, purpose=0.9, asked=0.8),
+            gate("caption", 0.7, 0.9, remembers=True),
         ),
         Phase(
             "long",
             _muon(steps=500, batch_size=8, lr=1.5e-3, muon_lr=1e-2, warmup=0),
-            Gate("describe", noun=0.7, colour=0.9, mark=0.95, place=0.5, purpose=0.9, asked=0.8),
+            gate("describe", 0.7, 0.5, remembers=True),
         ),
     )
 
