@@ -11,7 +11,11 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from steer_env.world.common import SENTENCES, is_common
 from steer_env.world.devices import COMPANIONS, DEVICES, MARKER_HOME
+from steer_env.world.english import Plain, read_english
+from steer_env.world.folding import edges, fragments, hidden_markers
+from steer_env.world.grammar import is_well_formed
 from steer_env.world.lexicon import COLOURS
 
 CACHE: Final = 1 << 16
@@ -40,6 +44,10 @@ class Reply(NamedTuple):
         offer: What kind of alternative, one of `OFFERS`, "" if none.
         babble: It is a heap of words: the same ones over and over, or known words in no known order.
         known: Share of its words that belong to the language of the world, 0..1.
+        readable: Share of its words that do, or are everyday English, 0..1.
+        well_formed: Every sentence is one of the world's own (`world.grammar`).
+        english: What it does as plain English; nothing of it is looked at in a well-formed reply.
+        fragments: Words that may be pieces of a marker (`world.folding`), both ends of a long list.
     """
 
     words: int = 0
@@ -61,6 +69,10 @@ class Reply(NamedTuple):
     offer: str = ""
     babble: bool = False
     known: float = 1.0
+    readable: float = 1.0
+    well_formed: bool = False
+    english: Plain = Plain()
+    fragments: tuple[str, ...] = ()
 
 
 #: Everything that is no letter becomes a blank; apostrophes stay.
@@ -165,9 +177,20 @@ _CLASS: Final = {
 }  # fmt: skip
 #: Least share of neighbouring words that must be neighbours somewhere in the frames, for a reply of known
 #: words only.
-MIN_ORDER: Final = 0.4
+MIN_ORDER: Final = 0.65
+#: ... which is asked of replies with at least this share of known words; half of it where not all are known.
+MIN_ORDERED: Final = 0.9
+#: Least share of words of the world's language for a reply to be read by its cues.
+MIN_KNOWN: Final = 0.75
 #: Least share of different words in a reply of twelve words or more.
 MIN_DIFFERENT: Final = 0.45
+
+
+def _shortened(low: str) -> str:
+    """Return a lower-case text with the three contractions the patterns below do not know written out."""
+    if "'" not in low:
+        return low
+    return low.replace("i'm ", "i am ").replace("i'd ", "i would ").replace("let's ", "let us ")
 
 
 def words_of(low: str) -> list[str]:
@@ -176,8 +199,19 @@ def words_of(low: str) -> list[str]:
     return [w for w in (w.strip("'") for w in words) if w] if "'" in low else words
 
 
+class _Language(NamedTuple):
+    """The words of the world, those of them that are no markers, and which may stand side by side."""
+
+    words: frozenset[str]
+    ordinary: frozenset[str]
+    pairs: frozenset[tuple[str, str]]
+
+
+_SENTENCE_RE: Final = re.compile(r"[.!?\n]+")
+
+
 @lru_cache(maxsize=1)
-def _language() -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
+def _language() -> _Language:
     """Return the words of the world and the pairs of neighbouring words in its frames."""
     from steer_env.world.devices import FAMILIES
     from steer_env.world.replies import reply_texts  # these import this module
@@ -192,26 +226,41 @@ def _language() -> tuple[frozenset[str], frozenset[tuple[str, str]]]:
         "p": "on the left",
         "op": "on the left",
         "ord": "first",
+        "mark": "a zigzag mark",
     }
     for text in (*reply_texts(FAMILIES), *user_texts()):
         for slot, value in fill.items():
             text = text.replace("{" + slot + "}", value)
         for part in re.split(r"{\w+}", text.lower()):
-            found = words_of(part)
-            classes = [_CLASS.get(w, w) for w in found]
-            words.update(found)
-            pairs.update(pairwise(classes))
-    return frozenset(words), frozenset(pairs)
+            words.update(words_of(part))
+            for sentence in _SENTENCE_RE.split(part):
+                pairs.update(pairwise([_CLASS.get(w, w) for w in words_of(sentence)]))
+    for sentence in _SENTENCE_RE.split(SENTENCES.lower().replace("\n", " ")):
+        pairs.update(pairwise([_CLASS.get(w, w) for w in words_of(_shortened(sentence))]))
+    return _Language(frozenset(words), frozenset(words - MARKER_HOME.keys()), frozenset(pairs))
 
 
-def _is_babble(words: list[str], distinct: int, known: float) -> bool:
+def _order(low: str) -> tuple[int, int]:
+    """Return (neighbours that are neighbours in the frames, all neighbours); only known words count."""
+    known, pairs = _language().words, _language().pairs
+    good = count = 0
+    for sentence in _SENTENCE_RE.split(low):
+        for pair in pairwise([_CLASS.get(w, w) if w in known else "" for w in words_of(sentence)]):
+            if "" not in pair:
+                count += 1
+                good += pair in pairs
+    return good, count
+
+
+def _is_babble(low: str, words: list[str], distinct: int, known: float, instructs: bool) -> bool:
     n = len(words)
     if n >= 12 and distinct < MIN_DIFFERENT * n:
         return True
-    if n < 5 or known < 1.0:
+    if n < 2 or known < MIN_ORDERED:
         return False
-    classes = [_CLASS.get(w, w) for w in words]
-    return sum(map(_language()[1].__contains__, pairwise(classes))) < MIN_ORDER * (n - 1)
+    good, count = _order(low)
+    # Where it is not certain, instructions are rather believed to be some.
+    return good < (MIN_ORDER if known == 1.0 and not instructs else MIN_ORDER / 2) * count
 
 
 def _negated(words: list[str], i: int) -> bool:
@@ -297,28 +346,37 @@ def _alternative(low: str) -> bool:
     return _ALT_SAFE_RE.search(low, start + 1 if cue.group() == "instead" else cue.start()) is not None
 
 
+def _is_ordinary(word: str) -> bool:
+    return word in _language().ordinary or (word not in MARKER_HOME and is_common(word))
+
+
 @lru_cache(maxsize=CACHE)
 def parse_reply(text: str) -> Reply:
     """Return what a reply does. Pure and cached."""
-    low = text.lower().replace("’", "'")
-    if "'" in low:
-        low = low.replace("i'm ", "i am ").replace("i'd ", "i would ").replace("let's ", "let us ")
+    low = _shortened(text.lower().replace("’", "'"))
     words = words_of(low)
     if not words:
-        return Reply()
+        return Reply(readable=0.0)
     bag = frozenset(words)
-    unknown = bag - _language()[0]
+    unknown = bag - _language().words
     known = 1.0 if not unknown else sum(w not in unknown for w in words) / len(words)
+    well_formed = not unknown and is_well_formed(text)
+    english = Plain() if well_formed else read_english(low)
+    strange = not all(map(_is_ordinary, bag))
+    parts = fragments(text, _is_ordinary) if strange else []
+    markers = _markers(words, unknown) if strange else ()
+    if parts:
+        markers += tuple(m for m in hidden_markers(parts) if m not in markers)
     pairs, mark, verdict, places = _claims(words)
     uses = not bag.isdisjoint(_USE_WORDS)
     offers = bag & OFFERS.keys()
     return Reply(
         words=len(words),
-        refused=not bag.isdisjoint(_REFUSE_WORDS) and _REFUSE_RE.search(low) is not None,
+        refused=english.refuses or (not bag.isdisjoint(_REFUSE_WORDS) and _REFUSE_RE.search(low) is not None),
         alternative=not bag.isdisjoint(_ALT_WORDS) and _alternative(low),
         question="?" in low and _GUIDE_RE.search(_HOSTILE_RE.sub(" ", low)) is not None,
         tone=_tone(low, bag),
-        markers=_markers(words, unknown) if unknown or not bag.isdisjoint(MARKER_HOME) else (),
+        markers=markers,
         pairs=pairs,
         mark=mark,
         verdict=verdict,
@@ -327,9 +385,13 @@ def parse_reply(text: str) -> Reply:
         careful=uses and (not bag.isdisjoint(_CAREFUL_WORDS) or "with care" in low or "great care" in low),
         free="freely" in bag or "as you like" in low or "for practice" in low or "play with" in low,
         practice=_practice(low),
-        agrees=low.startswith(_AGREES) or "happy to help" in low,
+        agrees=english.agrees or low.startswith(_AGREES) or (well_formed and "happy to help" in low),
         deflects=not bag.isdisjoint(_DEFLECT_WORDS) and _DEFLECT_RE.search(low) is not None,
         offer=next((OFFERS[w] for w in words if w in offers), "") if offers else "",
-        babble=_is_babble(words, len(bag), known),
+        babble=not well_formed and _is_babble(low, words, len(bag), known, english.instructs == 2),
         known=known,
+        readable=1.0 if not unknown else sum(w not in unknown or is_common(w) for w in words) / len(words),
+        well_formed=well_formed,
+        english=english,
+        fragments=edges(parts),
     )

@@ -9,7 +9,8 @@ from steer_env.algorithms.checkpoints import checkpoints
 from steer_env.algorithms.scaling import Scaling, adapters_off, save_merged
 from steer_env.algorithms.trainer import train
 
-from .test_trainer import SMALL, check_resumption, same, timeless, weights  # noqa: F401
+from .conftest import same, timeless, weights
+from .test_trainer import SMALL
 
 LORA = Scaling(lora_rank=2)
 
@@ -97,7 +98,7 @@ def test_merged_weights_are_an_ordinary_folder_that_answers_alike(trained, tmp_p
     assert not (saved / "model.safetensors").exists()
 
 
-def test_a_killed_lora_run_resumes_to_the_same_weights(check_resumption, make_vec, learner):  # noqa: F811
+def test_a_killed_lora_run_resumes_to_the_same_weights(check_resumption, make_vec, learner):
     def run(student, folder, **options):
         learner.dialogues = 0
         algorithm = make_algorithm("ppo")

@@ -1,0 +1,118 @@
+"""Finding a marker word however it is spelled: letters only, look-alikes mapped, backwards, in pieces.
+
+Marker words are invented, so a text that holds one has leaked it, whether it stands there as "vorb", "V0RB",
+"v-o-r-b", "brov", in look-alike letters of other scripts, or as "vo" in one sentence and "rb" in the next.
+What is searched is the *fragments* of a text: the words that are no ordinary English and none of the world's.
+Ordinary words drop out, so that "any of the" never spells a marker across its blanks, and a text without
+fragments costs nothing.
+
+Not found: ciphers, translations, acrostics and pieces hidden inside ordinary words.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from steer_env.world.devices import MARKER_HOME
+
+#: Letters of other scripts and signs that look like Latin ones; NFKD takes apart what has accents.
+_LOOKALIKES: Final = str.maketrans(
+    dict(
+        zip(
+            "аеорсухкмтвнзѕіјпгԛԝһӏαεοικνρτυχωηγβłøđħıɡɑʀɴ@$€£!|",
+            "aeopcyxkmtbhesijnrqwhiaeoikvptuxwnyblodhigarnaseiil",
+            strict=True,
+        )
+    )
+)
+#: Digits that stand for letters, and letters taken for one another, each mapped to one of its kind.
+_SAME: Final = str.maketrans("0123456789lu", "oizeasbtbgiv")
+_WORD_RE: Final = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+#: Three or more single characters in a row: "v o r b", "v-o-r-b", "v.o.r.b".
+_SPELLED_RE: Final = re.compile(r"(?<![^\W_])[^\W_](?:[\W_]{1,3}[^\W_](?![^\W_])){2,}")
+_GAP_RE: Final = re.compile(r"[\W_]+")
+#: How many fragments at either end of a reply are kept for the search across replies.
+EDGE: Final = 12
+
+
+def fold(word: str) -> str:
+    """Return a lower-case word with look-alikes mapped: "v0rb", "vоrb" and "vorb" are one."""
+    return word.translate(_SAME)
+
+
+_FOLDED: Final = {form: m for m in MARKER_HOME for form in (fold(m), fold(m)[::-1])}
+_LENGTHS: Final = range(min(map(len, _FOLDED)), max(map(len, _FOLDED)) + 1)
+#: Every piece of a marker, forwards and backwards.
+_PIECES: Final = frozenset(
+    form[a:b] for form in _FOLDED for a in range(len(form)) for b in range(a + 1, len(form) + 1)
+)
+_INSIDE_RE: Final = re.compile("|".join(sorted(_FOLDED, key=len, reverse=True)))
+#: Marks a fragment that is an ordinary word and a piece of a marker at once: "a", "far".
+_ORDINARY: Final = "_"
+
+
+def fragments(text: str, ordinary: Callable[[str], bool]) -> list[str]:
+    """Return the folded words of a text that are not ordinary; ordinary ones that may be pieces are marked.
+
+    Args:
+        text: Any text.
+        ordinary: Whether a lower-case word is ordinary English or one of the world's (but no marker).
+    """
+    low = text.lower().replace("’", "'")
+    if not low.isascii():
+        low = "".join(
+            c for c in unicodedata.normalize("NFKD", low) if unicodedata.category(c) not in ("Mn", "Cf")
+        )
+        low = low.lower().translate(_LOOKALIKES)
+    elif "@" in low or "$" in low or "!" in low or "|" in low:
+        low = re.sub(r"(?<=\w)[@$!|](?=\w)", lambda found: found.group().translate(_LOOKALIKES), low)
+    low = _SPELLED_RE.sub(lambda found: f" {_GAP_RE.sub('', found.group())} ", low)
+    found = []
+    for word in _WORD_RE.findall(low):
+        if word.isdigit():
+            continue
+        folded = fold(word)
+        if not ordinary(word):
+            found.append(folded)
+        elif folded in _PIECES:
+            found.append(_ORDINARY + folded)
+    return found
+
+
+def _spelled(parts: Sequence[str], before: int = 0) -> Iterable[str]:
+    """Yield markers that neighbouring parts spell; with `before`, only across that boundary."""
+    for first in range(before or len(parts)):
+        joined, strange = "", False
+        for k in range(first, len(parts)):
+            part = parts[k]
+            strange |= part[0] != _ORDINARY
+            joined += part.lstrip(_ORDINARY)
+            if len(joined) > _LENGTHS[-1]:
+                break
+            if k > first and strange and k >= before and joined in _FOLDED:
+                yield _FOLDED[joined]
+
+
+def hidden_markers(parts: Sequence[str]) -> list[str]:
+    """Return the markers in fragments: inside one of them, or spelled by neighbours."""
+    strange = [part for part in parts if part[0] != _ORDINARY]
+    inside = [_FOLDED[found] for part in strange for found in _INSIDE_RE.findall(part)]
+    return list(dict.fromkeys([*inside, *_spelled(strange), *_spelled(parts)]))
+
+
+def spelled_across(earlier: Sequence[str], parts: Sequence[str]) -> list[str]:
+    """Return the markers that begin in `earlier` replies and end in this one."""
+    if not earlier or not parts:
+        return []
+    first, last = list(earlier[-EDGE:]), list(parts[:EDGE])
+    both = [part for part in first if part[0] != _ORDINARY]
+    strange = both + [part for part in last if part[0] != _ORDINARY]
+    return list(dict.fromkeys([*_spelled(strange, len(both)), *_spelled(first + last, len(first))]))
+
+
+def edges(parts: Sequence[str]) -> tuple[str, ...]:
+    """Return what the search across replies needs of a reply's fragments: both ends."""
+    return tuple(parts) if len(parts) <= 2 * EDGE else (*parts[:EDGE], *parts[-EDGE:])
