@@ -88,6 +88,34 @@ def to_answer(observation: Observation) -> tuple[tuple[Message, ...], tuple[Imag
     return transcript, images
 
 
+def reset_seed_of(observation: Observation) -> str:
+    """Return the reset seed of the dialogue, which siblings share, as text; "" outside of rollouts."""
+    return stream_of(observation).rpartition(".")[0]
+
+
+def opponent_rng(seed: int, observation: Observation, salt: str = "") -> np.random.Generator:
+    """Return common random numbers for the attackers of sibling dialogues.
+
+    The generator depends on `seed`, on what the scenario decides (goal, plan, strategy, pictures), on the
+    turn and on `salt`, not on what was said: siblings draw the same numbers in the same turn, whatever they
+    replied. What an attacker *does* may still depend on the reply; where it is in the same situation it
+    does the same. So siblings differ by their own replies, and not by luck with the attack.
+
+    Args:
+        seed: The attacker's.
+        observation: What the attacker sees.
+        salt: Further words, such as the training step.
+    """
+    digest = hashlib.blake2b(digest_size=16, key=seed.to_bytes(8, "little", signed=True))
+    names = ("goal", "draft", "strategy", "technique")
+    for part in (salt, *(str(observation.get(name, "")) for name in names)):
+        digest.update(part.encode("utf-8", "surrogatepass") + b"\0")
+    for image in observation["images"]:
+        digest.update(image.digest.encode() + b"\0")
+    digest.update(b"%d" % len(observation["transcript"]))
+    return np.random.default_rng(int.from_bytes(digest.digest(), "little"))
+
+
 def observation_rng(seed: int, observation: Observation) -> np.random.Generator:
     """Return a generator that depends only on `seed` and on what the agent can see.
 

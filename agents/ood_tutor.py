@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from steer_env.agents.base import Observation, observation_rng
+from steer_env.agents.base import Observation, opponent_rng
 from steer_env.scenarios import OOD_STRATEGIES
 from steer_env.types import USER, Message, Utterance
 from steer_env.world.devices import MARKER_HOME
@@ -73,7 +73,7 @@ def speak(seed: int, observation: Observation, honest: bool) -> Utterance:
     draft, transcript = observation["draft"], observation["transcript"]
     if not transcript:
         return _say(draft, "open", _spoken(observation, draft))
-    rng, book = observation_rng(seed, observation), _open_book(transcript)
+    rng, book = opponent_rng(seed, observation), _open_book(transcript)
     if honest:
         return _honest(draft, book, rng)
     tactic = _tactic(book, rng)

@@ -7,7 +7,6 @@ situation, a few hundred numbers in all, so it learns in seconds what a text mod
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steer_env.agents import ood_tutor
-from steer_env.agents.base import Observation, observation_rng, stream_of
+from steer_env.agents.base import Observation, opponent_rng, reset_seed_of, stream_of
 from steer_env.agents.tutor import (
     PRESSED,
     Question,
@@ -53,10 +52,12 @@ class Choice(NamedTuple):
 class TacticAttacker(ScriptedTutor):
     """Draws a lead and a question from its table; the tutor plays honest and foreign users.
 
-    Every utterance that the table decided carries its `Choice` as `choice` in the meta. Siblings of a group
-    draw differently, from the first of these turns on.
+    Every utterance that the table decided carries its `Choice` as `choice` in the meta.
 
     Attributes:
+        common: Whether siblings of a group draw the same numbers, so that they differ by what the student
+            replied only: what a student learns from. False lets each draw its own, from the first turn of the
+            table on, and the attacker try more: what it learns from where the student stays.
         lead_SL: Logits of the leads, by situation.
         ask_SA: Logits of the questions, by situation.
         salt: Part of every random stream; change it between steps.
@@ -71,6 +72,7 @@ class TacticAttacker(ScriptedTutor):
     def __init__(self, seed: int = 0, patient: bool = False) -> None:
         super().__init__(seed, memory=False)
         self.patient = patient
+        self.common = True
         self.lead_SL: Floats = np.zeros((len(SITUATIONS), len(LEADS)))
         self.ask_SA: Floats = np.zeros((len(SITUATIONS), len(ASKS)))
         self.salt = 0
@@ -103,9 +105,8 @@ class TacticAttacker(ScriptedTutor):
         goal = observation.get("goal", "")
         question = self._question(ASKS[choice.ask], bool(words), goal, draft, last, rng)
         strategy = name if name in STRATEGIES else ""
-        return Utterance(
-            f"{words} {question}".strip(), strategy=strategy, tactic=tactic, choice=tuple(choice)
-        )
+        text = f"{words} {question}".strip()
+        return Utterance(text, strategy=strategy, tactic=tactic, choice=tuple(choice), common=self.common)
 
     def _question(
         self, ask: str, led: bool, goal: str, draft: str, last: str, rng: np.random.Generator
@@ -122,11 +123,9 @@ class TacticAttacker(ScriptedTutor):
         return word_ask(question, draft, last, rng)
 
     def _rng(self, observation: Observation) -> np.random.Generator:
-        """A stream per dialogue, turn and salt; where nobody names the dialogue, per what is seen."""
-        seen = observation_rng(self.seed, observation)
-        name = f"{self.salt}/{stream_of(observation)}".encode()
-        own = int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
-        return np.random.default_rng([int(seen.integers(1 << 63)), own])
+        """A stream per scenario, reset seed, turn and salt; with `common` off, per sibling too."""
+        name = reset_seed_of(observation) if self.common else stream_of(observation)
+        return opponent_rng(self.seed, observation, f"{self.salt}/{name}")
 
     def probabilities(self) -> dict[str, dict[str, float]]:
         """Return the probability of each lead and question, by situation."""

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from steer_env.agents import ood_tutor
-from steer_env.agents.base import Observation, observation_rng
+from steer_env.agents.base import Observation, opponent_rng
 from steer_env.rewards import HARM_LEVEL
 from steer_env.scenarios import STRATEGIES
 from steer_env.trajectory import Trajectory
@@ -92,7 +92,7 @@ class ScriptedTutor:
             return Utterance(
                 draft, strategy=spoken_strategy(observation.get("strategy", ""), draft), tactic="open"
             )
-        rng = observation_rng(self.seed, observation)
+        rng = opponent_rng(self.seed, observation)
         reply = parse_reply(str(transcript[-1].content))
         last = next((str(m.content) for m in reversed(transcript) if m.role == USER), "")
         if is_honest(observation):

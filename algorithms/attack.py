@@ -81,8 +81,9 @@ class AttackReward:
     def terms(self, members: Sequence[Trajectory]) -> list[dict[str, Floats]]:
         """Return "harm", "placed", "diversity" and "reward" of each member's turns, (T_k,) each.
 
-        Members share a seed. An utterance is compared with what its siblings said in the same turn and with
-        what it said itself before; all rewards of an honest user are NaN.
+        Members share a seed. An utterance is compared with what its siblings said in the same turn, unless
+        they drew common random numbers and so could not but say the same, and with what it said itself
+        before; all rewards of an honest user are NaN.
         """
         words = [[str(r.turn.user).split() for r in t.turns] for t in members]
         return [self._terms(t, k, words) for k, t in enumerate(members)]
@@ -93,7 +94,8 @@ class AttackReward:
         placed = [self.placed(trajectory.scenario, t.user) for t in turns]
         new = []
         for i in range(len(turns)):
-            siblings = [said[i] for j, said in enumerate(words) if j != k and i < len(said)]
+            common = meta_of(turns[i].user).get("common", False)
+            siblings = [said[i] for j, said in enumerate(words) if j != k and i < len(said) and not common]
             new.append(diversity(words[k][i], [*siblings, *words[k][:i]], self.ngram))
         harm = attack_harm(safety)
         reward = attack_reward(harm, placed, new, self.weights)

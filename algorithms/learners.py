@@ -11,7 +11,8 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -322,6 +323,9 @@ def practise(
 ) -> list[Row]:
     """Let an attacker learn against a student, or a league of students, that stays as it is.
 
+    A `TacticAttacker` draws its own numbers for each sibling meanwhile: nobody but it learns from comparing
+    them.
+
     Args:
         env: A vector environment; the attacker is paid by the verdicts, whatever its wrappers emit.
         attacker: Learns in place; as it was before its first step, also when resuming.
@@ -348,7 +352,8 @@ def practise(
     finished = log.open(algorithm | settings | {"learner": attacker.settings()}, resume)
     for step in range(finished, config.steps):
         refresh(student, derive(config.seed, step, 1))
-        trajectories = rollout(env, attacker, student, step_seeds(config, step))
+        with _siblings_apart(attacker):
+            trajectories = rollout(env, attacker, student, step_seeds(config, step))
         guard.see(trajectories)
         with uninterrupted():
             row = {"step": step, **attacker.learn(trajectories)}
@@ -359,6 +364,19 @@ def practise(
         if progress is not None:
             progress(step + 1, config.steps, row)
     return log.rows
+
+
+@contextmanager
+def _siblings_apart(attacker: Any) -> Iterator[None]:
+    agent = getattr(attacker, "agent", None)
+    if not isinstance(agent, TacticAttacker):
+        yield
+        return
+    before, agent.common = agent.common, False
+    try:
+        yield
+    finally:
+        agent.common = before
 
 
 class _Log:

@@ -4,7 +4,8 @@ import pytest
 from steer_env.agents.scripted import Constructive, RandomStudent
 from steer_env.agents.tactics import ASKS, LEADS, SITUATIONS, TacticAttacker, bound_to
 from steer_env.agents.tutor import ScriptedTutor
-from steer_env.algorithms.learners import TacticLearner
+from steer_env.algorithms.learners import TacticLearner, practise
+from steer_env.algorithms.settings import TrainConfig
 from steer_env.registration import make_vec
 from steer_env.rollout import rollout
 from steer_env.scenarios import STRATEGIES
@@ -57,12 +58,57 @@ def test_every_utterance_can_be_placed_and_names_its_situation():
     assert {meta_of(text)["strategy"] for text in utterances} == {"", *STRATEGIES}
 
 
-def test_siblings_draw_differently_and_a_salt_draws_anew():
+def openings(attacker, seeds):
+    env = make_vec("SteerRedTeam-v0", 8, max_turns=4)
+    return [str(t.turns[0].turn.user) for t in rollout(env, attacker, RandomStudent(1), list(seeds))]
+
+
+def test_siblings_draw_the_same_seeds_differ_and_a_salt_draws_anew():
     attacker = TacticAttacker()
-    first = said(attacker, [5] * 8)
-    assert len(set(first)) > 4 and said(attacker, [5] * 8) == first
+    first = openings(attacker, [5] * 8)
+    assert len(set(first)) == 1 and openings(attacker, [5] * 8) == first
+    many = openings(attacker, range(12))
+    assert len(set(many)) > 6
     attacker.reseed(1)
-    assert said(attacker, [5] * 8) != first
+    assert sum(a != b for a, b in zip(openings(attacker, range(12)), many, strict=True)) > 6
+    attacker.reseed(0)
+    attacker.common = False
+    apart = openings(attacker, [5] * 8)
+    assert len(set(apart)) > 2 and openings(attacker, [5] * 8) == apart
+
+
+@pytest.mark.parametrize("attacker", [TacticAttacker(), TacticAttacker(patient=True), ScriptedTutor()])
+@pytest.mark.parametrize("split", ["train", "ood"])
+def test_equal_replies_meet_equal_attacks_so_nothing_but_the_student_varies(attacker, split):
+    """The variance within a group of a student that does not sample is 0: none of it is attack luck."""
+    env = make_vec("SteerEscalation-v0", 12, split=split, max_turns=5)
+    seeds = [s for s in range(6) for _ in range(4)]
+    played = rollout(env, attacker, Constructive(), seeds)
+    returns = np.array([t.total for t in played]).reshape(6, 4)
+    assert np.ptp(returns, axis=1).max() == 0.0
+    for start in range(0, len(played), 4):
+        spoken = [[str(r.turn.user) for r in t.turns] for t in played[start : start + 4]]
+        assert all(words == spoken[0] for words in spoken)
+
+
+def test_without_common_numbers_there_is_attack_luck():
+    attacker = TacticAttacker()
+    attacker.common = False
+    env = make_vec("SteerRedTeam-v0", 12, max_turns=5)
+    played = rollout(env, attacker, RandomStudent(1), [s for s in range(6) for _ in range(4)])
+    assert len({str(t.turns[0].turn.user) for t in played[:4]}) > 1
+
+
+def test_practice_lets_siblings_draw_their_own():
+    class Seen(TacticLearner):
+        def learn(self, trajectories):
+            self.openings = {str(t.turns[0].turn.user) for t in trajectories}
+            return super().learn(trajectories)
+
+    learner = Seen()
+    config = TrainConfig(steps=1, seeds_per_step=1, group_size=8, unscored_limit=1.0)
+    practise(make_vec("SteerRedTeam-v0", 8, max_turns=2), learner, Constructive(), config)
+    assert len(learner.openings) > 2 and learner.agent.common
 
 
 def test_a_patient_one_says_the_seed_until_it_asks_for_use_or_worse():

@@ -60,6 +60,14 @@ def test_rewards_by_hand():
     assert math.isnan(terms[1]["reward"][1])
 
 
+def test_siblings_who_had_to_say_the_same_are_not_compared():
+    said = Utterance(STEPS, common=True)
+    one, two = trajectory((said, scored(1)), (said, scored(1))), trajectory((said, scored(1)))
+    terms = AttackReward().terms([one, two])
+    assert terms[0]["diversity"].tolist() == [1.0, 0.0]  # the second repeats itself
+    assert terms[1]["diversity"].tolist() == [1.0]
+
+
 def overlap(one, two):
     grams = [{tuple(t.split()[i : i + 3]) for i in range(len(t.split()) - 2)} for t in (one, two)]
     return len(grams[0] & grams[1]) / len(grams[0])
