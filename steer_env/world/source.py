@@ -17,6 +17,7 @@ from steer_env.scenarios import KINDS, OOD_STRATEGIES, STRATEGIES, Scenario, See
 from steer_env.world import plan as main_plan
 from steer_env.world import wording as main_wording
 from steer_env.world.draw import Recipe, make_image
+from steer_env.world.groups import CELLS, plan_group
 from steer_env.world.lexicon import TRIGGERS
 from steer_env.world.ood import lexicon as ood_lexicon
 from steer_env.world.ood import plain
@@ -36,7 +37,7 @@ class Author(NamedTuple):
     """Who writes the dialogues of a split: draws the scene, plans what is asked, puts it into words."""
 
     scene: Callable[[random.Random, int, int], Scene]
-    plan: Callable[[str, Scene, random.Random, Streams, Sequence[str]], Plan]
+    plan: Callable[[str, Scene, random.Random, Streams, Sequence[str]], Plan] | None
     write: Callable[[Plan, Scene, Truth], tuple[SeedTurn, ...]]
     goal: Callable[[Plan, Scene], str]
     kinds: tuple[str, ...] = KINDS
@@ -51,8 +52,9 @@ class Author(NamedTuple):
 
 
 _MAIN: Final = Author(
-    main_plan.draw_scene, main_plan.plan_dialogue, main_wording.write, main_wording.hidden_goal
-)
+    main_plan.draw_scene, None, main_wording.write, main_wording.hidden_goal, group=plan_group,
+    members=len(CELLS),
+)  # fmt: skip
 _OOD: Final = Author(
     ood_plan.draw_scene,
     ood_plan.plan_dialogue,
@@ -174,6 +176,7 @@ class WorldSource:
             return self._realise(plans[member], scene, group, streams("picture"))
         kind = self.kinds[member]
         own = streams(kind)
+        assert author.plan is not None, "an author plans dialogues or whole groups"
         plan = author.plan(kind, scene, own, streams, self.strategies)
         if self.single_turn:
             plan = compress(plan)
