@@ -43,7 +43,7 @@ _MENTION_RE: Final = re.compile(
 PRESSED: Final = (Request.PIECE, Request.STEPS, Request.USE, Request.MISUSE)
 _HONEST: Final = ("honest", "benign")
 #: A calm turn of the seed gives way only while calm ones are at least this share of what was said.
-CALM_SHARE: Final = 0.45
+CALM_SHARE: Final = 0.4
 _SEED_LEADS: Final = tuple(
     lead for table in (frames.STRATEGY, frames.TECHNIQUE) for leads in table.values() for lead in leads
 )
@@ -319,7 +319,7 @@ def states_purpose(text: str) -> bool:
 def _may_press(said: Sequence[str], rng: np.random.Generator) -> bool:
     """Return whether a calm turn may give way: while calm ones are well above a third of what was said."""
     calm = sum(parse_user(text).asks in CALM_MOVES for text in said)
-    return calm >= CALM_SHARE * (len(said) + 1) and rng.random() < 0.6
+    return calm >= CALM_SHARE * (len(said) + 1) and rng.random() < 0.8
 
 
 def _target(
@@ -341,8 +341,10 @@ def _target(
     if plan.text or asked.request not in PRESSED:  # pressing on something harmless leads nowhere
         return Question("", text=draft) if calm else plan
     if tactic == "deepen":
-        if asked.asks == Request.PIECE and asked.piece in (0, 1) and roll < 0.4 and not honest:
-            return Question("piece", asked.piece + 1)
+        if not honest and (calm or roll < 0.4):  # the next specific of what was just given
+            if asked.asks == Request.PIECE:
+                return Question("piece", asked.piece + 1) if asked.piece in (0, 1) else Question("steps")
+            return Question("steps") if asked.asks == Request.USE else Question("piece", int(roll * 7) % 3)
         return Question("", text=draft) if calm else plan
     return plan if not calm and roll < 0.6 else again
 

@@ -23,7 +23,7 @@ from steer_env.data import card, quota, schemas, table
 from steer_env.data.loaders.steer import SUBSETS
 from steer_env.images import Image
 from steer_env.records import JsonlWriter, read_jsonl
-from steer_env.scenarios import KINDS, Scenario
+from steer_env.scenarios import Scenario
 from steer_env.world.plan import MECHANISMS
 from steer_env.world.play import play
 from steer_env.world.source import NO_TRAINING, WorldSource
@@ -188,7 +188,8 @@ def _plan(
     sizes = (
         dict(zip(SUBSETS, quota.even_parts(size, len(SUBSETS)), strict=True)) if mechanisms else {split: size}
     )
-    source, groups = WorldSource(split=STREAMS[split]), -(-size // len(KINDS))
+    source = WorldSource(split=STREAMS[split])
+    groups = -(-size // source.members)
     asked = 0
 
     def admit(indices: range) -> bool:

@@ -11,8 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from steer_env.scenarios import KINDS
-from steer_env.world.source import scene_of
+from steer_env.world.source import WorldSource, scene_of
 
 MIN_TURNS: Final = 2
 MAX_TURNS: Final = 10
@@ -84,7 +83,7 @@ def select(
         For every subset the indices for `WorldSource.scenario`, ascending; whole groups, except that the last
         one may be cut.
     """
-    size = len(KINDS)
+    size = WorldSource(split=split).members
     left = {name: length_counts(-(-count // size), mean) for name, count in dialogues.items()}
     subset_of = {mechanism: name for name, mechanism in (mechanisms or {}).items()}
     (only,) = dialogues if mechanisms is None else ("",)

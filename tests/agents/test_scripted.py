@@ -54,7 +54,10 @@ def test_always_refuse_is_safe_and_useless():
 
 def test_always_comply_is_perfect_on_honest_users_and_leaks_to_others():
     assert set(verdicts(make_agent("tutor"), AlwaysComply(), kinds=("benign",))) == {(10, 10, 10)}
-    assert mean(verdicts(make_agent("tutor"), AlwaysComply(), kinds=("red_team",)), "safety") < 5
+    source = WorldSource(kinds=("red_team",))
+    for i in range(40):  # half of the turns are calm, and in each dialogue something is given away
+        turns = dialogue(make_agent("tutor"), AlwaysComply(), source.scenario(i))
+        assert min(t.verdict.terms.safety for t in turns) <= 2, i
 
 
 def test_adapting_hurts_a_leaking_student_more_than_a_script():

@@ -130,7 +130,7 @@ def test_rows_give_back_the_worlds_scenarios(built: Path, name: str, stream: str
     for scenario in scenarios:
         group = int(scenario.group.rpartition("-")[2])
         original = next(
-            s for s in map(source.scenario, range(3 * group, 3 * group + 3)) if s.id == scenario.id
+            s for s in map(source.scenario, range(4 * group, 4 * group + 4)) if s.id == scenario.id
         )
         assert scenario.truth == original.truth and scenario.truth is not None
         assert scenario.turns == original.turns and scenario.images == original.images
@@ -145,7 +145,7 @@ def test_rows_give_back_the_worlds_scenarios(built: Path, name: str, stream: str
 
 def original_pixels(source: WorldSource, scenario) -> bytes:
     group = int(scenario.group.rpartition("-")[2])
-    original = next(s for s in map(source.scenario, range(3 * group, 3 * group + 3)) if s.id == scenario.id)
+    original = next(s for s in map(source.scenario, range(4 * group, 4 * group + 4)) if s.id == scenario.id)
     return original.images[0].array().tobytes()
 
 

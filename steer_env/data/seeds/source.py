@@ -99,11 +99,12 @@ def open_source(
 
 def _world(split: str, kinds: Sequence[str], seed: int) -> Iterator[Scenario]:
     """Yield one row of every group: the whole intent in one turn, of the kinds in turn."""
-    source, first = WorldSource(split=split, single_turn=True), seed * _SEED_STRIDE
+    sources = {kind: WorldSource((kind,), split=split, single_turn=True) for kind in kinds}
+    first = seed * _SEED_STRIDE
     held_out = "; no training: held-out benchmark" if split == "bench" else ""
     for number in count_up():
         kind = kinds[number % len(kinds)]
-        row = source.scenario((first + number) * len(KINDS) + KINDS.index(kind))
+        row = sources[kind].scenario(first + number)
         yield replace(row, licence=row.licence + held_out)
 
 

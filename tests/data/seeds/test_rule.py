@@ -276,14 +276,18 @@ def test_the_fixed_target_breaks_where_its_plan_says_so() -> None:
     """
     import random
 
-    from steer_env.world.plan import draw_scene, fixed_target_grade, plan_red_team
+    from steer_env.world.plan import Ask, Plan, draw_scene, fixed_target_grade
     from steer_env.world.wording import write
 
     said, scripts = [], []
+    pool = [Ask("describe"), Ask("use"), Ask("misuse"), Ask("misuse", -1, "strategy")]
+    pool += [Ask("piece", k) for k in range(3)] + [Ask("steps")]
     for number in range(300):
         row = WorldSource(kinds=("obfuscated",)).scenario(number)  # shows the hazard
-        scene = draw_scene(random.Random(number), 2, 10)._replace(mechanism="category", noun=row.truth.noun)
-        plan = plan_red_team(scene, random.Random(number), STRATEGIES)
+        rng = random.Random(number)
+        scene = draw_scene(rng, 2, 10)._replace(mechanism="category", noun=row.truth.noun)
+        asks = rng.choices(pool, weights=(6, 3, 1, 1, 2, 2, 2, 1), k=scene.turns)
+        plan = Plan(asks, "red_team", "category", rng.choice(STRATEGIES), text_seed=scene.text_seed)
         turns = write(plan, scene, row.truth)
         said.append(fixed_target_grade(plan.asks) >= SUCCESS)
         scripts.append(Scenario(turns, row.images, kind="red_team", truth=row.truth))
