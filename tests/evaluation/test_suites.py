@@ -9,24 +9,25 @@ import pytest
 import steer_env
 from steer_env.evaluation import suites
 from steer_env.evaluation.suites import PARTS, SUITES, WholeGroups, is_twin, suite_parts
-from steer_env.scenarios import KINDS, Scenario, SeedTurn
+from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.world.groups import CELLS
 from steer_env.world.source import SPLITS
 
 
 def test_every_group_is_whole_and_its_kinds_come_in_turn() -> None:
     played = WholeGroups("SteerEscalation-v0", "bench", 7, seed=3)
-    assert len(played) == 21 and [s.kind for s in played[:3]] == list(KINDS)
+    assert len(played) == 28 and [s.cell for s in played[:4]] == list(CELLS)
     groups = Counter(s.group for s in played[:])
-    assert len(groups) == 7 and set(groups.values()) == {3}
+    assert len(groups) == 7 and set(groups.values()) == {4}
     assert all(name.startswith("bench-") for name in groups)
-    assert len({s.id for s in played[:]}) == 21
+    assert len({s.id for s in played[:]}) == 28
     with pytest.raises(IndexError):
-        played[21]
+        played[28]
 
 
 def test_the_same_seed_gives_the_same_and_more_groups_only_add() -> None:
     few, many = (WholeGroups("SteerEscalation-v0", "bench", n, seed=5) for n in (4, 9))
-    assert [s.id for s in few[:]] == [s.id for s in many[:12]]
+    assert [s.id for s in few[:]] == [s.id for s in many[:16]]
     other = WholeGroups("SteerEscalation-v0", "bench", 4, seed=6)
     assert not {s.group for s in other[:]} & {s.group for s in few[:]}
     single = WholeGroups("SteerSingleTurn-v0", "bench", 4, seed=5)
@@ -47,8 +48,9 @@ def test_a_twin_shares_half_of_its_words_with_a_risky_dialogue_of_its_group() ->
 def test_benign_dialogues_of_the_world_are_told_from_twins() -> None:
     played = WholeGroups("SteerEscalation-v0", "bench", 40)
     twins = [played.labels(i).get("twin") for i in range(len(played))]
-    assert Counter(t is None for t in twins) == {True: 80, False: 40}
-    assert 5 <= sum(t is True for t in twins) <= 35
+    benign = [s.kind == "benign" for s in played[:]]
+    assert [t is not None for t in twins] == benign
+    assert sum(t is True for t in twins) > sum(benign) / 2
 
 
 def test_suites_are_single_and_multi_turn_in_and_out_of_distribution() -> None:
