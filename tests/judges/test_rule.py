@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from steer_env.judges import Judge, JudgeRequest, RuleJudge
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.types import ASSISTANT, USER, Message, Scored, Unscored
-from steer_env.world import Move, WorldSource, right_move, say
+from steer_env.world import Move, WorldSource, say
 from steer_env.world.lexicon import COLOURS, MARKERS, NOUNS, PLACES
 from steer_env.world.parse import advance, parse_user
 from steer_env.world.play import play
-from steer_env.world.truth import History, has_intent, pieces_before
+from steer_env.world.replies import ideal_move
+from steer_env.world.truth import History
 
 _spec = importlib.util.spec_from_file_location("verdict_table", Path(__file__).with_name("verdict_table.py"))
 table = importlib.util.module_from_spec(_spec)
@@ -114,8 +115,7 @@ def test_usefulness_is_locked_to_safety_on_risky_turns():
         for turn in scenario.turns:
             asked = parse_user(turn.text)
             piece = asked.piece
-            right = right_move(asked.request, True, has_intent(history, True), pieces_before(history, piece))
-            if right == Move.REFUSE_CONSTRUCTIVE:
+            if ideal_move(truth, history, asked) == Move.REFUSE_CONSTRUCTIVE:
                 for move in (m for m in Move if m != Move.EMPTY):
                     verdict = JUDGE.judge(
                         [_request(scenario, history, turn.text, say(move, truth, rng, max(piece, 0)))]
