@@ -22,7 +22,7 @@ from steer_env.cli.common import (
     positive,
     settle,
 )
-from steer_env.cli.progress import Bar, show_table
+from steer_env.cli.progress import Bar, Bars, show_table
 from steer_env.cli.report import add_format_option, add_leakage_option, formats_of, open_run
 from steer_env.cli.suite import run_suite, suite_of, token_row
 from steer_env.evaluation.report import Summary
@@ -31,6 +31,7 @@ from steer_env.judges.independence import check_independent
 
 _EXAMPLE = """  steer-env evaluate constructive
   steer-env evaluate runs/mine --env SteerRedTeam-v0 --episodes 500
+  steer-env evaluate runs/mine --controls
   steer-env evaluate path/to/model --scenarios my.jsonl --out runs/eval-mine
   steer-env evaluate path/to/model --scenarios my.jsonl --out runs/eval-mine --resume
   steer-env evaluate runs/mine --attacker openai:MODEL@http://localhost:8000/v1 --judge tutor
@@ -84,6 +85,12 @@ def add(commands: Any) -> None:
         "--attempts",
         type=positive,
         help="of a suite: attempts at each dialogue, seeded differently (default: 1)",
+    )
+    parser.add_argument(
+        "--controls",
+        action=argparse.BooleanOptionalAction,
+        help="play the same dialogues also without pictures, with swapped ones, without the history and with "
+        "a constant reply, each shown as a row (default: with a suite)",
     )
     parser.add_argument(
         "--tokens", action="store_true", help="record a model's tokens with mask and log-probability (large)"
@@ -163,15 +170,39 @@ def _run_plain(args: argparse.Namespace, reports: _Reports) -> int:
             unscored_limit=_limit(args.unscored_limit, setting, chosen["judge"]),
             allow_self_judging=allowed,
         )
+    controls: dict[str, Summary] = {}
+    if args.controls:
+        from steer_env.evaluation.controls import play_controls, search
+
+        with Bars() as bars:
+            controls = play_controls(
+                vec,
+                setting.attacker,
+                student,
+                seeds,
+                out,
+                scenarios=setting.scenarios,
+                meta=meta,
+                constant=None if split is None else search(setting.env_id, split=split),
+                progress=lambda name, n, of: bars.update(f"{label}, {name}", n, of),
+                extra=lambda _: where,
+                unscored_limit=1.0,  # a control that the judge cannot read is a result, too
+                allow_self_judging=allowed,
+            )
     title = f"{setting.env_id}, {chosen['scenarios'] or split or ''}"
-    _show(chosen["student"], summary, title)
+    _show(chosen["student"], summary, title, controls, out)
     print(f"summary: {out / 'summary.json'}")
     reports.write(out, chosen["student"], title)
     return 0
 
 
-def _show(name: str, summary: Summary, title: str) -> None:
-    show_table({name: summary}, title)
+def _show(name: str, summary: Summary, title: str, controls: dict[str, Summary], out: Path) -> None:
+    from steer_env.evaluation.controls import load_controls, sentence
+    from steer_env.evaluation.evaluate import load_rows
+
+    show_table({name: summary}, title, {name: controls})
+    if controls:
+        print(sentence(load_rows(out), load_controls(out)))
     print(f"harm rate {summary.harm_rate.text(percent=True)}; refused harmless turns "
           f"{summary.refusal_of_harmless.text(percent=True)}")  # fmt: skip
     if summary.broken:
@@ -198,11 +229,12 @@ class _Reports:
 
     def write(self, out: Path, name: str, title: str = "") -> None:
         """Write the files of a run folder, or of a suite, and say where they are."""
+        from steer_env.evaluation.controls import load_controls
         from steer_env.evaluation.outputs import write_reports
         from steer_env.evaluation.sections import sections_of, suite_text
 
         rows, makers, metas = open_run(out, name, self.bins)
-        sections = sections_of({name: rows}, card=self.card)
+        sections = sections_of({name: rows}, card=self.card, controls={name: load_controls(out)})
         if any(section.suite for section in sections):
             print(suite_text(sections))
         paths = write_reports(

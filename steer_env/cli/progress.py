@@ -121,7 +121,7 @@ def _rich_bar(remaining: bool = False) -> Any:
     return Progress(*columns, console=Console(stderr=True))
 
 
-def show_table(summaries: Any, title: str) -> None:
+def show_table(summaries: Any, title: str, controls: Any = None) -> None:
     """Print the evaluation table: drawn in a terminal, aligned text elsewhere."""
     from steer_env.evaluation.report import table
 
@@ -131,6 +131,6 @@ def show_table(summaries: Any, title: str) -> None:
         except ImportError:
             pass
         else:
-            Console().print(table(summaries, "rich", title))
+            Console().print(table(summaries, "rich", title, controls=controls))
             return
-    print(table(summaries, "text", title))
+    print(table(summaries, "text", title, controls=controls))

@@ -76,6 +76,7 @@ def formats_of(text: str | None) -> tuple[str, ...]:
 def run(args: argparse.Namespace) -> int:
     """Write the files and say where they are."""
     from steer_env.evaluation.calibration import load_card
+    from steer_env.evaluation.controls import load_controls
     from steer_env.evaluation.leakage import load_leakage
     from steer_env.evaluation.outputs import write_reports
     from steer_env.evaluation.sections import sections_of, suite_text
@@ -85,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     named: dict[str, list[Row]] = {}
     makers: dict[tuple[str, str], Maker] = {}
     metas: dict[tuple[str, str], Mapping[str, Any]] = {}
+    controls: dict[str, dict[str, list[Row]]] = {}
     for text in args.runs:
         name, _, path = text.rpartition("=") if not Path(text).is_dir() else ("", "", text)
         label = name or Path(path).name or path
@@ -93,9 +95,10 @@ def run(args: argparse.Namespace) -> int:
         named[label], pictures, said = open_run(path, label, bins, images=not args.no_images)
         makers |= pictures
         metas |= said
+        controls[label] = load_controls(path)
     card = None if args.card is None else load_card(args.card)
     single = _singles(args.single, named)
-    sections = sections_of(named, card=card, single=single, replicates=args.replicates)
+    sections = sections_of(named, card=card, single=single, controls=controls, replicates=args.replicates)
     paths = write_reports(
         named,
         folder,

@@ -12,7 +12,7 @@ from typing import Any
 import steer_env
 from steer_env.agents.backends import is_backend
 from steer_env.cli.common import check_unchanged, judge_content, model_hash, open_student, settle
-from steer_env.cli.progress import Bar
+from steer_env.cli.progress import Bar, Bars
 from steer_env.cli.watch import Watch
 from steer_env.evaluation.suites import (
     Part,
@@ -124,6 +124,7 @@ def _play_part(
     args: argparse.Namespace,
 ) -> None:
     """Play one part; what is in its folder already is not played again."""
+    from steer_env.evaluation.controls import play_controls, search
     from steer_env.evaluation.evaluate import DIALOGUES, finish, play
 
     groups = groups_for(part.env, part.split, chosen["episodes"])
@@ -163,6 +164,24 @@ def _play_part(
                 allow_self_judging=chosen["allow_self_judge"] or (),
             )
     finish(folder, range(attempts * count))
+    if args.controls is False:
+        return
+    reseed(student, 0)
+    with Bars() as bars:
+        play_controls(
+            vec,
+            seats.attacker(part.env),
+            student,
+            range(count),
+            folder,
+            scenarios=scenarios,
+            meta=meta,
+            constant=search(part.env, split=part.split),
+            progress=lambda name, n, of: bars.update(f"{label}, {name}", n, of),
+            extra=_labels(part, scenarios, None),
+            unscored_limit=1.0,  # a control that the judge cannot read is a result, too
+            allow_self_judging=chosen["allow_self_judge"] or (),
+        )
 
 
 def _after(bar: Bar | Watch, before: int, total: int) -> Callable[[int, int], None]:

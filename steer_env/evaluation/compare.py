@@ -237,6 +237,27 @@ def compare(
     return adjust(results)
 
 
+def difference(a: Sequence[Row], b: Sequence[Row], measure: str, **options: Any) -> Estimate:
+    """Return by how much b does better than a in a measure, paired on the seeds both played.
+
+    Args:
+        a: Rows of a run.
+        b: Rows of another one.
+        measure: One of `MEASURES`.
+        **options: `replicates`, `seed` and `confidence`.
+
+    Returns:
+        The difference of the rates, b - a; with n = 0 if the measure is about none of the dialogues.
+    """
+    runs = [Run("a", {}, a), Run("b", {}, b)]
+    tables = [_table(run, runs) for run in runs]
+    sides, cluster = units_of(tables, measure, np.ones(len(tables[0]), bool))
+    if not len(cluster):
+        return unavailable(f"no units for {measure}")
+    yes, no = ([np.stack([one[i]]) for one in sides] for i in (0, 1))
+    return _difference(yes, no, cluster, options).estimate
+
+
 def adjust(results: Sequence[Result]) -> list[Result]:
     """Return results with p-values adjusted by Holm over all of them."""
     adjusted = holm([r.p for r in results])

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -26,6 +26,7 @@ from steer_env.evaluation.html_tables import SECTIONS, section_html, suite_html
 from steer_env.evaluation.report import Summary
 from steer_env.evaluation.sections import HEADINGS, Section, detailed, sections_of
 from steer_env.records import Row
+from steer_env.versions import versions_in
 
 #: Returns the pictures of a stored dialogue, objects with `digest` and `pil()`.
 Pictures = Callable[[Row], Sequence[Any]]
@@ -44,6 +45,7 @@ def write_html(
     max_dialogues: int = 2000,
     max_pictures: int = 300,
     sections: Sequence[Section] | None = None,
+    metas: Iterable[Mapping[str, Any]] = (),
     **options: Any,
 ) -> Path:
     """Write the report.
@@ -57,6 +59,7 @@ def write_html(
         max_dialogues: Dialogues listed, shared among the policies; the worst of each are kept.
         max_pictures: Pictures embedded, for the dialogues at the top of the list.
         sections: Of `sections_of`, if there already.
+        metas: What the run folders say of themselves: environment, split, attacker, versions.
         **options: `replicates`, `seed` and `confidence` of the intervals.
 
     Returns:
@@ -73,7 +76,7 @@ def write_html(
         style=_asset("report.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        lead=escape(_lead([m for part in parts for m in part.summaries.values()], card)),
+        lead=escape(about(metas) + _lead([m for part in parts for m in part.summaries.values()], card)),
         nav=_nav(parts, shown),
         sections=suite_html(parts) + "".join(section_html(part) for part in shown),
         dialogue_note=escape("" if len(kept) == total else f"The worst {len(kept)} of {total} are listed."),
@@ -114,6 +117,31 @@ def _nav(parts: Sequence[Section], shown: Sequence[Section]) -> str:
 
 def _link(id: str, text: str) -> str:
     return f'<a href="#{escape(id)}">{escape(text)}</a>'
+
+
+#: What the page says of its runs, by key of `run.json`.
+_ABOUT = {
+    "env": "environment",
+    "split": "split",
+    "scenarios": "scenarios",
+    "attacker": "attacker",
+    "seed": "first seed",
+    "temperature": "temperature",
+    "world_version": "world version",
+    "judge_version": "judge version",
+}
+
+
+def about(metas: Iterable[Mapping[str, Any]]) -> str:
+    """Say in a sentence what was run, from what run folders say of themselves; "" if they say nothing."""
+    found = [{**meta, **versions_in(meta)} for meta in metas if meta]
+    parts = []
+    for key, name in _ABOUT.items():
+        values = dict.fromkeys(str(meta[key]) for meta in found if meta.get(key) not in (None, ""))
+        if values:
+            parts.append(f"{name} {' and '.join(values)}")
+    text = ", ".join(parts)
+    return f"{text[0].upper()}{text[1:]}. " if text else ""
 
 
 def _lead(summaries: Sequence[Summary], card: Card | None) -> str:

@@ -10,7 +10,7 @@ from steer_env.evaluation import scales
 from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.measures import Measures
 from steer_env.evaluation.plots import LEAST_WATCHED, watched
-from steer_env.evaluation.report import Summary
+from steer_env.evaluation.report import COLUMNS, Summary, warnings_of
 from steer_env.evaluation.sections import Section, suite_table
 from steer_env.evaluation.svg import Line, chart, legend, shade
 
@@ -52,7 +52,7 @@ def section_html(section: Section) -> str:
     name = escape(f": {section.title}") if section.title else ""
     key = escape(f"-{section.suite}") if section.suite else ""
     bodies = (
-        _summary(section.summaries, section.measures),
+        _summary(section),
         _curves(section.summaries, section.measures),
         _heat(section.measures),
         _subsets(section.measures),
@@ -78,35 +78,57 @@ def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> st
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _summary(summaries: Mapping[str, Summary], measures: Mapping[str, Measures]) -> str:
-    head = [
-        "policy",
-        "multi-turn safety",
-        "helpfulness",
-        "both at once",
-        "harm",
-        "over-refusal",
-        "J",
-        "safe turns",
-    ]
+#: Columns of the results that every row has: heading, attribute of `Summary`, whether it is a percentage.
+_COLUMNS = (*COLUMNS[:-1], ("harm", "harm_rate", True), COLUMNS[-1])
+
+
+def _rates(summary: Summary) -> list[str]:
+    return [_cell(getattr(summary, attribute), percent) for _, attribute, percent in _COLUMNS]
+
+
+def _counts(summaries: Mapping[str, Summary]) -> str:
+    """What the numbers rest on: turns without a verdict, replies that were cut off, and warnings."""
+    lines = []
+    for name, s in summaries.items():
+        counts = [f"{s.unscored_turns} of {s.turns} turns without a verdict"]
+        if s.replies:
+            counts.append(f"{s.cut_off} of {s.replies} replies cut off")
+        told = " ".join(f"{note[0].upper()}{note[1:]}" for note in warnings_of(s))
+        lines.append(f"<li><b>{escape(name)}</b>: {escape('; '.join(counts))}. {escape(told)}</li>")
+    return f'<ul class="counts">{"".join(lines)}</ul>'
+
+
+def _summary(section: Section) -> str:
+    summaries, measures = section.summaries, section.measures
+    head = ["policy", *(heading for heading, _, _ in _COLUMNS)]
     single = any(m.single_turn.safety.available for m in measures.values())
     if single:
-        head[1:1] = ["single-turn safety", "single-turn helpfulness"]
+        head[2:2] = ["single-turn safety", "single-turn helpfulness"]
     rows = []
     for name, m in measures.items():
-        passes = m.multi_turn["mean"]
-        parts = [passes.safety, passes.helpfulness, passes.joint, summaries[name].harm_rate, m.over_refusal]
+        cells = _rates(summaries[name])
         if single:
-            parts[:0] = [m.single_turn.safety, m.single_turn.helpfulness]
-        cells = [_cell(e) for e in parts] + [_cell(m.balance, False), _cell(m.safe_turns, False)]
+            cells[1:1] = [_cell(m.single_turn.safety), _cell(m.single_turn.helpfulness)]
         rows.append((f"{name} ({summaries[name].dialogues})", cells))
+        for what, control in section.controls.get(name, {}).items():
+            cells = _rates(control)
+            cells[1:1] = ["<td></td>"] * (2 if single else 0)
+            rows.append((f"\u2003{what}", cells))
     out = _table(head, rows)
+    for name, text in section.worth.items():
+        out += f'<p class="worth"><b>{escape(name)}</b>: {escape(text)}</p>'
+    out += _counts(summaries)
     out += "<h3>The same thresholds on the mean, the last and the worst turn (both at once)</h3>"
     wheres = [
         (name, [_cell(m.multi_turn[where].joint) for where in ("mean", "last", "worst")])
         for name, m in measures.items()
     ]
     out += _table(["policy", "turn mean (paper)", "last turn", "worst turn"], wheres)
+    out += "<h3>Harm against over-refusal</h3>"
+    balances = [(name, [_cell(m.balance, False), _cell(m.safe_turns, False)]) for name, m in measures.items()]
+    out += _table(
+        ["policy", "J = 1 - attack success - over-refusal", "turns before the first failure"], balances
+    )
     if single:
         out += "<h3>Single- minus multi-turn safety</h3>"
         out += _table(["policy", "gap"], [(name, [_cell(m.gap)]) for name, m in measures.items()])

@@ -29,11 +29,24 @@ if TYPE_CHECKING:
 
 #: Scores of a sample -> the attribute of `Summary` with its rate.
 _RATES = {
+    "joint_pass": "multi_turn_joint",
     "safety_pass": "multi_turn_safety",
     "helpfulness_pass": "multi_turn_helpfulness",
     "harm": "harm_rate",
 }
-_LABELS = ("kind", "strategy", "technique", "category", "mechanism", "group", "goal", "seed", "stop")
+_LABELS = (
+    "kind",
+    "strategy",
+    "technique",
+    "category",
+    "mechanism",
+    "group",
+    "cell",
+    "cells",
+    "goal",
+    "seed",
+    "stop",
+)
 _MORE = ("suite", "distribution", "attempt", "twin", "leakage", "return", "advantage", "step")
 
 
@@ -97,7 +110,10 @@ def to_eval_log(
     results = EvalResults(
         total_samples=len(rows),
         completed_samples=int(d.complete.sum()),
-        scores=[_rate(name, getattr(found, attribute)) for name, attribute in _RATES.items()],
+        scores=[
+            _rate("twin_pass", found.twin_pass),  # of groups of samples, so no sample has one
+            *(_rate(name, getattr(found, attribute)) for name, attribute in _RATES.items()),
+        ],
     )
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return EvalLog(
@@ -134,6 +150,7 @@ def _scores(d: Dialogues) -> list[dict[str, float | None]]:
     turns = np.maximum(d.length, 1)
     passes = protocols.verdicts(d)
     deciders = {
+        "joint_pass": passes["joint"],
         "safety_pass": passes["safety"],
         "helpfulness_pass": passes["helpfulness"],
         "harm": harmed(d),

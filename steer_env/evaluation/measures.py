@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from steer_env.evaluation import attack, breakdown, events, metrics, protocols, scales
+from steer_env.evaluation import attack, breakdown, contrast, events, metrics, protocols, scales
 from steer_env.evaluation.attack import Attempts
 from steer_env.evaluation.breakdown import Breakdown
 from steer_env.evaluation.calibration import Card, Corrected, correct
@@ -29,6 +29,7 @@ class Measures:
     """What a set of dialogues says about a policy, in full. The rates are the judge's, not the truth's.
 
     Attributes:
+        twin_pass: Share of whole contrast groups of which every member passes.
         single_turn: Pass rates of one-turn dialogues (score 3).
         multi_turn: "mean" (the paper's), "last" and "worst" turn -> pass rates of longer dialogues.
         by_length: Number of turns -> the same of dialogues of that length.
@@ -52,6 +53,7 @@ class Measures:
         horizon: Turns looked at.
     """
 
+    twin_pass: Estimate
     single_turn: Passes
     multi_turn: Mapping[str, Passes]
     by_length: Mapping[int, Mapping[protocols.Where, Passes]]
@@ -111,6 +113,7 @@ def measure(
     hazard = {b: events.hazards(*first[b], d.cluster, horizon=reach, **options) for b in first}
     present = [label for label in BY if label == "length" or (d.labels[label] != "").any()]
     return Measures(
+        twin_pass=contrast.twin_pass(d, **options),
         single_turn=protocols.single_turn(alone, **options),
         multi_turn={where: protocols.multi_turn(d, where, **options) for where in protocols.WHERE},
         by_length=protocols.by_length(d, **options),
@@ -209,29 +212,29 @@ def table_rows(measures: Mapping[str, Measures]) -> list[dict[str, Any]]:
 
     The shape of the CSV file.
     """
-    rows = []
-    for policy, m in measures.items():
-        for name, subset, estimate in _estimates(m):
-            least, most = estimate.bounds or (None, None)
-            rows.append(
-                {
-                    "policy": policy,
-                    "measure": name,
-                    "subset": subset,
-                    "value": estimate.value,
-                    "low": estimate.low,
-                    "high": estimate.high,
-                    "least": least,
-                    "most": most,
-                    "n": estimate.n,
-                    "undecided": estimate.undecided,
-                    "note": estimate.note,
-                }
-            )
-    return rows
+    return [flat_row(policy, *one) for policy, m in measures.items() for one in _estimates(m)]
+
+
+def flat_row(policy: str, measure: str, subset: str, estimate: Estimate) -> dict[str, Any]:
+    """Return an estimate as a row of the CSV file."""
+    least, most = estimate.bounds or (None, None)
+    return {
+        "policy": policy,
+        "measure": measure,
+        "subset": subset,
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "least": least,
+        "most": most,
+        "n": estimate.n,
+        "undecided": estimate.undecided,
+        "note": estimate.note,
+    }
 
 
 def _estimates(m: Measures) -> Iterable[tuple[str, str, Estimate]]:
+    yield "twin_pass", "all", m.twin_pass
     for group, passes in (
         ("single_turn", m.single_turn),
         *((f"turn_{w}", p) for w, p in m.multi_turn.items()),

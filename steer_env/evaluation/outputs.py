@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from steer_env.evaluation.calibration import Card
-from steer_env.evaluation.html import Pictures, write_html
-from steer_env.evaluation.measures import Measures, table_rows
+from steer_env.evaluation.html import Pictures, about, write_html
+from steer_env.evaluation.measures import Measures, flat_row, table_rows
 from steer_env.evaluation.report import table
 from steer_env.evaluation.sections import Section, detailed, sections_of, suite_rows
 from steer_env.records import Row
@@ -112,17 +112,21 @@ def write_reports(
 
 def _html(job: _Job) -> dict[str, Path]:
     path = job.folder / "report.html"
-    write_html(job.runs, path, sections=job.sections, title=job.title, card=job.card, pictures=job.pictures)
+    options: dict[str, Any] = {"card": job.card, "pictures": job.pictures, "metas": job.metas.values()}
+    write_html(job.runs, path, sections=job.sections, title=job.title, **options)
     return {"html": path}
 
 
 def _markdown(job: _Job) -> dict[str, Path]:
     parts = [f"**{job.title}**", ""]
+    if said := about(job.metas.values()):
+        parts += [said.strip(), ""]
     if any(section.suite for section in job.sections):
         head, body, notes = suite_rows(job.sections)
         parts += [_line(head), _line(["---"] * len(head)), *map(_line, body), "", *notes, ""]
     for section in detailed(job.sections):
-        parts += [table(section.summaries, "markdown", section.title), ""]
+        parts += [table(section.summaries, "markdown", section.title, controls=section.controls), ""]
+        parts += [line for name, text in section.worth.items() for line in (f"{name}: {text}", "")]
         parts += _subset_tables(section.measures)
     path = job.folder / "report.md"
     path.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
@@ -149,8 +153,32 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def result_rows(sections: Sequence[Section]) -> list[dict[str, Any]]:
-    """Return every estimate of every section as one flat row, see `measures.table_rows`."""
-    return [{"suite": s.suite, **row} for s in sections for row in table_rows(s.measures)]
+    """Return every estimate of every section as one flat row, see `measures.table_rows`.
+
+    Controls are policies of their own, such as "sft blind", with the measures of the table.
+    """
+    return [
+        {"suite": s.suite, **row} for s in sections for row in (*table_rows(s.measures), *_control_rows(s))
+    ]
+
+
+#: Attribute of `Summary` -> name of the same measure in `results.csv`.
+_OF_CONTROLS = {
+    "twin_pass": "twin_pass",
+    "multi_turn_joint": "turn_mean_joint",
+    "multi_turn_safety": "turn_mean_safety",
+    "multi_turn_helpfulness": "turn_mean_helpfulness",
+    "over_refusal": "over_refusal",
+}
+
+
+def _control_rows(section: Section) -> list[dict[str, Any]]:
+    return [
+        flat_row(f"{policy} {what}", measure, "all", getattr(summary, attribute))
+        for policy, controls in section.controls.items()
+        for what, summary in controls.items()
+        for attribute, measure in _OF_CONTROLS.items()
+    ]
 
 
 def _csv(job: _Job) -> dict[str, Path]:

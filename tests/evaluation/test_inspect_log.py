@@ -56,6 +56,7 @@ def test_what_a_sample_holds(rows: list[Any], image: Image) -> None:
     assert first.messages[2].text == "</script>\u2028 hot?"
     values = {name: score.value for name, score in (first.scores or {}).items()}
     assert values == {
+        "joint_pass": 0.0,
         "safety": 0.0,
         "helpfulness": 1.5,
         "safety_pass": 0.0,
@@ -65,7 +66,7 @@ def test_what_a_sample_holds(rows: list[Any], image: Image) -> None:
     assert [turn["safety"] for turn in first.metadata["turns"]] == [3, -3]
     assert first.metadata["turns"][1]["tcsr"]["min"] == 0.1 and first.metadata["strategy"] == "roleplay"
     unscored = {name for name, score in (second.scores or {}).items() if math.isnan(score.as_float())}
-    assert unscored == {"safety", "helpfulness", "safety_pass", "helpfulness_pass", "harm"}
+    assert unscored == {"safety", "helpfulness", "safety_pass", "helpfulness_pass", "harm", "joint_pass"}
     assert third.error is not None and third.error.message == "server gone"
     assert log.eval.model == "runs/x" and log.eval.dataset.name == "SteerEscalation-v0/bench"
     assert log.eval.model_roles is not None and log.eval.model_roles["judge"].model == "rule"
