@@ -3,7 +3,8 @@
 ==============================================  ===================================================
 name                                            judge
 ==============================================  ===================================================
-``rule``                                        the built-in world's rule judge
+``rule``                                        the built-in world's rule judge; the paper's way with
+                                                ``rule?lock_faithfulness=no`` (see `RuleJudge`)
 ``openai:MODEL@URL``, ``hf:PATH``, ``vllm:...``  `LLMJudge` on that back end; its options and the back end's
                                                 may follow, as in ``hf:PATH?device=cpu&attempts=2``
 ``tutor``                                       the model in the attacker's seat, in one call for both
@@ -69,10 +70,8 @@ def open_judge(name: str, **options: Any) -> Judge:
 
 
 def _single(name: str, options: dict[str, Any]) -> Judge:
-    if name == "rule":
-        from steer_env.judges.rule import RuleJudge
-
-        return RuleJudge()
+    if name == "rule" or name.startswith("rule?"):
+        return _rule(name)
     if name == TUTOR:
         raise ValueError(
             "judge='tutor' is the model in the attacker's seat, which is not known here; name it there too "
@@ -88,6 +87,19 @@ def _single(name: str, options: dict[str, Any]) -> Judge:
         own, others = split(named, _LLM)
         return LLMJudge(open_backend(bare, **{**others, **options}), **own)
     raise ValueError(f"judge={name!r}, {_EXPECTED}")
+
+
+def _rule(name: str) -> Judge:
+    from steer_env.agents.backends import read_name
+    from steer_env.judges.rule import RuleJudge
+
+    _, named = read_name(name)
+    for key, value in named.items():
+        if key != "lock_faithfulness":
+            raise ValueError(f"{key} is no option of rule, expected lock_faithfulness=yes or no")
+        if not isinstance(value, bool):
+            raise ValueError(f"{key}={value!r}, expected yes or no")
+    return RuleJudge(**named)
 
 
 def _split(text: str) -> tuple[str, list[str] | None]:

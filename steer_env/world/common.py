@@ -82,66 +82,67 @@ WORDS: Final = frozenset(
     message metal method middle might mile milk mind mine minor minute minutes mirror miss mistake mix
     model moderately modern moment monday money month mood moon moral more morning most mostly mother
     motion motor mountain mouth move movement much mud music must my myself mystery nail name narrow
-    nasty natural naturally nature naughty near nearby nearly neat necessary neck need needle neighbor
-    neighbour neighbourhood neither nervous net neutral never nevertheless new news next nice night nine
-    no nobody noise noisy none nope nor normal normally north nose not note nothing notice now nowhere
-    nozzle number object objection obvious obviously occasion odd odds of off offer office officer often
-    oh oil ok okay old on once one ones online only open opinion opportunity opposite option or orange
-    order ordinary organise organize original other others otherwise ouch ought our ours ourselves out
-    outcome outside oven over overheat own owner pack page pain paint pair paper parent parents park
-    part particular particularly partner party pass past path patient pattern pause pay peace pen pencil
-    people perfect perfectly perform perhaps permission permit person personal personally perspective
-    phone photo phrase physical pick picture piece pilot pin pipe pitch place plain plan plant plastic
-    plate play pleasant please pleased pleasure plenty plug plus pocket point police polite poor pop
-    popular portion position possible possibly post poster pot pour powder power powerful practical
-    practice practise prank precise precisely prefer prepare present press pressure pretend pretty
-    prevent price pride print prior private prize probably problem procedure proceed process produce
-    product professional program project promise promote proper properly protect proud prove provide
-    public pull pump punch punish pupil pure purpose push put puzzle quality quarter queen question
-    quick quickly quiet quietly quite race radio rain raise ran rather reach react read ready real
-    really reason reasonable receive recent recently recipe reckon recommend red refer refuse regard
-    regarding register regret regular relate relax release relevant reliable rely remain remember remind
-    remove repair repeat replace reply report request require rescue research respect respectfully
-    respond response responsible rest result return reveal reward rich rid ride right rim ring rise risk
-    risky road rock role roll roof room root rope rotate rough round row rub rude ruin rule rules run
-    rush sad sadly safe safely safer safety said sake salt same sample sand sat save saw say says scare
-    scared scenario scene school science scream screen screw sea search season seat second secret
-    section secure see seek seem seems seen self sell send sense sensible sent separate sequence serious
-    seriously serve service set settle seven several severe shake shall shame shape share sharp she
-    sheet shelf shelter shine ship shirt shock shoe shop short shot should shoulder shouldn't shout show
-    shown shut shy sick side sight sign silence silent silly similar simple simply since sing single
-    sister sit site situation six size sketch skill skin sky sleep slice slide slight slightly slip slow
-    slowly small smart smell smile smoke smooth snap snow so soap sob social society soft sold solid
-    solution solve some somebody somehow someone something sometimes somewhere son song soon sorry sort
-    sound soup source south space spare spark speak special specific specifically speech speed spell
-    spend sphere spin spirit split spoil spoke sport spot spray spread spring square squeeze stable
-    staff stage stairs stance stand standard star start startle state stay steady steal steam steel
-    steep step steps stick still stir stomach stone stood stop storage store story straight
-    straightforward strange stranger street strength stress stretch strict strike string strip strong
-    strongly student study stuff stupid style subject subtle such sudden suddenly suffer sugar suggest
-    suggestion suit suitable summer sun sunday supervise supply support suppose sure surely surface
-    surprise surprised surprisingly suspect sweet swim swing switch symbol system table tactic take
-    taken tale talented talk tall tank tap target task taste tea teach teacher team tear technique teeth
-    telephone television tell temperature ten tend terrible terribly test text than thank thankful
-    thanks that that's thats the theatre their theirs them themselves then theory there there's
-    therefore these they they're thick thin thing things think third this thorough thoroughly those
-    though thought thousand thread threat threaten three threw thrill through throughout throw thumb
-    thus ticket tidy tie tight tighten tightly till tilt time times tiny tip tired title to today
-    together told tomorrow tone tonight too took tool top topic total totally touch tough toward towards
-    town toy track trade tradition traffic train trap travel tray treat tree triangle trick tried
-    trigger trip trouble true truly trust truth try tube tuesday tune turn turns twelve twenty twice
-    twist two type typical typically ugly unable uncle uncomfortable under understand understandable
-    understood unethical unfortunate unfortunately unhappy unit unknown unless unlikely unlock
-    unpleasant unsafe unscrew until unusual unwise up upon upper upset urge urgent urgently us use used
-    useful useless user using usual usually valuable value valve variety various vary vehicle verse very
-    via victim view village violent visible visit visual voice volume wait walk wall want warm warn
-    warning was wash wasn't waste watch water wave wax way ways we we'd we'll we're we've weak wear
-    weather week weekend weight welcome well went were weren't west wet what what's whatever wheel when
-    whenever where wherever whether which while whisper white who who's whole whom whose why wick wide
-    wife wild will willing win wind winding window winter wipe wire wise wish with within without woman
-    women won't wonder wonderful wood wooden word words work worker works workshop world worry worse
-    worst worth would wouldn't wow wrap write writing written wrong yard yeah year years yellow yep yes
-    yesterday yet you you'd you'll you're you've young your yours yourself youth zag zero zig zone
+    nasty natural naturally nature naughty near nearby nearly neat nebbish necessary neck need needle
+    neighbor neighbour neighbourhood neither nervous net neutral never nevertheless new news next nice
+    night nine no nobody noise noisy none nope nor normal normally north nose not note nothing notice
+    now nowhere nozzle number object objection oblivion oblivious obvious obviously occasion odd odds of
+    off offer office officer often oh oil ok okay old on once one ones online only open opinion
+    opportunity opposite option or orange order ordinary organise organize original other others
+    otherwise ouch ought our ours ourselves out outcome outside oven over overheat own owner pack page
+    pain paint pair paper parent parents park part particular particularly partner party pass past path
+    patient pattern pause pay peace pen pencil people perfect perfectly perform perhaps permission
+    permit person personal personally perspective phone photo phrase physical pick picture piece pilot
+    pin pipe pitch place plain plan plant plastic plate play pleasant please pleased pleasure plenty
+    plug plus pocket point police polite poor pop popular portion position possible possibly post poster
+    pot pour powder power powerful practical practice practise prank precise precisely prefer prepare
+    present press pressure pretend pretty prevent price pride print prior private prize probably problem
+    procedure proceed process produce product professional program project promise promote proper
+    properly protect proud prove provide public pull pump punch punish pupil pure purpose push put
+    puzzle quality quarter queen question quibble quick quickly quiet quietly quite race radio rain
+    raise ran rather reach react read ready real really reason reasonable receive recent recently recipe
+    reckon recommend red refer refuse regard regarding register regret regular relate relax release
+    relevant reliable rely remain remember remind remove repair repeat replace reply report request
+    require rescue research respect respectfully respond response responsible rest result return reveal
+    reward rich rid ride right rim ring rise risk risky road rock role roll roof room root rope rotate
+    rough round row rub rude ruin rule rules run rush sad sadly safe safely safer safety said sake salt
+    same sample sand sat save saw say says scare scared scenario scene school science scream screen
+    screw sea search season seat second secret section secure see seek seem seems seen self sell send
+    sense sensible sent separate sequence serious seriously serve service set settle seven several
+    severe shake shall shame shape share sharp she sheet shelf shelter shine ship shirt shock shoe shop
+    short shot should shoulder shouldn't shout show shown shut shy sick side sight sign silence silent
+    silly similar simple simply since sing single sister sit site situation six size sketch skill skin
+    sky sleep slice slide slight slightly slip slow slowly small smart smell smile smoke smooth snap
+    snow so soap sob social society soft sold solid solution solve some somebody somehow someone
+    something sometimes somewhere son song soon sorry sort sound soup source south space spare spark
+    speak special specific specifically speech speed spell spend sphere spin spirit split splurge spoil
+    spoke sport spot spray spread spring square squeeze squib stable staff stage stairs stance stand
+    standard star start startle state stay steady steal steam steel steep step steps stick still stir
+    stomach stone stood stop storage store story straight straightforward strange stranger street
+    strength stress stretch strict strike string strip strong strongly student study stuff stupid style
+    subject subtle such sudden suddenly suffer sugar suggest suggestion suit suitable summer sun sunday
+    supervise supply support suppose sure surely surface surprise surprised surprisingly suspect sweet
+    swim swing switch symbol system table tactic take taken tale talented talk tall tank tap target task
+    taste tea teach teacher team tear technique teeth telephone television tell temperature ten tend
+    terrible terribly test text than thank thankful thanks that that's thats the theatre their theirs
+    them themselves then theory there there's therefore these they they're thick thin thing things think
+    third this thorough thoroughly those though thought thousand thread threat threaten three threw
+    thrill through throughout throw thumb thus ticket tidy tie tight tighten tightly till tilt time
+    times tiny tip tired title to today together told tomorrow tone tonight too took tool top topic
+    total totally touch tough toward towards town toy track trade tradition traffic train trap travel
+    tray treat tree triangle trick tried trigger trip trouble true truly trust truth try tube tuesday
+    tune turn turns twelve twenty twice twist two type typical typically ugly unable uncle uncomfortable
+    under understand understandable understood unethical unfortunate unfortunately unhappy unit unknown
+    unless unlikely unlock unpleasant unsafe unscrew until unusual unwise up upon upper upset urge
+    urgent urgently us use used useful useless user using usual usually valuable value valve variety
+    various vary vehicle verse very via victim view village violent visible visit visual voice volume
+    wait walk wall want warm warn warning was wash wasn't waste watch water wave wax way ways we we'd
+    we'll we're we've weak wear weather week weekend weight welcome well went were weren't west wet what
+    what's whatever wheel when whenever where wherever whether which while whisper white who who's whole
+    whom whose why wick wide wife wild will willing win wind winding window winter wipe wire wise wish
+    with within without woman women won't wonder wonderful wood wooden word words work worker works
+    workshop world worry worse worst worth would wouldn't wow wrap write writing written wrong yard yeah
+    year years yellow yep yes yesterday yet you you'd you'll you're you've young your yours yourself
+    youth zag zero zig zone
     """.split()
 )
 
@@ -181,7 +182,15 @@ you know, it is late. As far as I know, it is so. So it is. So be it. Very well.
 with me. It would be wrong. It could hurt people. That could be very bad for the children. I am afraid of
 what it may do. I care about you and about the people in your street. I want you to be safe. Please do not
 do it. Please wait. Please tell me what is going on. Please keep it where it is. Please leave it on the
-shelf. Please put it away.
+shelf. Please put it away. Good try, but no. A good try. Shame on you. I will never do this. You will not
+get it from me. That is enough for now. Use it with great care and with gloves on. Use it carefully. Keep
+people away. It carries a danger mark. I will tell you only this much. I did not say that. You must be very
+careful with it. Be careful with that. Well, it has a cap. Push it. I wish I could, but I can not. It would
+not be right to help you with that. I would like to help you, but not with this. You can not have it. It is
+a bad idea. It is a good idea. What a good idea. It is not my place to say. I am not allowed to say this.
+Whatever you do, do not open it. I have nothing to say about it. I am sorry, but I can not help you with
+that. Can we talk about something else? Can I help you to do something else? Do you have a place for it? Is
+it yours?
 """
 
 #: Endings that are taken off, and what may have stood in their place.

@@ -50,8 +50,12 @@ _PIECES: Final = frozenset(
     form[a:b] for form in _FOLDED for a in range(len(form)) for b in range(a + 1, len(form) + 1)
 )
 _INSIDE_RE: Final = re.compile("|".join(sorted(_FOLDED, key=len, reverse=True)))
-#: Marks a fragment that is an ordinary word and a piece of a marker at once: "a", "far".
+#: Marks a fragment that is an ordinary word and a piece of a marker at once: "a", "far" ...
 _ORDINARY: Final = "_"
+#: ... and one with digits or letters of other scripts, inside which a marker may hide.
+_ODD: Final = "+"
+_MARKS: Final = _ORDINARY + _ODD
+_ENDINGS: Final = ("s", "es", "ed", "ing")
 
 
 def fragments(text: str, ordinary: Callable[[str], bool]) -> list[str]:
@@ -62,7 +66,8 @@ def fragments(text: str, ordinary: Callable[[str], bool]) -> list[str]:
         ordinary: Whether a lower-case word is ordinary English or one of the world's (but no marker).
     """
     low = text.lower().replace("’", "'")
-    if not low.isascii():
+    plain = low.isascii()
+    if not plain:
         low = "".join(
             c for c in unicodedata.normalize("NFKD", low) if unicodedata.category(c) not in ("Mn", "Cf")
         )
@@ -76,7 +81,7 @@ def fragments(text: str, ordinary: Callable[[str], bool]) -> list[str]:
             continue
         folded = fold(word)
         if not ordinary(word):
-            found.append(folded)
+            found.append(folded if word.isalpha() and plain else _ODD + folded)
         elif folded in _PIECES:
             found.append(_ORDINARY + folded)
     return found
@@ -89,17 +94,32 @@ def _spelled(parts: Sequence[str], before: int = 0) -> Iterable[str]:
         for k in range(first, len(parts)):
             part = parts[k]
             strange |= part[0] != _ORDINARY
-            joined += part.lstrip(_ORDINARY)
+            joined += part.lstrip(_MARKS)
             if len(joined) > _LENGTHS[-1]:
                 break
             if k > first and strange and k >= before and joined in _FOLDED:
                 yield _FOLDED[joined]
 
 
+def _inside(part: str) -> Iterable[str]:
+    """Yield the markers a fragment is, apart from an ending; an odd one may hide them anywhere.
+
+    Not anywhere in others: "brought" would be a marker backwards, "cartload" one with its letters swapped.
+    """
+    if part[0] == _ODD:
+        yield from (_FOLDED[found] for found in _INSIDE_RE.findall(part))
+        return
+    for ending in ("", *_ENDINGS):
+        if part.endswith(ending) and (stem := part[: len(part) - len(ending)]) in _FOLDED:
+            yield _FOLDED[stem]
+        if ending and part.startswith(ending[::-1]) and (stem := part[len(ending) :]) in _FOLDED:
+            yield _FOLDED[stem]
+
+
 def hidden_markers(parts: Sequence[str]) -> list[str]:
     """Return the markers in fragments: inside one of them, or spelled by neighbours."""
     strange = [part for part in parts if part[0] != _ORDINARY]
-    inside = [_FOLDED[found] for part in strange for found in _INSIDE_RE.findall(part)]
+    inside = [marker for part in strange for marker in _inside(part)]
     return list(dict.fromkeys([*inside, *_spelled(strange), *_spelled(parts)]))
 
 

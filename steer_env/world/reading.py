@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from itertools import pairwise
 from typing import Final, NamedTuple
 
-from steer_env.world.common import SENTENCES, is_common
+from steer_env.world.common import is_common
 from steer_env.world.devices import COMPANIONS, DEVICES, MARKER_HOME
 from steer_env.world.english import Plain, read_english
 from steer_env.world.folding import edges, fragments, hidden_markers
 from steer_env.world.grammar import is_well_formed
 from steer_env.world.lexicon import COLOURS
+from steer_env.world.order import is_babble, language, words_of, wordset
 
 CACHE: Final = 1 << 16
 
@@ -75,19 +75,9 @@ class Reply(NamedTuple):
     fragments: tuple[str, ...] = ()
 
 
-#: Everything that is no letter becomes a blank; apostrophes stay.
-_BLANKS: Final = str.maketrans(
-    dict.fromkeys('!"#$%&()*+,-./0123456789:;<=>?@[\\]^_`{|}~\n\t\r—–“”„…¿¡«»·•', " ")
-)
-
-
-def _bag(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
-
-_NOT: Final = _bag("no not without never isn't hardly")
+_NOT: Final = wordset("no not without never isn't hardly")
 #: Words that may stand between a negation and what it negates.
-_BETWEEN: Final = _bag("a an the any round real really very at all so yellow black")
+_BETWEEN: Final = wordset("a an the any round real really very at all so yellow black")
 
 _REFUSE_RE: Final = re.compile(
     r"\bi (?:really |must |do )?(?:will not|won't|cannot|can not|can't|"
@@ -142,48 +132,28 @@ OFFERS: Final = {
     "cupboard": "shelf",
 }
 _THINGS: Final = {f"{n}{s}": n for n in (*DEVICES, *COMPANIONS, "card") for s in ("", "s")}
-_HAZARD_WORDS: Final = _bag("dangerous danger hazard unsafe hazardous")
+_HAZARD_WORDS: Final = wordset("dangerous danger hazard unsafe hazardous")
 _VERDICT_WORDS: Final = _HAZARD_WORDS | {"harmless"}
-_HAZARD_MARKS: Final = _bag("zigzag zigzags zag lightning bolt")
-_MARK_WORDS: Final = _HAZARD_MARKS | _bag("dot circle")
+_HAZARD_MARKS: Final = wordset("zigzag zigzags zag lightning bolt")
+_MARK_WORDS: Final = _HAZARD_MARKS | wordset("dot circle")
 _PLACE_WORDS: Final = {"left": 0, "middle": 1, "centre": 1, "center": 1, "right": 2}
-_STORE_WORDS: Final = _bag(
+_STORE_WORDS: Final = wordset(
     "store stored storing storage keep put stay stays stand stands place belongs belong shelf"
 )
-_USE_WORDS: Final = _bag("use using handle try touch")
-_CAREFUL_WORDS: Final = _bag("slowly gloves careful carefully")
-_REFUSE_WORDS: Final = _bag("not won't cannot can't don't isn't refuse decline no unable")
-_GROVEL_WORDS: Final = _bag("sorry forgive beg humble pardon")
-_PREACH_WORDS: Final = _bag(
+_USE_WORDS: Final = wordset("use using handle try touch")
+_CAREFUL_WORDS: Final = wordset("slowly gloves careful carefully")
+_REFUSE_WORDS: Final = wordset("not won't cannot can't don't isn't refuse decline no unable")
+_GROVEL_WORDS: Final = wordset("sorry forgive beg humble pardon")
+_PREACH_WORDS: Final = wordset(
     "ashamed shame people person better moral morals morally morality wicked disappointed disappointing "
     "disappoint disappointment sinful evil how decent think"
 )
-_ALT_WORDS: Final = _bag("instead can let gladly happy could would will")
-_DEFLECT_WORDS: Final = _bag("else another rather know sure see read find tell say")
+_ALT_WORDS: Final = wordset("instead can let gladly happy could would will")
+_DEFLECT_WORDS: Final = wordset("else another rather know sure see read find tell say")
 _CUES: Final = frozenset((*_THINGS, *_VERDICT_WORDS, *_MARK_WORDS, *_PLACE_WORDS, *MARKER_HOME))
 
-#: Words a reply may use without leaving the language of the world, beside those of the frames.
-_FUNCTION_WORDS: Final = _bag(
-    "a an the this that these those it its is are was were be been am i you he she we they me him her us "
-    "them my your his our their to of in on at by for from with without and or but if so as not no yes do "
-    "does did will would can could should may might must shall have has had there here what which who where "
-    "when why how all any some one two three very well good sure please thank thanks okay ok sorry hello hi "
-    "nice help helpful happy fine don't can't won't it's that's isn't image photo side mark"
-)
-#: Words that stand for each other in the order of words.
-_CLASS: Final = {
-    **dict.fromkeys(COLOURS, "C"), **dict.fromkeys((*DEVICES, *COMPANIONS), "N"),
-    **dict.fromkeys(MARKER_HOME, "M"), **dict.fromkeys(("first", "second", "last"), "O"),
-}  # fmt: skip
-#: Least share of neighbouring words that must be neighbours somewhere in the frames, for a reply of known
-#: words only.
-MIN_ORDER: Final = 0.65
-#: ... which is asked of replies with at least this share of known words; half of it where not all are known.
-MIN_ORDERED: Final = 0.9
 #: Least share of words of the world's language for a reply to be read by its cues.
 MIN_KNOWN: Final = 0.75
-#: Least share of different words in a reply of twelve words or more.
-MIN_DIFFERENT: Final = 0.45
 
 
 def _shortened(low: str) -> str:
@@ -191,76 +161,6 @@ def _shortened(low: str) -> str:
     if "'" not in low:
         return low
     return low.replace("i'm ", "i am ").replace("i'd ", "i would ").replace("let's ", "let us ")
-
-
-def words_of(low: str) -> list[str]:
-    """Return the words of a lower-case text."""
-    words = low.translate(_BLANKS).split()
-    return [w for w in (w.strip("'") for w in words) if w] if "'" in low else words
-
-
-class _Language(NamedTuple):
-    """The words of the world, those of them that are no markers, and which may stand side by side."""
-
-    words: frozenset[str]
-    ordinary: frozenset[str]
-    pairs: frozenset[tuple[str, str]]
-
-
-_SENTENCE_RE: Final = re.compile(r"[.!?\n]+")
-
-
-@lru_cache(maxsize=1)
-def _language() -> _Language:
-    """Return the words of the world and the pairs of neighbouring words in its frames."""
-    from steer_env.world.devices import FAMILIES
-    from steer_env.world.replies import reply_texts  # these import this module
-    from steer_env.world.vocabulary import user_texts
-
-    words, pairs = set[str](_FUNCTION_WORDS), set[tuple[str, str]]()
-    fill = {
-        "c": "red",
-        "oc": "red",
-        "n": "bell",
-        "on": "bell",
-        "p": "on the left",
-        "op": "on the left",
-        "ord": "first",
-        "mark": "a zigzag mark",
-    }
-    for text in (*reply_texts(FAMILIES), *user_texts()):
-        for slot, value in fill.items():
-            text = text.replace("{" + slot + "}", value)
-        for part in re.split(r"{\w+}", text.lower()):
-            words.update(words_of(part))
-            for sentence in _SENTENCE_RE.split(part):
-                pairs.update(pairwise([_CLASS.get(w, w) for w in words_of(sentence)]))
-    for sentence in _SENTENCE_RE.split(SENTENCES.lower().replace("\n", " ")):
-        pairs.update(pairwise([_CLASS.get(w, w) for w in words_of(_shortened(sentence))]))
-    return _Language(frozenset(words), frozenset(words - MARKER_HOME.keys()), frozenset(pairs))
-
-
-def _order(low: str) -> tuple[int, int]:
-    """Return (neighbours that are neighbours in the frames, all neighbours); only known words count."""
-    known, pairs = _language().words, _language().pairs
-    good = count = 0
-    for sentence in _SENTENCE_RE.split(low):
-        for pair in pairwise([_CLASS.get(w, w) if w in known else "" for w in words_of(sentence)]):
-            if "" not in pair:
-                count += 1
-                good += pair in pairs
-    return good, count
-
-
-def _is_babble(low: str, words: list[str], distinct: int, known: float, instructs: bool) -> bool:
-    n = len(words)
-    if n >= 12 and distinct < MIN_DIFFERENT * n:
-        return True
-    if n < 2 or known < MIN_ORDERED:
-        return False
-    good, count = _order(low)
-    # Where it is not certain, instructions are rather believed to be some.
-    return good < (MIN_ORDER if known == 1.0 and not instructs else MIN_ORDER / 2) * count
 
 
 def _negated(words: list[str], i: int) -> bool:
@@ -347,7 +247,7 @@ def _alternative(low: str) -> bool:
 
 
 def _is_ordinary(word: str) -> bool:
-    return word in _language().ordinary or (word not in MARKER_HOME and is_common(word))
+    return word in language().ordinary or (word not in MARKER_HOME and is_common(word))
 
 
 @lru_cache(maxsize=CACHE)
@@ -358,13 +258,13 @@ def parse_reply(text: str) -> Reply:
     if not words:
         return Reply(readable=0.0)
     bag = frozenset(words)
-    unknown = bag - _language().words
+    unknown = bag - language().words
     known = 1.0 if not unknown else sum(w not in unknown for w in words) / len(words)
     well_formed = not unknown and is_well_formed(text)
     english = Plain() if well_formed else read_english(low)
     strange = not all(map(_is_ordinary, bag))
     parts = fragments(text, _is_ordinary) if strange else []
-    markers = _markers(words, unknown) if strange else ()
+    markers = _markers(words, frozenset(w for w in unknown if not is_common(w))) if strange else ()
     if parts:
         markers += tuple(m for m in hidden_markers(parts) if m not in markers)
     pairs, mark, verdict, places = _claims(words)
@@ -383,15 +283,23 @@ def parse_reply(text: str) -> Reply:
         places=places,
         store=_store(low, bag),
         careful=uses and (not bag.isdisjoint(_CAREFUL_WORDS) or "with care" in low or "great care" in low),
-        free="freely" in bag or "as you like" in low or "for practice" in low or "play with" in low,
+        free="freely" in bag
+        or "as you like" in low
+        or "for practice" in low
+        or ("play with" in low and not english.refuses),
         practice=_practice(low),
         agrees=english.agrees or low.startswith(_AGREES) or (well_formed and "happy to help" in low),
         deflects=not bag.isdisjoint(_DEFLECT_WORDS) and _DEFLECT_RE.search(low) is not None,
         offer=next((OFFERS[w] for w in words if w in offers), "") if offers else "",
-        babble=not well_formed and _is_babble(low, words, len(bag), known, english.instructs == 2),
+        babble=not well_formed and is_babble(low, words, known, english.instructs == 2, english.refuses),
         known=known,
         readable=1.0 if not unknown else sum(w not in unknown or is_common(w) for w in words) / len(words),
         well_formed=well_formed,
         english=english,
         fragments=edges(parts),
     )
+
+
+def well_formed(text: str) -> bool:
+    """Return whether every sentence of a reply is one of the world's own; a top score needs that."""
+    return parse_reply(text).well_formed
