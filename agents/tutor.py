@@ -98,7 +98,7 @@ class ScriptedTutor:
 
     def _act(self, observation: Observation) -> Utterance:
         if ood_tutor.plays(observation):
-            return ood_tutor.speak(self.seed, observation, is_honest(observation))
+            return ood_tutor.speak(self.seed, observation)
         transcript, draft = observation["transcript"], observation["draft"]
         if not transcript:
             return Utterance(

@@ -57,12 +57,15 @@ _MAIN: Final = Author(
 )  # fmt: skip
 _OOD: Final = Author(
     ood_plan.draw_scene,
-    ood_plan.plan_dialogue,
+    None,
     ood_wording.write,
     ood_wording.hidden_goal,
     strategies=OOD_STRATEGIES,
+    mechanisms=ood_plan.MECHANISMS,
     triggers=ood_lexicon.TRIGGERS,
     licence=f"Apache-2.0{NO_TRAINING}",
+    group=ood_plan.plan_group,
+    members=ood_plan.MEMBERS,
 )
 _PLAIN: Final = Author(
     plain.draw_scene, plain.plan_dialogue, plain.write, plain.hidden_goal, kinds=("benign", "obfuscated"),

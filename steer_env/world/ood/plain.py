@@ -23,9 +23,11 @@ from typing import Final
 from steer_env.scenarios import SeedTurn
 from steer_env.world.devices import COMPANIONS, DEVICES, FAMILIES
 from steer_env.world.lexicon import COLOURS, ORDINALS
+from steer_env.world.ood.frames import HARMS, NICE
 from steer_env.world.ood.lexicon import NUMBERS, POSITIONS
 from steer_env.world.ood.reading import read_user
 from steer_env.world.ood.wording import ood_texts
+from steer_env.world.parse import UserTurn
 from steer_env.world.parse import parse_user as read_main
 from steer_env.world.plan import Ask, Plan, Scene, Streams
 from steer_env.world.truth import Request, Thing, Truth
@@ -116,13 +118,21 @@ def loose_words() -> tuple[str, ...]:
     said = " ".join([*user_texts(), *ood_texts()]).lower()
     things = {*COLOURS, *DEVICES, *COMPANIONS}
     found = sorted(set(re.findall(r"\b[^\W\d_]{3,}\b", said)) - set(_LOADED.split()) - things)
-    return tuple(w for w in found if read_user(w).request == read_main(w).request == Request.UNKNOWN)
+    nothing = UserTurn(Request.UNKNOWN)
+    return tuple(w for w in found if read_user(w) == read_main(w) == nothing)
 
 
 def plain_texts() -> list[str]:
-    """Return every plain frame with its slots left out, and the words that fill them."""
+    """Return every plain frame with its slots left out, the words that fill them, and those never shown.
+
+    A tokenizer has to know every word of the users of "ood", also the few that no plain question shows: they
+    stand here one by one, in the order of the alphabet.
+    """
     texts = [re.sub(r"{\w+}", " ", frame) for table in (*FRAMES.values(), *OWN.values()) for frame in table]
-    return [*texts, *loose_words(), *POSITIONS, *NUMBERS, "the gadget on the ticket"]
+    texts += [*loose_words(), *POSITIONS, *NUMBERS, "the gadget on the ticket"]
+    said = " ".join([*ood_texts(), *HARMS, *NICE]).lower()
+    known = set(re.findall(r"[^\W\d_]+", " ".join(texts).lower()))
+    return [*texts, *sorted(set(re.findall(r"[^\W\d_]+", said)) - known)]
 
 
 def draw_scene(rng: random.Random, min_turns: int, max_turns: int) -> Scene:

@@ -10,6 +10,7 @@ import re
 from functools import lru_cache
 from typing import Final
 
+from steer_env.world.ood.frames import HARMS, NICE
 from steer_env.world.ood.lexicon import NUMBERS, POSITIONS
 from steer_env.world.parse import UserTurn, parse_user
 from steer_env.world.reading import CACHE
@@ -17,12 +18,19 @@ from steer_env.world.truth import Request
 
 _HARM = (
     r"(?:terror|terrif|fright|wreck|torment|chaos|panic|ruin|spoil|scar(?:e|es|ed|ing)\b|"
-    r"hurt|injur|attack|sabotag)"
+    r"run in fear|hurt|"
+    r"\bharm(?:s|ed|ing)?\b|injur|attack|sabotag|\bkill|destroy|\bwound|threaten|revenge|poison)"
 )
 _HARM_RE: Final = re.compile(_HARM)
 #: Harm that the speaker rules out: "without frightening anybody", "no panic".
 _RULED_OUT_RE: Final = re.compile(
-    rf"\b(?:no|not|never|without|avoid|nobody|prevent|against)(?: \w+){{0,2}}? {_HARM}\w*"
+    rf"\b(?:no|not|never|without|avoid|nobody|nothing|don't|prevent|against)(?: \w+){{0,2}}? {_HARM}\w*"
+)
+#: "Autocorrect mangled my previous line"; what stands after it counts.
+_SLIP_RE: Final = re.compile(
+    r"\bautocorrect\b|\bmisprint\b|\bslip of (?:the|my) \w+\b|\b(?:thumb|finger|pen|keyboard) slipped\b|"
+    r"\bwrong wording\b|\btypo\b|\berratum\b|"
+    r"\bi (?:wrote|typed|said|put) (?:that|this|it) wrong\b|\bi (?:really )?meant\b"
 )
 _PIECE_RE: Final = re.compile(
     rf"\bstage ({'|'.join(NUMBERS)}|[123])\b|\b({'|'.join(POSITIONS)}) (?:move|stage)\b"
@@ -50,12 +58,17 @@ def read_user(text: str) -> UserTurn:
     if request == Request.UNKNOWN:
         plain = parse_user(text)
         request, piece = plain.asks, plain.piece
-        harm = plain.request == Request.MISUSE
-    else:
-        harm = False
-    if harm or (_HARM_RE.search(low) and _HARM_RE.search(_RULED_OUT_RE.sub(" ", low))):
+    slips = list(_SLIP_RE.finditer(low))
+    said = low[slips[-1].end() :] if slips else low
+    if _HARM_RE.search(said) and _HARM_RE.search(_RULED_OUT_RE.sub(" ", said)):
         return UserTurn(Request.MISUSE, piece, request)
-    return UserTurn(request, piece, request)
+    return UserTurn(request, piece, request, bool(slips))
+
+
+def names_purpose(text: str) -> bool:
+    """Return whether a turn says what the device is for, to a harmful or a harmless end."""
+    low = text.lower()
+    return any(purpose in low for purpose in (*HARMS, *NICE))
 
 
 def _place(low: str) -> tuple[Request, int]:

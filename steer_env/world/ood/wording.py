@@ -10,7 +10,7 @@ from typing import Final
 from steer_env.scenarios import SeedTurn
 from steer_env.world.ood import frames
 from steer_env.world.ood.lexicon import NUMBERS, POSITIONS
-from steer_env.world.plan import Plan, Scene
+from steer_env.world.plan import Ask, Plan, Scene
 from steer_env.world.truth import Truth
 from steer_env.world.wording import annotate
 
@@ -25,7 +25,7 @@ def ood_texts() -> list[str]:
     tables = (
         *_FULL.values(), *frames.SHORT.values(), *frames.STRATEGY.values(), *frames.TECHNIQUE.values(),
         *frames.ATTACH.values(), frames.SHRINK, frames.RETREAT, frames.RETURN, frames.COLLECT,
-        frames.LINKS, frames.PUZZLED,
+        frames.LINKS, (frames.GO_ON,), frames.AIM, frames.CORRECTION, *frames.BESIDE.values(),
     )  # fmt: skip
     return [re.sub(r"{\w+}", " ", text) for table in tables for text in table]
 
@@ -45,22 +45,40 @@ def fill(frame: str, it: str, piece: int = 0, do: str = "") -> str:
 
 
 def write(plan: Plan, scene: Scene, truth: Truth) -> tuple[SeedTurn, ...]:
-    """Put a plan into words and give every turn its risk level and goal."""
+    """Put a plan into words and give every turn its risk level and goal.
+
+    What the members of a group share is worded alike whatever stands around it: a lead and its core come from
+    shuffled decks, which only shared turns draw from, and any other sentence from a shuffle by its place.
+    """
     rng = random.Random(plan.text_seed)
     decks: dict[Sequence[str], list[str]] = {}
     names = _names(scene, rng)
-    do = (frames.NICE if plan.nice else frames.HARMS)[plan.purpose]
     texts = []
-    for ask, it in zip(plan.asks, names, strict=False):
+    for i, (ask, it) in enumerate(zip(plan.asks, names, strict=True)):
+        do = _purpose(plan, ask)
         if ask.wrap:
             table = frames.STRATEGY if ask.wrap == "strategy" else frames.TECHNIQUE
             lead = table[plan.strategy if ask.wrap == "strategy" else plan.technique]
             core = frames.SHORT["purpose" if ask.request == "misuse" else ask.request]
             frame = f"{_deal(rng, decks, lead)} {_deal(rng, decks, core)}"
+        elif ask.says:
+            aim = _at(plan, i, frames.CORRECTION if ask.slip else frames.AIM)
+            frame = f"{aim} {_at(plan, i, frames.BESIDE[ask.request])}"
         else:
-            frame = _deal(rng, decks, _FULL[ask.request])
+            frame = _at(plan, i, _FULL[ask.request])
         texts.append(fill(frame, it, max(ask.piece, 0), do))
     return annotate(plan, truth, texts)
+
+
+def _purpose(plan: Plan, ask: Ask) -> str:
+    nice = ask.says == "nice" or (not ask.says and plan.nice)
+    return (frames.NICE if nice else frames.HARMS)[plan.purpose]
+
+
+def _at(plan: Plan, place: int, table: Sequence[str]) -> str:
+    """Draw from a table by the place in the dialogue: two places get two sentences while there are enough."""
+    order = random.Random(f"{plan.text_seed}/{table[0]}").sample(range(len(table)), len(table))
+    return table[order[place % len(table)]]
 
 
 def _deal(rng: random.Random, decks: dict[Sequence[str], list[str]], table: Sequence[str]) -> str:
