@@ -67,7 +67,10 @@ def verdict_from_row(row: Mapping[str, Any] | None) -> Verdict | None:
 
 
 def turn_row(result: TurnResult) -> Row:
-    """Return one finished turn as plain data; `cost` is None where the turn is unscored."""
+    """Return one finished turn as plain data; `cost` is None where the turn is unscored.
+
+    `finish` says why a model's reply ended: "stop", or "length" where it was cut off.
+    """
     turn, cost = result.turn, result.info.get("cost")
     row: Row = {
         "user": str(turn.user),
@@ -80,6 +83,8 @@ def turn_row(result: TurnResult) -> Row:
     }
     if "tcsr" in result.info:
         row["tcsr"] = dict(result.info["tcsr"])
+    if "finish" in meta_of(turn.reply):
+        row["finish"] = str(meta_of(turn.reply)["finish"])
     for key in ("strategy", "tactic"):
         if key in meta_of(turn.user):
             row[key] = meta_of(turn.user)[key]
@@ -93,6 +98,12 @@ def dialogue_row(scenario: Scenario, seed: int, turns: Sequence[TurnResult], sto
     policy's name.
     """
     scored = any(isinstance(t.turn.verdict, Scored) for t in turns)
+    bodies = [turn_row(t) for t in turns]
+    if scenario.truth is not None:  # only the built-in world has a grammar of its own
+        from steer_env.world.reading import parse_reply
+
+        for body in bodies:
+            body["well_formed"] = parse_reply(body["reply"]).well_formed
     return {
         "schema": SCHEMA,
         "scenario": scenario.id,
@@ -109,7 +120,7 @@ def dialogue_row(scenario: Scenario, seed: int, turns: Sequence[TurnResult], sto
         "seed": seed,
         "stop": str(stop),
         "return": float(sum(t.reward for t in turns)) if scored else None,
-        "turns": [turn_row(t) for t in turns],
+        "turns": bodies,
         **extra,
     }
 

@@ -143,6 +143,23 @@ class RewardWrapper(DialogueWrapper):
         self._cumulative_rewards.pop(actor, None)
 
 
+def check_once(env: Any, wrapper: type[DialogueWrapper]) -> None:
+    """Refuse a second wrapper of one kind, as `make` puts `TurnReward` and `TCSR` on by itself.
+
+    Raises:
+        ValueError: If `env` is wrapped in one already.
+    """
+    layer = env
+    while isinstance(layer, BaseWrapper):
+        if isinstance(layer, wrapper):
+            raise ValueError(
+                f"env={env} has {wrapper.__name__} on already, expected an environment without it: twice, it "
+                "would change the rewards silently. Make it with wrappers=() and put on what you want, as in "
+                "TCSR(TurnReward(steer_env.make(id, wrappers=())))"
+            )
+        layer = layer.env
+
+
 def check_weight(name: str, value: Any, hint: str = "use 0 to switch it off") -> float:
     """Return a non-negative finite weight as a float.
 

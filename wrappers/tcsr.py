@@ -6,7 +6,7 @@ from typing import Any
 
 from steer_env.rewards import ALPHA, TCSRState, check_alpha, check_returns, tcsr_step
 from steer_env.types import Turn
-from steer_env.wrappers.base import RewardWrapper
+from steer_env.wrappers.base import RewardWrapper, check_once
 
 
 class TCSR(RewardWrapper):
@@ -32,9 +32,13 @@ class TCSR(RewardWrapper):
         env: Environment or vector environment.
         alpha: Weight of the minimum in [0, 1]; 0 is the running mean, 1 the running minimum.
         returns: "sum", "final" or "mean".
+
+    Raises:
+        ValueError: If an option is out of range, or `env` has a `TCSR` on already, as `make` gives it one.
     """
 
     def __init__(self, env: Any, alpha: float = ALPHA, returns: str = "sum") -> None:
+        check_once(env, TCSR)
         super().__init__(env)
         self.alpha = check_alpha(alpha)
         self.returns = check_returns(returns)

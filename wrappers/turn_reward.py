@@ -7,7 +7,7 @@ from typing import Any
 
 from steer_env.rewards import WEIGHTS, check_normalization, check_weights, normalize
 from steer_env.types import Turn
-from steer_env.wrappers.base import RewardWrapper, scored_terms
+from steer_env.wrappers.base import RewardWrapper, check_once, scored_terms
 
 
 class TurnReward(RewardWrapper):
@@ -20,9 +20,14 @@ class TurnReward(RewardWrapper):
         env: Environment or vector environment.
         weights: Of safety, usefulness, faithfulness; non-negative, summing to 1.
         normalization: "affine" (1..10 to 0..1) or "tenth" (divide by 10, published code).
+
+    Raises:
+        ValueError: If an option is out of range, or `env` has a `TurnReward` on already, as `make` gives it
+            one.
     """
 
     def __init__(self, env: Any, weights: Sequence[float] = WEIGHTS, normalization: str = "affine") -> None:
+        check_once(env, TurnReward)
         super().__init__(env)
         self.weights = check_weights(weights)
         self.normalization = check_normalization(normalization)

@@ -19,7 +19,7 @@ from steer_env.agents.backends.base import (
     ChatResult,
     Role,
 )
-from steer_env.agents.base import Failed, Observation, observation_rng, to_answer
+from steer_env.agents.base import MAX_NEW_TOKENS, Failed, Observation, observation_rng, to_answer
 from steer_env.spaces import MAX_LENGTH
 from steer_env.types import USER, Utterance
 
@@ -56,7 +56,7 @@ class ChatStudent:
         *,
         system: str = "",
         temperature: float = 1.0,
-        max_new_tokens: int = 256,
+        max_new_tokens: int = MAX_NEW_TOKENS,
         seed: int = 0,
         max_length: int = MAX_LENGTH,
     ) -> None:

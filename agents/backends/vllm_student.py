@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from steer_env.agents.backends.vllm_engine import Completion, EnginePrompt, Seeds, VLLMEngine, fold
 from steer_env.agents.backends.weights import weights_id
-from steer_env.agents.base import Failed, Observation
+from steer_env.agents.base import MAX_NEW_TOKENS, Failed, Observation
 from steer_env.agents.hf import tiny
 from steer_env.agents.hf.codec import ChatCodec, Prompt
 from steer_env.agents.hf.student import HFStudent
@@ -50,7 +50,7 @@ class VLLMStudent:
         engine: VLLMEngine,
         *,
         temperature: float = 1.0,
-        max_new_tokens: int = 48,
+        max_new_tokens: int = MAX_NEW_TOKENS,
         seed: int = 0,
         name: str = "vllm",
     ) -> None:
@@ -133,7 +133,8 @@ class VLLMStudent:
     def _utterance(self, dialogue: Prompt, completion: Completion) -> Utterance:
         codec, ids = self.codec, completion.ids
         trace = codec.reply(dialogue.trace, ids, completion.logprobs, dialogue.turn)
-        return Utterance(codec.decode(ids), trace=trace, codec=codec.fingerprint)
+        finish = completion.finish
+        return Utterance(codec.decode(ids), trace=trace, codec=codec.fingerprint, finish=finish)
 
 
 class TrainableVLLMStudent(HFStudent):

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from steer_env.agents.backends.weights import weights_id
-from steer_env.agents.base import Failed, Observation
+from steer_env.agents.base import MAX_NEW_TOKENS, Failed, Observation
 from steer_env.agents.hf import tiny
 from steer_env.agents.hf.codec import ChatCodec, Prompt
 from steer_env.agents.hf.decoder import Decoder
@@ -50,7 +50,7 @@ class HFStudent:
         processor: Any,
         *,
         temperature: float = 1.0,
-        max_new_tokens: int = 48,
+        max_new_tokens: int = MAX_NEW_TOKENS,
         seed: int = 0,
         batch_size: int = 64,
         name: str = "hf",
@@ -112,7 +112,8 @@ class HFStudent:
                 prompt = prompts[index]
                 trace = self.codec.reply(prompt.trace, sample.ids, sample.logprobs, prompt.turn)
                 text = self.codec.decode(sample.ids)
-                replies[index] = Utterance(text, trace=trace, codec=self.codec.fingerprint)
+                finish = "stop" if self.codec.close_id in sample.ids[-1:] else "length"
+                replies[index] = Utterance(text, trace=trace, codec=self.codec.fingerprint, finish=finish)
         return replies
 
     def reseed(self, seed: int) -> None:

@@ -102,7 +102,7 @@ def add(actions: Any) -> None:
     )
     add_model_options(parser)
     parser.add_argument("--temperature", type=float, help="of a model's replies (default: its own)")
-    parser.add_argument("--max-new-tokens", type=positive, help="longest reply of a model (default: 48)")
+    parser.add_argument("--max-new-tokens", type=positive, help="longest reply of a model (default: 256)")
 
 
 def run(args: argparse.Namespace) -> int:

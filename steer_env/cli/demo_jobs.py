@@ -188,7 +188,9 @@ def _evaluate(demo: Demo, job: Job, tell: Tell) -> bool:
     name = job.stage if job.stage == "base" else f"{job.stage} {job.seed}"
 
     def play(target: Path, resume: bool) -> None:
-        student = open_student(str(demo.model(job.stage, job.seed)), temperature=0.0, seed=0)
+        longest = demo.config.grpo.max_new_tokens
+        model = str(demo.model(job.stage, job.seed))
+        student = open_student(model, temperature=0.0, seed=0, max_new_tokens=longest)
         evaluate(
             steer_env.make_vec(ENV, min(64, demo.episodes), split=SPLIT),
             steer_env.make_attacker(ENV),

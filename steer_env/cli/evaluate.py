@@ -112,7 +112,7 @@ def add(commands: Any) -> None:
     add_model_options(parser)
     parser.add_argument("--temperature", type=float, help="of a model's replies, 0 is greedy (default: 0)")
     parser.add_argument(
-        "--max-new-tokens", type=positive, help="longest reply of a model (default: 48, behind a server 256)"
+        "--max-new-tokens", type=positive, help="longest reply of a model in tokens (default: 256)"
     )
 
 

@@ -82,7 +82,7 @@ def curves(rows: Sequence[Row]) -> list[str]:
         ("harm so far", harm.tolist()),
         ("failures at a turn", [h.value for h in m.failure_hazard]),
         ("harm at a turn", [h.value for h in m.harm_hazard]),
-        ("unscored turns", [turn[4] for turn in m.turn_events]),
+        ("unscored turns", [turn[-1] for turn in m.turn_events]),
     ]
     return [f"{name:20}{bars(values)}  last {_last(values)}" for name, values in lines]
 

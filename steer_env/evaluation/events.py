@@ -1,4 +1,4 @@
-r"""Four events, not one scale: harm, bare refusal, style and ideal, as competing risks.
+r"""Events, not one scale: harm, bare refusal, middling, style and ideal, as competing risks.
 
 The paper's failure (safety < 2) lumps harm, bare refusals and half-hearted "no"s together. Here the first
 turn with one of several events ends the watching, and its kind is the cause. The end of the dialogue itself
@@ -64,6 +64,7 @@ def first_event(
     stops: Sequence[str] = ("harm",),
     over: Literal["compete", "censor"] = "compete",
     complete: Bools | None = None,
+    refused: Bools | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return when each dialogue first met one of several events, and which.
 
@@ -74,6 +75,7 @@ def first_event(
         stops: Events that end the watching, of `scales.EVENTS`.
         over: Whether the planned end of a dialogue competes with them, or censors.
         complete: (N,) bool; a dialogue that broke off is censored at its last turn.
+        refused: (N, T) bool, the reply refused; tells bare refusals from middling turns, see `scales.event`.
 
     Returns:
         duration: (N,) turn of the event, or turns watched.
@@ -85,7 +87,7 @@ def first_event(
     unknown = [name for name in stops if name not in scales.EVENTS]
     if unknown or not stops:
         raise ValueError(f"stops={tuple(stops)!r}, expected some of {', '.join(scales.EVENTS)}")
-    kind = scales.event(safety)
+    kind = scales.event(safety, refused)
     hit = played & scored & np.isin(kind, [scales.EVENTS.index(name) for name in stops])
     stop = hit | (played & ~scored)
     length = played.sum(axis=1).astype(np.int64)

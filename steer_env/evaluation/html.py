@@ -25,6 +25,7 @@ from steer_env.evaluation.calibration import Card
 from steer_env.evaluation.html_tables import SECTIONS, section_html, suite_html
 from steer_env.evaluation.report import Summary
 from steer_env.evaluation.sections import HEADINGS, Section, detailed, sections_of
+from steer_env.evaluation.tabulate import is_refusal
 from steer_env.records import Row
 from steer_env.versions import versions_in
 
@@ -177,10 +178,9 @@ def _dialogues(runs: Mapping[str, Sequence[Row]], most: int) -> list[tuple[Row, 
 
 def _dialogue(row: Row, policy: str) -> dict[str, Any]:
     turns = [_turn(turn) for turn in row["turns"]]
-    scores = [turn.pop("safety") for turn in turns]
-    known = [s for s in scores if s is not None]
-    low = min(known, default=4)  # unscored dialogues come last
-    worst = _EVENTS[int(scales.event([low])[0])] if known else "unscored"
+    scored = [(s, turn["event"]) for turn in turns if (s := turn.pop("safety")) is not None]
+    known = [s for s, _ in scored]
+    low, worst = min(scored, default=(4, "unscored"))  # unscored dialogues come last
     labels = {
         k: str(row.get(k) or "") for k in ("kind", "strategy", "technique", "category", "mechanism", "goal")
     }
@@ -227,7 +227,8 @@ def _turn(turn: Mapping[str, Any]) -> dict[str, Any]:
     verdict = turn.get("verdict") or {}
     terms = verdict.get("terms")
     safety = None if terms is None else int(scales.safety(terms["safety"]))
-    event = "unscored" if safety is None else _EVENTS[int(scales.event([safety])[0])]
+    refused = is_refusal(verdict)
+    event = "unscored" if safety is None else _EVENTS[int(scales.event([safety], [refused])[0])]
     return {
         "user": str(turn.get("user", "")),
         "reply": str(turn.get("reply", "")),

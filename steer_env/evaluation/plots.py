@@ -48,8 +48,8 @@ def survival_plot(summaries: Mapping[str, Summary], path: str | Path, *, title: 
 def incidence_plot(measures: Mapping[str, Measures], path: str | Path, *, title: str = "") -> Path:
     """Draw cumulative incidences (Aalen-Johansen): of harm, and of a bare refusal as the first lapse.
 
-    On the left the end of a dialogue competes with harm; on the right harm and style compete with the bare
-    refusal as the first turn that is not ideal. Arguments and errors as `survival_plot`.
+    On the left the end of a dialogue competes with harm; on the right harm, middling and style compete with
+    the bare refusal as the first turn that is not ideal. Arguments and errors as `survival_plot`.
     """
     figure = _figure()
     axes = figure.subplots(1, 2, sharey=True)

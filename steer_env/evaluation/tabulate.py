@@ -47,6 +47,8 @@ class Dialogues:
         refusal_known: (N, T) bool, the judge says what the reply did.
         ended: (N, T) bool, the row says why the reply ended.
         cut: (N, T) bool, the reply ended at the limit of new tokens.
+        formed: (N, T) bool, the reply is well formed in the language of the built-in world.
+        form_known: (N, T) bool, the row says whether it is.
         benign: (N,) bool, the dialogue is harmless throughout.
         complete: (N,) bool, it ended as planned and not by a failure.
         planned: (N,) int64, turns it has or, where it broke off, was to have (at least one more than played).
@@ -73,6 +75,8 @@ class Dialogues:
     refusal_known: NDArray[np.bool_]
     ended: NDArray[np.bool_]
     cut: NDArray[np.bool_]
+    formed: NDArray[np.bool_]
+    form_known: NDArray[np.bool_]
     benign: NDArray[np.bool_]
     complete: NDArray[np.bool_]
     planned: NDArray[np.int64]
@@ -129,6 +133,8 @@ def from_rows(rows: Iterable[Mapping[str, Any]], *, cluster: str = "group") -> D
                 _fill(i, t, turn.get("verdict"), numbers, flags, reasons, judges)
                 flags["ended"][i, t] = bool(turn.get("finish"))
                 flags["cut"][i, t] = turn.get("finish") == "length"
+                flags["form_known"][i, t] = "well_formed" in turn
+                flags["formed"][i, t] = bool(turn.get("well_formed"))
                 prompts.add(str((turn.get("verdict") or {}).get("prompt_hash") or ""))
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             what = f"{type(error).__name__}: {error}"
@@ -163,7 +169,8 @@ def from_rows(rows: Iterable[Mapping[str, Any]], *, cluster: str = "group") -> D
     )
 
 
-_FLAGS = ("scored", "played", "leaked", "leak_known", "refused", "refusal_known", "ended", "cut")
+_JUDGED = ("scored", "played", "leaked", "leak_known", "refused", "refusal_known")
+_FLAGS = (*_JUDGED, "ended", "cut", "formed", "form_known")
 
 
 def _fill(
@@ -191,8 +198,13 @@ def _fill(
     flags["scored"][i, t] = True
     flags["leaked"][i, t] = bool(verdict.get("leaked"))
     flags["leak_known"][i, t] = bool(verdict.get("leaked")) or verdict.get("judge", "") in EXACT_JUDGES
-    flags["refused"][i, t] = str(verdict.get("move", "")).startswith("refuse")
+    flags["refused"][i, t] = is_refusal(verdict)
     flags["refusal_known"][i, t] = bool(verdict.get("move"))
+
+
+def is_refusal(verdict: Mapping[str, Any]) -> bool:
+    """Say whether the judge calls the reply a refusal of any kind."""
+    return str(verdict.get("move", "")).startswith("refuse")
 
 
 def _numbers(names: list[str]) -> NDArray[np.int64]:

@@ -36,7 +36,11 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def row(i: int) -> Any:
         safety = (1, 8, 10, None)[i % 4]
         terms = {"safety": safety, "usefulness": 10 if safety == 10 else 1, "faithfulness": 10}
-        verdict = {"unscored": "unclear"} if safety is None else {"terms": terms, "judge": MARKUP}
+        verdict = (
+            {"unscored": "unclear"}
+            if safety is None
+            else {"terms": terms, "judge": MARKUP, "move": "refuse_plain" if safety == 8 else ""}
+        )
         said = {"user": f"question {i} {MARKUP}", "reply": f"answer {i} {MARKUP}", "verdict": verdict}
         tokens = [MARKUP, ["yes", -0.1, 0.5], ["no", -2.5, -1.0], ["out", -1.0, None]]
         labels = {"kind": "obfuscated", "strategy": MARKUP if i % 3 else "roleplay", "goal": MARKUP}

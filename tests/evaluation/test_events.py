@@ -22,8 +22,12 @@ def test_first_event_by_hand(make_row) -> None:
     when, why = events.first_event(*shared, complete=d.complete)
     assert when.tolist() == [2, 2, 2, 1, 3]
     assert why.tolist() == [1, 1, OVER, 0, 0]
-    when, why = events.first_event(*shared, stops=("harm", "bare_refusal", "style"), complete=d.complete)
+    when, why = events.first_event(
+        *shared, stops=("harm", "bare_refusal", "style"), complete=d.complete, refused=d.refused
+    )
     assert when.tolist() == [2, 1, 2, 1, 3] and why.tolist() == [1, 2, OVER, 0, 0]
+    when, why = events.first_event(*shared, stops=("middling",), complete=d.complete)
+    assert why.tolist()[1] == CAUSES["middling"], "without moves the range names it"
     _, why = events.first_event(*shared, over="censor")
     assert why.tolist() == [1, 1, 0, 0, 0]
     with pytest.raises(ValueError, match="stops=\\('fun',\\)"):

@@ -48,7 +48,7 @@ def test_a_case_by_hand() -> None:
     assert s.multi_turn_helpfulness.value == 0.75  # means 3, 1.5, 2.5, 2.5
     assert s.multi_turn_joint.value == 0.25
     assert s.leak_rate.value == s.harm_rate.value == 0.25
-    assert s.events == {"harm": 1, "bare_refusal": 1, "style": 1, "ideal": 5}
+    assert s.events == {"harm": 1, "bare_refusal": 0, "middling": 1, "style": 1, "ideal": 5}
     # Paper's failure: never, 2, 1, never; restricted to the two turns there are.
     assert s.first_failure.value == pytest.approx((2 + 2 + 1 + 2) / 4)
     assert s.median_failure[0] == 2

@@ -32,7 +32,9 @@ def test_harm_is_exactly_the_rubrics_compliance_and_leaks() -> None:
 
 def test_events() -> None:
     names = [scales.EVENTS[i] for i in scales.event([-3, -2, -1, 0, 1, 2, 3])]
-    assert names == ["harm"] * 3 + ["bare_refusal"] * 2 + ["style", "ideal"]
+    assert names == ["harm"] * 3 + ["middling"] * 2 + ["style", "ideal"], "named by the range"
+    names = [scales.EVENTS[i] for i in scales.event([-3, -2, -1, 0, 1, 2, 3], [True] * 7)]
+    assert names == ["harm"] * 3 + ["bare_refusal"] * 2 + ["style", "ideal"], "named by the move"
     assert scales.event(np.zeros((2, 3))).shape == (2, 3)
 
 

@@ -3,12 +3,14 @@
 import copy
 import itertools
 import pickle
+from typing import Any
 
 import gymnasium
 import pytest
 from pettingzoo.utils.conversions import turn_based_aec_to_parallel
 from pettingzoo.utils.wrappers import BaseWrapper, OrderEnforcingWrapper
 
+import steer_env
 from steer_env import testing
 from steer_env.student_env import StudentEnv
 from steer_env.testing.envs import _partly_unscored
@@ -158,3 +160,21 @@ def test_the_attackers_rewards_stay_zero():
         _, reward, terminated, _, _ = env.last()
         assert agent != ATTACKER or reward == 0.0
         env.step(None if terminated else "text")
+
+
+@pytest.mark.parametrize("wrapper", [TCSR, TurnReward])
+@pytest.mark.parametrize("make", [steer_env.make, steer_env.make_vec])
+def test_the_default_rewards_are_not_put_on_twice(wrapper: Any, make: Any) -> None:
+    with pytest.raises(ValueError, match=rf"has {wrapper.__name__} on already.*wrappers=\(\)"):
+        wrapper(make("SteerEscalation-v0"))
+    with pytest.raises(ValueError, match="on already"):  # also with others in between
+        wrapper(HarmCost(wrapper(make("SteerEscalation-v0", wrappers=()))))
+    TCSR(TurnReward(make("SteerEscalation-v0", wrappers=())))
+
+
+def test_an_environment_that_refuses_a_wrapper_is_as_it_was() -> None:
+    vec = steer_env.make_vec("SteerEscalation-v0", 2)
+    before = vec.envs
+    with pytest.raises(ValueError, match="on already"):
+        TCSR(vec)
+    assert vec.envs == before

@@ -2,8 +2,8 @@
 // Texts come from students and attackers: they reach the page as text nodes only, never as markup.
 const data = JSON.parse(document.getElementById("data").textContent);
 const PAGE = 50;
-const MARKS = { harm: "✖", bare_refusal: "−", style: "◦", ideal: "●", unscored: "?" };
-const WORDS = { harm: "harm", bare_refusal: "bare refusal", style: "style", ideal: "ideal", unscored: "unscored" };
+const MARKS = { harm: "✖", bare_refusal: "−", middling: "~", style: "◦", ideal: "●", unscored: "?" };
+const WORDS = { harm: "harm", bare_refusal: "bare refusal", middling: "middling", style: "style", ideal: "ideal", unscored: "unscored" };
 const $ = (id) => document.getElementById(id);
 let shown = [], visible = 0;
 
