@@ -14,6 +14,7 @@ from gymnasium import spaces
 from gymnasium.utils import seeding
 from pettingzoo import AECEnv
 
+from steer_env.forking import copied
 from steer_env.judges.base import Judge, JudgeRequest
 from steer_env.rewards import harm_cost
 from steer_env.scenarios import Scenario, ScenarioSource
@@ -293,6 +294,17 @@ class DialogueEnv(AECEnv[str, Any, Any]):
         """End the dialogue where it is, because a seat has no utterance; both seats are truncated."""
         self.stop = "failed"
         self.truncations = {ATTACKER: True, STUDENT: True}
+
+    def fork(self) -> DialogueEnv:
+        """Return an exact copy of the running dialogue, to try another reply in.
+
+        Continued with the same utterances, copy and original do the same, and neither notices the other.
+        Scenario, scenario source, judge and what was said are shared; everything else is copied, a subclass's
+        own attributes included (deeply: override `fork` where one of them cannot or need not be copied).
+        """
+        said = (self._public, *self._views.values(), *self._turns, self._user, self._verdict, self._offered)
+        spaces = (*self._observation_spaces.values(), *self._action_spaces.values())
+        return copied(self, (self.scenario, self._scenarios, self._judge, *said, *spaces))
 
     # -- judging ------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from steer_env.env import InvalidUtterance
 from steer_env.scenarios import Scenario
 from steer_env.seats import Seat
 from steer_env.trajectory import StopReason, Trajectory
-from steer_env.types import ATTACKER, STUDENT, TurnResult, Utterance, Verdict, meta_of
+from steer_env.types import ATTACKER, STUDENT, Turn, TurnResult, Utterance, Verdict, meta_of
 
 #: Called after every batch of replies with the number of finished dialogues and of all.
 Progress = Callable[[int, int], None]
@@ -84,6 +84,22 @@ class VectorEnv(Protocol):
 
     def fail(self, id: int, reason: str) -> Any:
         """End the dialogue of a slot as failed and return it."""
+        ...
+
+
+class ForkableVectorEnv(VectorEnv, Protocol):
+    """A vector environment that can go on from the middle of a dialogue."""
+
+    def replay(self, id: int, scenario: Scenario, seed: int, turns: Sequence[Turn], user: str) -> None:
+        """Put a slot where a recorded dialogue was when the student had to answer `user`."""
+        ...
+
+    def snapshot(self, id: int) -> object:
+        """Return an exact copy of a slot's dialogue."""
+        ...
+
+    def restore(self, id: int, snapshot: object) -> None:
+        """Go on in a slot from a snapshot."""
         ...
 
 
@@ -163,6 +179,68 @@ def rollout_iter(
     yield from _Play(env, attacker, student, seeds, on_finished, options, fixed).run(progress)
 
 
+def rollout_from(
+    env: ForkableVectorEnv,
+    attacker: Agent,
+    student: Agent,
+    points: Sequence[tuple[Trajectory, int]],
+    k: int,
+    *,
+    progress: Progress | None = None,
+) -> list[list[Trajectory]]:
+    """Play recorded dialogues on, from the middle and several times.
+
+    The turns before a point stay as they were, verdicts included, and so does the user's turn that is to be
+    answered; the reply and all that follows are played anew. The opponent draws the same numbers in all
+    continuations of a dialogue, as it does for siblings; a student that samples draws other ones in each.
+
+    Args:
+        env: A vector environment with the wrappers the dialogues were played under; it is reset.
+        attacker: Speaks for `attacker_0`, best as it was in the dialogues.
+        student: Speaks for `student_0`.
+        points: Dialogues, each with the index of the first reply to be given anew.
+        k: Continuations of each point, at least 1.
+        progress: Called with (finished, all).
+
+    Returns:
+        The continuations of each point, whole dialogues, in order.
+
+    Raises:
+        ValueError: If `k` is below 1, or a dialogue has no such turn.
+        TypeError: If the environment cannot be forked.
+    """
+    if k < 1:
+        raise ValueError(f"k={k!r}, expected at least one continuation of each point")
+    for trajectory, turn in points:
+        if not 0 <= turn < len(trajectory.turns):
+            raise ValueError(
+                f"turn={turn!r} of a dialogue of {len(trajectory.turns)} turns, expected one of them"
+            )
+    seeds = [trajectory.seed for trajectory, _ in points for _ in range(k)]
+    streams = [
+        # What stands before the last dot names the group: attackers draw for it, students for the whole name.
+        f"{trajectory.seed}.fork{number}/{turn}/{i}"
+        for number, (trajectory, turn) in enumerate(points)
+        for i in range(k)
+    ]
+    reached: dict[int, object] = {}
+
+    def begin(slot: int, place: int) -> None:
+        point = place // k
+        trajectory, turn = points[point]
+        if point not in reached:  # each dialogue is played up to its point once
+            said = [result.turn for result in trajectory.turns]
+            env.replay(slot, trajectory.scenario, trajectory.seed, said[:turn], said[turn].user)
+            reached[point] = env.snapshot(slot)
+        env.restore(slot, reached[point])
+        if place % k == k - 1:
+            del reached[point]
+
+    play = _Play(env, attacker, student, seeds, None, None, False, begin, streams)
+    played = dict(play.run(progress))
+    return [[played[point * k + i] for i in range(k)] for point in range(len(points))]
+
+
 def teach(attacker: Agent, trajectories: Sequence[Trajectory]) -> None:
     """Let an attacker that keeps a memory learn from finished dialogues; others are left alone."""
     if (method := getattr(attacker, "learn", None)) is not None:
@@ -181,11 +259,14 @@ class _Play:
         on_finished: OnFinished | None,
         options: Callable[[int], dict[str, Any] | None] | None,
         fixed: bool,
+        begin: Callable[[int, int], None] | None = None,
+        streams: Sequence[str] | None = None,
     ) -> None:
         self.env, self.seeds, self.on_finished, self.options = env, seeds, on_finished, options
         self.seats = (Seat(ATTACKER, attacker), Seat(STUDENT, student))
         self.ordered = fixed and not (env.asynchronous or any(seat.asynchronous for seat in self.seats))
-        self.streams = _streams(seeds)
+        self.begin = begin
+        self.streams = _streams(seeds) if streams is None else streams
         self.playing: dict[int, int] = {}  # slot -> place in `seeds`
         self.started = self.finished = 0
 
@@ -213,7 +294,9 @@ class _Play:
         place = self.playing[slot] = self.started
         self.started += 1
         seed = self.seeds[place]
-        if self.options is None:
+        if self.begin is not None:
+            self.begin(slot, place)
+        elif self.options is None:
             self.env.start(slot, seed)
         else:
             self.env.start(slot, seed, self.options(seed))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,45 +21,11 @@ from pettingzoo import AECEnv
 from steer_env.env import DialogueEnv, judge_batch
 from steer_env.judges.base import AsyncJudge, read_verdict
 from steer_env.scenarios import Scenario
-from steer_env.types import ATTACKER, STUDENT, TurnResult, Verdict
+from steer_env.slots import Finished, Slot, forked
+from steer_env.types import ATTACKER, STUDENT, Turn, TurnResult, Verdict
 
 #: What a slot waits for while its reply is with an asynchronous judge.
 _JUDGE = "the judge"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Finished:
-    """A dialogue that has just ended, whole: nothing of its final turn is lost.
-
-    Attributes:
-        id: The slot it ran in.
-        scenario: What it was about.
-        seed: Its reset seed, None if unseeded.
-        turns: All turns with emitted rewards and infos.
-        stop: "seed_end" (terminated), "max_cycles" or "failed" (truncated).
-        observation: The student's final observation.
-        error: Why it failed, "" otherwise.
-    """
-
-    id: int
-    scenario: Scenario
-    seed: int | None
-    turns: tuple[TurnResult, ...]
-    stop: str
-    observation: dict[str, Any]
-    error: str = ""
-
-
-@dataclass(slots=True)
-class _Slot:
-    env: AECEnv[str, Any, Any]
-    core: DialogueEnv
-    seed: int | None = None
-    waiting: str = ""  # the seat it waits for, or `_JUDGE`, "" when idle or finished
-    carried: float = 0.0  # student reward emitted between replies, added to the next turn
-    results: list[TurnResult] | None = None
-    reply: str = ""  # what the judge is at
-    verdict: Future[Verdict] | None = None
 
 
 class VectorDialogueEnv:
@@ -82,7 +47,7 @@ class VectorDialogueEnv:
     def __init__(self, factories: Sequence[Callable[[], AECEnv[str, Any, Any]]]) -> None:
         if not factories:
             raise ValueError("factories=[], expected at least one environment")
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
         for factory in factories:
             env = factory()
             core = getattr(env, "unwrapped", None)
@@ -90,7 +55,7 @@ class VectorDialogueEnv:
                 raise TypeError(
                     f"a factory returned {env!r}, expected an AEC environment around a DialogueEnv"
                 )
-            self._slots.append(_Slot(env, core))
+            self._slots.append(Slot(env, core))
 
     @property
     def num_envs(self) -> int:
@@ -153,6 +118,45 @@ class VectorDialogueEnv:
         """Return the slots that wait for `agent`, in order, and what it observes there."""
         ids = [i for i, slot in enumerate(self._slots) if slot.waiting == agent]
         return ids, [self._slots[i].env.observe(agent) for i in ids]
+
+    def snapshot(self, id: int) -> object:
+        """Return an exact copy of a slot's dialogue, for `restore`.
+
+        Raises:
+            ValueError: If no dialogue runs there, or its judge is at work.
+            TypeError: If its environment cannot be forked.
+        """
+        slot = self._slots[id]
+        if slot.waiting not in (ATTACKER, STUDENT):
+            state = slot.waiting or "nobody (finished or idle)"
+            raise ValueError(
+                f"slot {id} waits for {state}, expected a running dialogue that waits for a seat"
+            )
+        return forked(slot)
+
+    def restore(self, id: int, snapshot: object) -> None:
+        """Go on in a slot from a snapshot, whatever it played before; a snapshot can be used many times.
+
+        Raises:
+            TypeError: If it is no snapshot.
+        """
+        if not isinstance(snapshot, Slot):
+            raise TypeError(f"snapshot={snapshot!r}, expected what snapshot() returned")
+        self._slots[id] = forked(snapshot)
+
+    def replay(self, id: int, scenario: Scenario, seed: int, turns: Sequence[Turn], user: str) -> None:
+        """Put a slot where a recorded dialogue was when the student had to answer `user`.
+
+        Finished turns keep their verdicts: no judge is asked again.
+        """
+        self.start(id, seed, {"scenario": scenario})
+        core = self._slots[id].core
+        for turn in turns:
+            self._step(id, ATTACKER, turn.user)
+            if turn.verdict is not None:
+                core.offer_verdict(turn.reply, turn.verdict)
+            self._step(id, STUDENT, turn.reply)
+        self._step(id, ATTACKER, user)
 
     def submit(
         self, agent: str, ids: Sequence[int], utterances: Sequence[str], *, wait: bool = True

@@ -15,6 +15,7 @@ from pettingzoo import AECEnv
 from pettingzoo.utils.wrappers import BaseWrapper
 
 from steer_env.env import DialogueEnv
+from steer_env.forking import copied, fork
 from steer_env.types import ATTACKER, STUDENT, Scored, Turn
 from steer_env.vector import VectorDialogueEnv
 
@@ -74,6 +75,20 @@ class DialogueWrapper(BaseWrapper[str, Any, Any]):
     def observe(self, agent: str) -> Any:
         """Return what the seat sees."""
         return self._near.observe(agent)
+
+    def fork(self) -> Any:
+        """Return an exact copy of the running dialogue and of this wrapper's state; see `DialogueEnv.fork`.
+
+        Attributes are copied deeply. Override it in a wrapper that holds something which cannot be copied.
+
+        Raises:
+            TypeError: If a wrapper further in cannot be forked.
+        """
+        inner = fork(self.env)
+        near = _nearest(inner)
+        return copied(
+            self, swapped={id(self.env): inner, id(self.core): inner.unwrapped, id(self._near): near}
+        )
 
 
 _PASSED_ON = ("agent_selection", "agents", "terminations", "truncations", "infos", "observe")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from steer_env.forking import fork
 from steer_env.records import JsonlWriter, dialogue_row
 from steer_env.types import STUDENT, TurnResult
 from steer_env.wrappers.base import DialogueWrapper
@@ -15,8 +16,8 @@ class RecordDialogue(DialogueWrapper):
 
     Rows follow `steer_env.records.dialogue_row` and hold the rewards as emitted by the wrapped environment,
     so put it outermost. A dialogue that is reset before its end is recorded with `stop` "abandoned", or
-    "failed" if a seat had no utterance. The file is only ever appended to; several wrappers (a vector
-    environment's slots) may share a path.
+    "failed" if a seat had no utterance. Forks are not recorded. The file is only ever appended to; several
+    wrappers (a vector environment's slots) may share a path.
 
     Args:
         env: Environment or vector environment.
@@ -58,6 +59,10 @@ class RecordDialogue(DialogueWrapper):
         )
         if self.core.stop:
             self._flush(self.core.stop)
+
+    def fork(self) -> Any:
+        """Return a fork of what is wrapped: what might have been said is not recorded."""
+        return fork(self.env)
 
     def close(self) -> None:
         """Record an unfinished dialogue and close the file."""

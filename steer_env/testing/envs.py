@@ -9,6 +9,7 @@ import numpy as np
 from pettingzoo.utils.wrappers import BaseWrapper
 
 from steer_env.env import DialogueEnv
+from steer_env.forking import fork
 from steer_env.images import Image
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.testing.play import Played, Script, plain_script, play, same, script_of
@@ -40,6 +41,12 @@ def check_env(
         AssertionError: At the first broken rule.
     """
     script = _partly_unscored if attacker is None or student is None else script_of(attacker, student)
+    _check_dialogue(make, seeds, script)
+    for seed in seeds:
+        check_forks(make, seed, script)
+
+
+def _check_dialogue(make: Make, seeds: tuple[int, ...], script: Script) -> None:
     check_spaces(make(), script)
     for seed in seeds:
         check_reproducible(make, seed, script)
@@ -68,9 +75,11 @@ def check_wrapper(factory: Callable[[Any], Any]) -> None:
         return factory(toy_env())
 
     check_not_bypassed(make, seed=3)
-    check_env(make)
+    _check_dialogue(make, (0, 1, 2), _partly_unscored)
     check_unscored_never_counts(make)
     check_same_on_vector(make, seed=4)
+    for seed in (0, 1, 2):
+        check_forks(make, seed, _partly_unscored)
 
 
 # -- one rule each ------------------------------------------------------------------------------------------
@@ -180,6 +189,60 @@ def check_reset_forgets(make: Make, seeds: tuple[int, ...], script: Script = pla
                 "reset() must forget everything about the last dialogue; in a RewardWrapper, do it in "
                 "begin()",
             )
+
+
+def check_forks(make: Make, seed: int, script: Script = plain_script) -> None:
+    """A fork that goes on with the same words earns the same, and what it does is nothing to the original.
+
+    Environments of which a layer has no `fork` are left alone.
+    """
+    layer = make()
+    while getattr(type(layer), "fork", None) is None:
+        if not isinstance(layer, BaseWrapper):
+            return
+        layer = layer.env
+    whole = _emitted(_started(make(), seed), script)
+    for cycles in range(3):
+        env = _started(make(), seed)
+        before = _emitted(env, script, cycles)
+        if not env.agents or env.terminations[STUDENT] or env.truncations[STUDENT]:
+            return
+        same_words, others = fork(env), fork(env)
+        _emitted(others, _other_script)
+        expected = (whole, before + _emitted(same_words, script), before + _emitted(env, script))
+        assert expected[0] == expected[1] == expected[2], (
+            f"rewards and infos {expected[1]!r} of a fork after {cycles} cycles and {expected[2]!r} of the "
+            f"original, expected {expected[0]!r} of both; fork() must copy all state and share none that "
+            "changes"
+        )
+        env = _started(make(), seed)
+        _emitted(env, script, cycles)
+        twin = fork(env)
+        for name in ("rewards", "_cumulative_rewards", "infos", "terminations", "truncations", "agents"):
+            one, two = getattr(env, name, None), getattr(twin, name, None)
+            assert one == two and (one is None or one is not two), (
+                f"{name}={two!r} of a fork, expected an equal copy of {one!r}; copy it in fork()"
+            )
+        shared = mutable_parts(env.infos).keys() & mutable_parts(twin.infos).keys()
+        assert not shared, f"infos of a fork share {shared} mutable parts with the original's, expected none"
+
+
+def _started(env: Any, seed: int) -> Any:
+    env.reset(seed=seed)
+    return env
+
+
+def _emitted(env: Any, script: Script, cycles: int | None = None) -> list[tuple[float, str]]:
+    """Play on, for some cycles or to the end; returns the reward and the info of each reply."""
+    found: list[tuple[float, str]] = []
+    while env.agents and not (env.terminations[STUDENT] or env.truncations[STUDENT]):
+        agent, cycle = env.agent_selection, env.unwrapped.cycle
+        if agent == ATTACKER and cycles is not None and len(found) == cycles:
+            break
+        env.step(script(agent, cycle, env.observe(agent)))
+        if agent == STUDENT:
+            found.append((float(env.rewards[STUDENT]), repr(env.infos[STUDENT])))
+    return found
 
 
 def check_refuses_bad_actions(env: Any, seed: int) -> None:
