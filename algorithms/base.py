@@ -53,7 +53,7 @@ class TokenBatch:
 
     Attributes:
         logprobs_N: Under the policy that is trained, with gradient.
-        old_N: Under the policy that sampled.
+        old_N: Under the policy before the step's first update, as the trainer computes them.
         advantages_N: Advantages.
         mask_N: Which tokens take part in the loss.
         rows_N: The dialogue of each token, counted from 0 in this pass.
@@ -64,6 +64,7 @@ class TokenBatch:
         token_share: Share of the mini-batch's tokens in this pass.
         row_share: Share of its dialogues.
         tally: Where the loss reports its metrics.
+        sampler_N: As `old_N`, as the sampler reported them; None where that is the same.
     """
 
     logprobs_N: Tensor
@@ -78,6 +79,7 @@ class TokenBatch:
     token_share: float
     row_share: float
     tally: Tally
+    sampler_N: Tensor | None = None
 
     def weights(self, mode: str, normaliser: float = 1.0, mask_N: Tensor | None = None) -> Tensor:
         """Return the tokens' weights in the mean over the whole mini-batch; see `losses.loss_weights`.

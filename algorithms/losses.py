@@ -18,6 +18,10 @@ KL_ESTIMATORS = ("k2", "k3")
 K3_LIMIT = math.log(10.0)
 #: Names of the ways to average tokens, see `loss_weights`.
 AGGREGATIONS = ("token", "sequence", "constant")
+#: Names of the surrogates, see `clipped_policy_loss` and `cispo_loss`.
+SURROGATES = ("clip", "cispo")
+#: Names of the ways to weigh the gap to the sampler, see `sampler_weights`.
+SAMPLER_WEIGHTS = ("truncate", "mask", "none")
 #: What a probability ratio spans, see `mean_over`.
 RATIOS = ("token", "turn", "sequence")
 
@@ -53,6 +57,76 @@ def clipped_policy_loss(
     free_N = ratio_N * advantages_N
     bound_N = ratio_N.clamp(1 - clip_low, 1 + clip_high) * advantages_N
     return -torch.minimum(free_N, bound_N), bound_N < free_N
+
+
+def cispo_loss(
+    logprobs_N: Tensor,
+    log_ratio_N: Tensor,
+    advantages_N: Tensor,
+    clip_low: float = 1.0,
+    clip_high: float = 4.0,
+) -> tuple[Tensor, Tensor]:
+    r"""Return CISPO's loss of every token, and where its weight is clipped.
+
+    $-\mathrm{sg}(\mathrm{clip}(\rho, 1-\epsilon_l, 1+\epsilon_h)) A \log\pi$ (MiniMax-M1, arXiv 2506.13585,
+    sec. 3.1): the ratio is a weight, clipped and without gradient, so a token that moved far is held back
+    and not dropped, as the clip of `clipped_policy_loss` drops it.
+
+    Args:
+        logprobs_N: Log-probabilities under the policy that is trained.
+        log_ratio_N: Logarithm of the ratio.
+        advantages_N: Advantages.
+        clip_low: How far the weight may fall below 1; 1 is no bound.
+        clip_high: How far it may rise above 1.
+
+    Returns:
+        Losses and a bool mask, both (N,).
+
+    Example:
+        Ratio 8 is clipped to 5 and keeps its gradient, -5 A.
+
+        >>> cispo_loss(torch.tensor([-1.0]), torch.tensor([8.0]).log(), torch.ones(1))
+        (tensor([5.]), tensor([True]))
+    """
+    ratio_N = log_ratio_N.detach().exp()
+    weight_N = ratio_N.clamp(1 - clip_low, 1 + clip_high)
+    return -weight_N * advantages_N * logprobs_N, weight_N != ratio_N
+
+
+def sampler_weights(
+    old_N: Tensor, sampler_N: Tensor, mode: str = "truncate", bound: float = 2.0
+) -> tuple[Tensor, Tensor]:
+    r"""Return importance weights for the gap between sampler and trainer, and where they were cut.
+
+    Tokens come from the sampler, expectations are to be under the trainer's policy, so a token's loss has the
+    weight $w = \pi_{old} / \pi_{sampler}$. Its variance is bounded in one of two ways:
+
+    - "truncate": $\min(w, C)$ (truncated importance sampling; Yao et al. 2025, "Your efficient RL framework
+      secretly brings you off-policy RL training").
+    - "mask": tokens with $w$ outside $[1/C, C]$ are left out, $w$ = 0 (IcePop, arXiv 2510.18855): where the
+      two disagree so much, neither is believed.
+
+    Args:
+        old_N: Log-probabilities of the step's first policy as the trainer computes them.
+        sampler_N: As the sampler reported them.
+        mode: "truncate", "mask", or "none" for weights of 1.
+        bound: $C$, above 1.
+
+    Returns:
+        Weights and a bool mask, both (N,), without gradient.
+
+    Example:
+        >>> old, sampler = torch.tensor([4.0, 0.25, 1.5]).log(), torch.zeros(3)
+        >>> sampler_weights(old, sampler)[0], sampler_weights(old, sampler, "mask")[0]
+        (tensor([2.0000, 0.2500, 1.5000]), tensor([0.0000, 0.0000, 1.5000]))
+    """
+    weight_N = (old_N - sampler_N).detach().exp()
+    if mode == "truncate":
+        return weight_N.clamp(max=bound), weight_N > bound
+    if mode == "mask":
+        outside_N = (weight_N > bound) | (weight_N < 1 / bound)
+        return torch.where(outside_N, 0.0, weight_N), outside_N
+    return torch.ones_like(weight_N), torch.zeros_like(weight_N, dtype=torch.bool)
 
 
 def kl_penalty(logprobs_N: Tensor, reference_N: Tensor, estimator: str = "k2") -> Tensor:

@@ -41,6 +41,7 @@ class Parallel:
         device: Where this process computes, None where the model decides.
         load_device: Where a model should be loaded, None as `device`.
         lockstep: Whether all processes have to run the same number of forward passes.
+        droppable: Whether gradients that were summed can be dropped without a step.
     """
 
     rank = 0
@@ -48,6 +49,7 @@ class Parallel:
     device: torch.device | None = None
     load_device: torch.device | None = None
     lockstep = False
+    droppable = True
 
     @property
     def main(self) -> bool:
@@ -97,6 +99,9 @@ class Parallel:
     def sampling(self, model: nn.Module) -> Iterator[None]:
         """Let a process sample by itself, without waiting for others at every token."""
         yield
+
+    def release(self, model: nn.Module) -> None:
+        """Let go of gathered weights, which a step does not reach, after passes without a backward one."""
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add the gradient of a pass; `last` is the process's last one before the optimiser step."""

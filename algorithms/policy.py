@@ -17,12 +17,16 @@ from steer_env.algorithms.credit import CREDITS, Floats, group_turn_values, spli
 from steer_env.algorithms.losses import (
     AGGREGATIONS,
     RATIOS,
+    SAMPLER_WEIGHTS,
+    SURROGATES,
     check_kl,
+    cispo_loss,
     clipped_policy_loss,
     kl_estimate,
     kl_penalty,
     mean_over,
     reply_kl,
+    sampler_weights,
     weighted_sum,
 )
 from steer_env.trajectory import TrajectoryGroup
@@ -40,6 +44,10 @@ class PolicyGradient(Algorithm):
             `losses.reply_kl` (reverse KL of whole replies).
         clip_low: How far the probability ratio may fall below 1, in (0, 1].
         clip_high: How far it may rise above 1 (DAPO's clip-higher if larger than `clip_low`).
+        surrogate: "clip" (PPO) or "cispo", see `losses.cispo_loss`.
+        sampler_weights: How the gap between sampler and trainer (bf16, a server that samples) is weighed:
+            "truncate", "mask" or "none", see `losses.sampler_weights`.
+        sampler_bound: Highest such weight, above 1; with "mask" the lowest is its inverse.
         ratio: What the ratio spans: "token", or the mean over a "turn" or the whole "sequence" (GSPO).
         scale: Divide advantages by the group's standard deviation.
         aggregation: "token", "sequence" or "constant", see `losses.loss_weights`.
@@ -58,6 +66,9 @@ class PolicyGradient(Algorithm):
     kl: str = "k2"
     clip_low: float = 0.2
     clip_high: float = 0.2
+    surrogate: str = "clip"
+    sampler_weights: str = "truncate"
+    sampler_bound: float = 2.0
     ratio: str = "token"
     scale: bool = False
     aggregation: str = "token"
@@ -71,6 +82,9 @@ class PolicyGradient(Algorithm):
         check_numbers(self, ("clip_low",), 0, 1, above=True)
         check_numbers(self, ("clip_high", "normaliser"), above=True)
         check_kl(self.kl, ("reward",))
+        check_numbers(self, ("sampler_bound",), 1, above=True)
+        check_choice(self, "surrogate", SURROGATES)
+        check_choice(self, "sampler_weights", SAMPLER_WEIGHTS)
         check_choice(self, "ratio", RATIOS)
         check_choice(self, "aggregation", AGGREGATIONS)
         check_choice(self, "credit", CREDITS)
@@ -103,13 +117,25 @@ class PolicyGradient(Algorithm):
         return result
 
     def loss(self, batch: TokenBatch) -> Tensor:
-        """Return the clipped surrogate plus the KL penalty."""
+        """Return the surrogate, weighed for the gap to the sampler, plus the KL penalty."""
         weights_N = batch.weights(self.aggregation, self.normaliser)
-        policy_N, clipped_N = clipped_policy_loss(
-            *self._log_ratio(batch), self._advantages(batch), self.clip_low, self.clip_high
-        )
+        policy_N, clipped_N = self._surrogate(batch)
         batch.tally.tokens("clipped", clipped_N.float(), batch.mask_N)
+        if batch.sampler_N is not None and self.sampler_weights != "none":
+            gap_N, cut_N = sampler_weights(
+                batch.old_N, batch.sampler_N, self.sampler_weights, self.sampler_bound
+            )
+            batch.tally.tokens("gap_cut", cut_N.float(), batch.mask_N)
+            policy_N = policy_N * gap_N
         return weighted_sum(policy_N, weights_N) + self.penalty(batch, weights_N)
+
+    def _surrogate(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+        """Losses of the tokens, and where the clip bites."""
+        new_N, old_N = self._log_ratio(batch)
+        advantages_N, clip = self._advantages(batch), (self.clip_low, self.clip_high)
+        if self.surrogate == "cispo":
+            return cispo_loss(batch.logprobs_N, new_N - old_N, advantages_N, *clip)
+        return clipped_policy_loss(new_N, old_N, advantages_N, *clip)
 
     def penalty(self, batch: TokenBatch, weights_N: Tensor) -> Tensor | float:
         """Return the weighted KL penalty, 0 without a reference or where it is in the reward."""

@@ -36,6 +36,8 @@ class TrainConfig:
         minibatch_size: Dialogues per optimiser step, 0 for all.
         microbatch_size: Most dialogues per forward pass; changes memory and speed, not results.
         microbatch_tokens: Most tokens per forward pass, padding included.
+        target_kl: Leave out the updates of a step that are still to come once the policy is this far from
+            where the step began: mean estimate of KL(before to now) per token, in nats; 0 takes them all.
         max_grad_norm: Gradients are clipped to this norm.
         temperature: Of the sampled replies.
         max_new_tokens: Longest reply.
@@ -71,6 +73,7 @@ class TrainConfig:
     minibatch_size: int = 0
     microbatch_size: int = 32
     microbatch_tokens: int = 2048
+    target_kl: float = 0.0
     max_grad_norm: float = 1.0
     temperature: float = 1.0
     max_new_tokens: int = 48
@@ -97,7 +100,7 @@ class TrainConfig:
         counts += ("microbatch_size", "microbatch_tokens", "unscored_window", "eval_dialogues")
         check_integers(self, counts, 1)
         check_integers(self, ("warmup", "minibatch_size", "seed", "eval_every"), 0)
-        check_numbers(self, ("lr", "weight_decay"))
+        check_numbers(self, ("lr", "weight_decay", "target_kl"))
         check_numbers(self, ("max_grad_norm",), above=True, why="; a huge one switches clipping off")
         check_numbers(self, ("temperature",), above=True, why=": greedy siblings are all equal")
         check_numbers(self, ("unscored_limit", "final_lr", "average_decay"), 0, 1)

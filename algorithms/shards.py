@@ -135,6 +135,11 @@ class Shards(Replicas):
             for module in modules[1:]:
                 module.set_reshard_after_forward(self._reshard, recurse=False)
 
+    def release(self, model: nn.Module) -> None:
+        """Let go of what the root keeps until a backward pass."""
+        for module in _sharded(self._roots[id(model)]):
+            module.reshard()
+
     def _sum_gradients(self, optimizer: torch.optim.Optimizer) -> None:
         """Sharded gradients are sums already; those of further parameters are not."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]

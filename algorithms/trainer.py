@@ -116,6 +116,8 @@ def train(
     settings = settings_of(algorithm, config, scaling, env)
     check_run(run_dir, settings, resume)
     check_streams(config, parallel.size)
+    if config.target_kl and not parallel.droppable:
+        raise ValueError(f"target_kl={config.target_kl!r} with DeepSpeed, expected 0: use replicas or FSDP")
     parallel.wait()  # until all have looked, before the first one writes
     student.temperature, student.max_new_tokens = config.temperature, config.max_new_tokens
     scaling.prepare(student, config.seed)

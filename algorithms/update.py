@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,8 @@ import torch
 from steer_env.agents.hf.packed import Packed
 from steer_env.algorithms.base import Algorithm, Example, Row, TokenBatch
 from steer_env.algorithms.forward import Forward
+from steer_env.algorithms.losses import kl_estimate
+from steer_env.algorithms.old import OldPolicy, sampled
 from steer_env.algorithms.schedule import rate_share
 from steer_env.algorithms.tally import Tally
 
@@ -42,26 +44,47 @@ def update(
     rates = [config.lr, *(group["lr"] for group in algorithm.parameters())]
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate * share
-    tally = Tally()
+    tally, updates = Tally(), 0
     rng = np.random.default_rng([config.seed, step, 2])
     size = config.minibatch_size or max(1, len(examples))
+    old = OldPolicy(forward, examples)
     with forward.scaling.updating(forward.student.model):
-        for epoch in range(config.epochs):
-            order = rng.permutation(len(examples)) if size < len(examples) else np.arange(len(examples))
-            for start in range(0, len(examples), size):
-                batch = [examples[i] for i in order[start : start + size]]
-                accumulate(forward, algorithm, batch, tally, first=epoch == 0 and start == 0)
-                tally.add("grad_norm", parallel.step(optimizer, config.max_grad_norm), 1)
+        for number, batch in enumerate(minibatches(examples, size, config.epochs, rng)):
+            moved = accumulate(forward, algorithm, batch, tally, old, first=number == 0)
+            if number == 0 and (config.epochs > 1 or size < len(examples)):
+                old.complete()
+            if config.target_kl and number and _mean(parallel.everyone(moved)) > config.target_kl:
+                optimizer.zero_grad()
+                break
+            tally.add("grad_norm", parallel.step(optimizer, config.max_grad_norm), 1)
+            updates += 1
     forward.student.weights_changed()
     return Tally.merged(parallel.everyone(tally)).means() | {
         "reply_tokens": _reply_tokens(examples),
         "lr": config.lr * share,
+        "updates": updates,
     }
 
 
+def minibatches(
+    examples: Sequence[Example], size: int, epochs: int, rng: np.random.Generator
+) -> Iterator[list[Example]]:
+    """Yield the mini-batches of all epochs, in an order of their own in each; one that has all keeps it."""
+    for _ in range(epochs):
+        order = rng.permutation(len(examples)) if size < len(examples) else np.arange(len(examples))
+        for start in range(0, len(examples), size):
+            yield [examples[i] for i in order[start : start + size]]
+
+
 def accumulate(
-    forward: Forward, algorithm: Algorithm, batch: Sequence[Example], tally: Tally, *, first: bool
-) -> None:
+    forward: Forward,
+    algorithm: Algorithm,
+    batch: Sequence[Example],
+    tally: Tally,
+    old: OldPolicy,
+    *,
+    first: bool,
+) -> tuple[float, int]:
     """Add the gradient of one mini-batch, or of this process's passes of it.
 
     Args:
@@ -69,29 +92,52 @@ def accumulate(
         algorithm: Its loss is taken.
         batch: Dialogues of the mini-batch.
         tally: Gets the metrics.
+        old: The policy before the first update of the step.
         first: Whether this is the first mini-batch of the step, before any update: sampled and recomputed
             log-probabilities must agree there.
+
+    Returns:
+        How far the policy has moved within the step: the sum of estimates of KL(old to now) over this
+        process's tokens, and their number.
     """
     total = sum(int(e.mask_L.sum()) for e in batch)
+    moved, count = 0.0, 0
     passes = forward.dealt([e.dialogue for e in batch])
     for number, (indices, counts) in enumerate(passes):
         part = [batch[i] for i in indices]
         # A pass that does not count has no share of the mini-batch.
         seen, whole = (tally, (total, len(batch))) if counts else (Tally(), (math.inf, math.inf))
-        tokens = _token_batch(forward, algorithm, part, whole, seen)
+        tokens = _token_batch(forward, algorithm, part, whole, seen, old, first=first)
         loss = algorithm.loss(tokens)
         forward.parallel.backward(loss, last=number == len(passes) - 1)
         seen.add("loss", loss.item(), 0)
-        if first and counts:
-            gap_N = (tokens.logprobs_N - tokens.old_N).abs()
+        if not counts:
+            continue
+        kl_N = kl_estimate(tokens.old_N, tokens.logprobs_N)
+        tally.tokens("step_kl", kl_N, tokens.mask_N)
+        moved, count = moved + float(kl_N[tokens.mask_N].sum()), count + int(tokens.mask_N.sum())
+        if first and tokens.sampler_N is not None:
+            gap_N = (tokens.old_N - tokens.sampler_N).abs()
             tally.tokens("logprob_gap", gap_N, tokens.mask_N)
             tally.most("logprob_gap_max", gap_N, tokens.mask_N)
     if forward.parallel.lockstep and not any(e.dialogue.trace.images for e in batch):
         forward.forget_blanks()
+    return moved, count
+
+
+def _mean(parts: Sequence[tuple[float, int]]) -> float:
+    return sum(total for total, _ in parts) / max(1, sum(count for _, count in parts))
 
 
 def _token_batch(
-    forward: Forward, algorithm: Algorithm, part: Sequence[Example], whole: tuple[float, float], tally: Tally
+    forward: Forward,
+    algorithm: Algorithm,
+    part: Sequence[Example],
+    whole: tuple[float, float],
+    tally: Tally,
+    old: OldPolicy,
+    *,
+    first: bool,
 ) -> TokenBatch:
     dialogues = [e.dialogue for e in part]
     hidden_NH = None
@@ -103,7 +149,8 @@ def _token_batch(
     tally.tokens("entropy", packed.entropy_N, mask_N)
     return TokenBatch(
         logprobs_N=packed.logprobs_N,
-        old_N=packed.gather([e.dialogue.trace.logprobs_L for e in part]),
+        old_N=old.first(packed, part, mask_N) if first else old.later(packed, part),
+        sampler_N=sampled(packed, part),
         advantages_N=packed.gather([e.advantages_L for e in part]),
         mask_N=mask_N,
         rows_N=packed.rows_N,

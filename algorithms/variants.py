@@ -70,6 +70,24 @@ class GSPO(PolicyGradient):
     aggregation: str = "sequence"
 
 
+@register_algorithm("cispo")
+@dataclass(kw_only=True)
+class CISPO(PolicyGradient):
+    """The ratio as a clipped weight without gradient (MiniMax-M1, arXiv 2506.13585, sec. 3.1).
+
+    No token loses its gradient to the clip. The source sets no lower bound and does not give its upper one;
+    5 (`clip_high` 4) is from Khatri et al. 2025, arXiv 2510.13786.
+    """
+
+    least_group: ClassVar[int] = 2
+
+    beta: float = 0.0
+    surrogate: str = "cispo"
+    clip_low: float = 1.0
+    clip_high: float = 4.0
+    scale: bool = True
+
+
 @register_algorithm("rloo")
 @dataclass(kw_only=True)
 class RLOO(PolicyGradient):

@@ -42,6 +42,7 @@ class Zero(Replicas):
     """
 
     lockstep = True
+    droppable = False
 
     def __init__(self, device: torch.device, settings: Mapping[str, Any]) -> None:
         try:

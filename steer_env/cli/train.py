@@ -69,6 +69,10 @@ _SETTINGS: dict[str, tuple[Any, str]] = {
     "minibatch_size": (natural, "dialogues per optimiser step, 0 for all"),
     "microbatch_size": (positive, "dialogues per forward pass; changes memory, not results"),
     "epochs": (positive, "passes over a step's dialogues"),
+    "target_kl": (
+        float,
+        "leave out a step's further updates once it moved this far (KL per token); 0 for never",
+    ),
     "seed": (natural, "decides seeds, sampling and order"),
     "unscored_limit": (float, "stop when more than this share of turns has no verdict"),
     "checkpoint_every": (positive, "steps between checkpoints"),

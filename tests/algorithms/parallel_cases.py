@@ -6,10 +6,12 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import torch
 
 from steer_env.agents.hf import HFStudent, TinyConfig, build
+from steer_env.algorithms import old
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.parallel import Parallel, Replicas
 from steer_env.algorithms.scaling import Scaling
@@ -28,7 +30,7 @@ KEPT = dict(lr_schedule="linear", average="ema", eval_every=1, eval_dialogues=3,
 #: Name -> algorithm, options, scaling, settings. The toy scenarios repeat and have no pictures.
 CASES = {
     "grpo": ("grpo", {}, Scaling(gradient_checkpointing=True), {}),
-    "ppo": ("ppo", {}, Scaling(), {}),
+    "ppo": ("ppo", {}, Scaling(), {"target_kl": 1e-12}),
     "lora": ("constrained_grpo", {"limit": 0.2}, Scaling(lora_rank=2), KEPT),
     "reinforce": ("reinforce", {"beta": 0.0, "aggregation": "sequence"}, Scaling(), KEPT),
 }
@@ -50,10 +52,12 @@ def run(case, folder, parallel_of=lambda scaling: Parallel()):
     )
     student, learner, judge = HFStudent(*build(["say e"], shape)), toys.Learner(), toys.LetterJudge()
     env = VectorDialogueEnv([lambda: toys.Rewarded(toys.SCENARIOS, judge)] * 8)
-    rows = train(
-        env, learner, student, make_algorithm(name, **options), replace(CONFIG, **settings), folder,
-        scaling=scaling, parallel=parallel_of(scaling),
-    )  # fmt: skip
+    # As if the sampler were off: the policy before the update is computed anew, by all processes together.
+    with mock.patch.object(old, "AGREED", -1.0):
+        rows = train(
+            env, learner, student, make_algorithm(name, **options), replace(CONFIG, **settings), folder,
+            scaling=scaling, parallel=parallel_of(scaling),
+        )  # fmt: skip
     return rows, learner.dialogues
 
 
