@@ -14,9 +14,9 @@ taken with each credit's advantages, everything else equal. Groups are independe
   repeats.
 
 Credits aim at somewhat different objectives (see `steer_env.algorithms.credit`): a high SNR says that a
-gradient is repeatable, not that it points to the best policy. `--oracle K` plays every turn of some groups on,
-K times before and after each reply, and says how the advantages correlate with the effect on the return that
-the row declares (the sum for own rewards). The oracle is noisy itself: its reliability (halves of K,
+gradient is repeatable, not that it points to the best policy. `--oracle K` plays every turn of some groups
+on, K times before and after each reply, and says how the advantages correlate with the effect on the return
+that the row declares (the sum for own rewards). The oracle is noisy itself: its reliability (halves of K,
 Spearman-Brown) bounds what can be seen.
 """
 
