@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, cast
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
 from steer_env.agents.backends.base import AsyncChatBackend, ChatBackend
 from steer_env.agents.base import Observation
@@ -23,7 +23,7 @@ from steer_env.agents.memo import CallMemo
 from steer_env.agents.tutor import spoken_strategy, strategy_counts
 from steer_env.images import Image
 from steer_env.judges.base import JudgeRequest
-from steer_env.judges.llm import NO_REPLY, JudgeAnswer, Line, check_backend, ends_in_reply, shown_images
+from steer_env.judges.llm import NO_REPLY, JudgeAnswer, check_backend, ends_in_reply, shown_images
 from steer_env.judges.prompting import Prompt, load_prompt, prompt_text, turn_records
 from steer_env.judges.structured import (
     BadAnswer,
@@ -32,6 +32,7 @@ from steer_env.judges.structured import (
     Settings,
     ask_all,
     ask_one,
+    clean,
     schema_of,
     then,
     word,
@@ -59,12 +60,16 @@ _Strategy = Literal[
 ]
 
 
+#: Bounded in the schema as `judges.llm.Diagnosis` is.
+_Question = Annotated[str, BeforeValidator(clean), WithJsonSchema({"type": "string", "maxLength": 600})]
+
+
 class AttackAnswer(JudgeAnswer):
     """What the tutor is asked for when the user pursues a hidden goal."""
 
     tactic: Annotated[_Attack, BeforeValidator(word)]
     strategy: Annotated[_Strategy, BeforeValidator(word)]
-    next_question: Line
+    next_question: _Question
 
 
 class HonestAnswer(JudgeAnswer):
@@ -72,7 +77,7 @@ class HonestAnswer(JudgeAnswer):
 
     tactic: Annotated[_Honest, BeforeValidator(word)]
     strategy: Annotated[Literal["none"], BeforeValidator(word)]
-    next_question: Line
+    next_question: _Question
 
 
 _SHAPES: Final = {False: AttackAnswer, True: HonestAnswer}
@@ -330,7 +335,7 @@ class LLMTutor:
 
 def _prompt(honest: bool) -> Prompt:
     return load_prompt(
-        "tutor-v1",
+        "tutor-v2",
         _SCHEMAS[honest],
         role=prompt_text("role-honest-v1" if honest else "role-attack-v1").strip(),
         tactics=_one_of(HONEST if honest else ATTACKS),

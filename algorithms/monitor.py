@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter, deque
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
+from steer_env.judges.rule import NOT_PLACED
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored, Terms, Unscored
+
+#: So many turns are enough to see that a model does not speak the judge's language.
+_EARLY: Final = 10
 
 
 class TooManyUnscored(RuntimeError):
@@ -18,6 +24,8 @@ class TooManyUnscored(RuntimeError):
 
 class UnscoredGuard:
     """Watches the share of unscored turns over a window of steps.
+
+    Where the rule judge cannot read a model's words, a `RuntimeWarning` says so after the first ten turns.
 
     Args:
         limit: Highest share allowed, in [0, 1].
@@ -30,6 +38,7 @@ class UnscoredGuard:
             raise ValueError(f"unscored_limit={limit!r}, expected a share in [0, 1]")
         self.limit, self.least = limit, least
         self._steps: deque[tuple[int, Counter[str]]] = deque(maxlen=window)
+        self._told = False
         self._span = f" in the last {window} steps" if window else ""
 
     def see(self, trajectories: Sequence[Trajectory]) -> None:
@@ -57,9 +66,31 @@ class UnscoredGuard:
             listed = "; ".join(f"{count} x {reason}" for reason, count in alike(total).most_common(5))
             raise TooManyUnscored(
                 f"{unscored} of {turns} turns ({unscored / turns:.1%}){self._span} "
-                f"are unscored, expected at most {self.limit:.1%}: {listed}. Repair the judge "
-                "or the agent that failed, or raise unscored_limit"
+                f"are unscored, expected at most {self.limit:.1%}: {listed}. {_remedy(total)}, or raise "
+                "unscored_limit"
             )
+        if not self._told and turns >= _EARLY and unscored > self.limit * turns and _speaks_freely(total):
+            self._told = True
+            warnings.warn(
+                f"{unscored} of the first {turns} turns are unscored, and the limit is {self.limit:.1%}. "
+                f"{_remedy(total)}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _speaks_freely(reasons: Counter[str]) -> bool:
+    return any(reason == NOT_PLACED for reason in reasons)
+
+
+def _remedy(reasons: Counter[str]) -> str:
+    """Say what helps against the most frequent reason."""
+    if reasons and reasons.most_common(1)[0][0] == NOT_PLACED:
+        return (
+            "The rule judge reads the world's language and little else. For a model that speaks freely use "
+            '--judge "cascade(rule, grounded(openai:MODEL@http://HOST:PORT/v1))" (in Python judge=...)'
+        )
+    return "Repair the judge or the agent that failed"
 
 
 def alike(reasons: Counter[str]) -> Counter[str]:

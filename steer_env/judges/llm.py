@@ -7,13 +7,13 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, WithJsonSchema
 
 from steer_env.agents.backends.base import AsyncChatBackend, ChatBackend
 from steer_env.images import Image
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.combine import later
-from steer_env.judges.prompting import load_prompt, turn_records
+from steer_env.judges.prompting import Prompt, load_prompt, turn_records
 from steer_env.judges.structured import (
     Exchange,
     NoAnswer,
@@ -39,13 +39,15 @@ LLMMove = Literal[
     "refuse_tone",
 ]
 
-Line = Annotated[str, BeforeValidator(clean)]
+#: Free text. The schema bounds it, because a rambling model is cut off before it comes to the numbers; an
+#: answer that is longer all the same, from a server that does not constrain decoding, is read.
+Diagnosis = Annotated[str, BeforeValidator(clean), WithJsonSchema({"type": "string", "maxLength": 300})]
 
 
 class JudgeAnswer(BaseModel):
     """What the judge is asked for; reasons come before the numbers, so that these follow from them."""
 
-    diagnosis: Line
+    diagnosis: Diagnosis
     move: Annotated[LLMMove, BeforeValidator(word)]
     safety: Score
     usefulness: Score
@@ -58,7 +60,7 @@ class JudgeAnswer(BaseModel):
         return Scored(terms, self.move, (), why, judge, prompt_hash)
 
 
-_SCHEMA = schema_of(JudgeAnswer)
+ANSWER_SCHEMA = schema_of(JudgeAnswer)
 NO_REPLY = "the transcript does not end in a user turn and a reply"
 
 
@@ -66,7 +68,7 @@ class LLMJudge:
     """Judges replies with a language model that sees the whole dialogue and its pictures.
 
     It scores safety, usefulness and faithfulness in 1..10 by the training rubric (SaFeR-Steer, arXiv
-    2604.16358, Stage III; `steer_env/judges/prompts/judge-v1.txt`). It is told neither the hidden goal nor
+    2604.16358, Stage III; `steer_env/judges/prompts/judge-v2.txt`). It is told neither the hidden goal nor
     the kind of the dialogue, so that only what was said and shown can move a score, and never the ground
     truth. What goes wrong, be it the server or the answer, is `Unscored`.
 
@@ -105,7 +107,7 @@ class LLMJudge:
     ) -> None:
         self.backend = check_backend(backend)
         self.settings = Settings(attempts, max_tokens, temperature, seed)
-        self.prompt = load_prompt("judge-v1" if prompt is None else Path(prompt), _SCHEMA)
+        self.prompt = load_prompt("judge-v2" if prompt is None else Path(prompt), ANSWER_SCHEMA)
         self.name = f"llm:{backend.name}"
         if isinstance(backend, AsyncChatBackend):
             self.submit = self._submit
@@ -124,27 +126,38 @@ class LLMJudge:
         """Return one verdict per request, in order; all questions go out as one batch."""
         exchanges = [self._exchange(request) for request in requests]
         ask_all(self.backend, [one for one in exchanges if one is not None])
-        return [self._verdict(NoAnswer(NO_REPLY) if one is None else one.outcome) for one in exchanges]
+        return [
+            self._verdict(request, NoAnswer(NO_REPLY) if one is None else one.outcome)
+            for request, one in zip(requests, exchanges, strict=True)
+        ]
 
     def _submit(self, request: JudgeRequest) -> Future[Verdict]:
         exchange = self._exchange(request)
         assert isinstance(self.backend, AsyncChatBackend)
         if exchange is None:
             return later(Unscored(NO_REPLY, self.name))
-        return then(ask_one(self.backend, exchange), self._verdict)
+        return then(ask_one(self.backend, exchange), lambda outcome: self._verdict(request, outcome))
 
     def _exchange(self, request: JudgeRequest) -> Exchange[JudgeAnswer] | None:
         transcript = request.transcript
         if not ends_in_reply(transcript):
             return None
-        records = turn_records(transcript)
-        messages = self.prompt.messages(records, shown_images(request), records[-1]["turn"])
-        return Exchange(messages, JudgeAnswer, _SCHEMA, self.settings)
+        records = self._records(request)
+        prompt = self._prompt_for(request)
+        messages = prompt.messages(records, shown_images(request), records[-1]["turn"])
+        return Exchange(messages, JudgeAnswer, ANSWER_SCHEMA, self.settings)
 
-    def _verdict(self, outcome: JudgeAnswer | NoAnswer) -> Verdict:
+    def _records(self, request: JudgeRequest) -> list[dict[str, Any]]:
+        """Return the data the model is asked about, the reply last."""
+        return turn_records(request.transcript)
+
+    def _prompt_for(self, request: JudgeRequest) -> Prompt:
+        return self.prompt
+
+    def _verdict(self, request: JudgeRequest, outcome: JudgeAnswer | NoAnswer) -> Verdict:
         if isinstance(outcome, NoAnswer):
             return Unscored(outcome.reason, self.name)
-        return outcome.verdict(self.name, self.prompt.hash)
+        return outcome.verdict(self.name, self._prompt_for(request).hash)
 
     def __repr__(self) -> str:
         return f"LLMJudge({self.backend.name!r}, prompt={self.prompt.name!r} {self.prompt.hash})"

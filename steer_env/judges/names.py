@@ -7,13 +7,16 @@ name                                            judge
                                                 ``rule?lock_faithfulness=no`` (see `RuleJudge`)
 ``openai:MODEL@URL``, ``hf:PATH``, ``vllm:...``  `LLMJudge` on that back end; its options and the back end's
                                                 may follow, as in ``hf:PATH?device=cpu&attempts=2``
+``grounded(BACKEND)``                           the same, told the scenario's ground truth
+                                                (`steer_env.judges.grounded`)
 ``tutor``                                       the model in the attacker's seat, in one call for both
                                                 (`steer_env.registration.make_seats`)
 ``llama_guard(BACKEND, JUDGE)``                 safety from a guard model, the rest from JUDGE; also
                                                 ``wildguard`` and ``qwen3guard``
 ``ensemble(JUDGE, JUDGE, ...)``                 median of the members
 ``worst(JUDGE, JUDGE, ...)``                    the most severe member
-``cascade(CHEAP, EXPENSIVE)``                   EXPENSIVE only where CHEAP is unsure
+``cascade(CHEAP, EXPENSIVE)``                   EXPENSIVE only where CHEAP is unsure; for a model that
+                                                speaks freely ``cascade(rule, grounded(BACKEND))``
 ``cached(JUDGE, FILE)``                         verdicts kept in an SQLite file
 ==============================================  ===================================================
 """
@@ -29,8 +32,8 @@ TUTOR: Final = "tutor"
 _LLM: Final = frozenset({"prompt", "attempts", "max_tokens", "temperature"})
 _EXPECTED: Final = (
     "expected 'rule', a back end such as 'openai:MODEL@URL' or 'hf:PATH', 'tutor', or one of "
-    "llama_guard(BACKEND, JUDGE), wildguard(..), qwen3guard(..), ensemble(JUDGE, JUDGE), worst(..), "
-    "cascade(CHEAP, EXPENSIVE), cached(JUDGE, FILE)"
+    "grounded(BACKEND), llama_guard(BACKEND, JUDGE), wildguard(..), qwen3guard(..), "
+    "ensemble(JUDGE, JUDGE), worst(..), cascade(CHEAP, EXPENSIVE), cached(JUDGE, FILE)"
 )
 
 
@@ -61,6 +64,10 @@ def open_judge(name: str, **options: Any) -> Judge:
         from steer_env.judges.cache import CachedJudge
 
         return CachedJudge(open_judge(arguments[0], **options), arguments[1])
+    if head == "grounded" and len(arguments) == 1 and ":" in arguments[0]:
+        from steer_env.judges.grounded import GroundedJudge
+
+        return _on_model(GroundedJudge, arguments[0], options)
     if head in ("llama_guard", "wildguard", "qwen3guard") and len(arguments) == 2:
         from steer_env.agents.backends import open_backend
         from steer_env.judges.guards import GuardJudge
@@ -79,14 +86,21 @@ def _single(name: str, options: dict[str, Any]) -> Judge:
             "tutor = steer_env.make_attacker(id, 'openai:MODEL@URL'), judge=tutor"
         )
     if ":" in name:
-        from steer_env.agents.backends import open_backend, read_name
-        from steer_env.agents.backends.seats import split
         from steer_env.judges.llm import LLMJudge
 
-        bare, named = read_name(name)
-        own, others = split(named, _LLM)
-        return LLMJudge(open_backend(bare, **{**others, **options}), **own)
+        return _on_model(LLMJudge, name, options)
     raise ValueError(f"judge={name!r}, {_EXPECTED}")
+
+
+def _on_model(kind: Any, name: str, options: dict[str, Any]) -> Judge:
+    """Return a judge of a kind on the back end of a name; the judge's own options may stand in it."""
+    from steer_env.agents.backends import open_backend, read_name
+    from steer_env.agents.backends.seats import split
+
+    bare, named = read_name(name)
+    own, others = split(named, _LLM)
+    judge: Judge = kind(open_backend(bare, **{**others, **options}), **own)
+    return judge
 
 
 def _rule(name: str) -> Judge:

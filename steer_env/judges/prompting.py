@@ -34,7 +34,7 @@ class Prompt:
     """The words around the data.
 
     Attributes:
-        name: Name and version, such as "judge-v1".
+        name: Name and version, such as "judge-v2".
         system: Instructions.
         user: Template of the input, with $images, $fence, $data and $turn.
         hash: First 16 hex digits of the SHA-256 of both texts, the layout's version and the answer's JSON
@@ -80,7 +80,7 @@ def load_prompt(name: str | Path, schema: Mapping[str, Any], **parts: str) -> Pr
     """Return a prompt of this package, or one of your own.
 
     Args:
-        name: Name of one that comes with the package, such as "judge-v1", or a file: instructions, the line
+        name: Name of one that comes with the package, such as "judge-v2", or a file: instructions, the line
             "=== input ===", and the template of the input (see `Prompt`).
         schema: JSON schema of the answer.
         **parts: Texts for the placeholders of the instructions; $rubric is always known.

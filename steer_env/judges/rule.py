@@ -90,8 +90,9 @@ class RuleJudge:
 _NO_TRUTH: Final = Unscored("the scenario has no ground truth", _NAME)
 _NO_REPLY: Final = Unscored("the transcript does not end in a user turn and a reply", _NAME)
 _NO_REQUEST: Final = Unscored("the user turn cannot be placed", _NAME)
-#: English outside the world's language, of which the rules cannot say what it does.
-_NO_MOVE: Final = Unscored("the reply cannot be placed", _NAME)
+#: Reason where a reply is English outside the world's language, and the rules cannot say what it does.
+NOT_PLACED: Final = "the reply cannot be placed"
+_NO_MOVE: Final = Unscored(NOT_PLACED, _NAME)
 
 
 def _judge_one(request: JudgeRequest, lock: bool) -> Verdict:
@@ -127,6 +128,16 @@ def _history(
             said = (*said, *parts)[-EDGE:]
     context[_NAME] = (end, history, said)
     return history, said
+
+
+def past(request: JudgeRequest) -> tuple[History, tuple[str, ...]]:
+    """Return what the user turns before the last one add up to, and the fragments of the earlier replies.
+
+    The scenario must have ground truth and the transcript end in a user turn and a reply.
+    """
+    truth = request.scenario.truth
+    assert truth is not None
+    return _history(request.transcript, len(request.transcript) - 2, request.context, READERS[truth.family])
 
 
 def judge_reply(

@@ -64,11 +64,11 @@ def test_a_judge_by_name_scores_and_is_on_record(cli, opened) -> None:
 
 
 def test_a_rubric_that_changed_is_not_resumed(cli) -> None:
-    Path("mine.txt").write_text(prompt_text("judge-v1"))
+    Path("mine.txt").write_text(prompt_text("judge-v2"))
     name = "scripted:j?prompt=mine.txt"
     assert cli(*PLAY, "--judge", name).code == 0
     assert cli(*PLAY, "--resume").code == 0
-    Path("mine.txt").write_text(prompt_text("judge-v1").replace("=== input", "Be strict.\n=== input"))
+    Path("mine.txt").write_text(prompt_text("judge-v2").replace("=== input", "Be strict.\n=== input"))
     code, _, err = cli(*PLAY, "--resume")
     assert code == 2 and "judge_prompt" in err and "other content" in err
 

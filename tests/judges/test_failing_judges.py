@@ -7,6 +7,7 @@ import json
 import random
 import warnings
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from steer_env.algorithms.advantages import (
     trajectory_return,
 )
 from steer_env.algorithms.monitor import TooManyUnscored, UnscoredGuard, alike, dialogue_metrics
-from steer_env.evaluation.evaluate import evaluate, load_rows
+from steer_env.evaluation.evaluate import RunExists, evaluate, load_rows
 from steer_env.evaluation.report import summarise
 from steer_env.judges.llm import LLMJudge
 from steer_env.judges.rule import RuleJudge
@@ -253,6 +254,10 @@ def test_evaluation_stops_above_the_limit_and_loses_nothing(name, tmp_path):
         run(JUDGES[name]())
     rows = load_rows(tmp_path / "run")
     assert 0 < len(rows) < 40 and not (tmp_path / "run" / "summary.json").exists()
+    if name == "LLM, garbage":  # the rule judge is another measurement, not the same judge repaired
+        with pytest.raises(RunExists, match="judge_version"):
+            run(RuleJudge(), resume=True)
+        return
     repaired = run(RuleJudge(), resume=True)
     assert repaired.dialogues == 40 and load_rows(tmp_path / "run")[: len(rows)] == rows
     again = run(JUDGES["100 %"](), resume=True, unscored_limit=1)
@@ -269,3 +274,14 @@ def test_an_impossible_limit_is_refused_before_anything_is_played(tmp_path):
     with pytest.raises(ValueError, match="unscored_limit=5"):
         evaluate(vec, None, None, [0], tmp_path / "run", unscored_limit=5)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_the_rules_cannot_read_is_told_early_and_with_the_remedy():
+    turn = SimpleNamespace(turn=SimpleNamespace(verdict=Unscored("the reply cannot be placed", "rule")))
+    unread = [SimpleNamespace(turns=[turn] * 12, stop="", error="")]
+    guard = UnscoredGuard(0.05)
+    with pytest.warns(RuntimeWarning, match=r"12 of the first 12 turns .*cascade\(rule, grounded\(openai:"):
+        guard.see(unread)
+    with pytest.raises(TooManyUnscored, match=r"cascade\(rule, grounded\(.*or raise unscored_limit"):
+        for _ in range(5):
+            guard.see(unread)

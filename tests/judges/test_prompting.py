@@ -93,7 +93,7 @@ def test_a_template_without_a_place_for_the_data_is_refused():
 
 
 def test_the_shipped_prompts_are_whole():
-    judge = load_prompt("judge-v1", {})
+    judge = load_prompt("judge-v2", {})
     assert "$" not in judge.system and "RUBRIC" in judge.system
     for name in ("safety", "usefulness", "faithfulness", "diagnosis", "move"):
         assert f'"{name}"' in judge.system
