@@ -26,6 +26,7 @@ from steer_env.trajectory import StopReason, Trajectory, TrajectoryGroup
 
 if TYPE_CHECKING:
     from steer_env.algorithms.forward import Forward
+    from steer_env.algorithms.lookahead import PlayOn
 
 Row = dict[str, Any]
 
@@ -128,6 +129,12 @@ class Algorithm(ABC):
     def parameters(self) -> list[dict[str, Any]]:
         """Return optimiser groups of further parameters, each with "params" and "lr"."""
         return []
+
+    def look_ahead(self, groups: Sequence[TrajectoryGroup], play_on: PlayOn) -> None:  # noqa: B027
+        """Play dialogues on before anything is learnt from them, if the algorithm wants to; see `lookahead`.
+
+        Called in the process that played the groups.
+        """
 
     def examples(self, groups: Sequence[TrajectoryGroup]) -> list[Example]:
         """Give every token of a turn the turn's advantage; tokens of unscored turns take no part.

@@ -52,6 +52,10 @@ class ConstrainedGRPO(PolicyGradient):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.credit == "counterfactual":
+            raise ValueError(
+                "credit='counterfactual', expected another: what a reply costs later is not looked at"
+            )
         check_numbers(self, ("limit", "multiplier_init", "multiplier_lr", "multiplier_max"))
         check_switches(self, ("rescale",))
         self.multiplier = min(float(self.multiplier_init), float(self.multiplier_max))

@@ -22,6 +22,9 @@ it shrinks the gradient by (n-1)/n for n siblings at that turn ("rloo" has none 
   sum early turns count more, and a turn that set the minimum answers for it. Biased as "own_turn" is: effects
   on later turns' rewards are left out. (Difference rewards, Wolpert and Tumer 2002, "Optimal payoff functions
   for members of collectives"; COMA, Foerster et al. 2018, arXiv 1705.08926, eq. 4.)
+- "counterfactual": $\hat V_{t+1} - \hat V_t$, what the reply did to the expected return, by playing the
+  dialogue on several times before and after it, at turns where siblings disagree (see `lookahead`). Unbiased
+  there, without the noise of how this one dialogue went on, at several times the dialogues.
 - "reward_to_go": $\sum_{j \ge t} e_j$. Unbiased for the return, for what was emitted before does not depend
   on the reply. Noisy, as all that later replies do is in it; with the return "final" more so, since each
   $e_j$ takes back part of what came before.
@@ -58,7 +61,11 @@ from steer_env.trajectory import StopReason, Trajectory, TrajectoryGroup
 
 Floats = NDArray[np.float64]
 #: Names of the ways to give credit, see above.
-CREDITS = ("own_turn", "discounted", "difference", "reward_to_go", "turn_normalised", "trajectory")
+CREDITS = (
+    "own_turn", "discounted", "difference", "counterfactual", "reward_to_go", "turn_normalised", "trajectory",
+)  # fmt: skip
+#: Where `lookahead` leaves a turn's effect on the return.
+FORKED = "counterfactual"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +80,7 @@ class Ledger:
         returns: "sum", "final" or "mean" of TCSR's values; "plain" for the sum of the rewards themselves, an
             unscored one counting as an average one.
         alpha: TCSR's weight of the minimum.
+        effects_T: What each reply did to the expected return, if somebody has looked (see `lookahead`).
     """
 
     inside_T: Floats
@@ -81,6 +89,7 @@ class Ledger:
     total: float
     returns: str = "plain"
     alpha: float = 0.0
+    effects_T: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.inside_T)
@@ -138,13 +147,16 @@ def reward_ledger(trajectory: Trajectory) -> Ledger:
         return Ledger(np.full(count, np.nan), outside, shares, total)
     scored = np.array(trajectory.scored)
     infos = [result.info for result in trajectory.turns]
+    looked = all(FORKED in info for info in infos)
+    effects = np.array([info[FORKED] for info in infos], np.float64) if looked else None
     if "return_rule" not in infos[-1]:
-        return Ledger(np.where(scored, trajectory.rewards, np.nan), outside, shares, total)
+        own = np.where(scored, trajectory.rewards, np.nan)
+        return Ledger(own, outside, shares, total, effects_T=effects)
     inside = np.array([info.get("turn_reward", np.nan) for info in infos], np.float64)
     added = shares - np.diff([0.0, *(info["return"] for info in infos)])
     outside = np.where(np.abs(added) > 1e-9, added, 0.0)  # increments of a sum are rounded
     returns, alpha = infos[-1]["return_rule"]
-    return Ledger(inside, outside, shares, total, returns, alpha)
+    return Ledger(inside, outside, shares, total, returns, alpha, effects)
 
 
 def cost_ledger(trajectory: Trajectory) -> Ledger:
@@ -199,6 +211,9 @@ def turn_values(
         discount: Of "discounted", in [0, 1].
         per_turn: Divide sums by the turns they run over, so that dialogues of different lengths compare.
 
+    Raises:
+        ValueError: If "counterfactual" is asked for where nobody has played the dialogues on.
+
     Example:
         Two dialogues of two turns with a plain sum.
 
@@ -222,9 +237,23 @@ def turn_values(
         return _table([ledger.own_T for ledger in ledgers])
     if credit == "discounted":
         return _discounted(_table([ledger.own_T for ledger in ledgers]), ledgers, discount, per_turn)
+    if credit == "counterfactual":
+        return _table([_effects(ledger) for ledger in ledgers])
     if credit == "difference":
         return _difference(ledgers, per_turn)
     return _table([_to_go(ledger, per_turn) for ledger in ledgers])
+
+
+def _effects(ledger: Ledger) -> Floats:
+    """Return what each reply did, (T,); NaN where the turn is unscored or the dialogue has no return."""
+    if np.isnan(ledger.total):
+        return np.full(len(ledger), np.nan)
+    if ledger.effects_T is None:
+        raise ValueError(
+            f"credit='counterfactual' of a dialogue without info[{FORKED!r}], expected one that was played "
+            "on; train with steer_env.algorithms.trainer, or call lookahead.look_ahead first"
+        )
+    return np.where(np.isnan(ledger.own_T), np.nan, ledger.effects_T)
 
 
 def _to_go(ledger: Ledger, per_turn: bool) -> Floats:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from steer_env.algorithms.advantages import group_advantages
 from steer_env.algorithms.base import Algorithm, TokenBatch
-from steer_env.algorithms.checks import check_choice, check_numbers, check_switches
+from steer_env.algorithms.checks import check_choice, check_integers, check_numbers, check_switches
 from steer_env.algorithms.credit import CREDITS, Floats, group_turn_values, split
+from steer_env.algorithms.lookahead import PlayOn, look_ahead
 from steer_env.algorithms.losses import (
     AGGREGATIONS,
     RATIOS,
@@ -52,9 +53,11 @@ class PolicyGradient(Algorithm):
         scale: Divide advantages by the group's standard deviation.
         aggregation: "token", "sequence" or "constant", see `losses.loss_weights`.
         normaliser: Tokens that "constant" divides each dialogue's sum by.
-        credit: What the tokens of a turn answer for: "own_turn", "discounted", "difference", "reward_to_go",
-            "turn_normalised" or "trajectory" (the paper's), see `credit`.
+        credit: What the tokens of a turn answer for: "own_turn", "discounted", "difference",
+            "counterfactual", "reward_to_go", "turn_normalised" or "trajectory" (the paper's), see `credit`.
         discount: Of "discounted", in [0, 1]: weight of the next turn's reward beside the own one's.
+        forks: Of "counterfactual": continuations of each point that is looked at.
+        fork_turns: Of "counterfactual": turns of a group that are looked at, at most.
         drop_flat: Leave groups out whose returns are all equal (DAPO's dynamic sampling, arXiv 2503.14476,
             eq. 11, without drawing others in their place): they would add a KL penalty and nothing else.
 
@@ -75,6 +78,8 @@ class PolicyGradient(Algorithm):
     normaliser: float = 256.0
     credit: str = "own_turn"
     discount: float = 0.5
+    forks: int = 4
+    fork_turns: int = 2
     drop_flat: bool = False
 
     def __post_init__(self) -> None:
@@ -89,6 +94,11 @@ class PolicyGradient(Algorithm):
         check_choice(self, "aggregation", AGGREGATIONS)
         check_choice(self, "credit", CREDITS)
         check_numbers(self, ("discount",), 0, 1)
+        check_integers(self, ("forks", "fork_turns"), 1)
+        if self.credit == "counterfactual" and self.least_group < 2:
+            raise ValueError(
+                f"credit='counterfactual' with {self.name}, expected an algorithm that compares siblings"
+            )
         check_switches(self, ("scale", "drop_flat"))
 
     def baseline(self, returns_TK: Floats) -> Floats:
@@ -101,6 +111,11 @@ class PolicyGradient(Algorithm):
     def group_advantages(self, group: TrajectoryGroup) -> Floats:
         """Return the advantages of a group's turns, (T, K), or (1, K) where all turns share one."""
         return self.baseline(group_turn_values(group, self.credit, discount=self.discount))
+
+    def look_ahead(self, groups: Sequence[TrajectoryGroup], play_on: PlayOn) -> None:
+        """Play dialogues on where the credit asks for it."""
+        if self.credit == "counterfactual":
+            look_ahead(groups, play_on, self.forks, self.fork_turns)
 
     def flat(self, group: TrajectoryGroup) -> bool:
         """Whether all members went equally well, so that there is nothing to learn from comparing them."""

@@ -10,7 +10,9 @@ import json
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -43,7 +45,7 @@ from steer_env.algorithms.validation import BEST, Validation
 from steer_env.evaluation.evaluate import write_json
 from steer_env.judges.independence import check_env
 from steer_env.records import ROLLOUTS
-from steer_env.rollout import VectorEnv, rollout, teach
+from steer_env.rollout import ForkableVectorEnv, VectorEnv, rollout, rollout_from, teach
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
 from steer_env.types import Utterance
 
@@ -229,13 +231,21 @@ class _Run:
         Each process plays some groups and gets the dialogues of all.
         """
         self.student.reseed(int(np.random.SeedSequence([self.config.seed, step, 1]).generate_state(1)[0]))
-        return self._play(self._env, self.attacker, step_seeds(self.config, step), self.config.group_size)
+        seeds = step_seeds(self.config, step)
+        return self._play(self._env, self.attacker, seeds, self.config.group_size, self.algorithm)
 
     @property
     def _env(self) -> VectorEnv:
         return self.env.env if isinstance(self.env, Curriculum) else self.env
 
-    def _play(self, env: VectorEnv, attacker: Agent, seeds: Sequence[int], size: int = 1) -> list[Trajectory]:
+    def _play(
+        self,
+        env: VectorEnv,
+        attacker: Agent,
+        seeds: Sequence[int],
+        size: int = 1,
+        algorithm: Algorithm | None = None,
+    ) -> list[Trajectory]:
         self.student.weights_changed()
         student: Agent = self.student
         if self.forward.scaling.precision != "float32":
@@ -243,6 +253,9 @@ class _Run:
         mine = [seed for seed in self.parallel.share(seeds[::size]) for _ in range(size)]
         with self.parallel.sampling(self.student.model):
             played = rollout(env, attacker, student, mine, fixed=self.config.streams == "prompt")
+            if algorithm is not None:
+                play_on = partial(rollout_from, cast(ForkableVectorEnv, env), attacker, student)
+                algorithm.look_ahead(group_by_seed(played, size), play_on)
         self.student.weights_changed()  # the update needs the memory of the cached keys and values
         groups = [played[start : start + size] for start in range(0, len(played), size)]
         return [trajectory for group in self.parallel.gather(groups) for trajectory in group]

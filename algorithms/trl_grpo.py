@@ -35,7 +35,8 @@ from steer_env.agents.base import Agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.advantages import group_advantages, loss_mask, trajectory_return
 from steer_env.algorithms.checkpoints import attacker_state
-from steer_env.algorithms.credit import CREDITS, group_turn_values, split
+from steer_env.algorithms.credit import CREDITS as ALL_CREDITS
+from steer_env.algorithms.credit import group_turn_values, split
 from steer_env.algorithms.monitor import dialogue_metrics
 from steer_env.data.extras import need
 from steer_env.rollout import VectorEnv, rollout, teach
@@ -45,6 +46,8 @@ from steer_env.trajectory import Trajectory, group_by_seed
 TRL_VERSIONS = ">=1.0,!=1.15.*,<1.17"
 #: The attacker's memory in a checkpoint's folder.
 _MEMORY = "attacker.pt"
+#: Ways to give credit; TRL's trainer plays no dialogue on.
+CREDITS = tuple(name for name in ALL_CREDITS if name != "counterfactual")
 #: Added to the logits of tokens that are never sampled: no probability, and no infinity in TRL's products.
 _FORBIDDEN_LOGIT = -1e4
 #: Inputs of pictures that TRL splits among micro-batches as they come from the codec (Qwen-VL's).
@@ -94,8 +97,8 @@ class SteerGRPOTrainer(_Trainer):
         student: The policy; its model is trained in place. It is also the KL reference as it is now.
         args: `trl.GRPOConfig`. Its defaults `bf16=True` and `gradient_checkpointing=True` change results.
         seeds: Reset seeds, one per group; None draws enough for `max_steps` from `args.seed`.
-        credit: What the tokens of a turn answer for, one of `credit.CREDITS`, compared with the siblings' at
-            the same turn; "trajectory" is the paper's.
+        credit: What the tokens of a turn answer for, one of `CREDITS` (see `credit`), compared with the
+            siblings' at the same turn; "trajectory" is the paper's.
         discount: Of "discounted", in [0, 1].
         **options: Of `trl.GRPOTrainer`: `callbacks`, `optimizers`.
 

@@ -217,10 +217,10 @@ def rollout_from(
                 f"turn={turn!r} of a dialogue of {len(trajectory.turns)} turns, expected one of them"
             )
     seeds = [trajectory.seed for trajectory, _ in points for _ in range(k)]
+    # What stands before the last dot names the group: attackers draw for it, students for the whole name.
     streams = [
-        # What stands before the last dot names the group: attackers draw for it, students for the whole name.
-        f"{trajectory.seed}.fork{number}/{turn}/{i}"
-        for number, (trajectory, turn) in enumerate(points)
+        f"{name.replace('.', '.fork')}/{turn}/{i}"
+        for name, (_, turn) in zip(_streams([t.seed for t, _ in points]), points, strict=True)
         for i in range(k)
     ]
     reached: dict[int, object] = {}

@@ -9,7 +9,9 @@ from steer_env.algorithms import credit
 from steer_env.algorithms.advantages import gae, leave_one_out
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.credit import (
-    CREDITS,
+    CREDITS as ALL_CREDITS,
+)
+from steer_env.algorithms.credit import (
     Ledger,
     cost_ledger,
     group_turn_values,
@@ -24,6 +26,8 @@ from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored
 from steer_env.wrappers import TCSR
 
 SCENARIO = Scenario((SeedTurn("u"),))
+#: What needs no dialogues beyond those that were played.
+CREDITS = tuple(name for name in ALL_CREDITS if name != "counterfactual")
 
 
 def dialogue(rewards, costs=None, tokens=None, returns="plain", alpha=0.3, outside=None):

@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steer_env.algorithms.base import TokenBatch, make_algorithm
-from steer_env.algorithms.credit import CREDITS
 from steer_env.algorithms.tally import Tally
 
-from .test_credit import advantages, dialogue, group
+from .test_credit import CREDITS, advantages, dialogue, group
 
 
 def batch(logprobs, advantages, rows, *, old=None, turns=None, reference=None, extras=None, hidden=None):
