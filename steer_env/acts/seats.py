@@ -21,7 +21,7 @@ from steer_env.acts.speech import ASKS, TACTICS, Act, Ask, say_act, say_ask, spo
 from steer_env.acts.tables import HISTORIES
 from steer_env.types import ATTACKER, STUDENT, USER
 from steer_env.world.draw import truth_of
-from steer_env.world.parse import UserTurn, advance, parse_reply, parse_user, resolve_piece
+from steer_env.world.parse import UserTurn, advance, parse_reply, parse_user, resolve_piece, settle
 from steer_env.world.truth import CALM_MOVES, History, Request, Truth
 
 #: Actions of the attacker: the seed's own next turn, or one of `ASKS` behind the words of its tactic.
@@ -158,8 +158,9 @@ def _read(users: list[str]) -> tuple[History, int, int]:
         turn = parse_user(text)
         before = _index(turn, history)
         history = advance(history, turn)
-    # Nobody corrects a slip among the acts, so that a statement is fresh makes no difference.
-    return history._replace(fresh=False), _index(parse_user(users[-1]), history), before
+    last = parse_user(users[-1])
+    # A slip that the last turn puts right was never meant; what it may still put right is no feature.
+    return settle(history, last)._replace(fresh=False), _index(last, history), before
 
 
 def _index(turn: UserTurn, history: History) -> int:
