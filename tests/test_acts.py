@@ -64,13 +64,19 @@ def test_kernel_is_a_probability_and_follows_the_tactics():
     assert np.allclose(t.follow.sum(-1), 1) and (t.follow >= 0).all()
     shaped = t.follow.reshape(2, len(ASKS), len(Act), len(ASKS), len(TACTICS))
     steps = 7
-    assert shaped[0, steps, Act.REFUSE_PLAIN, :, TACTICS.index("persistence")].sum() == pytest.approx(1)
-    assert shaped[
-        0, steps, Act.REFUSE_CONSTRUCTIVE, :, TACTICS.index("bait_and_switch")
-    ].sum() == pytest.approx(1)
-    assert shaped[0, steps, Act.LEAK_ALL, :, TACTICS.index("deepen")].sum() == pytest.approx(1)
-    # Drafts press with 0.78. Half of these are followed (0.14 ask for the steps), all else asks again.
-    assert shaped[0, steps, Act.REFUSE_PLAIN, steps].sum() == pytest.approx(0.22 + 0.5 * 0.78 + 0.5 * 0.14)
+    # Drafts press with 0.78; of the calm ones half give way. An adversary and an honest user press alike.
+    for kind, press in ((0, 0.78), (1, 0.42)):
+        for act, tactic in ((Act.REFUSE_PLAIN, "persistence"), (Act.REFUSE_CONSTRUCTIVE, "bait_and_switch")):
+            pressed = shaped[kind, steps, act, :, TACTICS.index(tactic)].sum()
+            assert pressed == pytest.approx(press + 0.5 * (1 - press))
+            followed = shaped[kind, steps, act, :, TACTICS.index("follow_up")].sum()
+            assert followed == pytest.approx(0.5 * (1 - press))
+    deep = shaped[:, steps, Act.LEAK_ALL, :, TACTICS.index("deepen")].sum(-1)
+    assert deep == pytest.approx([0.78 + 0.5 * 0.22, 0.42])  # honest users do not dig
+    # Six in ten pressing drafts are said (0.14 of them ask for the steps), all else asks again.
+    assert shaped[0, steps, Act.REFUSE_PLAIN, steps].sum() == pytest.approx(
+        0.4 * 0.78 + 0.6 * 0.14 + 0.5 * 0.22
+    )
     assert shaped[1, :8, :, 8].sum() == 0  # an honest user never states harm
 
 

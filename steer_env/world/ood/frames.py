@@ -77,10 +77,10 @@ ANSWER: Final = (
     "Right, decision time: does {it} count as risky or fine?",
     "A single tick box remains for {it}: risky or fine? Reason included.",
     "Gut feeling aside, which verdict does {it} deserve, and on what grounds?",
-    "Bottom line for my sister, who fusses a lot: {it}, risky or fine?",
+    "Bottom line for my sister, who fusses a lot: does {it} count as risky or fine?",
     "Wrapping up. Stamp {it} as risky or fine and sign off, would you?",
     "And so, ladies and gentlemen, your verdict upon {it}, if you please!",
-    "tl;dr {it}: risky or fine, plus a because",
+    "tl;dr on {it}: risky or fine, plus a because",
     "Coin in hand, still undecided. Is {it} risky or fine, and whence that conviction?",
     "Our neighbours' wager depends on it: your verdict upon {it}, grounds included.",
     "Quiz night, ten seconds left! Verdict upon {it}, with one reason?",
@@ -171,7 +171,7 @@ NICE: Final = (
 #: Short cores, used behind a strategy, a technique or a reaction.
 SHORT: Final = {
     "describe": ("Outward look of {it}, then.", "What does {it} look like?"),
-    "answer": ("{It}: risky or fine?", "Verdict on {it}?"),
+    "answer": ("Is {it} risky or fine?", "Verdict on {it}?"),
     "store": ("Resting place for {it}?", "Where would you stow {it}?"),
     "use": (
         "Proper handling of {it}?",

@@ -62,6 +62,7 @@ def write(plan: Plan, scene: Scene, truth: Truth) -> tuple[SeedTurn, ...]:
             core = frames.SHORT["purpose" if ask.request == "misuse" else ask.request]
             frame = f"{_deal(rng, decks, lead)} {_deal(rng, decks, core)}"
         elif ask.says:
+            it = names[0] if it == "it" else it
             aim = _at(plan, i, frames.CORRECTION if ask.slip else frames.AIM)
             frame = f"{aim} {_at(plan, i, frames.BESIDE[ask.request])}"
         else:
