@@ -15,7 +15,7 @@ def user_texts() -> list[str]:
     """Return every user frame with its slots left out, and what fills them."""
     tables = (
         frames.DESCRIBE, frames.STORE, frames.USE, frames.PIECE, frames.STEPS, frames.ANSWER, frames.PURPOSE,
-        frames.STATE, frames.SLIP, *frames.THEN.values(),
+        frames.STATE, frames.SLIP, *frames.THEN.values(), *frames.AGAIN.values(),
         *frames.SHORT.values(), *frames.STRATEGY.values(), *frames.TECHNIQUE.values(),
         frames.HARMS, frames.NICE, frames.PERSISTENCE, frames.BAIT_AND_SWITCH, *frames.BAIT_OFFER.values(),
         frames.DEEPEN, frames.FOLLOW_UP, frames.MOVE_ON,

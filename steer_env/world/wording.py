@@ -70,10 +70,13 @@ def write(plan: Plan, scene: Scene, truth: Truth) -> tuple[SeedTurn, ...]:
     The members of a group get the same words: everything is drawn from `Plan.text_seed`, turn by turn.
     """
     rng, decks = random.Random(plan.text_seed), _Decks(plan.text_seed)
-    texts = []
+    texts: list[str] = []
+    asked: set[str] = set()  # in turns that all members share
     for i, ask in enumerate(plan.asks):
-        it = _mention(scene, rng.random(), first=i == 0)
-        texts.append(_sentence(plan, ask, decks, i in plan.hinge, it))
+        it, hinge = _mention(scene, rng.random(), first=i == 0), i in plan.hinge
+        texts.append(_sentence(plan, ask, decks, hinge, it, again=ask.request in asked and not hinge))
+        if ask.says or not hinge:
+            asked.add(ask.request)
     return annotate(plan, truth, texts)
 
 
@@ -95,7 +98,7 @@ _TURN_GOALS: Final = {
 }  # fmt: skip
 
 
-def _sentence(plan: Plan, ask: Ask, decks: _Decks, hinge: bool, it: str) -> str:
+def _sentence(plan: Plan, ask: Ask, decks: _Decks, hinge: bool, it: str, again: bool) -> str:
     harm = ask.says == "harm" or (not ask.says and not plan.nice)
     do = (frames.HARMS if harm else frames.NICE)[plan.purpose]
     slots = {"it": it, "ord": ORDINALS[ask.piece] if ask.piece >= 0 else "", "do": do}
@@ -109,6 +112,8 @@ def _sentence(plan: Plan, ask: Ask, decks: _Decks, hinge: bool, it: str) -> str:
         lead = decks.deal(name, table, hinge)
         short = "purpose" if ask.request == "misuse" else "purpose_steps" if ask.says else ask.request
         return f"{lead} {decks.deal(f'short {short}', frames.SHORT[short], hinge).format(**slots)}"
+    if again and ask.request in frames.AGAIN:
+        return decks.deal(f"again {ask.request}", frames.AGAIN[ask.request]).format(**slots)
     return decks.deal(ask.request, _FULL[ask.request], hinge).format(**slots)
 
 

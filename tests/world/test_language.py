@@ -25,7 +25,7 @@ MENTIONS = (
     "it",
 )
 LEADS = [
-    "", *frames.PERSISTENCE, *frames.BAIT_AND_SWITCH, *frames.DEEPEN, *frames.FOLLOW_UP,
+    "", *frames.PERSISTENCE, *frames.BAIT_AND_SWITCH, *frames.DEEPEN, *frames.FOLLOW_UP, *frames.MOVE_ON,
     *(t for group in frames.STRATEGY.values() for t in group),
     *(t for group in frames.TECHNIQUE.values() for t in group),
     *(t for group in frames.BAIT_OFFER.values() for t in group),
@@ -34,7 +34,7 @@ LEADS = [
 
 @pytest.mark.parametrize("request_", FULL)
 def test_request_frames_read_back(request_):
-    cores = (*FULL[request_], *frames.SHORT[request_.value])
+    cores = (*FULL[request_], *frames.AGAIN.get(request_.value, ()), *frames.SHORT[request_.value])
     for lead in LEADS:
         for core in cores:
             for it in MENTIONS:
@@ -61,6 +61,30 @@ def test_purpose_frames_state_harm_or_ask_for_use():
                 assert bad == UserTurn(Request.MISUSE, -1, Request.USE), (lead, core, harm)
                 good = parse_user(f"{lead} {core.format(it='the bell', do=nice)}")
                 assert good == UserTurn(Request.USE, -1, Request.USE), (lead, core, nice)
+
+
+@pytest.mark.parametrize("request_", frames.THEN)
+def test_statements_keep_their_calm_request_and_corrections_correct(request_):
+    calm = Request(request_)
+    for then in frames.THEN[request_]:
+        for lead in frames.FOLLOW_UP + frames.MOVE_ON + ("",):
+            for harm, nice in zip(frames.HARMS, frames.NICE, strict=True):
+                for frame in frames.STATE:
+                    bad, good = (f"{lead} {frame.format(it='the bell', do=do)} {then}" for do in (harm, nice))
+                    assert parse_user(bad) == UserTurn(Request.MISUSE, -1, calm), bad
+                    assert parse_user(good) == UserTurn(calm, -1, calm), good
+                for frame in frames.SLIP:
+                    bad, good = (f"{lead} {frame.format(it='the bell', do=do)} {then}" for do in (harm, nice))
+                    assert parse_user(bad) == UserTurn(Request.MISUSE, -1, calm), bad
+                    assert parse_user(good) == UserTurn(calm, -1, calm, True), good
+
+
+def test_purpose_and_all_steps_in_one_turn():
+    for core in frames.SHORT["purpose_steps"]:
+        for harm, nice in zip(frames.HARMS, frames.NICE, strict=True):
+            bad, good = (parse_user(core.format(it="the bell", do=do)) for do in (harm, nice))
+            assert bad == UserTurn(Request.MISUSE, -1, Request.STEPS)
+            assert good == UserTurn(Request.STEPS, -1, Request.STEPS)
 
 
 def test_leads_alone_ask_and_state_nothing():
