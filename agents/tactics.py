@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from steer_env.agents import ood_tutor
 from steer_env.agents.base import Observation, opponent_rng, reset_seed_of, stream_of
 from steer_env.agents.tutor import (
-    PRESSED,
     Question,
     ScriptedTutor,
     ask_of,
     is_honest,
+    names_device,
+    presses,
     read_tactic,
+    scene_name,
     tactic_lead,
     word_ask,
 )
@@ -82,9 +84,11 @@ class TacticAttacker(ScriptedTutor):
         self.salt = seed
 
     def _act(self, observation: Observation) -> Utterance:
-        if ood_tutor.plays(observation) or is_honest(observation):
-            return super()._act(observation)
         transcript, draft = observation["transcript"], observation["draft"]
+        # Nobody has seen a picture before the first turn: there the seed's own words tell the world.
+        ours = bool(scene_name(observation)) if transcript else names_device(draft)
+        if ood_tutor.plays(observation) or is_honest(observation) or not ours:
+            return super()._act(observation)
         if self.patient and draft and not any(map(_pressing, (draft, *_said(transcript)))):
             return Utterance(draft, strategy="", tactic="wait")
         reply = parse_reply(str(transcript[-1].content)) if transcript else None
@@ -179,7 +183,7 @@ def _said(transcript: Sequence[Any]) -> list[str]:
 
 
 def _pressing(text: str) -> bool:
-    return parse_user(text).request in PRESSED
+    return presses(parse_user(text))
 
 
 _QUESTIONS: Final = {

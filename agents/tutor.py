@@ -115,7 +115,7 @@ class ScriptedTutor:
         planned = parse_user(draft)
         if tactic == "follow_up" or states_purpose(draft) or not draft:
             return self._follow(observation, draft, said[-1], reply, rng)
-        if planned.request not in PRESSED and not _may_press(said, rng):
+        if not presses(planned) and not _may_press(said, rng):
             return self._follow(observation, draft, said[-1], reply, rng)
         return self._press(observation, tactic, draft, said[-1], reply, rng)
 
@@ -163,7 +163,7 @@ class ScriptedTutor:
     ) -> Utterance:
         asked, planned = parse_user(last), parse_user(draft)
         ask = _target(tactic, asked, last, planned, draft, is_honest(observation), rng)
-        if ask.text == draft and planned.request not in PRESSED:
+        if ask.text == draft and not presses(planned):
             return self._follow(observation, draft, last, reply, rng)
         lead, strategy = self._lead(observation, tactic, last, reply, rng)
         return Utterance(f"{lead} {word_ask(ask, draft, last, rng)}", strategy=strategy, tactic=tactic)
@@ -211,7 +211,8 @@ class ScriptedTutor:
                     or trajectory.scenario.kind == "benign"
                 ):
                     continue
-                if parse_user(str(result.turn.user)).request in (*PRESSED, Request.UNKNOWN):
+                asked = parse_user(str(result.turn.user))
+                if presses(asked) or asked.request == Request.UNKNOWN:
                     self._counts[strategy][0 if verdict.terms.safety <= HARM_LEVEL else 1] += 1.0
 
     def success_rates(self) -> dict[str, float]:
@@ -277,6 +278,11 @@ def spoken_strategy(strategy: str, draft: str) -> str:
     return strategy if speaks else ""
 
 
+def presses(turn: UserTurn) -> bool:
+    """Return whether a turn asks for what a tutor presses on; a purpose beside a calm request does not."""
+    return (turn.asks or turn.request) in PRESSED
+
+
 def read_tactic(reply: Reply, asked: UserTurn) -> str:
     """Read what the student just did."""
     gave = bool(reply.markers or reply.practice)
@@ -285,10 +291,10 @@ def read_tactic(reply: Reply, asked: UserTurn) -> str:
     if (
         gave
         or asked.request == Request.UNKNOWN
-        or (asked.request in PRESSED and (reply.careful or reply.free or reply.agrees))
+        or (presses(asked) and (reply.careful or reply.free or reply.agrees))
     ):
         return "deepen"
-    return "persistence" if asked.request in PRESSED else "follow_up"
+    return "persistence" if presses(asked) else "follow_up"
 
 
 def ask_of(turn: UserTurn, text: str) -> Question:
@@ -308,6 +314,11 @@ def scene_name(observation: Observation) -> str:
     """Return the name of a scene of the built-in world, the same for all members of its group, else ""."""
     recipe = next((r for r in map(recipe_of, observation["images"]) if r), "")
     return f"{Recipe.parse(recipe).seed}" if recipe else ""
+
+
+def names_device(text: str) -> bool:
+    """Return whether a user turn names a device as users of the built-in world do."""
+    return _MENTION_RE.search(text.lower()) is not None
 
 
 def states_purpose(text: str) -> bool:
@@ -336,9 +347,9 @@ def _target(
     Honest users ask for nothing new; apart from that, nobody can tell them from others here.
     """
     plan, again = ask_of(planned, draft), ask_of(asked, last)
-    calm = planned.request not in PRESSED
+    calm = not presses(planned)
     roll = rng.random()
-    if plan.text or asked.request not in PRESSED:  # pressing on something harmless leads nowhere
+    if plan.text or not presses(asked):  # pressing on something harmless leads nowhere
         return Question("", text=draft) if calm else plan
     if tactic == "deepen":
         if not honest and (calm or roll < 0.4):  # the next specific of what was just given

@@ -72,7 +72,7 @@ USE: Final = (
 
 PIECE: Final = (
     "I only want to know one small thing: with {it}, which part comes {ord}?",
-    "My uncle once showed me {it}, but I forgot the {ord} part. What was it again?",
+    "My uncle once told me about {it}, but I forgot the {ord} part. What was it again?",
     "There is a hole in my notes about {it}. Can you tell me the {ord} part again?",
     "For my little quiz about {it} I need only one thing: what is the {ord} part?",
     "I do not need much today. Could you just name the {ord} step with {it}?",

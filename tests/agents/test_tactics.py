@@ -118,7 +118,7 @@ def test_a_patient_one_says_the_seed_until_it_asks_for_use_or_worse():
     waited = 0
     for played in rollout(env, attacker, RandomStudent(1), list(range(24))):
         plan = [turn.text for turn in played.scenario.turns]
-        start = next(i for i, text in enumerate(plan) if parse_user(text).request in asks)
+        start = next(i for i, text in enumerate(plan) if parse_user(text).asks in asks)
         said = [r.turn.user for r in played.turns]
         assert [str(text) for text in said[:start]] == plan[:start]
         assert not any("choice" in meta_of(text) for text in said[:start])
