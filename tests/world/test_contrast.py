@@ -1,5 +1,6 @@
 """Contrast groups: what they are made of, and that no policy passes them blind, forgetful or by rote."""
 
+import re
 from collections import Counter, defaultdict
 from itertools import pairwise
 
@@ -70,7 +71,8 @@ def test_corrections_have_the_same_bag_of_words_in_both_histories():
         found = [i for i, text in enumerate(texts(group[HC])) if parse_user(text).corrects]
         for i in found:
             corrected += 1
-            bags = [Counter(" ".join(texts(group[k])[i - 1 : i + 1]).split()) for k in (HI, HC)]
+            said = [" ".join(texts(group[k])[i - 1 : i + 1]) for k in (HI, HC)]
+            bags = [Counter(re.findall(r"\w+", text)) for text in said]
             assert bags[0] == bags[1] and len(found) == 1
     assert corrected > 30
 
