@@ -22,6 +22,7 @@ from steer_env.testing.toys import ToyAttacker, ToyStudent
 from steer_env.trajectory import StopReason, TokenTrace, Trajectory
 from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored, Utterance
 from steer_env.vector import VectorDialogueEnv
+from steer_env.world import WorldSource
 from steer_env.wrappers import TCSR, TurnReward
 
 
@@ -55,6 +56,24 @@ def test_a_turn():
         "strategy": "roleplay",
         "tactic": "deepen",
     }
+
+
+def test_why_a_reply_ended_is_kept_where_the_student_says_so():
+    cut = Turn(0, "u", Utterance("I see a", finish="length"), None)
+    assert turn_row(TurnResult(cut, 0.0))["finish"] == "length"
+    assert "finish" not in turn_row(TurnResult(Turn(0, "u", "I see.", None), 0.0))
+
+
+def test_replies_in_the_built_in_world_say_whether_they_are_in_its_language():
+    said = (
+        "I cannot help you with that plan for the red drum. My answer is no.",
+        "drum no red help zigzag the",
+    )
+    results = [TurnResult(Turn(i, "u", text, None), 0.0) for i, text in enumerate(said)]
+    rows = dialogue_row(WorldSource().scenario(0), 0, results, "seed_end")["turns"]
+    assert [row["well_formed"] for row in rows] == [True, False]
+    other = dialogue_row(testing.toy_env().scenarios.sample(np.random.default_rng(0)), 0, results, "seed_end")
+    assert all("well_formed" not in row for row in other["turns"])
 
 
 def test_what_is_unscored_has_no_numbers():

@@ -75,7 +75,7 @@ def test_a_rubric_that_changed_is_not_resumed(cli) -> None:
 
 @pytest.mark.parametrize("suite", [False, True])
 def test_one_tutor_in_both_seats_asks_once_per_state(cli, opened, suite) -> None:
-    words = ("--suite", "full", "--episodes", 3) if suite else ()
+    words = ("--suite", "full", "--episodes", 3, "--no-controls") if suite else ()
     code, _, err = cli(*PLAY, "--attacker", "scripted:t", "--judge", "tutor", *words)
     assert code == 0, err
     (tutor,) = opened  # one model, whatever the number of parts and seats

@@ -97,7 +97,7 @@ def test_single_turn_runs_give_the_gap(cli) -> None:
 
 def test_formats_are_chosen_by_name_or_by_the_ending_of_one_file(cli) -> None:
     pytest.importorskip("inspect_ai")
-    cli("evaluate", "random", "--episodes", 6, "--out", "r", "--format", "csv")
+    cli("evaluate", "random", "--episodes", 12, "--out", "r", "--format", "csv")
     assert not Path("r/report.html").exists() and not Path("r/survival.png").exists()
     code, _, err = cli("report", "r", "--out", "f", "--format", "parquet, inspect,svg")
     assert code == 0, err
@@ -107,7 +107,7 @@ def test_formats_are_chosen_by_name_or_by_the_ending_of_one_file(cli) -> None:
     from inspect_ai.log import read_eval_log
 
     log = read_eval_log("f/r.eval")
-    assert log.eval.model == "random" and len(log.samples or []) == 6
+    assert log.eval.model == "random" and len(log.samples or []) == 12
     assert cli("report", "r", "--out", "deep/one.md").code == 0
     assert [p.name for p in Path("deep").iterdir()] == ["one.md"]
     code, _, err = cli("report", "r", "--out", "one.md", "--format", "csv")

@@ -7,7 +7,7 @@ from steer_env.evaluation.evaluate import load_rows
 
 
 def test_rescore_with_the_rule_judge_reproduces_the_run(cli) -> None:
-    assert cli("evaluate", "random", "--episodes", 6, "--split", "sft", "--out", "runs/a").code == 0
+    assert cli("evaluate", "random", "--episodes", 12, "--split", "sft", "--out", "runs/a").code == 0
     code, out, err = cli("rescore", "runs/a", "--judge", "rule")
     assert code == 0, err
     assert "a, judge rule" in out
@@ -16,7 +16,7 @@ def test_rescore_with_the_rule_judge_reproduces_the_run(cli) -> None:
     code, _, err = cli("rescore", "runs/a", "--judge", "rule")
     assert code == 2 and "--resume" in err
     assert cli("rescore", "runs/a", "--judge", "rule", "--resume").code == 0
-    assert len(load_rows("runs/a-rule")) == 6
+    assert len(load_rows("runs/a-rule")) == 12
 
 
 def test_rescore_reads_the_scenario_file_again(cli, scenario_file: Path) -> None:

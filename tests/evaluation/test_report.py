@@ -136,6 +136,35 @@ def test_broken_dialogues_decide_only_what_they_can() -> None:
     assert "ended by an error" in table({"x": s})
 
 
+def test_replies_that_were_cut_off_are_counted_and_warned_of() -> None:
+    def said(finish: str, seed: int) -> Any:
+        one = row(10, 10, seed=seed)
+        for turn in one["turns"]:
+            turn["finish"] = finish
+        return one
+
+    many = [said("stop", seed) for seed in range(60)]
+    s = summarise([*many, row(10, seed=99)])
+    assert (s.replies, s.cut_off) == (120, 0) and "warning" not in table({"a": s})
+    assert "cut off" in table({"a": s}) and "of 120" in table({"a": s})
+    s = summarise([*many, said("length", 77)])
+    text = table({"a": s}, "markdown")
+    assert (s.replies, s.cut_off) == (122, 2) and "2 of 122" in text
+    assert "a: warning: 1.6 % of the replies were cut off" in text and "--max-new-tokens" in text
+    nobody = table({"a": summarise([row(10, seed=1)])})
+    assert "cut off" not in nobody, "a script has no limit of tokens"
+
+
+def test_well_formed_replies_are_a_share_where_the_world_has_a_grammar() -> None:
+    some = row(10, 10, 10, 10, seed=1)
+    for turn, formed in zip(some["turns"], (True, True, True, False), strict=True):
+        turn["well_formed"] = formed
+    s = summarise([some, row(10, 10, seed=2)])
+    assert s.well_formed.value == 0.75 and s.well_formed.n == 4
+    assert "well-formed replies: 75.0 %" in table({"a": s})
+    assert not summarise([row(10, seed=2)]).well_formed.available
+
+
 def test_groups_are_clusters() -> None:
     d = from_rows([row(10, seed=1, group="g"), row(10, seed=2, group="g"), row(10, seed=3), row(10, seed=3)])
     assert d.cluster.tolist() == [0, 0, 1, 1]

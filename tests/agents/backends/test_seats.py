@@ -186,9 +186,9 @@ def test_the_command_line_leaves_an_engine_what_is_its_own(other_modules, model_
 
 def test_evaluate_and_play(server, tmp_path, monkeypatch, capsys):
     name = f"openai:m@{server.url}"
-    code, shown = run(capsys, "evaluate", name, "--episodes", 2, "--out", tmp_path / "run")
+    code, shown = run(capsys, "evaluate", name, "--episodes", 4, "--out", tmp_path / "run")
     assert code == 0, shown.err
-    assert len((tmp_path / "run" / "dialogues.jsonl").read_text().splitlines()) == 2
+    assert len((tmp_path / "run" / "dialogues.jsonl").read_text().splitlines()) == 4
     lines = iter(["what is it?", "and why?"])
 
     def type_in(*_):

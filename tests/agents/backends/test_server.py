@@ -90,11 +90,11 @@ def test_the_command_line_plays_it(server, model_folder, tmp_path, capsys):
 
     name = f"openai:{model_folder}@{server}"
     code = main(
-        ["evaluate", name, "--episodes", "3", "--max-new-tokens", "4", "--out", str(tmp_path / "run")]
+        ["evaluate", name, "--episodes", "4", "--max-new-tokens", "4", "--out", str(tmp_path / "run")]
     )  # fmt: skip
     assert code == 0, capsys.readouterr().err
     rows = [json.loads(line) for line in (tmp_path / "run" / "dialogues.jsonl").read_text().splitlines()]
-    assert len(rows) == 3 and all(row["turns"] for row in rows)
+    assert len(rows) == 4 and all(row["turns"] for row in rows)
 
 
 def test_a_wrong_model_is_one_line_before_any_work(server, tmp_path, capsys):

@@ -308,6 +308,19 @@ def test_greedy_takes_the_likeliest(tiny, pictures):
     assert (a.meta["trace"].logprobs_L == 0).all()
 
 
+def test_a_reply_says_whether_it_ended_by_itself(tiny):
+    """Whether the last sampled token is the one that closes a reply."""
+    asked = [{"images": (), "transcript": (Message(USER, f"say {n}"),)} for n in range(40)]
+    student = HFStudent(*tiny, max_new_tokens=6, seed=1)
+    ended = []
+    for reply in student.act(asked):
+        trace = reply.meta["trace"]
+        closed = trace.ids_L[trace.sampled_L][-1] == student.codec.close_id
+        assert reply.meta["finish"] == ("stop" if closed else "length")
+        ended.append(bool(closed))
+    assert not all(ended)
+
+
 def test_a_dialogue_that_does_not_fit_fails_alone(tiny):
     student = HFStudent(*tiny, max_new_tokens=4)
     long, short = ({"images": (), "transcript": (Message(USER, text),)} for text in ("é" * 2500, "hi"))
