@@ -7,7 +7,7 @@
     testing.check_agent(MyAttacker(), "attacker_0")
 
 Each check raises `AssertionError` with the value it found, what it expected and what to do. None needs
-pytest; only `steer_env.testing.strategies` and `steer_env.testing.properties` need hypothesis. The ten
+pytest; only `steer_env.testing.strategies` and `steer_env.testing.properties` need hypothesis. The eleven
 invariants of a sound dialogue environment, and who checks them:
 
 1. The tokens of the turns, concatenated, are what the engine saw: `check_trace`.
@@ -21,6 +21,8 @@ invariants of a sound dialogue environment, and who checks them:
 8. The final observation and reward survive autoreset: `check_vector`.
 9. What only the attacker knows never reaches the student: `check_env`.
 10. An unscored verdict never acts as a number: `check_wrapper`, `check_reward_invariants`.
+
+11. A fork goes on as the original would, and neither changes the other: `check_env`, `check_wrapper`.
 
 `check_student` runs those that a student can break on one student, whatever runs its model.
 """
