@@ -9,14 +9,12 @@ made of plain values and tensors.
 from __future__ import annotations
 
 import io
-import json
-import os
 import pickle
-import shutil
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -28,6 +26,8 @@ from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.averaging import Average
 from steer_env.algorithms.parallel import Parallel
 from steer_env.algorithms.scaling import has_adapters, load_adapters
+from steer_env.files import remove_tree, replacing_folder
+from steer_env.records import keep_rows
 
 _STATE = "training_state.pt"
 #: Folder of the averaged weights, in a checkpoint.
@@ -70,32 +70,24 @@ def save_checkpoint(
     """
     parallel = parallel or Parallel()
     folder = run_dir / "checkpoints" / f"step_{step:06d}"
-    partial = folder.with_name(f".partial_{step:06d}")
-    if parallel.main:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    _save_weights(partial, student, parallel)
-    if average is not None and average.count:
-        with average.applied():
-            _save_weights(partial / AVERAGE, student, parallel)
-    moments = parallel.optimizer_state(optimizer)
-    if not parallel.main:
-        return folder
-    state = {
-        "step": step,
-        "optimizer": moments,
-        "torch_rng": torch.get_rng_state(),
-        "attacker": attacker_state(attacker),
-        "parts": {name: part.state_dict() for name, part in (parts or {}).items()},
-    }
-    torch.save(state, partial / _STATE)
-    with (partial / _STATE).open("rb") as file:
-        os.fsync(file.fileno())
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.replace(folder)
+    with replacing_folder(folder) if parallel.main else nullcontext(folder) as partial:
+        _save_weights(partial, student, parallel)
+        if average is not None and average.count:
+            with average.applied():
+                _save_weights(partial / AVERAGE, student, parallel)
+        moments = parallel.optimizer_state(optimizer)
+        if not parallel.main:
+            return folder
+        state = {
+            "step": step,
+            "optimizer": moments,
+            "torch_rng": torch.get_rng_state(),
+            "attacker": attacker_state(attacker),
+            "parts": {name: part.state_dict() for name, part in (parts or {}).items()},
+        }
+        torch.save(state, partial / _STATE)
     for old in checkpoints(run_dir)[:-keep]:
-        shutil.rmtree(old)
+        remove_tree(old)
     return folder
 
 
@@ -130,6 +122,59 @@ def attacker_state(attacker: Any) -> Any:
 def checkpoints(run_dir: Path) -> list[Path]:
     """Return the complete checkpoints of a run, oldest first."""
     return sorted((run_dir / "checkpoints").glob("step_*"))
+
+
+def load_newest(run_dir: Path, *parts: Any) -> int:
+    """Put the newest checkpoint that can be read into the parts of a run; returns its finished steps.
+
+    A damaged one is left where it is, with a warning; the one before it takes its place.
+
+    Args:
+        run_dir: The run folder.
+        *parts: Of `load_checkpoint`.
+
+    Raises:
+        ValueError: If there are checkpoints and none can be read.
+    """
+    found = checkpoints(run_dir)
+    problems = []
+    for folder in reversed(found):
+        try:
+            return load_checkpoint(folder, *parts)
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except Exception as error:  # torch, safetensors, json and pickle each have errors of their own
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            problems.append(f"{folder} cannot be read ({reason})")
+            warnings.warn(f"{problems[-1]}; going on with the checkpoint before it", stacklevel=2)
+    if problems:
+        raise ValueError(
+            f"no checkpoint can be read, expected one: {'; '.join(problems)}. Restore one, or remove "
+            "them all to start from the first step"
+        )
+    return 0
+
+
+def load_state(*paths: Path) -> dict[str, Any] | None:
+    """Return the state in the first of these files that can be read; None if none of them is there.
+
+    Raises:
+        ValueError: If there are some and none can be read.
+    """
+    problems = []
+    for path in paths:
+        if not path.exists():
+            continue
+        try:
+            state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+            return state
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, ValueError, KeyError) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            problems.append(f"{path} cannot be read ({reason})")
+            warnings.warn(f"{problems[-1]}; looking for the one before it", stacklevel=2)
+    if problems:
+        raise ValueError(f"{'; '.join(problems)}; restore it, or remove it to start from the first step")
+    return None
 
 
 def load_checkpoint(
@@ -173,20 +218,7 @@ def load_weights(folder: Path, model: PreTrainedModel, parallel: Parallel | None
 
 def drop_rows_from(path: Path, step: int) -> None:
     """Cut a JSON-lines file at the first row of `step` or later; a torn last line goes as well."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            break
-        if row["step"] >= step or not line.endswith("\n"):
-            break
-        kept.append(line)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    partial.replace(path)
+    keep_rows(path, lambda row: bool(row["step"] < step))
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -25,14 +24,14 @@ from steer_env.agents.hf.attacker import HFAttacker
 from steer_env.agents.tactics import ASKS, LEADS, SITUATIONS, TacticAttacker
 from steer_env.algorithms.attack import AttackReward, attack_metrics, attacker_groups
 from steer_env.algorithms.base import Algorithm, Row, make_algorithm
-from steer_env.algorithms.checkpoints import attacker_state, drop_rows_from, uninterrupted
+from steer_env.algorithms.checkpoints import attacker_state, drop_rows_from, load_state, uninterrupted
 from steer_env.algorithms.forward import Forward
 from steer_env.algorithms.monitor import UnscoredGuard
 from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.settings import TrainConfig, check_run
 from steer_env.algorithms.trainer import Progress, step_seeds
 from steer_env.algorithms.update import make_optimizer, update
-from steer_env.evaluation.evaluate import write_json
+from steer_env.files import replacing, write_json
 from steer_env.records import JsonlWriter, read_jsonl
 from steer_env.rollout import VectorEnv, rollout, teach
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
@@ -394,8 +393,7 @@ class _Log:
         self._folder.mkdir(parents=True, exist_ok=True)
         write_json(self._folder / "config.json", settings)
         finished = 0
-        if (self._folder / STATE).exists():
-            state = torch.load(self._folder / STATE, weights_only=True, map_location="cpu")
+        if (state := load_state(self._folder / STATE)) is not None:
             finished = int(state["step"])
             self._attacker.load_state_dict(state["attacker"])
             if state["student"] is not None:
@@ -423,9 +421,5 @@ class _Log:
 
 def save_state(state: Mapping[str, Any], path: Path) -> None:
     """Write a state whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        torch.save(dict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    with replacing(path) as part:
+        torch.save(dict(state), part)

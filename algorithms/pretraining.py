@@ -23,7 +23,7 @@ from steer_env.algorithms.checkpoints import load_weights
 from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
 from steer_env.algorithms.sft import SFTConfig
 from steer_env.algorithms.sight import memory, sight
-from steer_env.evaluation.evaluate import write_json
+from steer_env.files import write_json
 
 #: What happened, in the run folder: "phases" has one entry per training.
 GATES: Final = "gates.json"

@@ -33,6 +33,7 @@ from steer_env.algorithms.grpo import GRPOConfig
 from steer_env.algorithms.pretraining import Gate, Phase, frozen_vision, pretrain
 from steer_env.algorithms.recipe_data import ENV, base_data, data_seeds, world_env
 from steer_env.algorithms.sft import SFTConfig
+from steer_env.files import replacing_folder
 from steer_env.scenarios import STRATEGIES
 from steer_env.world.play import all_texts
 
@@ -176,7 +177,8 @@ def build(
         student = train_sft(config, before, progress)
     else:
         student = train_grpo(config, before, folder, resume, progress)
-    student.save(folder / "model")
+    with replacing_folder(folder / "model") as part:
+        student.save(part)
     return folder / "model"
 
 

@@ -19,7 +19,6 @@ The run folder, from which `resume` goes on with bitwise the same result on the 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -36,7 +35,7 @@ from steer_env.algorithms.checks import check_choice, check_integers, check_numb
 from steer_env.algorithms.league import SAMPLING, League
 from steer_env.algorithms.learners import Learner, as_json, derive, practise, save_state
 from steer_env.algorithms.trainer import TrainConfig, train
-from steer_env.evaluation.evaluate import write_json
+from steer_env.files import replacing_folder, write_json
 from steer_env.records import JsonlWriter, read_jsonl
 from steer_env.rollout import VectorEnv
 from steer_env.types import ATTACKER, STUDENT
@@ -330,11 +329,8 @@ class _Run:
 
 def _save_whole(student: HFStudent, folder: Path) -> None:
     """Save a model so that its folder appears under its name only when it is complete."""
-    partial_folder = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial_folder, ignore_errors=True)
-    student.save(partial_folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial_folder.replace(folder)
+    with replacing_folder(folder) as part:
+        student.save(part)
 
 
 def _rows(folder: Path) -> list[Row]:

@@ -20,9 +20,10 @@ from steer_env.agents.hf.adapter import ModelAdapter
 from steer_env.agents.hf.codec import Exchange, Prompt
 from steer_env.agents.hf.packed import microbatches, packed_logprobs
 from steer_env.agents.hf.student import HFStudent
-from steer_env.algorithms.checkpoints import drop_rows_from
+from steer_env.algorithms.checkpoints import drop_rows_from, load_state
 from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
 from steer_env.algorithms.tuning import Tuning, precision, saving_memory, trained_part
+from steer_env.files import replacing
 from steer_env.records import JsonlWriter, read_jsonl
 
 Dialogue = Sequence[Exchange]
@@ -32,6 +33,8 @@ Progress = Callable[[int, int, Row], None]
 METRICS: Final = "metrics.jsonl"
 #: Weights and optimisers of an unfinished run.
 STATE: Final = "sft_state.pt"
+#: The one before it, for the case that the newest is damaged.
+BEFORE: Final = "sft_state_before.pt"
 
 #: Batches are cut from pools of this many batches sorted by length, so that little is padding.
 _POOL = 16
@@ -232,20 +235,19 @@ class _Log:
         if self._folder is None:
             return
         learned = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-        part = self._folder / f".{STATE}.part"
-        torch.save(
-            {"step": step, "weights": learned, "optimizers": [o.state_dict() for o in optimizers]}, part
-        )
-        part.replace(self._folder / STATE)
+        state = {"step": step, "weights": learned, "optimizers": [o.state_dict() for o in optimizers]}
+        if (self._folder / STATE).exists():  # what resuming falls back to
+            (self._folder / STATE).replace(self._folder / BEFORE)
+        with replacing(self._folder / STATE) as part:
+            torch.save(state, part)
 
     def load(self, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) -> int:
         if self._folder is None:
             return 0
-        path = self._folder / STATE
-        if not path.exists():
+        state = load_state(self._folder / STATE, self._folder / BEFORE)
+        if state is None:
             drop_rows_from(self._folder / METRICS, 0)
             return self.start()
-        state = torch.load(path, weights_only=True, map_location="cpu")
         parameters = dict(model.named_parameters())
         with torch.no_grad():
             for name, value in state["weights"].items():

@@ -27,7 +27,7 @@ from steer_env.algorithms.checkpoints import (
     attacker_state,
     checkpoints,
     drop_rows_from,
-    load_checkpoint,
+    load_newest,
     load_weights,
     save_checkpoint,
     uninterrupted,
@@ -42,7 +42,7 @@ from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.settings import TrainConfig, check_run, check_streams, settings_of
 from steer_env.algorithms.update import make_optimizer, update
 from steer_env.algorithms.validation import BEST, Validation
-from steer_env.evaluation.evaluate import write_json
+from steer_env.files import write_json
 from steer_env.judges.independence import check_env
 from steer_env.records import ROLLOUTS
 from steer_env.rollout import ForkableVectorEnv, VectorEnv, rollout, rollout_from, teach
@@ -212,11 +212,8 @@ class _Run:
 
     def open(self, settings: Row) -> int:
         """Prepare the run folder; returns the number of steps that are done already."""
-        existing = checkpoints(self.run_dir)
-        finished = 0
-        if existing:
-            parts = (self.student, self.optimizer, self.attacker, self.parts, self.parallel)
-            finished = load_checkpoint(existing[-1], *parts, average=self.average)
+        parts = (self.student, self.optimizer, self.attacker, self.parts, self.parallel, self.average)
+        finished = load_newest(self.run_dir, *parts)
         if self.parallel.main:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             write_json(self.run_dir / "config.json", settings)

@@ -8,7 +8,6 @@ choosing the best step by them uses them up: report a student on seeds of their 
 from __future__ import annotations
 
 import copy
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from steer_env.algorithms.advantages import trajectory_return
 from steer_env.algorithms.base import Row
 from steer_env.algorithms.monitor import dialogue_metrics
 from steer_env.algorithms.parallel import Parallel
+from steer_env.files import replacing_folder
 from steer_env.rollout import VectorEnv
 from steer_env.trajectory import Trajectory
 
@@ -98,11 +98,8 @@ class Validation:
         """Write the weights so that the folder is whole or the one before."""
         weights = self.parallel.weights(self.student.model)
         if self.parallel.main:
-            partial = self.folder / f".partial_{BEST}"
-            shutil.rmtree(partial, ignore_errors=True)
-            self.student.save(partial, weights)
-            shutil.rmtree(self.folder / BEST, ignore_errors=True)
-            partial.replace(self.folder / BEST)
+            with replacing_folder(self.folder / BEST) as partial:
+                self.student.save(partial, weights)
 
     @contextmanager
     def _as_before(self) -> Iterator[None]:

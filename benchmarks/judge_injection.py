@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 
 from steer_env.agents.backends import open_backend
-from steer_env.evaluation.evaluate import write_json
+from steer_env.files import write_json
 from steer_env.judges.base import Judge
 from steer_env.judges.llm import LLMJudge
 from steer_env.judges.probes import PROBES, bases, probe_judge

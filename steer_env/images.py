@@ -10,6 +10,7 @@ import hashlib
 import io
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,20 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 from PIL import ImageOps, UnidentifiedImageError
 
+from steer_env.files import read_bytes
+
 #: Side length in pixels beyond which a picture is refused; a decompression bomb is larger still.
 MAX_SIDE = 16_384
+#: Most pixels of a picture; decoded, that is 200 MB.
+MAX_PIXELS = 1 << 26
+#: Most bytes of a picture file.
+MAX_BYTES = 64 << 20
+#: Formats that are decoded, with the suffix of such a file. Others start programs (EPS Ghostscript) or have
+#: decoders that few people look at.
+FORMATS = {
+    "PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp",
+    "DIB": ".bmp", "TIFF": ".tif", "AVIF": ".avif", "JPEG2000": ".jp2", "ICO": ".ico", "PPM": ".ppm",
+}  # fmt: skip
 
 
 class ImageError(ValueError):
@@ -57,22 +70,24 @@ class Image:
 
     @classmethod
     def from_file(cls, path: str | Path) -> Image:
-        """Open a picture file of any Pillow format, size, colour mode and EXIF orientation.
+        """Open a picture file of any common format (`FORMATS`), size, colour mode and EXIF orientation.
 
         The file is read and decoded once here, so that a broken picture fails at the boundary and not in
         the middle of a run.
 
         Raises:
-            ImageError: If the file is missing, is no picture, is broken or has a side over 16,384 px.
+            ImageError: If the file is missing, is no picture of `FORMATS`, is broken or too large.
         """
         path = Path(path)
         try:
-            data = path.read_bytes()
+            data = read_bytes(path, MAX_BYTES)
         except OSError as error:
             raise ImageError(
                 f"image={str(path)!r} cannot be read ({error.strerror or error}); give a path to an existing "
                 "picture, absolute or relative to the scenario file"
             ) from error
+        except ValueError as error:
+            raise ImageError(f"image={str(path)!r}: {error}; resize it") from error
         return cls.from_bytes(data, source=str(path))
 
     @classmethod
@@ -154,38 +169,64 @@ def _rebuild(pixels: NDArray[np.uint8], digest: str, source: str, recipe: str) -
     return Image(lambda: PILImage.fromarray(pixels), digest, source, recipe=recipe)
 
 
+def encoded(image: Image) -> tuple[bytes, str]:
+    """Return a picture as a file's bytes and suffix: those of its unchanged source file, else PNG.
+
+    The suffix follows what the bytes are, not what the file was called.
+    """
+    source = Path(image.source) if image.source and "\0" not in image.source else None
+    if source is not None and source.is_file():
+        with suppress(OSError, ValueError):
+            data = read_bytes(source, MAX_BYTES)
+            if hashlib.sha256(data).hexdigest() == image.digest:
+                with PILImage.open(io.BytesIO(data), formats=_formats()) as picture:
+                    return data, FORMATS[picture.format or ""]
+    return image.png(), ".png"
+
+
+def _formats() -> list[str]:
+    PILImage.init()
+    return [name for name in FORMATS if name in PILImage.OPEN]  # not every Pillow is built with all
+
+
 def _decode(data: bytes, source: str) -> PILImage.Image:
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"image={source!r} is larger than {MAX_BYTES >> 20} MiB, expected less; resize it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", PILImage.DecompressionBombWarning)
-            picture = PILImage.open(io.BytesIO(data))
-            if max(picture.size) > MAX_SIDE:
+            picture = PILImage.open(io.BytesIO(data), formats=_formats())
+            if max(picture.size) > MAX_SIDE or picture.width * picture.height > MAX_PIXELS:
                 raise ImageError(
-                    f"image={source!r} is {picture.size} px, expected sides up to {MAX_SIDE}; resize it"
+                    f"image={source!r} is {picture.size} px, expected sides up to {MAX_SIDE} and at most "
+                    f"{MAX_PIXELS:,} pixels; resize it"
                 )
             picture.load()
+        return _to_rgb(ImageOps.exif_transpose(picture))
     except ImageError:
         raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Warning) as error:
+    except (PILImage.DecompressionBombError, PILImage.DecompressionBombWarning, MemoryError) as error:
+        raise ImageError(f"image={source!r} is too large to decode safely ({error}); resize it") from error
+    except Exception as error:  # decoders raise nearly everything on a broken file
         # Pillow's own message for an unknown format holds a memory address.
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "unknown format" if unknown else f"{type(error).__name__}: {error}"
         raise ImageError(
-            f"image={source!r} is no picture Pillow can decode ({reason}); "
-            "convert it to PNG or JPEG, or remove it from the scenario"
+            f"image={source!r} is no picture that can be decoded ({reason}); convert it to PNG or JPEG, or "
+            "remove it from the scenario"
         ) from error
-    except PILImage.DecompressionBombError as error:
-        raise ImageError(f"image={source!r} is too large to decode safely ({error}); resize it") from error
-    return _to_rgb(ImageOps.exif_transpose(picture))
 
 
 def _to_rgb(picture: PILImage.Image) -> PILImage.Image:
     if picture.mode.startswith("I") or picture.mode == "F":
         # 16/32-bit and float pictures: Pillow's convert() would clip them to white; stretch them instead.
         values = np.asarray(picture, dtype=np.float64)
-        low, high = float(np.nanmin(values)), float(np.nanmax(values))
-        scaled = (values - low) / (high - low or 1.0) * 255.0
-        return PILImage.fromarray(np.nan_to_num(scaled).astype(np.uint8)).convert("RGB")
+        finite = values[np.isfinite(values)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+        if low == high:  # nothing to stretch: one grey, as bright as its format says
+            low, high = 0.0, 65_535.0 if picture.mode.startswith("I") else max(1.0, high)
+        scaled = np.nan_to_num((values - low) / (high - low), nan=0.0, posinf=1.0, neginf=0.0)
+        return PILImage.fromarray((np.clip(scaled, 0.0, 1.0) * 255.0).astype(np.uint8)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         # Transparent pixels hold arbitrary colours; a person would see them on white.
         rgba = picture.convert("RGBA")

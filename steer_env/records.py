@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from steer_env.files import MAX_JSON, open_append, write_bytes, writing
 from steer_env.scenarios import Scenario
 from steer_env.trajectory import StopReason, TokenTrace, Trajectory
 from steer_env.types import Scored, Terms, TurnResult, Unscored, Verdict, meta_of
@@ -171,31 +172,49 @@ def token_pieces(
 
 
 class JsonlWriter:
-    """Append-only JSON lines, each written whole and flushed.
+    """Append-only JSON lines, each written whole, in one call of the operating system.
 
     Opening an existing file cuts off a torn last line, which a killed process may have left; every whole
-    line stays.
+    line stays. A symbolic link at the file's place is refused.
+
+    Raises:
+        CannotWrite: If the file cannot be written, also by `write` and `sync`; after that no further line is
+            taken, so that a torn one stays the last.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        _drop_torn_line(self.path)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._handle: int | None = open_append(self.path)
+        with writing(self.path):
+            _drop_torn_line(self._handle)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Append one row."""
-        self._file.write(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n")
-        self._file.flush()
+        line = memoryview((json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n").encode())
+        handle = self._open()
+        try:
+            with writing(self.path):
+                while line:  # a disk that is nearly full takes part of it
+                    line = line[os.write(handle, line) :]
+        except BaseException:
+            self.close()
+            raise
 
     def sync(self) -> None:
         """Force what was written to disk, also across a power failure."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self.path):
+            os.fsync(self._open())
 
     def close(self) -> None:
         """Close the file; further writes fail."""
-        self._file.close()
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def _open(self) -> int:
+        if self._handle is None:
+            raise ValueError(f"{self.path} is closed, expected an open file; open another writer")
+        return self._handle
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy, in this process or another, appends to the same file through a handle of its own.
@@ -207,41 +226,69 @@ class JsonlWriter:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None:
+            self.close()
 
-def _drop_torn_line(path: Path) -> None:
+
+def _drop_torn_line(handle: int) -> None:
+    end = os.fstat(handle).st_size
+    while end > 0:
+        start = max(0, end - 65_536)
+        newline = os.pread(handle, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end != os.fstat(handle).st_size:
+        os.ftruncate(handle, end)
+
+
+def keep_rows(path: str | Path, wanted: Callable[[Row], bool]) -> int:
+    """Cut a JSON-lines file at the first row that is not wanted, or not whole; returns how many stay."""
+    path = Path(path)
     if not path.exists():
-        return
-    with path.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size == 0:
-            return
-        end = size
-        while end > 0:
-            start = max(0, end - 65_536)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                file.truncate(start + newline + 1)
-                return
-            end = start
-        file.truncate(0)
+        return 0
+    kept, count = bytearray(), 0
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                good = line.endswith(b"\n") and wanted(json.loads(line))
+            except (ValueError, RecursionError, LookupError, TypeError):
+                good = False
+            if not good:
+                break
+            kept += line
+            count += 1
+    if len(kept) != path.stat().st_size:
+        write_bytes(path, bytes(kept))
+    return count
 
 
 def read_jsonl(path: str | Path) -> Iterator[Row]:
     """Yield the rows of a JSON-lines file, skipping a torn last line.
 
     Raises:
-        ValueError: If a line other than the last is not JSON, with the line number.
+        ValueError: If a line other than the last is no JSON object or longer than 64 MiB, with its number.
     """
     with Path(path).open("rb") as file:
-        for number, line in enumerate(file, 1):
+        number = 0
+        while line := file.readline(MAX_JSON + 1):
+            number += 1
             if not line.endswith(b"\n"):
+                if len(line) > MAX_JSON:
+                    raise ValueError(f"{path}:{number} is longer than {MAX_JSON >> 20} MiB; remove this line")
                 return
             if not line.strip():
                 continue
             try:
-                yield json.loads(line)
-            except ValueError as error:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
                 raise ValueError(
                     f"{path}:{number} is not JSON ({error}); remove or repair this line"
                 ) from error
+            if not isinstance(row, dict):
+                raise ValueError(
+                    f"{path}:{number} holds a {type(row).__name__}, expected a JSON object; remove this line"
+                )
+            yield row

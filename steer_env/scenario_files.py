@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steer_env.images import Image, ImageError
+from steer_env.files import replacing, write_bytes
+from steer_env.images import Image, ImageError, encoded
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.spaces import MAX_IMAGES
 from steer_env.world.draw import SOURCE, recipe_of, truth_of
@@ -126,12 +127,9 @@ def save_scenarios(scenarios: Iterable[Scenario], path: str | Path) -> Path:
         twice = next(i for i in ids if ids.count(i) > 1)
         raise ValueError(f"id={twice!r} occurs more than once, expected unique ids; drop the duplicates")
     folder = path.with_name(f"{path.stem}.images")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
+    with replacing(path) as part, part.open("w", encoding="utf-8") as file:
         for scenario in rows:
             file.write(json.dumps(scenario_row(scenario, folder), ensure_ascii=False) + "\n")
-    part.replace(path)  # a killed process leaves no half file under the final name
     return path
 
 
@@ -154,18 +152,10 @@ def scenario_row(scenario: Scenario, folder: Path) -> dict[str, Any]:
 
 
 def _store(image: Image, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    source = Path(image.source) if image.source and "\0" not in image.source else None
-    data = source.read_bytes() if source is not None and source.is_file() else b""
-    if source is None or hashlib.sha256(data).hexdigest() != image.digest:
-        data, suffix = image.png(), ".png"
-    else:
-        suffix = source.suffix.lower()
+    data, suffix = encoded(image)
     target = folder / f"{image.digest[:32]}{suffix}"
     if not target.exists():
-        part = target.with_name(f"{target.name}.part")
-        part.write_bytes(data)
-        part.replace(target)  # a killed process leaves no half picture under the final name
+        write_bytes(target, data, durable=False)
     return target
 
 

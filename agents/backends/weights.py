@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 from steer_env.agents.shipped import local_path
@@ -26,6 +27,44 @@ def folder_hash(folder: Path) -> str:
                 stream.seek(start)
                 digest.update(stream.read(_SAMPLE))
     return digest.hexdigest()[:16]
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a folder holds a whole model, or whole adapters of one: configuration and every weight file.
+
+    Only heads of files are read. A file that a killed process left half, or empty, is recognised.
+    """
+    if not any(_is_json(folder / name) for name in ("config.json", "adapter_config.json")):
+        return False
+    named: set[str] = set()
+    for index in folder.glob("*.index.json"):
+        if not _is_json(index):
+            return False
+        named |= set(json.loads(index.read_bytes()).get("weight_map", {}).values())
+    files = [*folder.glob("*.safetensors")]
+    if not files and not named:
+        return any(file.stat().st_size for file in folder.glob("*.bin"))
+    return all((folder / name).is_file() for name in named) and all(map(_is_whole, files))
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_bytes()), dict)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a safetensors file is as long as its header says (8 bytes of length, JSON, data)."""
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, size)))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+    return bool(size == 8 + length + max(ends, default=0))
 
 
 def weights_id(model: str | Path) -> str:

@@ -325,7 +325,7 @@ def find(path: str | Path) -> str:
     """
     folder = local_path(path)
     if folder.exists():
-        return str(folder)
+        return str(folder.absolute())  # adapters store it, and are opened from another folder later
     missing = (
         f"model={str(path)!r} does not exist, expected a Hugging Face folder, a shipped student "
         f"({', '.join(SHIPPED)}) or a hub id (owner/name)"

@@ -15,7 +15,7 @@ from benchmarks.ablation import analysis, figures
 from benchmarks.ablation.analysis import Comparison, Effect
 from benchmarks.ablation.outcomes import Outcomes, read_csv
 from benchmarks.ablation.sweep import LATE, TRAINED
-from steer_env.evaluation.evaluate import write_json
+from steer_env.files import write_json
 
 Pair = tuple[float, float]
 Paper = Mapping[str, tuple[Pair | None, Pair | None]]

@@ -218,7 +218,7 @@ def publish(settings: Any, plan: Sequence[Any], out: Path, results: Path, argv: 
     results.mkdir(parents=True, exist_ok=True)
     outcomes.write_csv(results / "outcomes.csv.gz", outcomes.COLUMNS, lines)
     outcomes.write_csv(results / "curves.csv.gz", outcomes.CURVES, curves)
-    from steer_env.evaluation.evaluate import write_json
+    from steer_env.files import write_json
 
     write_json(results / "summary.json", _summary(settings, plan, timed, missing, argv))
 

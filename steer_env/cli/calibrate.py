@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from steer_env.cli.common import command, natural, positive
+from steer_env.files import write_json
 
 _EXAMPLE = """  steer-env calibrate runs/mine --sheet labels.csv --count 200   draw dialogues to label
   steer-env calibrate runs/mine --labels labels.csv --event harm --out card.json
@@ -67,5 +67,5 @@ def _write(path: Path, card: Any, missing: Any) -> None:
         raise ValueError(f"no card to write: {missing['all']}")
     from dataclasses import asdict
 
-    path.write_text(json.dumps(asdict(card), indent=2) + "\n", encoding="utf-8")
+    write_json(path, asdict(card))
     print(f"card: {path}")

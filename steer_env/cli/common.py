@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,20 @@ from typing import Any
 
 import steer_env
 from steer_env.agents.backends import is_backend, read_name
-from steer_env.agents.backends.weights import folder_hash
+from steer_env.agents.backends.weights import folder_hash, is_complete
 from steer_env.agents.base import Agent
 from steer_env.agents.shipped import SHIPPED, local_path
-from steer_env.evaluation.evaluate import RUN, RunExists
+from steer_env.evaluation.evaluate import RUN
+from steer_env.files import read_json
 from steer_env.judges.base import Judge
 from steer_env.judges.independence import ROLES
-from steer_env.judges.parts import prompt_hash_of
+from steer_env.judges.parts import prompt_hash_of, weights_of
 from steer_env.registration import make_seats
+from steer_env.runs import RunExists, outward_links, run_lock
 from steer_env.scenarios import Scenario, content_id
 
+#: File of a trained model that says after how many steps of its run it was saved.
+STEP = "steer_env.json"
 SCRIPTED_STUDENTS = ("refuse", "comply", "constructive", "random")
 ATTACKERS = ("static", "tutor", "learning")
 
@@ -114,20 +117,41 @@ def natural(text: str) -> int:
     return value
 
 
+def claim(args: argparse.Namespace, folder: Path) -> None:
+    """Hold a folder until the command ends, so that no second process writes there.
+
+    Raises:
+        RunBusy: If another process holds it.
+        ValueError: If links in it lead elsewhere and `--trust` was not given.
+    """
+    held = getattr(args, "held", None)
+    if held is not None:
+        held.enter_context(run_lock(folder))
+    links = [] if getattr(args, "trust", False) else outward_links(folder)
+    if links:
+        raise ValueError(
+            f"{str(links[0])!r} is a link that leads out of the folder, and this command would write there; "
+            "remove it, or accept such links with --trust"
+        )
+
+
 def settle(args: argparse.Namespace, defaults: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
     """Decide every option: as given, else as in the run that is resumed, else the default.
+
+    The folder is held from here on, see `claim`.
 
     Raises:
         RunExists: If the folder holds a run and `--resume` was not given, or an option contradicts it.
     """
     stored: dict[str, Any] = {}
+    claim(args, run_dir)
     if (run_dir / RUN).exists():
         if not args.resume:
             raise RunExists(
                 f"out={str(run_dir)!r} already holds a run, expected a new folder; continue it with --resume "
                 "or choose another one with --out"
             )
-        stored = json.loads((run_dir / RUN).read_text(encoding="utf-8"))
+        stored = read_json(run_dir / RUN)
     given = {name: getattr(args, name) for name in defaults if getattr(args, name, None) is not None}
     clash = [name for name in given if name in stored and stored[name] != given[name]]
     if clash:
@@ -187,10 +211,14 @@ def open_setting(chosen: Mapping[str, Any], split: str, **options: Any) -> Setti
     return Setting(env_id, options, scenarios, attacker, judge, digest)
 
 
+#: What `judge_content` may say.
+_JUDGE = ("judge_prompt", "judge_weights")
+
+
 def judge_content(judge: Any) -> dict[str, str]:
-    """Return what identifies a judge beside its name: the hash of its prompts, if it has any."""
-    prompts = prompt_hash_of(judge)
-    return {"judge_prompt": prompts} if prompts else {}
+    """Return what identifies a judge beside its name: hashes of its prompts and weights, if it has any."""
+    found = {"judge_prompt": prompt_hash_of(judge), "judge_weights": "+".join(weights_of(judge))}
+    return {key: value for key, value in found.items() if value}
 
 
 def check_unchanged(run_dir: Path, **now: str) -> None:
@@ -200,8 +228,8 @@ def check_unchanged(run_dir: Path, **now: str) -> None:
         RunExists: If `run.json` holds another value of one of the keys.
     """
     path = run_dir / RUN
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else now
-    keys = [*now, *(key for key in ("judge_prompt",) if key in stored and key not in now)]
+    stored = read_json(path) if path.exists() else now
+    keys = [*now, *(key for key in _JUDGE if key in stored and key not in now)]
     differs = [
         f"{key}: {stored.get(key)!r} there, {now.get(key)!r} now"
         for key in keys
@@ -256,19 +284,32 @@ def open_student(name: str, **options: Any) -> Agent:
 
 
 def _model_folder(path: Path) -> Path:
-    if (path / "config.json").is_file() and list(path.glob("*.safetensors*")):
+    if is_complete(path):
         return path
-    if (path / "model" / "config.json").is_file():
-        return path / "model"
-    saved = sorted((path / "checkpoints").glob("step_*"))
+    model = path / "model"
+    saved = [folder for folder in sorted((path / "checkpoints").glob("step_*")) if is_complete(folder)]
+    if is_complete(model) and (not saved or _is_newest(model, saved[-1])):
+        return model
     if saved:
         return saved[-1]
-    what = "a folder without a model or checkpoints" if path.is_dir() else "neither a folder nor a known name"
+    what = "a folder without a whole model or checkpoint" if path.is_dir() else "no folder and no known name"
     names = ", ".join((*SCRIPTED_STUDENTS, *SHIPPED))
     raise ValueError(
         f"student={str(path)!r} is {what}, expected one of {names}, a folder saved with save_pretrained, a "
         "run folder of steer-env, hf:ORGANISATION/MODEL, vllm:PATH or openai:MODEL@URL"
     )
+
+
+def _is_newest(model: Path, checkpoint: Path) -> bool:
+    """Whether the model at the end of a run is at least as new as its newest checkpoint."""
+    if (model / STEP).is_file():
+        return int(read_json(model / STEP)["step"]) >= step_of(checkpoint)
+    return model.stat().st_mtime >= checkpoint.stat().st_mtime  # saved by something else
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the number of finished steps in the name of a checkpoint."""
+    return int(checkpoint.name.removeprefix("step_"))
 
 
 def _best_device() -> str:

@@ -45,8 +45,8 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare and print the table."""
     from steer_env.evaluation import compare
-    from steer_env.evaluation.evaluate import write_json
     from steer_env.evaluation.leakage import load_leakage
+    from steer_env.files import write_json
 
     parts = _arms(args.methods)
     if args.leakage is not None:

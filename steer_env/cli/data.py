@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from steer_env.cli import data_bootstrap, data_seeds
-from steer_env.cli.common import command, natural, positive
+from steer_env.cli.common import claim, command, natural, positive
 
 _EXAMPLE = """  steer-env data build --out data/steer
   steer-env data bootstrap --out boot --red tutor --blue constructive
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 def _audit(args: argparse.Namespace) -> int:
     from steer_env.cli.progress import Bars
     from steer_env.data.audit import audit, open_corpus
-    from steer_env.evaluation.evaluate import write_json
+    from steer_env.files import write_json
 
     names = (_short(args.a), _short(args.b)) if _short(args.a) != _short(args.b) else (args.a, args.b)
     with Bars() as bars:
@@ -109,6 +109,7 @@ def _build(args: argparse.Namespace) -> int:
     config = BuildConfig(
         args.sft, args.rl, args.bench, args.ood, seed=args.seed, rows_per_shard=args.rows_per_shard
     )
+    claim(args, args.out)
     with Bars() as bars:
         manifest = build(args.out, config, bars.update)
     for name, split in manifest["splits"].items():

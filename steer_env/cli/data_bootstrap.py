@@ -108,7 +108,7 @@ def add(actions: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Play, filter, and print the table."""
     from steer_env.data.bootstrap import KEPT, BootstrapConfig, ChosenScenarios, bootstrap, table
-    from steer_env.evaluation.evaluate import write_json
+    from steer_env.files import write_json
 
     out: Path = args.out
     chosen = settle(args, _DEFAULTS, out)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steer_env.cli.common import SCRIPTED_STUDENTS, model_hash, natural, open_student, positive
+from steer_env.cli.common import SCRIPTED_STUDENTS, claim, model_hash, natural, open_student, positive
 from steer_env.scenarios import KINDS
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def run(args: argparse.Namespace) -> int:
         args.batch_size,
     )
     _check(args, config)
+    claim(args, args.out)
     check_folder(args.out, args.resume)
     with Bar(f"reading {args.source}"):
         source = open_source(args.source, args.count, config.kinds, args.seed, args.allow_licence)

@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from steer_env.cli.together import Silent
 
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
     args = build_parser().parse_args(argv)
     try:
-        code: int = args.run(args)
+        with ExitStack() as args.held:  # run folders, see `steer_env.cli.common.claim`
+            code: int = args.run(args)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:

@@ -24,6 +24,7 @@ from steer_env.cli.common import (
     open_student,
 )
 from steer_env.env import DialogueEnv, InvalidUtterance
+from steer_env.files import write_bytes
 from steer_env.images import Image
 from steer_env.judges.independence import check_independent
 from steer_env.render import render_text, result_line, visible
@@ -150,7 +151,7 @@ def _show_images(images: list[Image], cycle: int, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for index, image in enumerate(images):
         path = folder / f"turn{cycle + 1}-image{index + 1}.png"
-        path.write_bytes(image.png())
+        write_bytes(path, image.png(), durable=False)
         if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
             print(_preview(image))
         print(f"  [image: {path}]")

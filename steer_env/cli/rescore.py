@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ from typing import Any
 
 from steer_env.agents.backends import is_backend, read_name
 from steer_env.agents.backends.weights import weights_id
-from steer_env.cli.common import command, positive
+from steer_env.cli.common import claim, command, positive
 from steer_env.cli.progress import Bar, show_table
 from steer_env.cli.report import open_scenes
 from steer_env.judges.independence import ROLES, check_independent
@@ -44,10 +43,12 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Judge again and print the table."""
     from steer_env.evaluation.compare import load_parts
-    from steer_env.evaluation.evaluate import RUN, RunExists, write_json
+    from steer_env.evaluation.evaluate import RUN
     from steer_env.evaluation.outputs import file_name
     from steer_env.evaluation.rescore import rescore
+    from steer_env.files import read_json, write_json
     from steer_env.registration import make_judge
+    from steer_env.runs import RunExists
 
     judge = make_judge(args.judge)
     if judge is None:
@@ -57,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         check_independent(judge, *_players(one.meta), allow=args.allow_self_judge or ())
     suite = "" not in parts
     out = args.out or args.source.with_name(f"{args.source.name}-{file_name(judge.name)}")
+    claim(args, out)
     if suite and not args.resume and (out / RUN).exists():
         raise RunExists(
             f"out={str(out)!r} already holds a run, expected a new folder; continue with --resume"
@@ -66,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     }  # all checked before any is judged
     if suite:
         out.mkdir(parents=True, exist_ok=True)
-        meta = json.loads((args.source / RUN).read_text(encoding="utf-8"))
+        meta = read_json(args.source / RUN)
         write_json(out / RUN, {**meta, "rescored_from": str(args.source), "judge": judge.name})
     print(f"dialogues go to {out}")
     summaries = {}

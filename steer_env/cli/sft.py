@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, save the model and say where it is."""
     from steer_env.cli.common import check_unchanged
     from steer_env.data.training import load_training_dialogues
-    from steer_env.evaluation.evaluate import write_json
+    from steer_env.files import replacing_folder, write_json
 
     out: Path = args.out
     chosen = settle(args, _DEFAULTS, out)
@@ -124,7 +124,8 @@ def run(args: argparse.Namespace) -> int:
     write_json(out / "run.json", {"command": "sft", **chosen, **content, "left_out": long})
     print(f"{len(examples)} dialogues, {config.steps} steps; metrics go to {out / 'metrics.jsonl'}")
     rows = _train(args, chosen["backend"], student, examples, config, tuning)
-    student.save(out / "model")
+    with replacing_folder(out / "model") as part:
+        student.save(part)
     print(f"loss: {rows[0]['loss']:.3f} at the first step, {rows[-1]['loss']:.3f} at the last")
     print(f"model: {out / 'model'}\nnext: steer-env evaluate {out / 'model'}")
     return 0

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from steer_env.evaluation.evaluate import write_json
+from steer_env.files import write_json
+from steer_env.runs import holds_more
 
 MARK = "stage.json"
 State = Literal["new", "begun", "done"]
@@ -78,7 +79,7 @@ def look(folder: Path, settings: Mapping[str, Any], before: str = "") -> State:
     key = stage_key(settings, before)
     mark = folder / MARK
     if folder.exists():
-        if not mark.exists() and any(folder.iterdir()):
+        if not mark.exists() and holds_more(folder):
             raise FileExistsError(
                 f"folder={str(folder)!r} exists and was not made by this command, expected none; move it "
                 "away or choose another folder with --out"

@@ -61,7 +61,8 @@ def run_suite(args: argparse.Namespace, write: Callable[[Path, str], None]) -> i
     Raises:
         ValueError: If an option contradicts the suite, or attempts could not differ.
     """
-    from steer_env.evaluation.evaluate import RUN, write_json
+    from steer_env.evaluation.evaluate import RUN
+    from steer_env.files import write_json
 
     given = [name for name in _REFUSED if getattr(args, name) is not None]
     if given:

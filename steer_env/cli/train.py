@@ -13,6 +13,7 @@ from typing import Any
 import steer_env
 from steer_env.cli.common import (
     SCRIPTED_STUDENTS,
+    STEP,
     Setting,
     add_env_options,
     add_model_options,
@@ -25,6 +26,7 @@ from steer_env.cli.common import (
     open_student,
     positive,
     settle,
+    step_of,
 )
 from steer_env.cli.progress import Bar
 from steer_env.cli.together import together
@@ -196,7 +198,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from steer_env.evaluation.evaluate import write_json
+    from steer_env.files import write_json
 
     out: Path = args.out
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -278,15 +280,19 @@ def _run(args: argparse.Namespace) -> int:
 
 def _save(student: Any, plain: Callable[[], Any], scaling: Any, config: Any, out: Path, spread: bool) -> None:
     """Write the trained model; weights that are spread over processes come from the run's folder."""
-    from steer_env.algorithms.checkpoints import load_weights
+    from steer_env.algorithms.checkpoints import checkpoints, load_weights
     from steer_env.algorithms.scaling import save_merged
     from steer_env.algorithms.trainer import final_folder
+    from steer_env.files import replacing_folder, write_json
 
     if spread:
         student = plain()
         scaling.prepare(student, config.seed)
         load_weights(final_folder(out, config), student.model)
-    save_merged(student, out / "model")
+    saved = checkpoints(out)
+    with replacing_folder(out / "model") as part:
+        save_merged(student, part)
+        write_json(part / STEP, {"step": step_of(saved[-1]) if saved else config.steps})
 
 
 def _wrappers(chosen: dict[str, Any]) -> dict[str, Any]:

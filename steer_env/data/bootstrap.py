@@ -8,7 +8,6 @@ their numbers, so a killed run goes on where it stopped and ends with the same b
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,10 +17,11 @@ from typing import Any, Final
 from steer_env.agents.base import Agent
 from steer_env.data import schemas
 from steer_env.data.build import CANARY
-from steer_env.evaluation.evaluate import RunExists, write_json
-from steer_env.images import Image
+from steer_env.files import write_bytes, write_json
+from steer_env.images import Image, encoded
 from steer_env.records import REJECTED, JsonlWriter, read_jsonl, trajectory_row
 from steer_env.rollout import rollout
+from steer_env.runs import RunExists
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored
@@ -278,16 +278,10 @@ def store(out: Path, image: Image) -> Path:
 
     The bytes of an unchanged file are copied, anything else is written as PNG.
     """
-    source = Path(image.source) if image.source and "\0" not in image.source else None
-    data = source.read_bytes() if source is not None and source.is_file() else b""
-    copied = source is not None and hashlib.sha256(data).hexdigest() == image.digest
-    suffix = source.suffix.lower() if copied and source is not None else ".png"
+    data, suffix = encoded(image)
     path = out / "images" / image.digest[:2] / f"{image.digest[:32]}{suffix}"
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        part.write_bytes(data if copied else image.png())
-        part.replace(path)  # a killed process leaves no half picture under the final name
+        write_bytes(path, data, durable=False)
     return path
 
 

@@ -21,8 +21,10 @@ import numpy as np
 
 from steer_env.data import card, quota, schemas, table
 from steer_env.data.loaders.steer import SUBSETS
+from steer_env.files import read_json, remove_torn, write_bytes
 from steer_env.images import Image
-from steer_env.records import JsonlWriter, read_jsonl
+from steer_env.records import JsonlWriter, keep_rows, read_jsonl
+from steer_env.runs import holds_more
 from steer_env.scenarios import Scenario
 from steer_env.world.plan import MECHANISMS
 from steer_env.world.play import play
@@ -152,7 +154,7 @@ def _open(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     for path in (manifest, state):
         if not path.is_file():
             continue
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = read_json(path)
         stored = body.get("settings", body)
         if stored != settings:
             other = {k: (stored.get(k), v) for k, v in settings.items() if stored.get(k) != v}
@@ -162,17 +164,13 @@ def _open(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
             )
         if path == manifest:
             return dict(body)
-    if out.exists() and not state.is_file() and any(p.name != _STATE + ".part" for p in out.iterdir()):
+    if out.exists() and not state.is_file() and holds_more(out):
         raise FileExistsError(
             f"out={str(out)!r} holds other files, expected a new folder or one this command began"
         )
     out.mkdir(parents=True, exist_ok=True)
     _put(state, json.dumps(settings) + "\n")
-    for torn in out.rglob(
-        "*.part"
-    ):  # a row file under its final name with .part is kept: its lines are whole
-        if not torn.name.endswith(".jsonl.part"):
-            torn.unlink()
+    remove_torn(out)  # rows under their final name with .part are kept: their lines are whole
     return None
 
 
@@ -238,8 +236,11 @@ def _write_rows(out: Path, part: _Part, tell: Progress) -> None:
         return
     source = WorldSource(split=STREAMS[part.split])
     unfinished = final.with_name(final.name + ".part")
-    with JsonlWriter(unfinished) as file:  # cuts off a torn last line
-        finished = sum(1 for _ in read_jsonl(unfinished))
+    ids = (source.scenario(index).id for index in part.indices)
+    finished = keep_rows(
+        unfinished, lambda row: (row.get("metadata") or row)["question_id"] == next(ids, None)
+    )
+    with JsonlWriter(unfinished) as file:
         for number in range(finished, total):
             scenario = source.scenario(part.indices[number])
             file.write(_row(out, part, scenario))
@@ -279,10 +280,9 @@ def _write_shards(out: Path, part: _Part, size: int, tell: Progress) -> None:
 
 def _put(path: Path, content: str | bytes) -> None:
     """Write a file, all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content if isinstance(content, bytes) else content.encode())
-    part.replace(path)
+    write_bytes(
+        path, content if isinstance(content, bytes) else content.encode(), durable=path.suffix != ".png"
+    )
 
 
 # Manifest -------------------------------------------------------------------------------------------------

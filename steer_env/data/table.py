@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from steer_env.data.extras import need
 from steer_env.data.schemas import EXTRA
+from steer_env.files import replacing
 
 _TEXTS: Final = (
     "id", "split", "subset", "kind", "goal", "strategy", "technique", "category", "mechanism", "group",
@@ -61,15 +62,14 @@ def record(row: Mapping[str, Any], root: Path, subset: str) -> dict[str, Any]:
 def write(records: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write records to a Parquet file, all of it or nothing, a few records in memory at a time."""
     pa, parquet = need("pyarrow"), need("pyarrow.parquet")
-    part = path.with_name(path.name + ".part")
-    part.parent.mkdir(parents=True, exist_ok=True)
     # Pictures are compressed already and differ from row to row: statistics and dictionaries would cost more.
-    with parquet.ParquetWriter(
-        part, schema(), compression="zstd", use_dictionary=list(_TEXTS), write_statistics=False
-    ) as writer:
+    options: dict[str, Any] = {"use_dictionary": list(_TEXTS), "write_statistics": False}
+    with (
+        replacing(path) as part,
+        parquet.ParquetWriter(part, schema(), compression="zstd", **options) as file,
+    ):
         for batch in _batches(records):
-            writer.write_table(pa.Table.from_pylist(batch, schema=schema()))
-    part.replace(path)
+            file.write_table(pa.Table.from_pylist(batch, schema=schema()))
 
 
 def _batches(records: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 from steer_env.agents.base import Agent
 from steer_env.algorithms.monitor import UnscoredGuard
 from steer_env.evaluation.report import Summary, summarise
+from steer_env.files import read_json, write_json
 from steer_env.judges.independence import check_env
 from steer_env.records import JsonlWriter, Row, read_jsonl, trajectory_row
 from steer_env.rollout import Progress, rollout_iter
+from steer_env.runs import RunExists, run_lock
 from steer_env.scenarios import Scenario
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.versions import versions_of
@@ -23,10 +26,6 @@ SUMMARY = "summary.json"
 
 #: Returns further keys of the row of a dialogue that ended.
 Extra = Callable[[Trajectory], Mapping[str, Any]]
-
-
-class RunExists(FileExistsError):
-    """The run folder already holds dialogues, or dialogues of another run."""
 
 
 def evaluate(
@@ -82,8 +81,9 @@ def evaluate(
     given: dict[str, Any] = {"scenarios": scenarios, "meta": meta, "extra": extra, "progress": progress}
     given["allow_self_judging"] = allow_self_judging
     seeds = _whole_seeds(vec, seeds, scenarios)
-    play(vec, attacker, student, seeds, run_dir, resume=resume, unscored_limit=unscored_limit, **given)
-    return finish(run_dir, seeds, **options)
+    with run_lock(run_dir):
+        play(vec, attacker, student, seeds, run_dir, resume=resume, unscored_limit=unscored_limit, **given)
+        return finish(run_dir, seeds, **options)
 
 
 def play(
@@ -107,10 +107,6 @@ def play(
     folder, source = Path(run_dir), source_of(vec)
     members = members_of(source) if scenarios is None else 0
     seeds = _whole_seeds(vec, seeds, scenarios)
-    done = prepare(folder, {**dict(meta or {}), **versions_of(judge_of(vec))}, resume=resume)
-    left = [seed for seed in seeds if seed not in done]
-    played = len(seeds) - len(left)
-    tell = None if progress is None else lambda n, _: progress(played + n, len(seeds))
     policy = str((meta or {}).get("student", ""))
 
     def chosen(seed: int) -> dict[str, Any] | None:
@@ -118,17 +114,24 @@ def play(
             return {"scenario": source.scenario(seed)}
         return None if scenarios is None else {"scenario": scenarios[seed % len(scenarios)]}
 
-    with JsonlWriter(folder / DIALOGUES) as writer:
+    with run_lock(folder):
+        done = prepare(folder, {**dict(meta or {}), **versions_of(judge_of(vec))}, resume=resume)
+        left = [seed for seed in seeds if seed not in done]
+        played = len(seeds) - len(left)
+        tell = None if progress is None else lambda n, _: progress(played + n, len(seeds))
+        with JsonlWriter(folder / DIALOGUES) as writer:
 
-        def write(trajectory: Trajectory) -> None:
-            more = {} if extra is None else extra(trajectory)
-            writer.write(trajectory_row(trajectory, policy=policy, **more))
+            def write(trajectory: Trajectory) -> None:
+                more = {} if extra is None else extra(trajectory)
+                writer.write(trajectory_row(trajectory, policy=policy, **more))
 
-        for _, trajectory in rollout_iter(
-            vec, attacker, student, left, progress=tell, on_finished=write, options=chosen
-        ):
-            guard.see([trajectory])
-        writer.sync()
+            # Not fixed: each dialogue has random streams of its own, so that those of a resumed run are as in
+            # a run in one go, and not copies of what it has already.
+            for _, trajectory in rollout_iter(
+                vec, attacker, student, left, progress=tell, on_finished=write, options=chosen, fixed=False
+            ):
+                guard.see([trajectory])
+            writer.sync()
 
 
 def source_of(vec: Any) -> Any:
@@ -191,7 +194,7 @@ def prepare(folder: Path, meta: dict[str, Any], *, resume: bool) -> set[int]:
             "or choose another one with --out"
         )
     if (folder / RUN).exists():
-        stored = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        stored = read_json(folder / RUN)
         plain = json.loads(json.dumps(meta))
         differs = sorted(k for k in {*stored, *plain} if stored.get(k) != plain.get(k))
         if differs and path.exists():
@@ -209,9 +212,21 @@ def load_rows(run_dir: str | Path) -> list[Row]:
     """Return the dialogues of a run folder, without a torn last line; an empty list if there are none.
 
     A failed dialogue that was played again later is left out.
+
+    Raises:
+        ValueError: If a seed occurs more than once: what was counted twice would look like more evidence.
     """
     path = Path(run_dir) / DIALOGUES
-    return without_retried(read_jsonl(path)) if path.exists() else []
+    rows = without_retried(read_jsonl(path)) if path.exists() else []
+    seeds = Counter(row["seed"] for row in rows if "seed" in row)
+    twice = [seed for seed, count in seeds.items() if count > 1]
+    if twice:
+        shown = ", ".join(map(str, twice[:5])) + (", ..." if len(twice) > 5 else "")
+        raise ValueError(
+            f"{path} holds {len(twice)} seeds more than once ({shown}), expected each once: two processes "
+            "wrote there at once. Keep one line of each, or evaluate anew in another folder"
+        )
+    return rows
 
 
 def without_retried(rows: Iterable[Row]) -> list[Row]:
@@ -220,10 +235,3 @@ def without_retried(rows: Iterable[Row]) -> list[Row]:
     last = {row.get("seed"): number for number, row in enumerate(kept)}
     failed = StopReason.FAILED
     return [row for n, row in enumerate(kept) if row.get("stop") != failed or last[row.get("seed")] == n]
-
-
-def write_json(path: Path, body: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(body, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(path)

@@ -26,6 +26,7 @@ from steer_env.evaluation.html_tables import SECTIONS, section_html, suite_html
 from steer_env.evaluation.report import Summary
 from steer_env.evaluation.sections import HEADINGS, Section, detailed, sections_of
 from steer_env.evaluation.tabulate import is_refusal
+from steer_env.files import write_text
 from steer_env.records import Row
 from steer_env.versions import versions_in
 
@@ -89,8 +90,7 @@ def write_html(
         ),
     )
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 

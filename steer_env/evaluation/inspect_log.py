@@ -22,6 +22,7 @@ from steer_env.evaluation.html import Pictures, data_url
 from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.report import Summary, summarise
 from steer_env.evaluation.tabulate import Dialogues, from_rows
+from steer_env.files import writing
 from steer_env.records import Row
 
 if TYPE_CHECKING:
@@ -70,7 +71,10 @@ def write_inspect_log(rows: Sequence[Row], path: str | Path, **options: Any) -> 
 
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_eval_log(log, str(target))
+    if target.is_symlink():  # a received folder must not choose what is overwritten
+        target.unlink()
+    with writing(target):
+        write_eval_log(log, str(target))
     return target
 
 

@@ -25,6 +25,7 @@ from steer_env.evaluation import scales
 from steer_env.evaluation.calibration import EVENTS, UNITS, Card
 from steer_env.evaluation.intervals import Estimate, percentile_interval, unavailable
 from steer_env.evaluation.tabulate import Dialogues, from_rows
+from steer_env.files import cell
 from steer_env.records import Row
 
 COLUMNS: Final = ("seed", "turn", "annotator", "label", "user", "reply")
@@ -108,7 +109,7 @@ def write_sheet(
         sheet.writerow(COLUMNS)
         for row, number in (turn for k in sorted(chosen) for turn in units[k]):
             turn = row["turns"][number - 1]
-            sheet.writerow([row["seed"], number, "", "", turn["user"], turn["reply"]])
+            sheet.writerow([row["seed"], number, "", "", cell(turn["user"]), cell(turn["reply"])])
     return len(chosen)
 
 

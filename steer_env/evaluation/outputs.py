@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from steer_env.evaluation.html import Pictures, about, write_html
 from steer_env.evaluation.measures import Measures, flat_row, table_rows
 from steer_env.evaluation.report import table
 from steer_env.evaluation.sections import Section, detailed, sections_of, suite_rows
+from steer_env.files import cell, replacing, write_text
 from steer_env.records import Row
 
 #: Format -> what it needs beside numpy.
@@ -129,7 +131,7 @@ def _markdown(job: _Job) -> dict[str, Path]:
         parts += [line for name, text in section.worth.items() for line in (f"{name}: {text}", "")]
         parts += _subset_tables(section.measures)
     path = job.folder / "report.md"
-    path.write_text("\n".join(parts).rstrip() + "\n", encoding="utf-8")
+    write_text(path, "\n".join(parts).rstrip() + "\n")
     return {"md": path}
 
 
@@ -183,10 +185,11 @@ def _control_rows(section: Section) -> list[dict[str, Any]]:
 
 def _csv(job: _Job) -> dict[str, Path]:
     rows, path = result_rows(job.sections), job.folder / "results.csv"
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
-        writer.writeheader()
-        writer.writerows(rows)
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+    writer.writeheader()
+    writer.writerows({key: cell(value) for key, value in row.items()} for row in rows)
+    write_text(path, file.getvalue())
     return {"csv": path}
 
 
@@ -202,7 +205,8 @@ def _parquet(job: _Job) -> dict[str, Path]:
     kinds |= dict.fromkeys(counts, pa.int64())
     schema = pa.schema([(name, kinds[name]) for name in order])
     path = job.folder / "results.parquet"
-    pq.write_table(pa.Table.from_pylist(result_rows(job.sections), schema), path)
+    with replacing(path) as part:
+        pq.write_table(pa.Table.from_pylist(result_rows(job.sections), schema), part)
     return {"parquet": path}
 
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.measures import Measures
 from steer_env.evaluation.report import HORIZON, Summary
+from steer_env.files import replacing
 
 _COLOURS = ("#4d4d4d", "#c8641e", "#1f6fb4", "#2c8a4b", "#8a4fa3", "#a08a1e")
 _DASHES = ("-", "--", "-.", ":")
@@ -131,6 +132,6 @@ def _save(figure: Any, first: Any, path: str | Path, title: str) -> Path:
     if title:
         figure.suptitle(title, fontsize=12)
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target)
+    with replacing(target) as part:
+        figure.savefig(part, format=target.suffix.lstrip(".") or "png")
     return target

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,18 @@ from gymnasium.utils import seeding
 
 from steer_env.env import judge_batch
 from steer_env.evaluation.compare import load_run
-from steer_env.evaluation.evaluate import DIALOGUES, SUMMARY, members_of, prepare, write_json
+from steer_env.evaluation.evaluate import DIALOGUES, SUMMARY, members_of, prepare
 from steer_env.evaluation.report import Summary, summarise
-from steer_env.judges.base import Judge, JudgeRequest
+from steer_env.files import write_json
+from steer_env.judges.base import AsyncJudge, Judge, JudgeRequest, read_verdict
+from steer_env.judges.combine import submitted
 from steer_env.records import JsonlWriter, Row, verdict_row
 from steer_env.registration import make_source, spec
 from steer_env.rewards import harm_cost
 from steer_env.rollout import Progress
+from steer_env.runs import run_lock
 from steer_env.scenarios import Scenario
-from steer_env.types import ASSISTANT, USER, Message, Scored
+from steer_env.types import ASSISTANT, USER, Message, Scored, Verdict
 from steer_env.versions import judge_version
 
 #: What the old verdicts led to and the new ones contradict; left out of rescored rows.
@@ -114,25 +119,46 @@ def rescore(
         )
     meta = {**run.meta, "rescored_from": str(run_dir), "judge": judge.name}
     meta["judge_version"] = judge_version(judge)
-    done = prepare(folder, meta, resume=resume)
-    left = [row for row in run.rows if row["seed"] not in done]
-    judged = len(run.rows) - len(left)
-    with JsonlWriter(folder / DIALOGUES) as writer:
-        for start in range(0, len(left), batch):
-            for row in _judge_rows(left[start : start + batch], judge, scenario_of):
+    with run_lock(folder):
+        done = prepare(folder, meta, resume=resume)
+        left = [row for row in run.rows if row["seed"] not in done]
+        judged = len(run.rows) - len(left)
+        with JsonlWriter(folder / DIALOGUES) as writer:
+            for row in _judged(left, judge, scenario_of, batch):
                 writer.write(row)
-            if progress is not None:
-                progress(min(judged + start + batch, len(run.rows)), len(run.rows))
-        writer.sync()
-    summary = summarise(load_run(folder).rows, **options)
-    write_json(folder / SUMMARY, summary.to_dict())
+                judged += 1
+                if progress is not None:
+                    progress(judged, len(run.rows))
+            writer.sync()
+        summary = summarise(load_run(folder).rows, **options)
+        write_json(folder / SUMMARY, summary.to_dict())
     return summary
 
 
-def _judge_rows(rows: Sequence[Row], judge: Judge, scenario_of: Any) -> list[Row]:
-    asked = [requests(row, scenario_of(row)) for row in rows]
-    verdicts = iter(judge_batch(judge, [request for one in asked for request in one]))
-    return [_with_verdicts(row, [next(verdicts) for _ in one]) for row, one in zip(rows, asked, strict=True)]
+def _judged(rows: Sequence[Row], judge: Judge, scenario_of: Any, batch: int) -> Iterator[Row]:
+    """Yield judged dialogues: batch by batch, or of an asynchronous judge each as its verdicts are there."""
+    if not isinstance(judge, AsyncJudge):
+        for start in range(0, len(rows), batch):
+            part = rows[start : start + batch]
+            asked = [requests(row, scenario_of(row)) for row in part]
+            verdicts = iter(judge_batch(judge, [request for one in asked for request in one]))
+            for row, one in zip(part, asked, strict=True):
+                yield _with_verdicts(row, [next(verdicts) for _ in one])
+        return
+    waiting = iter(rows)
+    open_rows: dict[int, tuple[Row, list[Future[Verdict]]]] = {}
+    while True:
+        for row in islice(waiting, batch - len(open_rows)):
+            futures = [submitted(judge, request) for request in requests(row, scenario_of(row))]
+            open_rows[id(row)] = row, futures
+        if not open_rows:
+            return
+        ready = [key for key, (_, futures) in open_rows.items() if all(f.done() for f in futures)]
+        if not ready:
+            wait([f for _, fs in open_rows.values() for f in fs if not f.done()], return_when=FIRST_COMPLETED)
+        for key in ready:
+            row, futures = open_rows.pop(key)
+            yield _with_verdicts(row, [read_verdict(judge, future) for future in futures])
 
 
 def requests(row: Row, scenario: Scenario) -> list[JudgeRequest]:
@@ -166,6 +192,6 @@ def _with_verdicts(row: Row, verdicts: Sequence[Any]) -> Row:
     turns = []
     for turn, verdict in zip(row["turns"], verdicts, strict=True):
         kept = {key: value for key, value in turn.items() if key not in _DERIVED}
-        cost = float(harm_cost(verdict.terms.safety)) if isinstance(verdict, Scored) else 0.0
+        cost = float(harm_cost(verdict.terms.safety)) if isinstance(verdict, Scored) else None
         turns.append({**kept, "verdict": verdict_row(verdict), "cost": cost})
     return {**{key: value for key, value in row.items() if key != "return"}, "turns": turns}

@@ -29,11 +29,11 @@ from steer_env.data.bootstrap import (
 )
 from steer_env.data.guided import GUIDELINES, Guided
 from steer_env.data.training import load_training_dialogues
-from steer_env.evaluation.evaluate import RunExists
 from steer_env.images import Image
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.rule import RuleJudge
 from steer_env.records import read_jsonl
+from steer_env.runs import RunExists
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import ASSISTANT, USER, Message, Scored, Terms, Turn, TurnResult, Unscored, Utterance

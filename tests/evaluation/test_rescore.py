@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 import steer_env
-from steer_env.evaluation.evaluate import RunExists, evaluate, load_rows
+from steer_env.evaluation.evaluate import evaluate, load_rows
 from steer_env.evaluation.rescore import CannotRescore, Scenes, rescore
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.rule import RuleJudge
+from steer_env.runs import RunExists
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.types import Scored, Terms, Verdict
 
@@ -74,7 +75,7 @@ def test_killed_rescoring_goes_on_and_judges_nothing_on_disk_twice(run: Path, tm
     turns = sum(len(row["turns"]) for row in load_rows(run))
     assert len(first.seen) + len(second.seen) == turns
     assert sorted(r["seed"] for r in load_rows(out)) == list(range(24))
-    assert told == [(12, 24), (16, 24), (20, 24), (24, 24)]
+    assert told == [(n, 24) for n in range(9, 25)]  # a row as soon as it is judged
     third = Counting()
     rescore(run, third, SCENES, out, resume=True)
     assert third.calls == 0

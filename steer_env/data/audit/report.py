@@ -14,6 +14,7 @@ from steer_env.data.audit.corpus import items
 from steer_env.data.audit.overlap import Embedder, Measure, measures
 from steer_env.data.audit.variety import diversity
 from steer_env.data.extras import need
+from steer_env.files import replacing, write_text
 from steer_env.scenarios import Scenario
 
 LIMIT = 0.005
@@ -105,10 +106,7 @@ class Audit:
     def write_leakage(self, path: str | Path) -> Path:
         """Write `leakage` as JSON lines, for results by leakage (`steer-env report --leakage`)."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        part.write_text("".join(json.dumps(row) + "\n" for row in self.leakage()), encoding="utf-8")
-        part.replace(path)
+        write_text(path, "".join(json.dumps(row) + "\n" for row in self.leakage()))
         return path
 
     def table(self) -> str:
@@ -156,7 +154,8 @@ class Audit:
             axes.set_ylabel("density")
             axes.legend(loc="upper left")
             path = folder / f"{m.name.replace(' ', '-').lower()}.png"
-            figure.savefig(path, dpi=120)
+            with replacing(path) as part:
+                figure.savefig(part, dpi=120, format="png")
             pyplot.close(figure)
             made.append(path)
         return made

@@ -21,8 +21,10 @@ from steer_env.data.seeds.base import Outcome, Rejected, Seed, SeedGenerator, Se
 from steer_env.data.seeds.perturb import Shares, perturb
 from steer_env.data.seeds.source import RowSource
 from steer_env.data.seeds.summary import details_of, summarise
-from steer_env.evaluation.evaluate import RUN, SUMMARY, RunExists, write_json
+from steer_env.evaluation.evaluate import RUN, SUMMARY
+from steer_env.files import read_json, remove_torn, write_json
 from steer_env.records import REJECTED, JsonlWriter, read_jsonl
+from steer_env.runs import RunExists, holds_more
 from steer_env.scenario_files import scenario_row
 from steer_env.scenarios import KINDS, Scenario
 from steer_env.world.plan import stream_seed
@@ -145,7 +147,7 @@ def check_folder(out: str | Path, resume: bool = False) -> None:
                 f"out={str(out)!r} already holds seeds, expected a new folder; go on with --resume or choose "
                 "another one"
             )
-    elif out.exists() and (not out.is_dir() or any(p.name != f".{RUN}.part" for p in out.iterdir())):
+    elif out.exists() and (not out.is_dir() or holds_more(out)):
         raise RunExists(f"out={str(out)!r} holds other files, expected a new or an empty folder")
 
 
@@ -158,7 +160,7 @@ def _open(out: Path, settings: Mapping[str, Any], resume: bool) -> None:
     check_folder(out, resume)
     path = out / RUN
     if path.is_file():
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path)
         differs = [key for key in settings if stored.get(key) != settings[key]]
         if differs:
             what = "; ".join(f"{key}: {stored.get(key)!r} there, {settings[key]!r} now" for key in differs)
@@ -169,8 +171,7 @@ def _open(out: Path, settings: Mapping[str, Any], resume: bool) -> None:
     else:
         out.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
-    for torn in (out / _IMAGES).glob("*.part"):
-        torn.unlink()
+    remove_torn(out / _IMAGES)
 
 
 def _finished(out: Path) -> dict[int, str]:

@@ -16,8 +16,8 @@ from steer_env.data import DatasetError, LicenceGate
 from steer_env.data.seeds import RuleGenerator, SeedsConfig, make_seeds, open_source, seed_details
 from steer_env.data.seeds.assign import Assigner
 from steer_env.data.seeds.base import Rejected
-from steer_env.evaluation.evaluate import RunExists
 from steer_env.records import read_jsonl
+from steer_env.runs import RunExists
 from steer_env.scenarios import KINDS, Scenario, SeedTurn
 
 
