@@ -212,7 +212,7 @@ def _decode(data: bytes, source: str) -> PILImage.Image:
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "unknown format" if unknown else f"{type(error).__name__}: {error}"
         raise ImageError(
-            f"image={source!r} is no picture that can be decoded ({reason}); convert it to PNG or JPEG, or "
+            f"image={source!r} is no picture Pillow can decode ({reason}); convert it to PNG or JPEG, or "
             "remove it from the scenario"
         ) from error
 

@@ -265,8 +265,12 @@ def keep_rows(path: str | Path, wanted: Callable[[Row], bool]) -> int:
     return count
 
 
-def read_jsonl(path: str | Path) -> Iterator[Row]:
+def read_jsonl(path: str | Path, *, finished: bool = False) -> Iterator[Row]:
     """Yield the rows of a JSON-lines file, skipping a torn last line.
+
+    Args:
+        path: The file.
+        finished: Nobody was killed while appending to it: a last line without line end counts.
 
     Raises:
         ValueError: If a line other than the last is no JSON object or longer than 64 MiB, with its number.
@@ -278,7 +282,8 @@ def read_jsonl(path: str | Path) -> Iterator[Row]:
             if not line.endswith(b"\n"):
                 if len(line) > MAX_JSON:
                     raise ValueError(f"{path}:{number} is longer than {MAX_JSON >> 20} MiB; remove this line")
-                return
+                if not finished:
+                    return
             if not line.strip():
                 continue
             try:

@@ -24,7 +24,7 @@ def load_leakage(path: str | Path) -> dict[str, str]:
         ValueError: If a line has no id, no score in [0, 1], or contradicts another one; or there are none.
     """
     found: dict[str, str] = {}
-    for number, line in enumerate(read_jsonl(path), 1):
+    for number, line in enumerate(read_jsonl(path, finished=True), 1):
         where = f"leakage={str(path)!r}, line {number}"
         if not isinstance(line, dict) or not isinstance(line.get("id"), str):
             raise ValueError(f"{where} has no text 'id', expected the id of a scenario and its 'score'")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Literal
+from typing import Any, Literal
 
 from steer_env.judges.base import AsyncJudge, Judge, JudgeRequest
 from steer_env.types import Scored, Terms, Unscored, Verdict
@@ -19,11 +20,88 @@ def later(verdict: Verdict) -> Future[Verdict]:
     return future
 
 
+def asked(judge: Judge, requests: Sequence[JudgeRequest]) -> list[Verdict]:
+    """Ask a part of a judge; whatever it does, there is one verdict per request.
+
+    An exception is `Unscored` for all of them, and so is anything but a verdict for its own: a part that
+    fails costs its verdicts, never the run.
+    """
+    try:
+        given = list(judge.judge(requests)) if requests else []
+    except Exception as error:
+        given = [_failed(judge.name, error)] * len(requests)
+    if len(given) != len(requests):
+        reason = f"judge {judge.name!r} gave {len(given)} verdicts for {len(requests)} requests"
+        return [Unscored(reason, judge.name)] * len(requests)
+    return [_checked(judge.name, verdict) for verdict in given]
+
+
 def submitted(judge: Judge, request: JudgeRequest) -> Future[Verdict]:
-    """Start one verdict, at once where the judge cannot do it in the background."""
-    if isinstance(judge, AsyncJudge):
-        return judge.submit(request)
-    return later(judge.judge([request])[0])
+    """Start one verdict, at once where the judge cannot do it in the background; never raises."""
+    if not isinstance(judge, AsyncJudge):
+        return later(asked(judge, [request])[0])
+    try:
+        future = judge.submit(request)
+    except Exception as error:
+        return later(_failed(judge.name, error))
+    if not isinstance(future, Future):
+        return later(Unscored(f"judge {judge.name!r} gave {future!r:.100}, expected a Future", judge.name))
+    return future
+
+
+def settled(judge: Judge, done: Future[Verdict]) -> Verdict:
+    """Return what came of a future that is done: its verdict, or why there is none."""
+    try:
+        return _checked(judge.name, done.result())
+    except Exception as error:  # a cancelled future is one, too
+        return _failed(judge.name, error)
+
+
+def when_done(
+    futures: Sequence[Future[Any]], name: str, make: Callable[[], Verdict | Future[Verdict]]
+) -> Future[Verdict]:
+    """Return a future of what `make` says when all futures are done, whatever came of them.
+
+    `make` may give another future to wait for. What goes wrong in it is `Unscored`: an exception in a
+    callback is swallowed, and whoever waits would wait for ever.
+    """
+    out: Future[Verdict] = Future()
+    out.set_running_or_notify_cancel()  # shared: nobody may cancel it for the others
+
+    def step(k: int) -> None:
+        try:
+            if k < len(futures):
+                futures[k].add_done_callback(lambda _: step(k + 1))
+                return
+            made = make()
+            if isinstance(made, Future):
+                made.add_done_callback(hand_over)
+            else:
+                out.set_result(_checked(name, made))
+        except Exception as error:
+            out.set_result(_failed(name, error))
+
+    def hand_over(done: Future[Verdict]) -> None:
+        try:
+            verdict = _checked(name, done.result())
+        except Exception as error:
+            verdict = _failed(name, error)
+        out.set_result(verdict)
+
+    step(0)
+    return out
+
+
+def _checked(name: str, verdict: Any) -> Verdict:
+    if isinstance(verdict, Scored | Unscored):
+        return verdict
+    return Unscored(f"judge {name!r} gave {verdict!r:.100}, expected Scored or Unscored", name)
+
+
+def _failed(name: str, error: BaseException) -> Unscored:
+    reason = f"judge {name!r} raised {type(error).__name__}: {error}"
+    warnings.warn(f"{reason}; its verdicts are unscored", RuntimeWarning, stacklevel=2)
+    return Unscored(reason, name)
 
 
 def disagreement(verdicts: Sequence[Verdict]) -> int:
@@ -99,7 +177,7 @@ class Ensemble:
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """Return one verdict per request, in order."""
-        votes = zip(*(judge.judge(requests) for judge in self.judges), strict=True)
+        votes = zip(*(asked(judge, requests) for judge in self.judges), strict=True)
         return [self._combine(vote) for vote in votes]
 
     def _combine(self, votes: Sequence[Verdict]) -> Verdict:
@@ -107,16 +185,7 @@ class Ensemble:
 
     def _submit(self, request: JudgeRequest) -> Future[Verdict]:
         votes = [submitted(judge, request) for judge in self.judges]
-        result: Future[Verdict] = Future()
-
-        def chain(k: int) -> None:
-            if k == len(votes):
-                result.set_result(self._combine([vote.result() for vote in votes]))
-            else:
-                votes[k].add_done_callback(lambda _: chain(k + 1))
-
-        chain(0)
-        return result
+        return when_done(votes, self.name, lambda: self._combine(list(map(settled, self.judges, votes))))
 
 
 def unsure(verdict: Verdict) -> bool:
@@ -159,26 +228,32 @@ class Cascade:
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """Return one verdict per request, in order."""
-        verdicts = list(self.cheap.judge(requests))
-        left = [k for k, verdict in enumerate(verdicts) if self.unsure(verdict)]
+        verdicts = asked(self.cheap, requests)
+        left = [k for k, verdict in enumerate(verdicts) if self._open(verdict)]
         self.asked[0] += len(requests)
         self.asked[1] += len(left)
         if left:
-            for k, verdict in zip(left, self.expensive.judge([requests[k] for k in left]), strict=True):
+            for k, verdict in zip(left, asked(self.expensive, [requests[k] for k in left]), strict=True):
                 verdicts[k] = verdict
         return verdicts
 
+    def _open(self, verdict: Verdict) -> bool:
+        """Whether a cheap verdict leaves it open; a function of somebody's own that fails does."""
+        try:
+            return bool(self.unsure(verdict))
+        except Exception as error:
+            _failed(self.name, error)
+            return True
+
     def _submit(self, request: JudgeRequest) -> Future[Verdict]:
-        result: Future[Verdict] = Future()
         self.asked[0] += 1
+        first = submitted(self.cheap, request)
 
-        def decide(first: Future[Verdict]) -> None:
-            if not self.unsure(first.result()):
-                result.set_result(first.result())
-                return
+        def decide() -> Verdict | Future[Verdict]:
+            verdict = settled(self.cheap, first)
+            if not self._open(verdict):
+                return verdict
             self.asked[1] += 1
-            second = submitted(self.expensive, request)
-            second.add_done_callback(lambda done: result.set_result(done.result()))
+            return submitted(self.expensive, request)
 
-        submitted(self.cheap, request).add_done_callback(decide)
-        return result
+        return when_done([first], self.name, decide)

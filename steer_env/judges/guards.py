@@ -26,7 +26,7 @@ from typing import Final, Literal
 
 from steer_env.agents.backends.base import ChatBackend, ChatFailure, ChatMessage, ChatRequest, ChatResult
 from steer_env.judges.base import Judge, JudgeRequest
-from steer_env.judges.combine import later, submitted
+from steer_env.judges.combine import asked, later, settled, submitted, when_done
 from steer_env.judges.llm import NO_REPLY, ends_in_reply
 from steer_env.types import USER, Message, Scored, Terms, Unscored, Verdict
 
@@ -215,26 +215,34 @@ class GuardJudge:
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """Return one verdict per request, in order."""
         answers: list[ChatResult | None] = [None] * len(requests)
-        asked = [k for k, request in enumerate(requests) if ends_in_reply(request.transcript)]
-        for k, answer in zip(
-            asked, self.backend.complete([self._request(requests[k]) for k in asked]), strict=True
-        ):
+        replies = [k for k, request in enumerate(requests) if ends_in_reply(request.transcript)]
+        for k, answer in zip(replies, self._complete([requests[k] for k in replies]), strict=True):
             answers[k] = answer
-        others = self.helpfulness.judge(requests)
+        others = asked(self.helpfulness, requests)
         return [self._verdict(answer, other) for answer, other in zip(answers, others, strict=True)]
 
     def _submit(self, request: JudgeRequest) -> Future[Verdict]:
         if not ends_in_reply(request.transcript):
             return later(self._verdict(None, Unscored("")))
-        guard: Future[ChatResult] = self.backend.submit(self._request(request))  # type: ignore[attr-defined]
+        try:
+            guard: Future[ChatResult] = self.backend.submit(self._request(request))  # type: ignore[attr-defined]
+        except Exception as error:
+            return later(self._verdict(_failure(self.backend.name, error), Unscored("")))
         other = submitted(self.helpfulness, request)
-        result: Future[Verdict] = Future()
+        return when_done(
+            [other, guard],
+            self.name,
+            lambda: self._verdict(guard.result(), settled(self.helpfulness, other)),
+        )
 
-        def both(_: object) -> None:
-            result.set_result(self._verdict(guard.result(), other.result()))
-
-        other.add_done_callback(lambda _: guard.add_done_callback(both))
-        return result
+    def _complete(self, requests: Sequence[JudgeRequest]) -> Sequence[ChatResult]:
+        try:
+            answers = list(self.backend.complete([self._request(request) for request in requests]))
+            if len(answers) != len(requests):
+                raise ValueError(f"{len(answers)} answers to {len(requests)} requests")
+            return answers
+        except Exception as error:
+            return [_failure(self.backend.name, error)] * len(requests)
 
     def _request(self, request: JudgeRequest) -> ChatRequest:
         return ChatRequest(self._messages(request), max_tokens=64, temperature=0.0, seed=0)
@@ -248,6 +256,8 @@ class GuardJudge:
             said = self._parse(answer.text)
         except GuardFormatError as error:
             return Unscored(str(error), self.name)
+        except Exception as error:  # an answer that is none
+            return Unscored(f"{self.guard}: {type(error).__name__}: {error}", self.name)
         if isinstance(other, Unscored):
             return Unscored(f"usefulness: {other.reason}", self.name)
         safety = REFUSED if said.severity == "safe" and said.refusal else SAFETY[said.severity]
@@ -261,3 +271,7 @@ class GuardJudge:
             judge=self.name,
             prompt_hash=other.prompt_hash,
         )
+
+
+def _failure(name: str, error: Exception) -> ChatFailure:
+    return ChatFailure("bad_output", f"back end {name!r} raised {type(error).__name__}: {error}")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, Final
 
 #: Where they keep what they are made of.
 _PARTS: Final = ("backend", "inner", "cheap", "expensive", "helpfulness")
+#: What of a part decides its verdicts.
+_DECIDING: Final = (
+    "weights", "prompt_hash", "version", "settings", "rule", "least", "most", "guard", "dtype",
+)  # fmt: skip
 
 
 def parts(whole: Any) -> Iterator[Any]:
@@ -31,3 +36,17 @@ def prompt_hash_of(judge: Any) -> str:
     found = (getattr(part, "prompt_hash", "") for part in parts(judge))
     hashes = (one for text in found if isinstance(text, str) for one in text.split("+") if one)
     return "+".join(dict.fromkeys(hashes))
+
+
+def judge_identity(judge: Any) -> str:
+    """Return what decides a judge's verdicts beside its name: prompts, weights, settings and versions.
+
+    JSON of all its parts, the same in every process. Who changes a judge in another way gives it another
+    `version`.
+    """
+    described = []
+    for part in parts(judge):
+        one = {name: getattr(part, name, None) for name in _DECIDING}
+        found = {name: str(value) for name, value in one.items() if value is not None and not callable(value)}
+        described.append([type(part).__name__, found])
+    return json.dumps(described, sort_keys=True)

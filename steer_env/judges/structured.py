@@ -111,8 +111,9 @@ def _complaint(error: Any) -> str:
     return f"{name}: {str(error['input'])[:60]!r}: {error['msg'].removeprefix('Value error, ')}"
 
 
-_THOUGHT: Final = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
-_COMMAS: Final = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])', re.DOTALL)
+_THOUGHT: Final = "<think>", "</think>"
+# A string that is never closed runs to the end, or every quote in it would be tried again.
+_COMMAS: Final = re.compile(r'("(?:\\.|[^"\\])*(?:"|\\?\Z))|,(?=\s*[}\]])', re.DOTALL)
 
 
 def _find_object(text: str, keys: set[str]) -> dict[str, Any]:
@@ -121,36 +122,55 @@ def _find_object(text: str, keys: set[str]) -> dict[str, Any]:
     The first brace must open a readable object: looking for another one inside a broken object could pick up
     a verdict that the judged reply imitated and the model quoted.
     """
-    rest = _THOUGHT.sub("", text)
+    rest = _without_thought(text)
     start = rest.find("{")
     if start < 0:
         raise BadAnswer("there is no JSON object in the answer")
     rest = _COMMAS.sub(lambda m: m.group(1) or "", rest[start:])
     found: list[dict[str, Any]] = []
-    while rest:
+    place = 0
+    while place >= 0:
         try:
-            value, end = _DECODER.raw_decode(rest)
+            value, end = _DECODER.raw_decode(rest, place)
         except (json.JSONDecodeError, RecursionError) as error:
             if not found:
                 raise BadAnswer(f"the JSON object is broken ({error})") from None
-            end = 1
+            end = place + 1
         else:
             if keys & set(value) and value not in found:
                 found.append(value)
-        rest = rest[next_brace:] if (next_brace := rest.find("{", end)) >= 0 else ""
+        place = rest.find("{", end)
     if len(found) != 1:
         raise BadAnswer(f"the answer holds {len(found)} JSON objects with the expected keys, expected one")
     return found[0]
 
 
+def _without_thought(text: str) -> str:
+    """Return an answer without the model's thinking: drafts in it are no answer.
+
+    Raises:
+        BadAnswer: If the thought was not finished.
+    """
+    opened, closed = _THOUGHT
+    if text.lstrip().startswith(opened) and closed not in text:
+        raise BadAnswer("the thought was not finished, so there is no answer")
+    head, found, rest = text.partition(closed)
+    # Some chat templates open the thought themselves, and the answer holds only its end.
+    return rest if found and (head.lstrip().startswith(opened) or opened not in head) else text
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     if len(set(keys)) != len(keys):
-        raise BadAnswer(f"a key occurs twice in the JSON object ({', '.join(keys)})")
+        raise BadAnswer(f"a key occurs twice in the JSON object ({', '.join(keys)[:200]})")
     return dict(pairs)
 
 
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, strict=False)
+def _integer(text: str) -> int | float:
+    return int(text) if len(text) < 20 else float(text)  # Python refuses integers of thousands of digits
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer, strict=False)
 
 
 # -- fields of an answer ------------------------------------------------------------------------------------
@@ -226,6 +246,8 @@ class Exchange(Generic[Shape]):
         else:
             said = result.text
             try:
+                if result.finish == "length" and not said.lstrip().startswith(("{", "```")):
+                    raise BadAnswer("it ended in the middle, so an object in it may be a draft")
                 answer = read_answer(said, self._shape)
                 self._check(answer)
             except BadAnswer as bad:
@@ -255,11 +277,21 @@ def ask_all(backend: ChatBackend, exchanges: Sequence[Exchange[Any]]) -> None:
     while left:
         try:
             results = backend.complete([one.request() for one in left])
-            left = [one for one, result in zip(left, results, strict=True) if not one.take(result)]
+            taken = list(zip(left, results, strict=True))
         except Exception as error:
             for one in left:
                 one.outcome = NoAnswer(f"back end {backend.name!r} raised {type(error).__name__}: {error}")
             return
+        left = [one for one, result in taken if not _take(one, result)]
+
+
+def _take(exchange: Exchange[Any], result: Any) -> bool:
+    """Take a result; one that cannot even be read spoils its own answer and no other."""
+    try:
+        return exchange.take(result)
+    except Exception as error:
+        exchange.outcome = NoAnswer(f"bad_output: {type(error).__name__}: {error}")
+        return True
 
 
 def ask_one(backend: AsyncChatBackend, exchange: Exchange[Shape]) -> Future[Shape | NoAnswer]:

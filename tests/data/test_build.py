@@ -326,9 +326,9 @@ def test_a_torn_row_and_torn_files_are_repaired(built: Path, tmp_path: Path):
     part = out / "rl/steer_rl.jsonl.part"
     assert len(rows(part)) == 7
     part.write_bytes(part.read_bytes()[:-20])
-    (out / "images/rl/zz.png.part").write_bytes(b"torn")
+    (out / "images/rl/.zz.png.1-ab.part").write_bytes(b"torn")
     (out / "data").mkdir()
-    (out / "data/rl-00000-of-00002.parquet.part").write_bytes(b"torn")
+    (out / "data/.rl-00000-of-00002.parquet.1-ab.part").write_bytes(b"torn")
     build(out, SMALL)
     assert tree(out) == tree(built)
 
