@@ -232,7 +232,10 @@ def read_bytes(path: str | Path, limit: int) -> bytes:
         ValueError: If it is larger than `limit`, or no regular file.
         OSError: If it cannot be read.
     """
-    if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a pipe would wait for a writer
+    mode = Path(path).stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):  # opening a pipe would wait for a writer
         raise ValueError(f"{path} is no ordinary file, expected one")
     with Path(path).open("rb") as file:
         data = file.read(limit + 1)

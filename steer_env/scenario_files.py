@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from steer_env.files import replacing, write_bytes
 from steer_env.images import Image, ImageError, encoded
+from steer_env.render import visible
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.spaces import MAX_IMAGES
 from steer_env.world.draw import SOURCE, recipe_of, truth_of
@@ -53,7 +55,7 @@ class Problem:
     def __str__(self) -> str:
         place = f"line {self.line}: " if self.line else ""
         name = f"{self.where}=" if self.where else ""
-        return f"{place}{name}{self.value}, expected {self.expected}; {self.remedy}"
+        return visible(f"{place}{name}{self.value}, expected {self.expected}; {self.remedy}")
 
 
 class ScenarioFileError(ValueError):
@@ -239,7 +241,7 @@ class _Reader:
 
         def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
             keys = [key for key, _ in items]
-            repeated.extend(sorted({key for key in keys if keys.count(key) > 1}))
+            repeated.extend(sorted(key for key, count in Counter(keys).items() if count > 1))
             return dict(items)
 
         try:

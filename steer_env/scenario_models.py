@@ -11,7 +11,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import PydanticCustomError
 
 from steer_env.scenarios import KINDS
 from steer_env.spaces import MAX_LENGTH
@@ -21,6 +22,16 @@ Kind = Literal["benign", "obfuscated", "red_team"]
 #: At least one character that is not white space, and no longer than an utterance may be.
 Text = Annotated[str, StringConstraints(pattern=r"\S", max_length=MAX_LENGTH)]
 ImagePath = Annotated[str, StringConstraints(min_length=1)]
+
+
+def _writable(text: str) -> str:
+    """Refuse lone surrogates, which no file and no report can hold."""
+    if text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text):
+        return text
+    raise PydanticCustomError("string_unicode", "lone surrogates")
+
+
+Words = Annotated[str, AfterValidator(_writable)]
 
 _CONFIG = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
@@ -36,7 +47,7 @@ class TurnRow(BaseModel):
     """Pictures shown with this turn: absolute paths, or relative to the scenario file."""
     risk: int = Field(default=0, ge=0, le=5)
     """Risk level 1 (harmless) to 5; 0 if unknown."""
-    goal: str = ""
+    goal: Words = ""
     """What this turn is to achieve; only the attacker sees it."""
 
 
@@ -53,29 +64,29 @@ class ScenarioRow(BaseModel):
     kind: Kind = "benign"
     """benign: a harmless task; obfuscated: a risk spread over harmless-looking turns; red_team: the same
     under a strategy."""
-    goal: str = Field(default="", max_length=MAX_LENGTH)
+    goal: Words = Field(default="", max_length=MAX_LENGTH)
     """The hidden goal; the student never sees it."""
-    strategy: str = ""
+    strategy: Words = ""
     """How the user argues, by a name of the library or one of your own; empty if in no special way."""
-    technique: str = ""
+    technique: Words = ""
     """How the user escalates, likewise."""
-    category: str = ""
+    category: Words = ""
     """Topic, for reports."""
-    mechanism: str = ""
+    mechanism: Words = ""
     """How the risk is hidden, for reports."""
-    group: str = ""
+    group: Words = ""
     """Scenarios that belong together; splits and confidence intervals go by group."""
-    cell: str = ""
+    cell: Words = ""
     """Which member of its contrast group it is, such as hazard/calm."""
     cells: int = Field(default=0, ge=0)
     """How many members the whole contrast group has, 0 if there is none; `twin_pass` counts whole groups."""
-    provenance: str = ""
+    provenance: Words = ""
     """Where the scenario comes from."""
-    licence: str = ""
+    licence: Words = ""
     """Licence of text and pictures."""
-    recipe: str = ""
+    recipe: Words = ""
     """How the built-in world drew the one picture; the rule judge's ground truth. Written by the library."""
-    id: str = ""
+    id: Words = ""
     """Name of the scenario, unique in its file; a hash of the content if left out."""
 
 

@@ -267,12 +267,17 @@ def open_hf(
     model: Any
     processor: Any
     try:
-        config = AutoConfig.from_pretrained(found)
+        config = AutoConfig.from_pretrained(found, trust_remote_code=False)
         if config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
             model, processor = tiny.load(found, wanted, place)
         else:
-            model = AutoModelForCausalLM.from_pretrained(found, dtype=wanted or "auto")
-            model, processor = torch.nn.Module.to(model, place), AutoTokenizer.from_pretrained(found)
+            model = AutoModelForCausalLM.from_pretrained(
+                found, dtype=wanted or "auto", trust_remote_code=False
+            )
+            model, processor = (
+                torch.nn.Module.to(model, place),
+                AutoTokenizer.from_pretrained(found, trust_remote_code=False),
+            )
     except OSError as error:
         first = str(error).strip().splitlines()[0]
         raise BackendError(

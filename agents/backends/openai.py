@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -55,7 +55,8 @@ class OpenAIOptions(BaseModel):
     """How to talk to a server. Each can stand in the name: `openai:MODEL@URL?retries=8&concurrency=64`.
 
     Attributes:
-        key_env: Environment variable that holds the key. A server that needs none gets a placeholder.
+        key_env: Environment variable that holds the key; its name ends in API_KEY, so that no name from
+            elsewhere can have another secret sent. A server that needs none gets a placeholder.
         retries: How often a request that failed for a passing reason is repeated.
         backoff: Seconds before the first repetition; doubles each time, with jitter. A server's Retry-After
             header goes first.
@@ -75,7 +76,7 @@ class OpenAIOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    key_env: str = "OPENAI_API_KEY"
+    key_env: Annotated[str, Field(pattern=r"^([A-Z][A-Z0-9_]*_)?API_KEY$")] = "OPENAI_API_KEY"
     retries: int = Field(4, ge=0)
     backoff: float = Field(0.5, ge=0)
     backoff_max: float = Field(60.0, ge=0)
@@ -180,9 +181,11 @@ class OpenAIBackend:
                 result = await self._persist(live, request, retries)
         except asyncio.CancelledError:
             result = ChatFailure("connection", "the back end was closed before the answer came", 0)
+        except Exception as error:  # whatever an answer does to its reader
+            result = ChatFailure("bad_output", f"{type(error).__name__}: {error}", 1)
         if isinstance(result, ChatFailure):
             return replace(result, reason=wire.one_line(result.reason, live.key))
-        return result
+        return replace(result, text=wire.without_secret(result.text, live.key))
 
     async def _persist(self, live: _Live, request: ChatRequest, retries: int) -> ChatResult:
         """Try until there is an answer, a failure that stays, or no time left."""
@@ -257,10 +260,14 @@ class OpenAIBackend:
 
     def _connect(self) -> _Live:
         options = self.options
-        key = os.environ.get(options.key_env, "")
+        key = read_key(options.key_env)
         client = openai.AsyncOpenAI(
             api_key=key or "none",  # the client insists on one, local servers do not
             base_url=self.url,
+            # A redirect would send prompts and pictures to a server nobody named.
+            http_client=openai.DefaultAsyncHttpxClient(
+                follow_redirects=False, event_hooks={"response": [wire.read_limited]}
+            ),
             # Retries are counted here: the client's own draw from the global random state, have a fixed
             # backoff and do not repeat an answer that holds no message.
             max_retries=0,
@@ -308,10 +315,32 @@ def open_openai(rest: str, **options: Any) -> OpenAIBackend:
     found = re.fullmatch(r"(?P<model>.+)@(?P<url>https?://[^?]+)(\?(?P<query>.*))?", rest)
     if found is None:
         raise ValueError(
-            f"backend='openai:{rest}', expected openai:MODEL@URL, such as openai:my-model@http://localhost:8000/v1"
+            f"backend='openai:{_without_password(rest)}', expected openai:MODEL@URL, such as openai:my-model@http://localhost:8000/v1"
         )
     query = dict(parse_qsl(found["query"] or "", keep_blank_values=True))
     return OpenAIBackend(found["model"], found["url"], **{**query, **options})
+
+
+def read_key(name: str) -> str:
+    """Return the key in an environment variable, without the blanks and line ends around it.
+
+    Files of secrets often end in a line end, which no HTTP header may hold.
+
+    Raises:
+        BackendError: If it has a character that no HTTP header can carry; the message does not show it.
+    """
+    key = os.environ.get(name, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        place = next(i for i, c in enumerate(key) if not (c.isascii() and c.isprintable()))
+        raise BackendError(
+            f"{name} holds a character that no key has, number {place + 1} of {len(key)} (a quotation mark, "
+            "a line end in the middle?), expected printable ASCII; set it again"
+        )
+    return key
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//***@", text)
 
 
 def _options(given: dict[str, Any]) -> OpenAIOptions:
@@ -323,6 +352,11 @@ def _options(given: dict[str, Any]) -> OpenAIOptions:
         known = ", ".join(OpenAIOptions.model_fields)
         if first["type"] == "extra_forbidden":
             raise ValueError(f"{name} is no option of an OpenAI-compatible server; known: {known}") from None
+        if name == "key_env":  # people put the key itself there
+            raise ValueError(
+                "key_env is not the name of an environment variable that ends in API_KEY, expected one such "
+                "as MY_API_KEY; put the key into one and name it"
+            ) from None
         raise ValueError(f"{name}={given[name]!r}: {first['msg']}") from None
 
 

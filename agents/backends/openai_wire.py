@@ -15,11 +15,14 @@ import openai
 
 from steer_env.agents.backends.base import ChatFailure, ChatMessage, ChatReply, ChatRequest, FailureKind
 from steer_env.images import Image
+from steer_env.render import visible
 
 #: Longest reason in characters; servers like to quote the whole request.
 _LONGEST = 300
 _TOO_LONG = ("context_length", "context length", "maximum context", "max_model_len", "too many tokens")
 _FILTERED = ("content_filter", "content_policy", "content management policy")
+#: Most bytes of an answer, unpacked.
+MAX_ANSWER = 8 << 20
 _SCHEMA_WORDS = ("response_format", "json_schema", "guided", "structured")
 
 
@@ -61,6 +64,25 @@ def data_url(image: Image) -> str:
     return "data:image/png;base64," + base64.b64encode(image.png()).decode()
 
 
+class AnswerTooLarge(Exception):
+    """A server that sends more than `MAX_ANSWER`."""
+
+
+async def read_limited(response: Any) -> None:
+    """Read an answer's body as it streams in, and stop where it gets too large (a hook of httpx).
+
+    Raises:
+        AnswerTooLarge: If it is larger than `MAX_ANSWER`, counted after unpacking.
+    """
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > MAX_ANSWER:
+            await response.aclose()
+            raise AnswerTooLarge(f"the answer is larger than {MAX_ANSWER >> 20} MiB")
+    response._content = bytes(body)  # what `aread`, which has no limit, would have left there
+
+
 def read_answer(body: str) -> ChatReply | ChatFailure:
     """Read the body of an answer with status 200."""
     try:
@@ -69,18 +91,20 @@ def read_answer(body: str) -> ChatReply | ChatFailure:
         message = choice["message"]
         text = message.get("content")
         finish = choice.get("finish_reason") or "stop"
-    except ValueError:
-        return ChatFailure("bad_output", f"the answer is no JSON: {body}")
+    except (ValueError, RecursionError):
+        return ChatFailure("bad_output", f"the answer is no JSON: {body[:_LONGEST]}")
     except (LookupError, TypeError, AttributeError):
-        return ChatFailure("bad_output", f"the answer holds no message: {body}")
+        return ChatFailure("bad_output", f"the answer holds no message: {body[:_LONGEST]}")
     if message.get("refusal"):
         return ChatFailure("refused", f"the model refuses: {message['refusal']!s}")
     if finish == "content_filter":
         return ChatFailure("refused", "the server's content filter stopped the answer")
     if finish == "length" and not text:
         return ChatFailure("truncated", "max_tokens were used up before the first word; raise max_tokens")
+    if isinstance(text, list):  # some servers answer in parts, as requests have them
+        text = "".join(str(p.get("text", "")) for p in text if isinstance(p, Mapping)) or None
     if not isinstance(text, str):
-        return ChatFailure("bad_output", f"the message holds no text: {body}")
+        return ChatFailure("bad_output", f"the message holds no text: {body[:_LONGEST]}")
     return ChatReply(text.encode("utf-8", "replace").decode(), str(finish), _meta(answer, choice))
 
 
@@ -100,6 +124,8 @@ def read_error(error: openai.OpenAIError) -> ChatFailure:
         return ChatFailure("timeout", "the server did not answer in time")
     if isinstance(error, openai.APIConnectionError):
         cause = error.__cause__ or error
+        if isinstance(cause, AnswerTooLarge):
+            return ChatFailure("bad_output", str(cause))
         return ChatFailure("connection", f"{type(cause).__name__}: {cause!s}")
     if isinstance(error, openai.APIStatusError):
         return _status(error)
@@ -111,6 +137,8 @@ def _status(error: openai.APIStatusError) -> ChatFailure:
     if status in (401, 403):  # servers like to quote the key they refuse
         return ChatFailure("auth", f"HTTP {status}: the server refuses the key")
     said = _said(error)
+    if 300 <= status < 400:
+        said = "the server sends us to another address; name that one"
     clues = f"{error.code} {said}".lower()
     kind: FailureKind = "bad_request"
     if status == 429:
@@ -158,8 +186,17 @@ def retry_after(error: openai.OpenAIError | None) -> float | None:
 
 
 def one_line(text: str, secret: str) -> str:
-    """Return a reason as one short line without the secret, which is taken out before the line is cut."""
-    if secret:
-        text = text.replace(secret, "***")
-    line = " ".join(text.split())
+    """Return a reason as one short line without the secret, which is taken out before the line is cut.
+
+    Control characters, which could steer a terminal, are written out.
+    """
+    line = visible(" ".join(without_secret(text, secret).split()))
     return line if len(line) <= _LONGEST else line[:_LONGEST] + "..."
+
+
+def without_secret(text: str, secret: str) -> str:
+    """Return a text without the secret, also where it is written with escapes; very short ones are none."""
+    if len(secret) >= 4:
+        for form in {secret, repr(secret)[1:-1], json.dumps(secret)[1:-1]}:
+            text = text.replace(form, "***")
+    return text

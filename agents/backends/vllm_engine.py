@@ -158,14 +158,14 @@ class VLLMEngine:
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         self.path = tiny.find(path)
         self._vllm = need("vllm", "vllm")
-        config = AutoConfig.from_pretrained(self.path)
+        config = AutoConfig.from_pretrained(self.path, trust_remote_code=False)
         self.dtype = dtype or str(getattr(config, "dtype", None) or "auto").removeprefix("torch.")
         self.vocabulary = int(config.get_text_config().vocab_size)
         if config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
             self.processor: Any = tiny.load_processor(self.path)
             options.setdefault("limit_mm_per_prompt", {"image": images_per_prompt, "video": 0})
         else:
-            self.processor = AutoTokenizer.from_pretrained(self.path)
+            self.processor = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
         self._llm: Any = self._vllm.LLM(
             self.path,
             **{

@@ -298,7 +298,9 @@ def load(
     """
     processor, path = load_processor(path), find(path)
     with no_bars():
-        model = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype or "auto")
+        model = AutoModelForImageTextToText.from_pretrained(
+            path, dtype=dtype or "auto", trust_remote_code=False
+        )
     placed = cast(PreTrainedModel, torch.nn.Module.to(model, device))
     return placed.eval(), processor
 
@@ -312,9 +314,9 @@ def load_processor(path: str | Path) -> ProcessorMixin:
     path = find(path)
     with no_bars():
         try:
-            return cast(ProcessorMixin, AutoProcessor.from_pretrained(path))
+            return cast(ProcessorMixin, AutoProcessor.from_pretrained(path, trust_remote_code=False))
         except ImportError:
-            return ImageOnlyQwenVLProcessor.from_pretrained(path)
+            return ImageOnlyQwenVLProcessor.from_pretrained(path, trust_remote_code=False)
 
 
 def find(path: str | Path) -> str:

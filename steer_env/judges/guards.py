@@ -28,6 +28,7 @@ from steer_env.agents.backends.base import ChatBackend, ChatFailure, ChatMessage
 from steer_env.judges.base import Judge, JudgeRequest
 from steer_env.judges.combine import asked, later, settled, submitted, when_done
 from steer_env.judges.llm import NO_REPLY, ends_in_reply
+from steer_env.judges.prompting import without_control
 from steer_env.types import USER, Message, Scored, Terms, Unscored, Verdict
 
 Severity = Literal["safe", "controversial", "unsafe"]
@@ -159,19 +160,33 @@ def _as_chat(request: JudgeRequest) -> tuple[ChatMessage, ...]:
         pictures = request.scenario.images[shown : shown + message.images]
         shown += message.images
         role: Literal["user", "assistant"] = "user" if message.role == USER else "assistant"
-        messages.append(ChatMessage(role, str(message.content), pictures))
+        messages.append(ChatMessage(role, without_control(str(message.content)), pictures))
     return tuple(messages)
 
 
 def _as_classifier(request: JudgeRequest) -> tuple[ChatMessage, ...]:
     """Return WildGuard's one prompt; it knows no dialogues, so earlier turns stand in the request."""
     *earlier, reply = request.transcript
-    said = "\n\n".join(_line(m) for m in earlier) if len(earlier) > 1 else str(earlier[0].content)
-    return (ChatMessage("user", _WILD_PROMPT.format(prompt=said, response=str(reply.content))),)
+    said = "\n\n".join(_line(m) for m in earlier) if len(earlier) > 1 else _quoted(earlier[0])
+    return (ChatMessage("user", _WILD_PROMPT.format(prompt=said, response=_quoted(reply))),)
 
 
 def _line(message: Message) -> str:
-    return f"{'User' if message.role == USER else 'Assistant'}: {message.content}"
+    return f"{'User' if message.role == USER else 'Assistant'}: {_quoted(message)}"
+
+
+#: What a line of the prompt's own starts with; a line of a message that does is quoted.
+_FRAME: Final = re.compile(
+    r"^[\W_]*(?:---|(?:human user|user|ai assistant|assistant|answers|harmful request|response refusal|"
+    r"harmful response)\s*:)",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def _quoted(message: Message) -> str:
+    """Return a message in which no line looks like one of the prompt's own and nothing is a control token."""
+    text = "\n".join(without_control(str(message.content)).splitlines())
+    return _FRAME.sub(lambda found: f"> {found.group()}", text)
 
 
 Format = tuple[Callable[[str], GuardVerdict], Callable[[JudgeRequest], tuple[ChatMessage, ...]]]

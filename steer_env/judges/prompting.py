@@ -23,10 +23,15 @@ from steer_env.images import Image
 from steer_env.types import USER, Message
 
 #: Version of the layout that the functions below give the data; part of every prompt's hash.
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 _SPLIT: Final = "=== input ===\n"
 #: What some tokeniser reads as a control token, <|im_end|>, </s> or [INST], starts with one of these.
-_CONTROL: Final = re.compile(r"<|\[(?=/?[A-Z_]{2,}\])")
+_CONTROL: Final = re.compile(r"<|\[(?=/?[A-Za-z]?[A-Z_]{2,}\])")
+_TOKEN: Final = re.compile(r"<(?=[|/\uff5c]|[a-z_]+>)|\[(?=/?[A-Za-z]?[A-Z_]{2,}\])")
+#: Characters that `str.isprintable` takes for visible and nobody sees: variation selectors, fillers, joiners.
+_INVISIBLE: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,16 @@ def data_line(record: Mapping[str, Any]) -> str:
     """
     text = json.dumps(record, ensure_ascii=False, separators=(", ", ": "))
     shown = text if text.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in text)
+    shown = _INVISIBLE.sub(lambda found: _escape(found.group()), shown)
     return _CONTROL.sub(lambda found: _escape(found.group()), shown)
+
+
+def without_control(text: str) -> str:
+    """Return a text in which nothing is a control token, for a model that takes it as part of a chat.
+
+    What opens one is parted from the rest by a space: "<|eot_id|>" is "< |eot_id|>". People read the same.
+    """
+    return _TOKEN.sub(lambda found: f"{found.group()} ", text)
 
 
 def _escape(character: str) -> str:
