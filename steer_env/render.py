@@ -39,6 +39,15 @@ def visible(text: str) -> str:
     return _HIDDEN.sub(lambda match: _escape(ord(match.group())), text)
 
 
+def markdown(text: str) -> str:
+    r"""Return a text as one line of Markdown that makes no picture, link, HTML or table cell of its own.
+
+    >>> print(markdown("a|b ![x](http://host) <b> 3 % [1, 5]"))
+    a\|b ![x\](http://host) \<b> 3 % [1, 5]
+    """
+    return re.sub(r"([\\<`|]|\](?=[(:\[]))", r"\\\1", " ".join(visible(text).split()))
+
+
 def _escape(code: int) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,41 @@ def natural(text: str) -> int:
     return value
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Add `--trust`."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="accept what the run folder says and holds, of another's making too: servers and files that its "
+        "run.json names, links that lead out of it",
+    )
+
+
+def _reaches_out(name: Any) -> bool:
+    """Whether opening a name contacts a server or writes a file: a back end but our own, or a cache."""
+    text = str(name) if isinstance(name, str) else ""
+    return "cached(" in text or any(
+        is_backend(word) and not word.startswith(("hf:", "vllm:")) for word in re.split(r"[\s(),]+", text)
+    )
+
+
+def _check_trusted(args: argparse.Namespace, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse to contact a server, with our key, because a folder says so.
+
+    Raises:
+        ValueError: If a stored name would, and it was neither given again nor `--trust`.
+    """
+    if getattr(args, "trust", False):
+        return
+    for option, name in stored.items():
+        if option not in given and _reaches_out(name):
+            raise ValueError(
+                f"{option}={name!r} comes from {RUN} of the run folder, and opening it would send this run's "
+                f"data and a key of yours there, or write a file; repeat --{option.replace('_', '-')} to "
+                "confirm it, or accept what the folder says with --trust"
+            )
+
+
 def claim(args: argparse.Namespace, folder: Path) -> None:
     """Hold a folder until the command ends, so that no second process writes there.
 
@@ -160,6 +196,7 @@ def settle(args: argparse.Namespace, defaults: Mapping[str, Any], run_dir: Path)
             f"out={str(run_dir)!r} was started with other options ({what}), expected the same; leave them "
             "out to continue it, or choose another folder with --out"
         )
+    _check_trusted(args, {name: stored[name] for name in defaults if name in stored}, given)
     return {name: given.get(name, stored.get(name, default)) for name, default in defaults.items()}
 
 

@@ -13,6 +13,7 @@ from steer_env.agents.base import Agent
 from steer_env.cli.common import (
     SCRIPTED_STUDENTS,
     add_model_options,
+    add_trust,
     check_unchanged,
     judge_content,
     model_hash,
@@ -70,6 +71,7 @@ def add(actions: Any) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("boot"), help="folder (default: boot)")
     parser.add_argument("--resume", action="store_true", help="continue in --out")
+    add_trust(parser)
     text = "environment id of the built-in world (default: SteerEscalation-v0)"
     parser.add_argument("--env", metavar="ID", help=text)
     parser.add_argument("--split", help="of the built-in world (default: sft)")

@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steer_env.cli.common import SCRIPTED_STUDENTS, claim, model_hash, natural, open_student, positive
+from steer_env.cli.common import (
+    SCRIPTED_STUDENTS,
+    add_trust,
+    claim,
+    model_hash,
+    natural,
+    open_student,
+    positive,
+)
 from steer_env.scenarios import KINDS
 
 if TYPE_CHECKING:
@@ -61,6 +69,7 @@ def add(actions: Any) -> None:
         "no-training, unstated) or a dataset; may be repeated",
     )
     parser.add_argument("--resume", action="store_true", help="go on with what the folder holds")
+    add_trust(parser)
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:

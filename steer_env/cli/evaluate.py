@@ -12,6 +12,7 @@ from steer_env.cli.common import (
     Setting,
     add_env_options,
     add_model_options,
+    add_trust,
     check_unchanged,
     command,
     judge_content,
@@ -98,6 +99,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--num-envs", type=positive, default=32, help="dialogues at a time (default: 32)")
     parser.add_argument("--out", type=Path, help="run folder (default: runs/evaluate/STUDENT)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    add_trust(parser)
     parser.add_argument("--watch", action="store_true", help="show table and curves while it runs")
     parser.add_argument(
         "--unscored-limit",

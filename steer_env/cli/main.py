@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from steer_env.cli.together import Silent
+from steer_env.render import visible
 
 COMMANDS = (
     "envs", "play", "sft", "train", "evaluate", "rescore", "calibrate", "compare", "report", "demo",
@@ -68,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("STEER_ENV_DEBUG"):
             traceback.print_exc()
-        print(f"steer-env {args.command}: error: {error or type(error).__name__}", file=sys.stderr)
+        print(
+            f"steer-env {args.command}: error: {visible(str(error)) or type(error).__name__}", file=sys.stderr
+        )
         return 2
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from steer_env.agents.backends import is_backend, read_name
 from steer_env.agents.backends.weights import weights_id
-from steer_env.cli.common import claim, command, positive
+from steer_env.cli.common import add_trust, claim, command, positive
 from steer_env.cli.progress import Bar, show_table
 from steer_env.cli.report import open_scenes
 from steer_env.judges.independence import ROLES, check_independent
@@ -38,6 +38,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--scenarios", metavar="FILE", help="where the run's scenario file is now")
     parser.add_argument("--batch", type=positive, default=16, help="dialogues per call (default: 16)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from steer_env.cli.common import (
     SCRIPTED_STUDENTS,
+    add_trust,
     command,
     model_hash,
     natural,
@@ -77,6 +78,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--data", nargs="+", metavar="PATH", help=text)
     parser.add_argument("--out", type=Path, default=Path("runs/sft"), help="run folder (default: runs/sft)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    add_trust(parser)
     parser.add_argument("--backend", choices=("own", "trl"), help="who runs the steps (default: own)")
     text = "train although a licence forbids it; names a gate or a dataset; may be repeated"
     parser.add_argument("--allow-licence", metavar="NAME", action="append", default=[], help=text)

@@ -17,6 +17,7 @@ from steer_env.cli.common import (
     Setting,
     add_env_options,
     add_model_options,
+    add_trust,
     check_unchanged,
     command,
     judge_content,
@@ -136,6 +137,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="continue the run in --out after its last checkpoint"
     )
+    add_trust(parser)
     parser.add_argument(
         "--record-every", metavar="N", type=positive, default=0,
         help="write the dialogues of every Nth step with tokens and advantages, for steer-env report",

@@ -21,9 +21,10 @@ import numpy as np
 
 from steer_env.agents.base import Agent
 from steer_env.agents.controls import Constant, blind, forgetful, swapped
-from steer_env.evaluation.evaluate import RUN, evaluate, load_rows, members_of, source_of, whole, write_json
+from steer_env.evaluation.evaluate import RUN, evaluate, load_rows, members_of, source_of, whole
 from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.report import Summary
+from steer_env.files import write_json
 from steer_env.registration import make_attacker, make_vec
 from steer_env.rollout import rollout, rollout_iter
 from steer_env.scenarios import Scenario

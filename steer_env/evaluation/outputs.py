@@ -18,6 +18,7 @@ from steer_env.evaluation.report import table
 from steer_env.evaluation.sections import Section, detailed, sections_of, suite_rows
 from steer_env.files import cell, replacing, write_text
 from steer_env.records import Row
+from steer_env.render import markdown
 
 #: Format -> what it needs beside numpy.
 FORMATS = {
@@ -120,12 +121,12 @@ def _html(job: _Job) -> dict[str, Path]:
 
 
 def _markdown(job: _Job) -> dict[str, Path]:
-    parts = [f"**{job.title}**", ""]
+    parts = [f"**{markdown(job.title)}**", ""]
     if said := about(job.metas.values()):
         parts += [said.strip(), ""]
     if any(section.suite for section in job.sections):
         head, body, notes = suite_rows(job.sections)
-        parts += [_line(head), _line(["---"] * len(head)), *map(_line, body), "", *notes, ""]
+        parts += [_line(head), _line(["---"] * len(head)), *map(_line, body), "", *map(markdown, notes), ""]
     for section in detailed(job.sections):
         parts += [table(section.summaries, "markdown", section.title, controls=section.controls), ""]
         parts += [line for name, text in section.worth.items() for line in (f"{name}: {text}", "")]
@@ -151,7 +152,7 @@ def _subset_tables(measures: Mapping[str, Measures]) -> list[str]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(map(markdown, cells)) + " |"
 
 
 def result_rows(sections: Sequence[Section]) -> list[dict[str, Any]]:

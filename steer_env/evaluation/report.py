@@ -19,6 +19,7 @@ from steer_env.evaluation.survival import (
     sensitivity_range,
 )
 from steer_env.evaluation.tabulate import Dialogues, from_rows
+from steer_env.render import markdown, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -263,14 +264,15 @@ def table(
         ImportError: If `style` is "rich" and rich is not installed.
     """
     head, body, notes = _cells(summaries, controls or {})
+    title = visible(title)
     if style == "text":
         return _text(head, body, notes, title)
     if style == "markdown":
         lines = [
-            "| " + " | ".join(" ".join(cell.split()) for cell in cells) + " |"
-            for cells in (head, ["---"] * len(head), *body)
+            "| " + " | ".join(map(markdown, cells)) + " |" for cells in (head, ["---"] * len(head), *body)
         ]
-        return "\n".join([*([f"**{title}**", ""] if title else []), *lines, "", *notes])
+        heading = [f"**{markdown(title)}**", ""] if title else []
+        return "\n".join([*heading, *lines, "", *map(markdown, notes)])
     if style == "rich":
         return _rich(head, body, notes, title)
     raise ValueError(f"style={style!r}, expected 'text', 'markdown' or 'rich'")
@@ -303,7 +305,8 @@ def _cells(
         counts += [f"{s.cut_off}\nof {s.replies}" if s.replies else "-"] * limited
         body.append([f"{shown}\n  {s.dialogues} dialogues", *cells, *counts])
         notes += [f"{name}: {note}" for note in warnings_of(s)]
-    return head, body, [_legend(list(summaries.values())), *said.notes(len(lines)), *notes]
+    body = [[visible(text) for text in row] for row in body]  # names and reasons may come from strangers
+    return head, body, [_legend(list(summaries.values())), *map(visible, [*said.notes(len(lines)), *notes])]
 
 
 def cell(estimate: Estimate, percent: bool) -> str:
@@ -382,7 +385,9 @@ def _rich(head: list[str], body: list[list[str]], notes: list[str], title: str) 
             "style='rich' needs rich, expected it installed; pip install 'steer-env[cli]'"
         ) from error
     result = Table(
-        title=title or None, caption=Text("\n".join(notes), justify="left"), caption_justify="left"
+        title=Text(title) if title else None,
+        caption=Text("\n".join(notes), justify="left"),
+        caption_justify="left",
     )
     for i, heading in enumerate(head):
         result.add_column(heading, justify="left" if i == 0 else "right", no_wrap=i == 0)

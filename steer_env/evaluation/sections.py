@@ -15,6 +15,7 @@ from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.measures import Measures, measure
 from steer_env.evaluation.report import Summary, summarise, warnings_of
 from steer_env.records import Row
+from steer_env.render import visible
 
 #: Name of a suite -> (turns, distribution) as its heading says it. Others go by their name.
 HEADINGS: Mapping[str, str] = {
@@ -232,6 +233,7 @@ def _text(estimate: Estimate, percent: bool) -> str:
 def suite_text(sections: Sequence[Section]) -> str:
     """Return the table of the paper's shape as aligned text with notes."""
     head, body, notes = suite_rows(sections)
+    body, notes = [[visible(text) for text in row] for row in body], [visible(note) for note in notes]
     widths = [max(len(row[i]) for row in (head, *body)) for i in range(len(head))]
     lines = [
         "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in (head, *body)
