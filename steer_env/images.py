@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,24 @@ class Image:
 
 def _rebuild(pixels: NDArray[np.uint8], digest: str, source: str, recipe: str) -> Image:
     return Image(lambda: PILImage.fromarray(pixels), digest, source, recipe=recipe)
+
+
+@contextmanager
+def refusals(image: Image, processor: Any) -> Iterator[None]:
+    """Have an error of a model's processor name the picture it refuses: too thin, too small, ...
+
+    Raises:
+        ImageError: In its place.
+    """
+    try:
+        yield
+    except (ValueError, TypeError, RuntimeError, OSError, ZeroDivisionError, IndexError) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(
+            f"image={image.source!r} is refused by the model's {type(processor).__name__} ({error}); "
+            "resize or crop it"
+        ) from error
 
 
 def encoded(image: Image) -> tuple[bytes, str]:

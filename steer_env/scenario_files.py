@@ -99,6 +99,13 @@ def validate(path: str | Path) -> list[Problem]:
     return reader.problems
 
 
+def lines_of(path: str | Path) -> dict[str, int]:
+    """Return the 1-based line of every scenario of a file, by id."""
+    reader = _Reader(Path(path))
+    reader.read()
+    return dict(reader._seen)
+
+
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of one line, as shipped in `scenario.schema.json`."""
     schema: dict[str, Any] = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))

@@ -41,6 +41,7 @@ from steer_env.agents.backends.hf_schema import SchemaGuide, SchemaMask, can_con
 from steer_env.agents.backends.weights import weights_id
 from steer_env.agents.hf import tiny
 from steer_env.agents.shipped import local_path
+from steer_env.images import ImageError
 
 _LOG = logging.getLogger(__name__)
 
@@ -96,14 +97,21 @@ class HFBackend:
     def complete(self, requests: Sequence[ChatRequest]) -> list[ChatResult]:
         """Return one result per request, in order.
 
-        A chat that does not fit into the model's context is a failure of kind "too_long".
+        A chat that does not fit into the model's context is a failure of kind "too_long", one with a picture
+        that the processor refuses of kind "bad_request".
 
         Raises:
             ValueError: If a chat shows pictures to a model without.
         """
-        prompts = [self.encoder.prompt(request.messages) for request in requests]
-        results: list[ChatResult] = [self._too_long(p, r) for p, r in zip(prompts, requests, strict=True)]
-        fits = [i for i, (p, r) in enumerate(zip(prompts, requests, strict=True)) if self._fits(p, r)]
+        prompts: dict[int, ChatPrompt] = {}
+        results: list[ChatResult] = []
+        for i, request in enumerate(requests):
+            try:
+                prompts[i] = self.encoder.prompt(request.messages)
+                results.append(self._too_long(prompts[i], request))
+            except ImageError as error:  # one chat's picture; the others go on
+                results.append(ChatFailure("bad_request", str(error)))
+        fits = [i for i, prompt in prompts.items() if self._fits(prompt, requests[i])]
         with self._lock:  # one model, one batch at a time
             for start in range(0, len(fits), self.batch_size):
                 batch = fits[start : start + self.batch_size]

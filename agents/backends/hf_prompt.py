@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from steer_env.agents.backends.base import ChatMessage
 from steer_env.agents.hf.codec import EncodedImage
 from steer_env.agents.hf.codec import _stack as stack_images
-from steer_env.images import Image
+from steer_env.images import Image, refusals
 
 #: Pictures kept encoded.
 _CACHED_IMAGES = 256
@@ -158,12 +158,13 @@ class ChatEncoder:
         encoded = self._images.get(image.digest)
         if encoded is None:
             names = (getattr(self.processor, "image_token", None), getattr(self.processor, "boi_token", None))
-            made = self.processor(
-                text=[next(n for n in names if n)],
-                images=[image.pil()],
-                add_special_tokens=False,
-                return_tensors="pt",
-            )
+            with refusals(image, self.processor):
+                made = self.processor(
+                    text=[next(n for n in names if n)],
+                    images=[image.pil()],
+                    add_special_tokens=False,
+                    return_tensors="pt",
+                )
             inputs = {k: v for k, v in made.items() if k not in _TEXT_INPUTS and isinstance(v, torch.Tensor)}
             encoded = EncodedImage(made["input_ids"][0].numpy().astype(np.int64), inputs)
             self._images[image.digest] = encoded

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from steer_env.agents.base import Observation, stream_of, to_answer
 from steer_env.agents.hf.template import ChatTemplate, ChatTemplateError
-from steer_env.images import Image
+from steer_env.images import Image, refusals
 from steer_env.trajectory import TokenTrace
 from steer_env.types import USER, meta_of
 
@@ -283,9 +283,10 @@ class ChatCodec:
         return parts
 
     def _encode_image(self, image: Image) -> EncodedImage:
-        encoded = self.processor(
-            text=[self.placeholder], images=[image.pil()], add_special_tokens=False, return_tensors="pt"
-        )
+        with refusals(image, self.processor):
+            encoded = self.processor(
+                text=[self.placeholder], images=[image.pil()], add_special_tokens=False, return_tensors="pt"
+            )
         inputs = {k: v for k, v in encoded.items() if k not in _TEXT_INPUTS and isinstance(v, torch.Tensor)}
         return EncodedImage(encoded["input_ids"][0].numpy().astype(np.int64), inputs)
 

@@ -14,6 +14,7 @@ from steer_env.agents.base import MAX_NEW_TOKENS, Failed, Observation
 from steer_env.agents.hf import tiny
 from steer_env.agents.hf.codec import ChatCodec, Prompt
 from steer_env.agents.hf.decoder import Decoder
+from steer_env.images import ImageError
 from steer_env.types import Utterance
 
 
@@ -88,12 +89,21 @@ class HFStudent:
         return cls(model, processor, **{"name": Path(path).name, "weights": weights_id(path), **options})
 
     def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
-        """Return one reply per observation, in order; `Failed` where a dialogue outgrew the model's context.
+        """Return one reply per observation, in order, or why there is none.
+
+        `Failed` where a dialogue outgrew the model's context or has a picture that its processor refuses.
 
         Raises:
             ValueError: If a transcript does not end with a user turn.
         """
-        return self.answer([self.codec.prompt(observation) for observation in observations])
+        prompts: list[Prompt | Failed] = []
+        for observation in observations:
+            try:
+                prompts.append(self.codec.prompt(observation))
+            except ImageError as error:  # one dialogue's picture; the others go on
+                prompts.append(Failed(f"picture: {error}"))
+        said = iter(self.answer([prompt for prompt in prompts if isinstance(prompt, Prompt)]))
+        return [prompt if isinstance(prompt, Failed) else next(said) for prompt in prompts]
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Utterance | Failed]:
         """Return one sampled reply per prompt, in order, each with its trace; `Failed` as in `act`."""

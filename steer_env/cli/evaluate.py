@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import steer_env
+from steer_env.cli.checks import check_played
 from steer_env.cli.common import (
     Setting,
     add_env_options,
@@ -251,6 +252,7 @@ class _Reports:
         )
         for what, path in paths.items():
             print(f"{'report' if what == 'html' else what}: {path}")
+        check_played(rows)
 
 
 def plot(summaries: Any, path: Path, title: str) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from steer_env.cli.common import command
+from steer_env.render import visible
+from steer_env.scenarios import Scenario
 
 _VALIDATE = """example:
   steer-env scenarios validate my.jsonl
@@ -28,6 +31,11 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     check.add_argument("file", metavar="FILE", help="JSON Lines, picture paths relative to it or absolute")
+    check.add_argument(
+        "--student",
+        metavar="MODEL",
+        help="model folder or hub id: try every picture on its processor, too, which may refuse thin ones",
+    )
     schema = "print the JSON schema of a line"
     actions.add_parser("schema", help=schema, description=schema)
 
@@ -46,7 +54,32 @@ def run(args: argparse.Namespace) -> int:
             print(f"{args.file}: {problem}")
         print(f"{len(error.problems)} problem{'s' if len(error.problems) != 1 else ''}")
         return 1
+    refused = [] if args.student is None else _refused(args.file, scenarios, args.student)
+    for line in refused:
+        print(visible(line))
+    if refused:
+        print(f"{len(refused)} picture{'s' if len(refused) != 1 else ''} that the model's processor refuses")
+        return 1
     turns = sum(len(s) for s in scenarios)
     images = sum(len(s.images) for s in scenarios)
     print(f"{args.file}: fine. {len(scenarios)} scenarios, {turns} user turns, {images} images")
     return 0
+
+
+def _refused(file: str, scenarios: Sequence[Scenario], student: str) -> list[str]:
+    """Return a line for every picture that a model's processor refuses."""
+    from steer_env.agents.hf import tiny
+    from steer_env.agents.hf.codec import ChatCodec
+    from steer_env.images import ImageError
+    from steer_env.scenario_files import lines_of
+
+    codec = ChatCodec(tiny.load_processor(student))
+    lines = lines_of(file)
+    found = []
+    for scenario in scenarios:
+        for image in scenario.images:
+            try:
+                codec.image(image)
+            except ImageError as error:
+                found.append(f"{file}: line {lines[scenario.id]}: {error}")
+    return found

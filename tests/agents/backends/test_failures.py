@@ -260,10 +260,10 @@ def test_check_finds_a_server_that_drops_pictures():
 
 
 def test_a_named_key_must_be_there(monkeypatch):
-    monkeypatch.delenv("MY_KEY", raising=False)
+    monkeypatch.delenv("MY_API_KEY", raising=False)
     with serving(say("hello")) as server:
-        with pytest.raises(BackendError, match="key_env='MY_KEY' is not set"):
-            open_backend(server, key_env="MY_KEY").check()
+        with pytest.raises(BackendError, match="key_env='MY_API_KEY' is not set"):
+            open_backend(server, key_env="MY_API_KEY").check()
         assert not server.requests
 
 
