@@ -345,7 +345,7 @@ def practise(
             as well; the last checkpoint stays.
     """
     guard = UnscoredGuard(config.unscored_limit, config.unscored_window)
-    log = _Log(run_dir, attacker, student)
+    log = _Log(run_dir, attacker, student, guard)
     settings = {name: getattr(config, name) for name in ("steps", "seeds_per_step", "group_size", "seed")}
     algorithm = {"algorithm": attacker.algorithm.name, **attacker.algorithm.options()}
     finished = log.open(algorithm | settings | {"learner": attacker.settings()}, resume)
@@ -357,6 +357,7 @@ def practise(
         with uninterrupted():
             row = {"step": step, **attacker.learn(trajectories)}
             teach(student, trajectories)
+            guard.commit()
             log.write(row)
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                 log.save(step + 1)
@@ -381,10 +382,12 @@ def _siblings_apart(attacker: Any) -> Iterator[None]:
 class _Log:
     """What is on disk of a practice run."""
 
-    def __init__(self, run_dir: str | Path | None, attacker: Learner, student: Any) -> None:
+    def __init__(
+        self, run_dir: str | Path | None, attacker: Learner, student: Any, guard: UnscoredGuard
+    ) -> None:
         self.rows: list[Row] = []
         self._folder = None if run_dir is None else Path(run_dir)
-        self._attacker, self._student = attacker, student
+        self._attacker, self._student, self._guard = attacker, student, guard
 
     def open(self, settings: Row, resume: bool) -> int:
         if self._folder is None:
@@ -398,6 +401,8 @@ class _Log:
             self._attacker.load_state_dict(state["attacker"])
             if state["student"] is not None:
                 self._student.load_state_dict(state["student"])
+            if "guard" in state:  # states of earlier versions have none
+                self._guard.load_state_dict(state["guard"])
         drop_rows_from(self._folder / METRICS, finished)
         if (self._folder / METRICS).exists():
             self.rows = list(read_jsonl(self._folder / METRICS))
@@ -415,6 +420,7 @@ class _Log:
                 "step": step,
                 "attacker": self._attacker.state_dict(),
                 "student": attacker_state(self._student),
+                "guard": self._guard.state_dict(),
             }
             save_state(state, self._folder / STATE)
 

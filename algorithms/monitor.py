@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter, deque
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 
 from steer_env.judges.rule import NOT_PLACED
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored, Terms, Unscored
+from steer_env.world.reading import parse_reply
 
 #: So many turns are enough to see that a model does not speak the judge's language.
 _EARLY: Final = 10
@@ -26,6 +27,7 @@ class UnscoredGuard:
     """Watches the share of unscored turns over a window of steps.
 
     Where the rule judge cannot read a model's words, a `RuntimeWarning` says so after the first ten turns.
+    Its state holds the steps up to the last `commit`: one that breaks off is played and seen again.
 
     Args:
         limit: Highest share allowed, in [0, 1].
@@ -39,6 +41,7 @@ class UnscoredGuard:
         self.limit, self.least = limit, least
         self._steps: deque[tuple[int, Counter[str]]] = deque(maxlen=window)
         self._told = False
+        self._committed: list[tuple[int, Counter[str]]] = []
         self._span = f" in the last {window} steps" if window else ""
 
     def see(self, trajectories: Sequence[Trajectory]) -> None:
@@ -77,6 +80,20 @@ class UnscoredGuard:
                 RuntimeWarning,
                 stacklevel=2,
             )
+
+    def commit(self) -> None:
+        """Count the steps seen so far as done."""
+        self._committed = list(self._steps)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the window as of the last `commit`."""
+        return {"steps": [[turns, dict(reasons)] for turns, reasons in self._committed]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put the window back."""
+        self._steps.clear()
+        self._steps.extend((int(turns), Counter(reasons)) for turns, reasons in state["steps"])
+        self.commit()
 
 
 def _speaks_freely(reasons: Counter[str]) -> bool:
@@ -132,6 +149,8 @@ def dialogue_metrics(trajectories: Sequence[Trajectory], returns_GK: np.ndarray)
             [r.info["cost"] for r in results if "cost" in r.info and isinstance(r.turn.verdict, Scored)]
         ),
     }
+    replies = [r.turn.reply for t in trajectories if t.scenario.truth is not None for r in t.turns]
+    metrics["well_formed"] = _mean([parse_reply(str(reply)).well_formed for reply in replies])
     for name in Terms._fields:
         metrics[name] = _mean([getattr(terms, name) for terms in scored])
     terms = [r.info.get("reward_terms", {}) for r in results if isinstance(r.turn.verdict, Scored)]

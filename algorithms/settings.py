@@ -12,6 +12,7 @@ from steer_env.algorithms.averaging import AVERAGES
 from steer_env.algorithms.base import Algorithm, Row
 from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
 from steer_env.algorithms.curriculum import Curriculum
+from steer_env.algorithms.overlong import OVERLONG
 from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.schedule import SCHEDULES
 from steer_env.evaluation.evaluate import judge_of
@@ -40,7 +41,10 @@ class TrainConfig:
             where the step began: mean estimate of KL(before to now) per token, in nats; 0 takes them all.
         max_grad_norm: Gradients are clipped to this norm.
         temperature: Of the sampled replies.
-        max_new_tokens: Longest reply.
+        max_new_tokens: Longest reply; one that is cut there trains as any other ("keep"), not at all
+            ("mask"), or with `overlong_penalty` taken from its advantage ("penalise"); see `overlong`.
+        overlong: Which of the three.
+        overlong_penalty: For "penalise".
         seed: Decides the dialogues' seeds, the sampling and the order of mini-batches.
         unscored_limit: Stop when more than this share of turns has no verdict.
         unscored_window: Steps over which that share is taken.
@@ -77,6 +81,8 @@ class TrainConfig:
     max_grad_norm: float = 1.0
     temperature: float = 1.0
     max_new_tokens: int = 48
+    overlong: str = "keep"
+    overlong_penalty: float = 0.5
     seed: int = 0
     unscored_limit: float = 0.05
     unscored_window: int = 20
@@ -100,13 +106,14 @@ class TrainConfig:
         counts += ("microbatch_size", "microbatch_tokens", "unscored_window", "eval_dialogues")
         check_integers(self, counts, 1)
         check_integers(self, ("warmup", "minibatch_size", "seed", "eval_every"), 0)
-        check_numbers(self, ("lr", "weight_decay", "target_kl"))
+        check_numbers(self, ("lr", "weight_decay", "target_kl", "overlong_penalty"))
         check_numbers(self, ("max_grad_norm",), above=True, why="; a huge one switches clipping off")
         check_numbers(self, ("temperature",), above=True, why=": greedy siblings are all equal")
         check_numbers(self, ("unscored_limit", "final_lr", "average_decay"), 0, 1)
         check_choice(self, "streams", ("prompt", "dialogue"))
         check_choice(self, "lr_schedule", SCHEDULES)
         check_choice(self, "average", AVERAGES)
+        check_choice(self, "overlong", OVERLONG)
         check_choice(self, "final_weights", ("last", "average", "best"))
         for final, needed, why in (
             ("average", self.average != "none", "average"),

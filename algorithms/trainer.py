@@ -36,6 +36,7 @@ from steer_env.algorithms.curriculum import Curriculum
 from steer_env.algorithms.forward import Forward
 from steer_env.algorithms.metrics import MetricsLogger, check_trackers
 from steer_env.algorithms.monitor import TooManyUnscored, UnscoredGuard, dialogue_metrics
+from steer_env.algorithms.overlong import share_cut, treat
 from steer_env.algorithms.parallel import Parallel
 from steer_env.algorithms.record import record_rollouts
 from steer_env.algorithms.scaling import Scaling
@@ -133,10 +134,10 @@ def train(
         parallel=parallel,
     )
     algorithm.setup(forward)
-    run = _Run(env, attacker, forward, algorithm, config, run_dir, eval_env)
+    guard = UnscoredGuard(config.unscored_limit, config.unscored_window)
+    run = _Run(env, attacker, forward, algorithm, config, run_dir, guard, eval_env)
     finished = run.open(settings)
     rows = [json.loads(line) for line in _lines(run_dir / "metrics.jsonl")]
-    guard = UnscoredGuard(config.unscored_limit, config.unscored_window)
     saved, complete = finished, True
     logger = MetricsLogger(run_dir, trackers, finished, settings) if parallel.main else nullcontext()
     with logger as metrics:
@@ -147,7 +148,7 @@ def train(
                 guard.see(trajectories)
                 played = time.perf_counter()
                 groups = group_by_seed(trajectories, config.group_size)
-                examples = algorithm.examples(groups)
+                examples = run.without_overlong(algorithm.examples(groups))
                 if record_every and step % record_every == 0 and parallel.main:
                     run.record(trajectories, examples, step)
                 with uninterrupted():
@@ -158,6 +159,7 @@ def train(
                     if metrics is not None:
                         metrics.write(row)
                     rows.append(row)
+                    guard.commit()
                     finished, complete = step + 1, True
                     if finished % config.checkpoint_every == 0 or finished == config.steps:
                         run.save(finished)
@@ -188,6 +190,7 @@ class _Run:
         algorithm: Algorithm,
         config: TrainConfig,
         run_dir: Path,
+        guard: UnscoredGuard,
         eval_env: VectorEnv | None = None,
     ) -> None:
         self.env, self.attacker, self.forward, self.algorithm = env, attacker, forward, algorithm
@@ -195,7 +198,7 @@ class _Run:
         self.student, self.parallel = forward.student, forward.parallel
         self.optimizer = make_optimizer(forward, algorithm, config)
         self.parallel.launch(self.optimizer, config.max_grad_norm)
-        self.parts: dict[str, Stateful] = {"algorithm": algorithm}
+        self.parts: dict[str, Stateful] = {"algorithm": algorithm, "guard": guard}
         if isinstance(env, Curriculum):
             self.parts["curriculum"] = env
         self.average: Average | None = None
@@ -257,6 +260,11 @@ class _Run:
         groups = [played[start : start + size] for start in range(0, len(played), size)]
         return [trajectory for group in self.parallel.gather(groups) for trajectory in group]
 
+    def without_overlong(self, examples: Sequence[Example]) -> list[Example]:
+        """Treat replies that were cut as the settings say."""
+        config = self.config
+        return treat(examples, config.overlong, config.overlong_penalty, self.student.codec.close_id)
+
     def record(self, trajectories: Sequence[Trajectory], examples: Sequence[Example], step: int) -> None:
         """Write a step's dialogues with the advantages of their tokens."""
         of = {id(e.dialogue.trace): (e.mask_L, e.advantages_L) for e in examples}
@@ -266,7 +274,8 @@ class _Run:
     def learn(self, groups: Sequence[TrajectoryGroup], examples: Sequence[Example], step: int) -> Row:
         """Update policy, algorithm, attacker and curriculum from a step's dialogues; returns metrics."""
         trajectories = [trajectory for group in groups for trajectory in group.trajectories]
-        row = dialogue_metrics(trajectories, _returns(groups))
+        row: Row = dialogue_metrics(trajectories, _returns(groups))
+        row["truncated"] = share_cut(trajectories, self.student.codec.close_id)
         row |= update(self.forward, self.algorithm, self.optimizer, examples, self.config, step)
         row |= {"trained_dialogues": len(examples)} | self.algorithm.finish(groups)
         teach(self.attacker, trajectories)

@@ -25,7 +25,7 @@ from steer_env.trajectory import TrajectoryGroup
 class DAPO(PolicyGradient):
     """Clip-higher, token-level loss, no flat groups, no KL (Yu et al. 2025, arXiv 2503.14476, eq. 8-11).
 
-    Flat groups are left out, not replaced by others; overlong reward shaping is not done.
+    Flat groups are left out, not replaced by others. For overlong replies see `TrainConfig.overlong`.
     """
 
     least_group: ClassVar[int] = 2

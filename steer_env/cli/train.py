@@ -69,6 +69,8 @@ _SETTINGS: dict[str, tuple[Any, str]] = {
     "beta": (float, "weight of the KL penalty"),
     "temperature": (float, "of the sampled replies"),
     "max_new_tokens": (positive, "longest reply in tokens"),
+    "overlong": (str, "replies cut there: keep, mask or penalise"),
+    "overlong_penalty": (float, "what penalise takes from the advantage of their tokens"),
     "minibatch_size": (natural, "dialogues per optimiser step, 0 for all"),
     "microbatch_size": (positive, "dialogues per forward pass; changes memory, not results"),
     "epochs": (positive, "passes over a step's dialogues"),

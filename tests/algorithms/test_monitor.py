@@ -2,14 +2,17 @@
 
 import dataclasses
 import doctest
+import io
 
 import numpy as np
 import pytest
+import torch
 
 from steer_env.algorithms import monitor
-from steer_env.algorithms.monitor import dialogue_metrics
+from steer_env.algorithms.monitor import TooManyUnscored, UnscoredGuard, dialogue_metrics
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored
+from steer_env.world.source import WorldSource
 
 from .test_credit import SCENARIO
 
@@ -53,3 +56,38 @@ def test_a_mean_over_nothing_is_none():
     for name in ("return", "return_std", "return_per_turn", "cost", "safety", "tcsr_min", "tcsr_mean"):
         assert row[name] is None
     assert row["unscored"] == 1.0 and row["flat_groups"] == 1.0
+
+
+def silent(reasons):
+    turns = tuple(TurnResult(Turn(0, "u", "r", Unscored(reason)), 0.0) for reason in reasons)
+    return Trajectory(SCENARIO, 0, turns, StopReason.SEED_END)
+
+
+def test_the_window_goes_on_where_the_last_finished_step_left_it():
+    guard = UnscoredGuard(1.0, window=2)
+    for reasons in (["a"], ["a", "b"], ["b", "b", "c"]):
+        guard.see([silent(reasons)])
+        guard.commit()
+    guard.see([silent(["broken off"])])  # a step that is played again counts once
+    state = guard.state_dict()
+    assert state == {"steps": [[2, {"a": 1, "b": 1}], [3, {"b": 2, "c": 1}]]}
+    torch.save(state, file := io.BytesIO())
+    file.seek(0)
+    other = UnscoredGuard(0.5, window=2, least=6)
+    other.load_state_dict(torch.load(file, weights_only=True))
+    assert other.state_dict() == state
+    with pytest.raises(TooManyUnscored, match=r"6 of 6 turns .* in the last 2 steps"):
+        other.see([silent(["d"] * 3)])
+    assert other.state_dict() == state
+    fresh = UnscoredGuard(0.5, window=2, least=6)
+    fresh.see([silent(["d"] * 3)])  # too few to judge without the steps before
+
+
+def test_form_is_told_where_the_world_is_the_built_in_one():
+    scenario = WorldSource(split="train").scenario(0)
+    texts = ["Sure.", "I will not shelf instead lantern kind letter?"]
+    turns = tuple(TurnResult(Turn(i, "u", text, Scored(Terms(5, 5, 5))), 0.0) for i, text in enumerate(texts))
+    row = dialogue_metrics([Trajectory(scenario, 0, turns, StopReason.SEED_END)], np.zeros((1, 1)))
+    assert row["well_formed"] == 0.5
+    own = Trajectory(SCENARIO, 0, turns, StopReason.SEED_END)
+    assert dialogue_metrics([own], np.zeros((1, 1)))["well_formed"] is None

@@ -13,6 +13,7 @@ from steer_env.algorithms.averaging import Average
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.checkpoints import checkpoints
 from steer_env.algorithms.curriculum import Curriculum, Stage
+from steer_env.algorithms.monitor import UnscoredGuard
 from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.trainer import TrainConfig, step_seeds, train
 from steer_env.algorithms.validation import Validation
@@ -259,6 +260,24 @@ def test_a_finished_run_that_is_resumed_ends_with_the_same_weights(make_vec, mak
     rows = run(make_vec, whole, tmp_path / "run", KEPT)
     assert json.loads(json.dumps(rows)) == run(make_vec, again, tmp_path / "run", KEPT, resume=True)
     assert same(weights(whole), weights(again))
+
+
+def test_the_window_of_unscored_turns_goes_on_after_a_resumption(
+    make_vec, make_student, tmp_path, monkeypatch
+):
+    seen, see = [], UnscoredGuard.see
+
+    def spy(self, trajectories):
+        seen.append(len(self.state_dict()["steps"]))
+        see(self, trajectories)
+        if len(seen) == 4:
+            raise KeyboardInterrupt  # the step was looked at, not learnt from
+
+    monkeypatch.setattr(UnscoredGuard, "see", spy)
+    with pytest.raises(KeyboardInterrupt):
+        run(make_vec, make_student(), tmp_path / "run", SMALL)
+    run(make_vec, make_student(), tmp_path / "run", SMALL, resume=True)
+    assert seen == [0, 1, 2, 3, 3]
 
 
 @pytest.mark.parametrize(
