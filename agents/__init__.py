@@ -10,7 +10,7 @@ if __name__ != "steer_env.agents":
 
 from steer_env.agents.attackers import StaticAttacker
 from steer_env.agents.backends import is_backend, open_seat
-from steer_env.agents.base import Agent, Observation, observation_rng
+from steer_env.agents.base import Agent, Observation, observation_rng, opponent_rng
 from steer_env.agents.scripted import AlwaysComply, AlwaysRefuse, Constructive, RandomStudent
 from steer_env.agents.tutor import ScriptedTutor
 from steer_env.types import STUDENT
@@ -33,6 +33,7 @@ __all__ = [
     "StaticAttacker",
     "make_agent",
     "observation_rng",
+    "opponent_rng",
 ]
 
 

@@ -8,6 +8,7 @@ import gymnasium
 from pettingzoo import AECEnv
 
 from steer_env.env import ResetNeeded
+from steer_env.forking import copied, fork
 from steer_env.types import ATTACKER, STUDENT
 
 
@@ -66,6 +67,11 @@ class StudentEnv(gymnasium.Env[dict[str, Any], str]):
             self._attack()
             self._running = True
         return self._observe(), reward, terminated, truncated, info
+
+    def fork(self) -> StudentEnv:
+        """Return an exact copy of the running dialogue, see `DialogueEnv.fork`; the attacker is shared."""
+        shared = (self.attacker, self.observation_space, self.action_space)
+        return copied(self, shared, {id(self.aec): fork(self.aec)})
 
     def _attack(self) -> None:
         utterances = self.attacker.act([self.aec.observe(ATTACKER)])

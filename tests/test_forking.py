@@ -12,6 +12,7 @@ from steer_env.agents.tutor import ScriptedTutor
 from steer_env.counterfactual import effects_table, emitted_return, forked_values, turn_effects
 from steer_env.forking import fork
 from steer_env.rollout import rollout, rollout_from
+from steer_env.student_env import StudentEnv
 from steer_env.testing import check_env, check_wrapper
 from steer_env.testing.envs import check_forks
 from steer_env.testing.toys import toy_env
@@ -140,6 +141,18 @@ def test_what_might_have_been_said_is_not_recorded(tmp_path):
     env.close()
     assert len([json.loads(line) for line in path.read_text().splitlines()]) == 1
     assert twin.rewards == env.rewards
+
+
+def test_the_students_view_forks():
+    env = StudentEnv(steer_env.make("SteerEscalation-v0", max_turns=3), ScriptedTutor())
+    env.reset(seed=2)
+    env.step("No.")
+    twin = env.fork()
+    assert twin.attacker is env.attacker and twin.observation_space is env.observation_space
+    other = env.fork()
+    other.step("Yes, take it.")
+    (seen, *rest), (same, *others) = twin.step("No, never."), env.step("No, never.")
+    assert seen["transcript"] == same["transcript"] and rest == others
 
 
 # -- vector environments and rollouts -----------------------------------------------------------------------
