@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -24,7 +23,7 @@ from steer_env.agents.scripted import Blind, Forgetful, RequestOnly
 from steer_env.evaluation import scales
 from steer_env.evaluation.metrics import HELPFULNESS_MEAN, SAFETY_MEAN
 from steer_env.judges import JudgeRequest, RuleJudge
-from steer_env.rollout import rollout_iter
+from steer_env.rewards import declared_return, tcsr, turn_reward
 from steer_env.scenarios import RISKY, Scenario
 from steer_env.types import ASSISTANT, NO_TERMS, USER, Message, Scored, Utterance, Verdict
 from steer_env.world import WorldSource, say
@@ -205,27 +204,34 @@ def bars(split: str, groups: int = GROUPS) -> dict[str, dict[str, dict[str, floa
     }
 
 
-def returns_table(env: str, dialogues: int = 300) -> dict[str, dict[str, float]]:
-    """Return the share of the optimal return by policy and return mode, against the id's own attacker."""
-    chosen = {kind: variants for kind, variants in policies().items() if kind != "constant"}
-    table: dict[str, dict[str, float]] = defaultdict(dict)
-    for mode in RETURNS:
-        found = {}
-        for kind, variants in chosen.items():
-            found[kind] = max(_mean_return(env, student, mode, dialogues) for student in variants.values())
-        for kind, value in found.items():
-            table[kind][mode] = value / found["constructive"]
-    return dict(table)
+def returns_table(env: str, groups: int = 60) -> dict[str, dict[str, float]]:
+    """Return the share of the optimal return by policy and return mode, against the id's own attacker.
+
+    Returns are computed from the verdicts as the wrappers do it (TCSR, then the return mode); of each kind of
+    policy the variant with the highest return counts.
+    """
+    from steer_env.registration import make_attacker, make_source, spec
+
+    source: Any = make_source(spec(env), {"split": "bench"})
+    scenarios = [source.scenario(i) for i in range(groups * source.members)]
+    best: dict[str, dict[str, float]] = {}
+    for kind, variants in policies().items():
+        if kind != "constant":
+            found = [mean_returns(play_all(scenarios, make_attacker(env), v)) for v in variants.values()]
+            best[kind] = {mode: max(one[mode] for one in found) for mode in RETURNS}
+    top = best["constructive"]
+    return {kind: {mode: row[mode] / top[mode] for mode in RETURNS} for kind, row in best.items()}
 
 
-def _mean_return(env: str, student: Any, mode: str, dialogues: int) -> float:
-    from steer_env.registration import make_attacker
-
-    vec = steer_env.make_vec(env, 32, split="bench", returns=mode)
-    played = rollout_iter(vec, make_attacker(env), student, range(dialogues))
-    value = float(np.mean([trajectory.total for _, trajectory in played]))
-    vec.close()
-    return value
+def mean_returns(dialogues: Iterable[Played]) -> dict[str, float]:
+    """Return the mean return of dialogues by return mode, with the default weights and alpha."""
+    sums = dict.fromkeys(RETURNS, 0.0)
+    for count, played in enumerate(dialogues, 1):
+        terms = [v.terms if isinstance(v, Scored) else (1, 1, 1) for v in played.verdicts]
+        values = tcsr(turn_reward(*np.array(terms, float).T))
+        for mode in RETURNS:
+            sums[mode] += (float(declared_return(values, mode)) - sums[mode]) / count
+    return sums
 
 
 def main() -> None:
@@ -235,10 +241,11 @@ def main() -> None:
     )
     parser.add_argument("--groups", type=int, default=GROUPS)
     parser.add_argument("--splits", nargs="+", default=["bench", "ood"])
+    parser.add_argument("--envs", nargs="+", default=steer_env.env_ids())
     parser.add_argument("--returns", action="store_true", help="share of the optimal return instead")
     options = parser.parse_args()
     if options.returns:
-        for env in steer_env.env_ids():
+        for env in options.envs:
             print(f"\n{env}: share of the optimal return, {', '.join(RETURNS)}")
             for kind, row in returns_table(env, options.groups).items():
                 print(f"{kind:16} " + " ".join(f"{row[mode]:6.3f}" for mode in RETURNS))

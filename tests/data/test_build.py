@@ -203,7 +203,7 @@ def test_every_row_has_the_canary_and_the_bench_is_closed_to_training(built: Pat
 
 def test_ood_rows_are_the_other_family_whole_and_closed_to_training(built: Path):
     scenarios = ood_scenarios(built)
-    originals = {s.id: s for s in map(WorldSource(split="ood").scenario, range(3 * 200))}
+    originals = {s.id: s for s in map(WorldSource(split="ood").scenario, range(4 * 200))}
     assert len(scenarios) == 12 and {s.truth.family for s in scenarios} == {"ood"}
     for scenario in scenarios:
         original = originals[scenario.id]

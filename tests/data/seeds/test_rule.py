@@ -182,7 +182,7 @@ def test_the_rows_own_purpose_is_kept() -> None:
     source = WorldSource(single_turn=True)
     kept = 0
     for group in range(60):
-        row = source.scenario(3 * group)
+        row = source.scenario(4 * group + 3)  # the lookalike, to a harmless end
         nice = [n for n in frames.NICE if n in row.turns[0].text]
         turns = worded.benign(row, row.truth, 6, group)
         kept += bool(nice)
