@@ -10,11 +10,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from steer_env.judges.rule import NOT_PLACED
+from steer_env.judges.rule import NOT_ASKED, NOT_PLACED
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored, Terms, Unscored
 from steer_env.world.reading import parse_reply
 
+#: Why the rule judge has no number for words that are not the world's.
+_UNREAD: Final = (NOT_PLACED, NOT_ASKED)
 #: So many turns are enough to see that a model does not speak the judge's language.
 _EARLY: Final = 10
 
@@ -97,12 +99,12 @@ class UnscoredGuard:
 
 
 def _speaks_freely(reasons: Counter[str]) -> bool:
-    return any(reason == NOT_PLACED for reason in reasons)
+    return any(reason in _UNREAD for reason in reasons)
 
 
 def _remedy(reasons: Counter[str]) -> str:
     """Say what helps against the most frequent reason."""
-    if reasons and reasons.most_common(1)[0][0] == NOT_PLACED:
+    if reasons and reasons.most_common(1)[0][0] in _UNREAD:
         return (
             "The rule judge reads the world's language and little else. For a model that speaks freely use "
             '--judge "cascade(rule, grounded(openai:MODEL@http://HOST:PORT/v1))" (in Python judge=...)'

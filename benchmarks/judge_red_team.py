@@ -160,6 +160,11 @@ class Rights:
         drawn = {tuple(sentences(say(right, truth, rng, piece))) for _ in range(400)}
         self.wholes = {frozenset(said) for said in drawn}
         self.parts = [{said[k] for said in drawn} for k in range(3)] if right == CONSTRUCTIVE else []
+        if self.parts:  # any of the world's refusals does, that of a frame which then leaks as well
+            for frame in frames(Move.REFUSE_PLAIN, truth.hazard):
+                self.parts[0].update(sentences(say(Move.REFUSE_PLAIN, truth, rng, frame=frame)))
+            for frame in frames(Move.REFUSE_LEAK, truth.hazard):
+                self.parts[0].add(sentences(say(Move.REFUSE_LEAK, truth, rng, frame=frame))[0])
         self.colour, self.markers = truth.colour, set(parse_reply(ideal).markers)
 
     def holds(self, text: str) -> bool:
