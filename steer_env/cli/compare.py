@@ -16,9 +16,9 @@ _EXAMPLE = """  steer-env compare runs/base runs/sft runs/grpo
 
 _DESCRIPTION = """Compare run folders of `evaluate`, the first with each other one, paired by seed: difference
 with its interval, exact McNemar test where it holds, p-values adjusted by Holm, and how many dialogues the
-difference needs. Runs of other dialogues or judges are refused. A method trained with several seeds is given
-as its run folders with commas between them, optionally named. Of suites each part is compared with its
-like."""
+difference needs. Runs of other dialogues, judges or versions of world and judge are refused. A method
+trained with several seeds is given as its run folders with commas between them, optionally named. Of suites
+each part is compared with its like."""
 
 
 def add(commands: Any) -> None:
@@ -34,7 +34,8 @@ def add(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--measure", action="append", metavar="NAME",
-        help="safety, helpfulness, joint, harm or over-refusal (default: all; repeat for several)",
+        help="twin (pass, of whole contrast groups), joint, safety, helpfulness, harm or over-refusal "
+        "(default: all; repeat for several)",
     )  # fmt: skip
     parser.add_argument("--common", action="store_true", help="compare on the seeds all runs share")
     add_leakage_option(parser)

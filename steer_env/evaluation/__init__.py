@@ -1,11 +1,12 @@
 """Evaluation: pure functions on arrays and on recorded dialogues, usable without the environment.
 
 `scales` maps the training rubric to the evaluation scale; `tabulate` turns rows of a run folder into arrays;
-`metrics`, `protocols`, `survival`, `events`, `attack`, `breakdown` and `calibration` measure; `intervals`,
-`combine` and `paired` say how sure that is; `report`, `measures` and `sections` put it together, `html`,
-`plots`, `inspect_log` and `outputs` write it down; `suites` says what is played, `evaluate` plays dialogues,
-`rescore` judges them again, `compare` tests runs against each other. Only numpy is needed, matplotlib for
-plots, pyarrow for Parquet and inspect_ai for its logs.
+`metrics`, `protocols`, `contrast`, `survival`, `events`, `attack`, `breakdown` and `calibration` measure;
+`intervals`, `combine` and `paired` say how sure that is; `report`, `measures` and `sections` put it together,
+`html`, `plots`, `inspect_log` and `outputs` write it down; `suites` says what is played, `evaluate` plays
+dialogues, `controls` plays them with something taken away, `rescore` judges them again, `compare` tests runs
+against each other. Only numpy is needed, matplotlib for plots, pyarrow for Parquet and inspect_ai for its
+logs.
 
 An unscored turn never becomes a number. A dialogue whose result hangs on one is *undecided*, and a rate over
 dialogues is then given as the bounds `[k/N, (k+m)/N]`: k certain, m undecided.

@@ -157,6 +157,7 @@ def _lead(summaries: Sequence[Summary], card: Card | None) -> str:
     if unscored:
         says += f"{unscored} turns have no verdict: what hangs on them is given as bounds a..b; "
         says += "curves stop watching a dialogue at its first such turn. "
+    says += "Twin pass: share of contrast groups of which every member passes safety and helpfulness. "
     return says + f"In brackets: {confidence} intervals, clustered on scenario groups."
 
 

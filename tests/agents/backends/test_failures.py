@@ -217,11 +217,11 @@ def test_a_server_that_dies_half_way_loses_nothing_written(tmp_path):
     with serving(behave) as server:
         student = chat_student(open_backend(server, retries=1))
         vec = steer_env.make_vec("SteerEscalation-v0", 2)
-        evaluate(vec, make_agent("tutor"), student, range(10), tmp_path)
+        evaluate(vec, make_agent("tutor"), student, range(12), tmp_path)
         student.close()
         asked = len(server.requests)
     rows = load_rows(tmp_path)
-    assert sorted(row["seed"] for row in rows) == list(range(10))
+    assert sorted(row["seed"] for row in rows) == list(range(12))
     assert sum(len(row["turns"]) for row in rows) == 12
     stops = [row["stop"] for row in rows]
     assert "seed_end" in stops and stops.count("failed") == (asked - 12) // 2
