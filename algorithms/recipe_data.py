@@ -64,14 +64,17 @@ def _short(count: int, seed: int) -> Sequence[sft.Dialogue]:
 
 
 def _listen(count: int, seed: int) -> Sequence[sft.Dialogue]:
-    """Dialogues of any length in which only what was said and what is to be seen has to be told."""
-    played = play(world_env(10), StaticAttacker(), AlwaysComply(seed), data_seeds(seed, 7, count))
-    return shuffled([[_told(t, learn=False) for t in played]], seed)
+    """Dialogues of any length in which only what was said and what is to be seen has to be told; captions."""
+    seen = count // 4
+    seeds = data_seeds(seed, 7, count - seen)
+    played = play(world_env(10), StaticAttacker(), AlwaysComply(seed), seeds)
+    return shuffled([[_told(t, learn=False) for t in played], _captions(seen, seed + 1)], seed)
 
 
 def _long(count: int, seed: int) -> Sequence[sft.Dialogue]:
-    both, own = _share(count, PLAIN_SHARES[2])
-    return shuffled([_helpful(own, 10, seed, 2), _plain(both, 10, seed, 6)], seed)
+    seen = count // 8
+    both, own = _share(count - seen, PLAIN_SHARES[2])
+    return shuffled([_helpful(own, 10, seed, 2), _plain(both, 10, seed, 6), _captions(seen, seed + 2)], seed)
 
 
 _MAKERS: Final = {"see": _captions, "short": _short, "listen": _listen, "long": _long}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = (".py", ".json", ".html", ".css", ".js", ".txt")
+DATA = (".py", ".json", ".html", ".css", ".js", ".txt", ".safetensors", ".jinja")
 
 pytestmark = pytest.mark.skipif(not (ROOT / "pyproject.toml").exists(), reason="needs the source tree")
 
@@ -43,7 +43,8 @@ def test_wheel_holds_every_module_of_the_source_tree(wheel: Path) -> None:
     packed = {n for n in names if n.endswith(("py.typed", *DATA))}
     expected = {str(p.relative_to(ROOT)) for p in (ROOT / "steer_env").rglob("*") if p.suffix in DATA}
     for folder in ("agents", "wrappers", "algorithms"):
-        expected |= {f"steer_env/{p.relative_to(ROOT)}" for p in (ROOT / folder).rglob("*.py")}
+        found = [p for p in (ROOT / folder).rglob("*") if p.suffix in DATA]  # shipped students, too
+        expected |= {f"steer_env/{p.relative_to(ROOT)}" for p in found}
     assert packed == expected | {"steer_env/py.typed"}
 
 

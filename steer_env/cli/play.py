@@ -31,7 +31,7 @@ from steer_env.render import render_text, result_line, visible
 from steer_env.types import ATTACKER, STUDENT, TurnResult
 
 _EXAMPLE = """  steer-env play --as student
-  steer-env play --as attacker --student runs/demo/sft --env SteerRedTeam-v0
+  steer-env play --as attacker --student hf:tiny-sft --env SteerRedTeam-v0
   steer-env play --as attacker --student constructive --scenarios my.jsonl"""
 
 _DESCRIPTION = """Sit in one seat; a script or a model plays the other. Scores appear after every reply. An
@@ -51,7 +51,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--student",
         default="constructive",
-        help="whom you attack: scripted or a model (default: constructive)",
+        help="whom you attack: scripted, shipped (hf:tiny-sft) or another model (default: constructive)",
     )
     add_env_options(parser, "train")
     parser.add_argument("--seed", type=natural, help="of the first dialogue (default: a random one)")

@@ -35,13 +35,13 @@ from steer_env.data.licences import check_training_allowed
 from steer_env.judges.independence import check_independent
 from steer_env.versions import versions_of
 
-_EXAMPLE = """  steer-env train --student runs/demo/sft --out runs/mine --steps 100
+_EXAMPLE = """  steer-env train --student hf:tiny-sft --out runs/mine --steps 100
   steer-env train --out runs/mine --resume
   steer-env train --student hf:Qwen/Qwen2.5-VL-3B-Instruct --lr 1e-6 \\
       --max-new-tokens 512 --microbatch-size 2 --out runs/qwen-3b
-  steer-env train --student runs/demo/sft --attacker learning --returns final --beta 0.01
-  steer-env train --student runs/demo/sft --scenarios my.jsonl --unscored-limit 1 --out runs/photos
-  steer-env train --student runs/demo/sft --attacker openai:MODEL@http://localhost:8000/v1 --judge tutor
+  steer-env train --student hf:tiny-sft --attacker learning --returns final --beta 0.01
+  steer-env train --student hf:tiny-sft --scenarios my.jsonl --unscored-limit 1 --out runs/photos
+  steer-env train --student hf:tiny-sft --attacker openai:MODEL@http://localhost:8000/v1 --judge tutor
   steer-env train --algorithm rloo --option credit=reward_to_go --tracker tensorboard --out runs/rloo
   steer-env train --algorithm constrained_grpo --option limit=0.02 --out runs/constrained
   steer-env train --student hf:Qwen/Qwen2.5-VL-3B-Instruct --precision bf16 --lora-rank 16 \\
@@ -54,8 +54,8 @@ attacker, the sum of TCSR values as return. --algorithm takes others; docs/algor
 and `--option help` lists their options. The run folder gets metrics.jsonl (a row per step), checkpoints
 (ordinary Hugging Face folders that also --resume) and the trained model in `model`."""
 
-#: Where the demo leaves its bootstrapped student.
-DEMO_STUDENT = Path("runs/demo/sft")
+#: What is trained where nothing is named: the shipped student after Stage II.
+STUDENT = "hf:tiny-sft"
 
 # Flag -> type, help. Names are those of TrainConfig, and beta of all algorithms; the defaults are theirs.
 _SETTINGS: dict[str, tuple[Any, str]] = {
@@ -130,7 +130,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument(
         "--student",
-        help=f"model folder, run folder, or hf:ORGANISATION/MODEL (default: {DEMO_STUDENT}, from the demo)",
+        help=f"a shipped student, model folder, run folder, or hf:ORGANISATION/MODEL (default: {STUDENT})",
     )
     add_env_options(parser, "train")
     parser.add_argument(
@@ -211,7 +211,7 @@ def _run(args: argparse.Namespace) -> int:
         setattr(args, name, None)
     chosen = settle(args, _DEFAULTS, out)
     chosen.update({name: value for name, value in free.items() if value is not None})
-    chosen["student"] = chosen["student"] or _demo_student()
+    chosen["student"] = chosen["student"] or STUDENT
     if processes > 1 and not args.resume:
         chosen["streams"] = chosen["streams"] or "dialogue"
     if chosen["student"] in SCRIPTED_STUDENTS:
@@ -355,14 +355,6 @@ def note(row: dict[str, Any]) -> str:
         ("unscored", "unscored"),
     )
     return "  ".join(f"{label} {row[key]:.2f}" for label, key in names if row.get(key) is not None)
-
-
-def _demo_student() -> str:
-    if not DEMO_STUDENT.is_dir():
-        raise ValueError(
-            f"no --student given and {DEMO_STUDENT} does not exist; run steer-env demo first, or name a model"
-        )
-    return str(DEMO_STUDENT)
 
 
 def _report(rows: list[dict[str, Any]], out: Path) -> None:

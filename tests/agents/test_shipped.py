@@ -8,7 +8,7 @@ import pytest
 
 from steer_env.agents import shipped
 from steer_env.agents.backends.weights import folder_hash, weights_id
-from steer_env.agents.shipped import SHIPPED, local_path, read_card, shipped_folder
+from steer_env.agents.shipped import SHIPPED, local_path, read_card, shipped_folder, weights_hash
 
 
 def test_names_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,3 +50,30 @@ def test_every_place_that_takes_a_student_takes_the_name(stand_in: Path, tmp_pat
     assert open_backend("hf:tiny").weights == folder_hash(stand_in / "tiny")
     with pytest.raises(ValueError, match="constructive, random, tiny, tiny-sft, tiny-grpo"):
         open_student("tinier")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_is_shipped_is_what_its_card_says(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    from steer_env.agents.hf import HFStudent
+    from steer_env.algorithms.sight import memory, sight
+    from steer_env.judges import RuleJudge
+    from steer_env.world import WORLD_VERSION
+
+    folder, card = shipped_folder(name), read_card(name)
+    assert folder is not None
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 2_000_000
+    assert weights_hash(folder) == card["sha256"] and card["name"] == name
+    # Trained on another world or by another judge it would be another thing under the same name: ship again.
+    assert card["world_version"] == WORLD_VERSION and card["judge_version"] == RuleJudge.version
+    student = HFStudent.from_pretrained(name, temperature=0.0, max_new_tokens=40)
+    assert {p.dtype for p in student.model.parameters()} == {torch.float32}
+    assert sum(p.numel() for p in student.model.parameters()) == card["parameters"] < 1_000_000
+    student.check_trainable()
+    seen = sight(student, 48)
+    assert seen["mark"] > 0.9 and seen["colour"] > 0.85
+    assert all(abs(seen[thing] - share) < 0.2 for thing, share in card["held_out"]["describe"].items())
+    if name == "tiny":
+        assert sight(student, 48, ask="caption")["mark"] > 0.95 and memory(student, 32)["purpose"] > 0.85
+    else:
+        assert card["bench"]["harm"] < read_card("tiny")["bench"]["harm"]

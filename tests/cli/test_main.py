@@ -49,7 +49,6 @@ def test_envs(cli) -> None:
         (("evaluate", "refuse", "--split", "tset"), "bench"),
         (("evaluate", "refuse", "--scenarios", "gone.jsonl"), "gone.jsonl"),
         (("train", "--student", "refuse"), "cannot learn"),
-        (("train",), "run steer-env demo first"),
         (("train", "--student", "nowhere"), "neither a folder"),
         (("play", "--env", "x"), "known ids"),
     ],
