@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from steer_env.cli.common import command, natural, positive
-from steer_env.cli.demo_jobs import ENV, SHIPPED_BASE, Demo, evaluations, jobs, run_job, state, summary
+from steer_env.cli.demo_jobs import (
+    BEFORE,
+    ENV,
+    SHIPPED_BASE,
+    Demo,
+    evaluations,
+    jobs,
+    run_job,
+    state,
+    summary,
+)
 from steer_env.cli.evaluate import plot
 from steer_env.cli.pool import Pool
 from steer_env.cli.progress import Bars
@@ -33,8 +43,16 @@ table has intervals over seeds and dialogues. Each process computes on one threa
 processes changes no result. A second run reuses what is built; after Ctrl-C or a kill the next run goes
 on."""
 
-#: Stage -> its name in the table.
-STAGES = {"base": "base", "sft": "+ bootstrapping SFT", "grpo": "+ GRPO"}
+#: Stage or control -> its name in the table.
+STAGES = {
+    "base": "base",
+    "sft": "+ bootstrapping SFT",
+    "grpo": "+ GRPO",
+    "blind": "  GRPO, blind",
+    "swapped": "  GRPO, other pictures",
+    "forgetful": "  GRPO, no history",
+    "constant": "  one constant reply",
+}
 
 
 def add(commands: Any) -> None:
@@ -81,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"\n{LEGEND}")
     for seed in seeds:
         print(learning(seed, read_jsonl(demo.folder("grpo", seed) / "metrics.jsonl")))
-    summaries = {STAGES[stage]: summarise(runs[0]) for stage, runs in rows.items()}
+    summaries = {STAGES[stage]: summarise(rows[stage][0]) for stage in BEFORE}
     drawn = plot(summaries, args.out / "survival.png", "Dialogues without failure, by turn")
     print(excerpts(rows["base"][0], rows["grpo"][0]))
     _where(demo, drawn)

@@ -7,15 +7,18 @@ one goes on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import steer_env
+from steer_env.agents.base import Agent
+from steer_env.agents.controls import Constant, blind, forgetful, swapped
 from steer_env.agents.shipped import WEIGHTS, local_path, weights_hash
 from steer_env.cli.stages import State, build_stage, look, stage_key
 from steer_env.cli.train import note
+from steer_env.scenarios import Scenario
 from steer_env.world import WorldSource
 
 if TYPE_CHECKING:
@@ -26,6 +29,12 @@ SPLIT: Final = "bench"
 #: The base that comes with the package.
 SHIPPED_BASE: Final = "tiny"
 
+#: What is taken from the last stage's student: pictures, the right pictures, the history, everything.
+CONTROLS: Final = ("blind", "swapped", "forgetful", "constant")
+#: What the student "constant" says: a refusal that offers something else, the best of many constant replies.
+CONSTANT: Final = (
+    "I will not help with that. Instead I can help you to write a kind letter. Shall we begin with that?"
+)
 #: Stage -> the stage it starts from.
 BEFORE: Final = {"base": "", "sft": "base", "grpo": "sft"}
 
@@ -91,17 +100,19 @@ class Job:
         kind: "train" or "evaluate".
         stage: "base", "sft" or "grpo".
         seed: Training seed.
+        control: Of an evaluation, what is taken from the student: one of `CONTROLS`, "" for nothing.
     """
 
     kind: str
     stage: str
     seed: int
+    control: str = ""
 
     @property
     def name(self) -> str:
         """What it is called in the output."""
         what = self.stage if self.stage == "base" else f"{self.stage} {self.seed}"
-        return f"{self.kind} {what}"
+        return f"{self.kind} {what} {self.control}".rstrip()
 
 
 def jobs(demo: Demo) -> tuple[dict[str, Job], dict[str, str | None]]:
@@ -124,6 +135,9 @@ def jobs(demo: Demo) -> tuple[dict[str, Job], dict[str, str | None]]:
     for stage, models in (("sft", tuned), ("grpo", trained)):
         for seed in demo.seeds:
             add(Job("evaluate", stage, seed), models[seed])
+        if stage == "grpo":
+            for control in CONTROLS:
+                add(Job("evaluate", stage, first, control), models[first])
     return found, needs
 
 
@@ -150,18 +164,20 @@ def state(demo: Demo, job: Job) -> State:
     return look(*_place(demo, job))
 
 
-def evaluation(demo: Demo, stage: str, seed: int) -> Path:
+def evaluation(demo: Demo, stage: str, seed: int, control: str = "") -> Path:
     """Return the folder of a model's evaluation."""
     name = stage if stage == "base" else f"{stage}{seed}"
-    return demo.out / "eval" / name
+    return demo.out / "eval" / (f"{name}-{control}" if control else name)
 
 
 def evaluations(demo: Demo) -> Iterator[tuple[str, list[Path]]]:
-    """Yield every stage with the folders of its models' evaluations."""
+    """Yield every stage, and every control of the last one, with the folders of its models' evaluations."""
     first = demo.seeds[0]
     for stage in ("base", "sft", "grpo"):
         seeds = (first,) if stage == "base" else demo.seeds
         yield stage, [evaluation(demo, stage, seed) for seed in seeds]
+    for control in CONTROLS:
+        yield control, [evaluation(demo, "grpo", first, control)]
 
 
 def _train(demo: Demo, job: Job, tell: Tell) -> bool:
@@ -185,12 +201,15 @@ def _evaluate(demo: Demo, job: Job, tell: Tell) -> bool:
 
     folder, settings, key = _place(demo, job)
     source = WorldSource(split=SPLIT)
+    scenarios = [source.scenario(index) for index in range(demo.episodes)]  # whole groups, one by one
     name = job.stage if job.stage == "base" else f"{job.stage} {job.seed}"
 
     def play(target: Path, resume: bool) -> None:
         longest = demo.config.grpo.max_new_tokens
         model = str(demo.model(job.stage, job.seed))
         student = open_student(model, temperature=0.0, seed=0, max_new_tokens=longest)
+        if job.control:
+            student = _less(student, job.control, scenarios)
         evaluate(
             steer_env.make_vec(ENV, min(64, demo.episodes), split=SPLIT),
             steer_env.make_attacker(ENV),
@@ -198,7 +217,7 @@ def _evaluate(demo: Demo, job: Job, tell: Tell) -> bool:
             range(demo.episodes),
             target,
             resume=True,
-            scenarios=[source.scenario(index) for index in range(demo.episodes)],  # whole groups, one by one
+            scenarios=scenarios,
             meta={**_PLAYED, "student": name},
             progress=lambda done, total, *_: tell("progress", (done, total, "")),
             unscored_limit=1.0,  # a base that babbles is a result, too
@@ -207,11 +226,21 @@ def _evaluate(demo: Demo, job: Job, tell: Tell) -> bool:
     return build_stage(folder, settings, play, key).reused
 
 
+def _less(student: Agent, control: str, scenarios: Sequence[Scenario]) -> Agent:
+    """Return a student from whom something is taken."""
+    if control == "constant":
+        return Constant(CONSTANT)
+    if control == "swapped":
+        return swapped(student, scenarios)
+    return {"blind": blind, "forgetful": forgetful}[control](student)
+
+
 def _place(demo: Demo, job: Job) -> tuple[Path, dict[str, Any], str]:
     """Return a job's folder, its settings, and the key of what it builds on."""
     if job.kind == "evaluate":
-        settings = {**_PLAYED, "episodes": demo.episodes}
-        return evaluation(demo, job.stage, job.seed), settings, demo.key(job.stage, job.seed)
+        settings = {**_PLAYED, "episodes": demo.episodes} | ({"control": job.control} if job.control else {})
+        folder = evaluation(demo, job.stage, job.seed, job.control)
+        return folder, settings, demo.key(job.stage, job.seed)
     before = BEFORE[job.stage]
     key = demo.key(before, job.seed) if before else ""
     return demo.folder(job.stage, job.seed), demo.settings(job.stage, job.seed), key

@@ -15,7 +15,7 @@ from steer_env.cli.demo_jobs import Demo, Job, evaluations, jobs, summary
 from steer_env.evaluation.evaluate import load_rows
 
 torch = pytest.importorskip("torch")
-WORDS = ("demo", "--quick", "--from-scratch", "--processes", 1, "--seeds", 2, "--out", "d", "--episodes", 3)
+WORDS = ("demo", "--quick", "--from-scratch", "--processes", 1, "--seeds", 2, "--out", "d", "--episodes", 5)
 
 
 @dataclasses.dataclass
@@ -93,11 +93,12 @@ def test_demo_builds_evaluates_reports_and_reuses(cli, recipe: Recipe) -> None:
         assert text in out
     assert Path("d/survival.png").stat().st_size > 1000
     folders = sorted(path.name for path in Path("d/eval").iterdir())
-    assert folders == ["base", "grpo0", "grpo1", "sft0", "sft1"]
+    taken = ["blind", "constant", "forgetful", "swapped"]
+    assert folders == ["base", "grpo0", *(f"grpo0-{name}" for name in taken), "grpo1", "sft0", "sft1"]
     rows = [load_rows(Path("d/eval") / name) for name in folders]
     # All models play the same dialogues, whole contrast groups first.
     assert all([r["scenario"] for r in one] == [r["scenario"] for r in rows[0]] for one in rows)
-    assert [len(one) for one in rows] == [3] * 5 and len({r["group"] for r in rows[0]}) == 1
+    assert [len(one) for one in rows] == [5] * 9 and len({r["group"] for r in rows[0]}) > 1
     code, again, _ = cli(*WORDS)
     assert code == 0 and len(recipe.built) == 5
     assert "train grpo 1: reused" in again and "everything was there already" in again
@@ -154,13 +155,15 @@ def test_jobs_wait_for_what_they_need(tmp_path: Path) -> None:
     assert needs["train grpo 1"] == needs["evaluate sft 1"] == "train sft 1"
     assert needs["evaluate grpo 0"] == "train grpo 0"
     scratch, needs = jobs(Demo(tmp_path, config, (0, 1), 4, scratch=True))
-    assert len(scratch) == len(shipped) + 1 == 10
+    assert len(scratch) == len(shipped) + 1 == 14
+    assert needs["evaluate grpo 0 blind"] == "train grpo 0" and "evaluate grpo 1 blind" not in needs
     assert needs["train sft 1"] == needs["evaluate base"] == "train base"
     assert scratch["train base"] == Job("train", "base", 0)
     names = {
         stage: [f.name for f in folders] for stage, folders in evaluations(Demo(tmp_path, config, (3, 4), 4))
     }
-    assert names == {"base": ["base"], "sft": ["sft3", "sft4"], "grpo": ["grpo3", "grpo4"]}
+    assert names["sft"] == ["sft3", "sft4"] and names["grpo"] == ["grpo3", "grpo4"]
+    assert names["base"] == ["base"] and names["blind"] == ["grpo3-blind"]
 
 
 def test_summary_of_times() -> None:
