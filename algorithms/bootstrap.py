@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from steer_env.agents.base import Agent, Observation
 from steer_env.agents.hf.codec import Exchange
 from steer_env.agents.scripted import AlwaysComply
 from steer_env.data.bootstrap import assess
-from steer_env.rollout import VectorEnv, rollout
+from steer_env.rollout import VectorEnv, rollout_iter
+from steer_env.scenarios import Scenario
 from steer_env.trajectory import Trajectory
 from steer_env.types import Utterance, meta_of
 from steer_env.world import WorldSource
@@ -51,9 +52,17 @@ def exchanges(trajectory: Trajectory) -> list[Exchange]:
     return result
 
 
-def play(env: VectorEnv, red: Agent, blue: Agent, seeds: Iterable[int]) -> list[Trajectory]:
+def play(
+    env: VectorEnv,
+    red: Agent,
+    blue: Agent,
+    seeds: Iterable[int],
+    scenarios: Mapping[int, Scenario] | None = None,
+) -> list[Trajectory]:
     """Play one dialogue per seed between a red and a blue agent."""
-    return rollout(env, red, blue, list(seeds))
+    chosen = None if scenarios is None else lambda seed: {"scenario": scenarios[seed]}
+    played = list(rollout_iter(env, red, blue, list(seeds), options=chosen))
+    return [trajectory for _, trajectory in sorted(played, key=lambda placed: placed[0])]
 
 
 def captions(split: str, count: int, start: int = 0) -> list[list[Exchange]]:

@@ -68,7 +68,7 @@ def _listen(count: int, seed: int) -> Sequence[sft.Dialogue]:
     seen = count // 4
     seeds = data_seeds(seed, 7, count - seen)
     played = play(world_env(10), StaticAttacker(), AlwaysComply(seed), seeds)
-    return shuffled([[_told(t, learn=False) for t in played], _captions(seen, seed + 1)], seed)
+    return shuffled([[told(t, learn=False) for t in played], _captions(seen, seed + 1)], seed)
 
 
 def _long(count: int, seed: int) -> Sequence[sft.Dialogue]:
@@ -80,7 +80,7 @@ def _long(count: int, seed: int) -> Sequence[sft.Dialogue]:
 _MAKERS: Final = {"see": _captions, "short": _short, "listen": _listen, "long": _long}
 
 
-def _told(trajectory: Trajectory, learn: bool = True) -> list[Exchange]:
+def told(trajectory: Trajectory, learn: bool = True) -> list[Exchange]:
     """Return a dialogue with the two questions about it at its end."""
     truth = trajectory.scenario.truth
     assert truth is not None
@@ -99,7 +99,7 @@ def _plain(count: int, turns: int, seed: int, stream: int) -> list[list[Exchange
     """Plain questions about the devices of both families, answered by a helpful-only policy."""
     env = world_env(turns, split="pretrain", kinds=("benign", "obfuscated"))
     played = play(env, StaticAttacker(), AlwaysComply(seed), data_seeds(seed, stream, count))
-    return [_told(t) for t in played]
+    return [told(t) for t in played]
 
 
 def _helpful(count: int, turns: int, seed: int, stream: int) -> list[list[Exchange]]:
@@ -109,7 +109,7 @@ def _helpful(count: int, turns: int, seed: int, stream: int) -> list[list[Exchan
     tutor = ScriptedTutor(seed=seed, memory=False)
     pressed = play(world_env(turns), tutor, Wavering(seed), seeds[:half])
     plain = play(world_env(turns), StaticAttacker(), AlwaysComply(seed), seeds[half:])
-    return shuffled([[_told(t) for t in part] for part in (pressed, plain)], seed)
+    return shuffled([[told(t) for t in part] for part in (pressed, plain)], seed)
 
 
 def world_env(turns: int, split: str = "sft", **options: Any) -> VectorEnv:

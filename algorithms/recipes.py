@@ -28,13 +28,14 @@ from steer_env.agents.hf.tiny import build as build_tiny
 from steer_env.agents.scripted import Constructive
 from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms import grpo, sft
-from steer_env.algorithms.bootstrap import exchanges, keep, play
+from steer_env.algorithms.bootstrap import keep, play
 from steer_env.algorithms.grpo import GRPOConfig
 from steer_env.algorithms.pretraining import Gate, Phase, frozen_vision, pretrain
-from steer_env.algorithms.recipe_data import ENV, base_data, data_seeds, world_env
+from steer_env.algorithms.recipe_data import ENV, base_data, data_seeds, told, world_env
 from steer_env.algorithms.sft import SFTConfig
 from steer_env.files import replacing_folder
 from steer_env.scenarios import STRATEGIES
+from steer_env.world import WorldSource
 from steer_env.world.play import all_texts
 
 __all__ = ["ENV", "REPLY_TOKENS", "STAGES", "DemoConfig", "build", "data_seeds", "stage_settings"]
@@ -95,25 +96,30 @@ class DemoConfig:
     model: TinyConfig = field(default_factory=lambda: TinyConfig(vocab_size=1536, init_std=0.1))
     base: tuple[Phase, ...] = field(default_factory=_phases)
     sft: SFTConfig = field(
-        default_factory=lambda: _muon(steps=80, batch_size=8, lr=5e-4, muon_lr=4e-3, warmup=5)
+        default_factory=lambda: _muon(steps=200, batch_size=8, lr=5e-4, muon_lr=4e-3, warmup=5)
     )
-    sft_dialogues: int = 200
-    sft_turns: int = 3
+    sft_dialogues: int = 400
+    sft_turns: int = 5
     sft_strategies: tuple[str, ...] = STRATEGIES[:2]
     sft_attacker: str = "tutor"
     grpo: GRPOConfig = field(
         default_factory=lambda: GRPOConfig(
-            steps=30,
+            steps=25,
             seeds_per_step=10,
             group_size=5,
             lr=8e-4,
             warmup=3,
+            lr_schedule="cosine",
+            final_lr=0.1,
+            average="tail",
+            final_weights="average",
+            credit="own_turn",
             beta=0.0125,
             # Two updates per step: more of them, each of fewer dialogues, are noisier and drift further.
             minibatch_size=25,
             temperature=1.0,
             max_new_tokens=REPLY_TOKENS,
-            checkpoint_every=15,
+            checkpoint_every=5,
         )
     )
     grpo_turns: int = 10
@@ -195,10 +201,13 @@ def train_sft(config: DemoConfig, before: str | Path, progress: Progress | None 
     student = HFStudent.from_pretrained(before, name="sft")
     env = world_env(config.sft_turns, strategies=config.sft_strategies)
     seeds = data_seeds(config.seed, 3, config.sft_dialogues)
+    # Whole contrast groups: the same words with another picture or another history, and another right answer.
+    source = WorldSource(split="sft", strategies=config.sft_strategies, max_turns=config.sft_turns)
+    scenarios = {seed: source.scenario(seed) for seed in seeds}
     tutor = ScriptedTutor(seed=config.seed, strategies=config.sft_strategies, memory=False)
     red = tutor if config.sft_attacker == "tutor" else StaticAttacker()
-    played = play(env, red, Constructive(seed=config.seed), seeds)
-    data = [exchanges(trajectory) for trajectory in played if keep(trajectory)]
+    played = play(env, red, Constructive(seed=config.seed), seeds, scenarios)
+    data = [told(trajectory) for trajectory in played if keep(trajectory)]
     with frozen_vision(student):
         sft.train(student, data, replace(config.sft, seed=config.seed), progress=progress)
     return student
