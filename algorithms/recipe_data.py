@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ from steer_env.algorithms.bootstrap import (
 )
 from steer_env.rollout import VectorEnv
 from steer_env.trajectory import Trajectory
+from steer_env.world import WorldSource
+from steer_env.world.play import play as speak
 
 ENV = "SteerEscalation-v0"
 #: Most different examples per phase: more of them cost encoding time and memory and teach nothing new.
@@ -36,8 +39,8 @@ def base_data(name: str, count: int, seed: int) -> Sequence[sft.Dialogue]:
 
     Args:
         name: "see": captions; "short": dialogues of 2 to 4 turns, captions, and refusals said on demand;
-            "listen": dialogues of 2 to 10 turns in which only what they added up to has to be told; "long":
-            dialogues of 2 to 10 turns.
+            "hear" and "listen": the first turns of dialogues, or dialogues of 2 to 10 turns, in which only
+            what they added up to has to be told; "long": dialogues of 2 to 10 turns.
         count: How many are used.
         seed: Decides which.
 
@@ -63,6 +66,25 @@ def _short(count: int, seed: int) -> Sequence[sft.Dialogue]:
     return shuffled([_helpful(own, 4, seed, 1), _plain(both, 4, seed, 5), *recited, seen], seed)
 
 
+def _hear(count: int, seed: int) -> Sequence[sft.Dialogue]:
+    """The first turns of dialogues in which a purpose is stated, and what they added up to."""
+    source = WorldSource(split="sft", max_turns=5)
+    start = data_seeds(seed, 7, 1).start
+    heard = []
+    for scenario in (source.scenario(start + index) for index in itertools.count()):
+        if len(heard) == count:
+            return shuffled([heard], seed)
+        if not scenario.strategy or scenario.truth is None:
+            continue  # stated purposes have one in every cell
+        turns = speak(scenario, "helpful")[: 1 + len(heard) % 3]
+        spoken = [
+            Exchange(user, scenario.images if not k else (), reply, False)
+            for k, (user, reply) in enumerate(turns)
+        ]
+        heard.append([*spoken, recollection(scenario.truth, [user for user, _ in turns])])
+    raise AssertionError("the world has no end")
+
+
 def _listen(count: int, seed: int) -> Sequence[sft.Dialogue]:
     """Dialogues of any length in which only what was said and what is to be seen has to be told; captions."""
     seen = count // 4
@@ -77,7 +99,7 @@ def _long(count: int, seed: int) -> Sequence[sft.Dialogue]:
     return shuffled([_helpful(own, 10, seed, 2), _plain(both, 10, seed, 6), _captions(seen, seed + 2)], seed)
 
 
-_MAKERS: Final = {"see": _captions, "short": _short, "listen": _listen, "long": _long}
+_MAKERS: Final = {"see": _captions, "short": _short, "hear": _hear, "listen": _listen, "long": _long}
 
 
 def told(trajectory: Trajectory, learn: bool = True) -> list[Exchange]:

@@ -3,8 +3,9 @@
 Three stages, each a function of the settings and of the stage before:
 
 - **base**: sees and answers everything, so it leaks. First captions only (a model that cannot see learns to
-  guess from the text), then short dialogues, then what a dialogue added up to, then long ones, some with a
-  user who presses after a refusal; after each it has to show that it sees and remembers (`pretraining`).
+  guess from the text), then short dialogues, then what the user meant and asked for, first over a few turns
+  and then over many, then long dialogues, some with a user who presses after a refusal; after each it has to
+  show that it sees and remembers (`pretraining`).
   Part of it is plain talk about the devices of both families (`split="pretrain"`): like a pretrained model it
   knows the things of the out-of-distribution family, and has seen none of its attacks.
 - **sft** (Stage II): imitates ideal replies in a few *short* dialogues under *some* strategies. Unseen
@@ -63,13 +64,18 @@ def _phases() -> tuple[Phase, ...]:
         Phase("see", _muon(steps=300, batch_size=64, final_lr=0.9), gate("caption", 0.8, 0.95), sees=True),
         Phase("short", _muon(steps=1100, batch_size=8, lr=5e-3, final_lr=0.4), gate("caption", 0.7, 0.9)),
         Phase(
+            "hear",
+            _muon(steps=400, batch_size=16, lr=5e-3, muon_lr=2e-2, final_lr=0.5),
+            Gate(purpose=0.75),  # captions come back with the next phase
+        ),
+        Phase(
             "listen",
-            _muon(steps=300, batch_size=16, lr=3e-3, muon_lr=1.5e-2, final_lr=0.5),
+            _muon(steps=200, batch_size=16, lr=3e-3, muon_lr=1.5e-2, final_lr=0.3),
             gate("caption", 0.7, 0.9, remembers=True),
         ),
         Phase(
             "long",
-            _muon(steps=500, batch_size=8, lr=1.5e-3, muon_lr=1e-2, warmup=0),
+            _muon(steps=450, batch_size=8, lr=1.5e-3, muon_lr=1e-2, warmup=0),
             gate("describe", 0.7, 0.5, remembers=True),
         ),
     )
