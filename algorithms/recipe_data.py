@@ -70,7 +70,7 @@ def _hear(count: int, seed: int) -> Sequence[sft.Dialogue]:
     """The first turns of dialogues in which a purpose is stated, and what they added up to."""
     source = WorldSource(split="sft", max_turns=5)
     start = data_seeds(seed, 7, 1).start
-    heard = []
+    heard: list[list[Exchange]] = []
     for scenario in (source.scenario(start + index) for index in itertools.count()):
         if len(heard) == count:
             return shuffled([heard], seed)

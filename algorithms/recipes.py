@@ -55,8 +55,8 @@ def _muon(**settings: Any) -> SFTConfig:
 
 
 def _phases() -> tuple[Phase, ...]:
-    def gate(ask: str, noun: float, place: float, remembers: bool = False) -> Gate:
-        purpose, asked = (0.9, 0.8) if remembers else (0.0, 0.0)
+    def gate(ask: str, noun: float, place: float, purpose: float = 0.0) -> Gate:
+        asked = 0.8 if purpose else 0.0
         return Gate(ask, noun=noun, colour=0.95, mark=0.97, place=place, purpose=purpose, asked=asked)
 
     # A text model this small is short of updates, not of gradient quality: small batches after captions.
@@ -71,12 +71,12 @@ def _phases() -> tuple[Phase, ...]:
         Phase(
             "listen",
             _muon(steps=200, batch_size=16, lr=3e-3, muon_lr=1.5e-2, final_lr=0.3),
-            gate("caption", 0.7, 0.9, remembers=True),
+            gate("caption", 0.7, 0.9, purpose=0.9),
         ),
         Phase(
             "long",
             _muon(steps=450, batch_size=8, lr=1.5e-3, muon_lr=1e-2, warmup=0),
-            gate("describe", 0.7, 0.5, remembers=True),
+            gate("describe", 0.7, 0.5, purpose=0.82),
         ),
     )
 
