@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
+
 import steer_env
 from steer_env.agents.attackers import StaticAttacker
 from steer_env.agents.hf.codec import Exchange
@@ -23,6 +25,7 @@ from steer_env.algorithms.bootstrap import (
     shuffled,
 )
 from steer_env.rollout import VectorEnv
+from steer_env.scenarios import Scenario
 from steer_env.trajectory import Trajectory
 from steer_env.world import WorldSource
 from steer_env.world.play import play as speak
@@ -138,6 +141,37 @@ def world_env(turns: int, split: str = "sft", **options: Any) -> VectorEnv:
     """Return the environment that data is played in: no wrappers, dialogues of at most `turns` turns."""
     env: VectorEnv = steer_env.make_vec(ENV, 64, split=split, wrappers=(), max_turns=turns, **options)
     return env
+
+
+class Shares:
+    """Dialogues of the built-in world with some members of the contrast groups more often than others.
+
+    Refusing is right in three members of four, and refusing wrongly costs less reward than complying wrongly:
+    left as they are, a small student learns to refuse everything. An honest share against that is the
+    trainer's choice; the evaluation has all members alike.
+
+    Args:
+        source: Where they come from.
+        weights: One per member, in the order of the source.
+
+    Raises:
+        ValueError: If there are not as many weights as members, or they are not positive.
+    """
+
+    def __init__(self, source: WorldSource, weights: Sequence[float]) -> None:
+        if len(weights) != source.members or min(weights) <= 0:
+            raise ValueError(
+                f"weights={weights!r}, expected {source.members} positive numbers, one per member"
+            )
+        self.source = source
+        self.shares = np.cumsum(weights) / sum(weights)
+
+    def sample(self, rng: np.random.Generator) -> Scenario:
+        """Return a scenario of a group drawn at random, its member by weight."""
+        group, at = int(rng.integers(1 << 40)), float(rng.random())
+        return self.source.scenario(
+            group * self.source.members + int(np.searchsorted(self.shares, at, "right"))
+        )
 
 
 def data_seeds(seed: int, stream: int, count: int) -> range:

@@ -32,7 +32,7 @@ from steer_env.algorithms import grpo, sft
 from steer_env.algorithms.bootstrap import keep, play
 from steer_env.algorithms.grpo import GRPOConfig
 from steer_env.algorithms.pretraining import Gate, Phase, frozen_vision, pretrain
-from steer_env.algorithms.recipe_data import ENV, base_data, data_seeds, told, world_env
+from steer_env.algorithms.recipe_data import ENV, Shares, base_data, data_seeds, told, world_env
 from steer_env.algorithms.sft import SFTConfig
 from steer_env.files import replacing_folder
 from steer_env.scenarios import STRATEGIES
@@ -96,21 +96,22 @@ class DemoConfig:
         sft_attacker: Red agent of Stage II, "tutor" or "static".
         grpo: Stage III.
         grpo_turns: Most turns of a Stage III dialogue.
+        grpo_shares: How often each member of the contrast groups is played in Stage III, see `Shares`.
     """
 
     seed: int = 0
     model: TinyConfig = field(default_factory=lambda: TinyConfig(vocab_size=1536, init_std=0.1))
     base: tuple[Phase, ...] = field(default_factory=_phases)
     sft: SFTConfig = field(
-        default_factory=lambda: _muon(steps=200, batch_size=8, lr=5e-4, muon_lr=4e-3, warmup=5)
+        default_factory=lambda: _muon(steps=400, batch_size=8, lr=5e-4, muon_lr=4e-3, warmup=5)
     )
-    sft_dialogues: int = 400
+    sft_dialogues: int = 800
     sft_turns: int = 5
     sft_strategies: tuple[str, ...] = STRATEGIES[:2]
     sft_attacker: str = "tutor"
     grpo: GRPOConfig = field(
         default_factory=lambda: GRPOConfig(
-            steps=25,
+            steps=15,
             seeds_per_step=10,
             group_size=5,
             lr=8e-4,
@@ -129,6 +130,7 @@ class DemoConfig:
         )
     )
     grpo_turns: int = 10
+    grpo_shares: tuple[float, ...] = (1.0, 1.0, 1.0, 3.0)
 
     @classmethod
     def quick(cls, seed: int = 0) -> DemoConfig:
@@ -146,7 +148,7 @@ def stage_settings(config: DemoConfig, name: str) -> dict[str, Any]:
     fields = {
         "base": ("seed", "model", "base"),
         "sft": ("seed", "sft", "sft_dialogues", "sft_turns", "sft_strategies", "sft_attacker"),
-        "grpo": ("seed", "grpo", "grpo_turns"),
+        "grpo": ("seed", "grpo", "grpo_turns", "grpo_shares"),
     }
     whole = asdict(config)
     # Through JSON, which has no tuples, so that they compare equal to what a stage's folder holds.
@@ -230,7 +232,8 @@ def train_grpo(
     student = HFStudent.from_pretrained(before, name="grpo")
     settings = replace(config.grpo, seed=config.seed)
     slots = settings.seeds_per_step * settings.group_size
-    env = steer_env.make_vec(ENV, slots, split="train", max_turns=config.grpo_turns)
+    source = Shares(WorldSource(split="train", max_turns=config.grpo_turns), config.grpo_shares)
+    env = steer_env.make_vec(ENV, slots, scenarios=source)
     tutor = ScriptedTutor(seed=config.seed)
     with frozen_vision(student):
         grpo.train(env, tutor, student, settings, folder, resume=resume, progress=progress)

@@ -3,8 +3,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,9 +14,10 @@ from steer_env.agents.hf import HFStudent
 from steer_env.agents.hf import build as build_tiny
 from steer_env.algorithms import pretraining, recipes
 from steer_env.algorithms.pretraining import Gate, GateFailed, Phase, frozen_vision, pretrain
-from steer_env.algorithms.recipe_data import base_data
+from steer_env.algorithms.recipe_data import Shares, base_data
 from steer_env.algorithms.recipes import DemoConfig, build, stage_settings
 from steer_env.algorithms.sft import SFTConfig
+from steer_env.world import WorldSource
 from steer_env.world.play import all_texts
 
 
@@ -161,3 +164,17 @@ def test_a_killed_base_goes_on_and_ends_the_same(tmp_path):
         "listen",
         "long",
     ]
+
+
+def test_shares_of_the_members_of_contrast_groups():
+    source = WorldSource(split="train", max_turns=4)
+    weighted = Shares(source, (1.0, 1.0, 1.0, 5.0))
+    drawn = [weighted.sample(np.random.default_rng(seed)) for seed in range(160)]
+    cells = Counter(scenario.cell for scenario in drawn)
+    assert 80 <= cells["lookalike/calm"] <= 120 and len(cells) == 4 and min(cells.values()) >= 8
+    assert len({scenario.group for scenario in drawn}) == 160
+    assert weighted.sample(np.random.default_rng(3)).id == drawn[3].id
+    with pytest.raises(ValueError, match="expected 4 positive numbers, one per member"):
+        Shares(source, (1.0, 1.0))
+    with pytest.raises(ValueError, match="expected 4 positive numbers"):
+        Shares(source, (1.0, 1.0, 1.0, 0.0))

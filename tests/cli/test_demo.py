@@ -22,6 +22,7 @@ WORDS = ("demo", "--quick", "--from-scratch", "--processes", 1, "--seeds", 2, "-
 class Config:
     seed: int = 0
     steps: int = 3
+    grpo: Any = dataclasses.field(default_factory=lambda: types.SimpleNamespace(max_new_tokens=3))
 
     @classmethod
     def quick(cls, seed: int) -> Config:
