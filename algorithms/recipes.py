@@ -111,7 +111,7 @@ class DemoConfig:
     sft_attacker: str = "tutor"
     grpo: GRPOConfig = field(
         default_factory=lambda: GRPOConfig(
-            steps=15,
+            steps=25,
             seeds_per_step=10,
             group_size=5,
             lr=8e-4,
@@ -121,6 +121,8 @@ class DemoConfig:
             average="tail",
             final_weights="average",
             credit="own_turn",
+            # Complying wrongly costs twice what refusing wrongly does: unscaled it drowns the other lesson.
+            scale=True,
             beta=0.0125,
             # Two updates per step: more of them, each of fewer dialogues, are noisier and drift further.
             minibatch_size=25,
@@ -130,7 +132,7 @@ class DemoConfig:
         )
     )
     grpo_turns: int = 10
-    grpo_shares: tuple[float, ...] = (1.0, 1.0, 1.0, 3.0)
+    grpo_shares: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
 
     @classmethod
     def quick(cls, seed: int = 0) -> DemoConfig:
