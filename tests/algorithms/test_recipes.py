@@ -69,8 +69,8 @@ def test_unknown_stages_and_missing_models_are_named(tmp_path):
         build(DemoConfig.quick(), "rl", tmp_path)
     with pytest.raises(ValueError, match="before=None for stage 'sft'"):
         build(DemoConfig.quick(), "sft", tmp_path)
-    with pytest.raises(ValueError, match="name='hear', expected one of see, short, hear, listen, long"):
-        base_data("hear", 4, 0)
+    with pytest.raises(ValueError, match="name='hum', expected one of see, short, hear, listen, long"):
+        base_data("hum", 4, 0)
 
 
 # -- gates ------------------------------------------------------------------------------------------------
