@@ -30,6 +30,7 @@ from steer_env.types import (
     Turn,
     Unscored,
     Verdict,
+    is_integer,
 )
 
 AGENTS = (ATTACKER, STUDENT)
@@ -80,9 +81,9 @@ class DialogueEnv(AECEnv[str, Any, Any]):
             raise TypeError(
                 f"judge={judge!r}, expected an object with name and judge(requests) -> list[Verdict]"
             )
-        if max_cycles is not None and (type(max_cycles) is not int or max_cycles < 1):  # True is an int
+        if max_cycles is not None and (not is_integer(max_cycles) or max_cycles < 1):
             raise ValueError(f"max_cycles={max_cycles!r}, expected a positive integer or None")
-        if type(max_length) is not int or max_length < 1:
+        if not is_integer(max_length) or max_length < 1:
             raise ValueError(f"max_length={max_length!r}, expected a positive number of characters")
         self.metadata: dict[str, Any] = {
             "name": name,
@@ -365,7 +366,7 @@ class DialogueEnv(AECEnv[str, Any, Any]):
         if self.scenario is None:
             raise ResetNeeded("render() was called before reset(); call reset() first")
         if self.render_mode == "rgb_array":
-            return render.render_rgb(self.scenario, self._public, self._turns)
+            return render.render_rgb(self.scenario, self._public, self._turns, height=render.FRAME_HEIGHT)
         text = render.render_text(self.scenario, self._public, self._turns)
         if self.render_mode == "ansi":
             return text

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steer_env.rewards import ALPHA, WEIGHTS
-from steer_env.types import ATTACKER
+from steer_env.types import ATTACKER, is_integer
 
 if TYPE_CHECKING:
     from pettingzoo import AECEnv
@@ -186,7 +186,7 @@ def make_vec(id: str = "SteerEscalation-v0", num_envs: int = 8, **options: Any) 
     """
     from steer_env.vector import VectorDialogueEnv
 
-    if type(num_envs) is not int or num_envs < 1:
+    if not is_integer(num_envs) or num_envs < 1:
         raise ValueError(f"num_envs={num_envs!r}, expected a positive integer")
     chosen = spec(id)
     _check_options(chosen, options)

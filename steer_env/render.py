@@ -11,7 +11,7 @@ import re
 import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -197,12 +197,17 @@ _USER_FILL, _STUDENT_FILL = (232, 235, 239), (224, 238, 252)
 _GOOD, _FAIR, _BAD, _NONE = (28, 128, 76), (176, 112, 0), (190, 38, 38), (120, 126, 134)
 
 
+#: Height of the frames of `render_mode="rgb_array"`: all alike, as videos need, and even.
+FRAME_HEIGHT: Final = 900
+
+
 def render_rgb(
     scenario: Scenario,
     messages: Sequence[Message],
     results: Sequence[Turn | TurnResult] = (),
     *,
     last: int = 24,
+    height: int | None = None,
 ) -> NDArray[np.uint8]:
     """Return a picture of the dialogue: images on the left, the transcript as speech bubbles on the right.
 
@@ -211,9 +216,10 @@ def render_rgb(
         messages: The transcript.
         results: Finished turns, matched from the end.
         last: How many messages are drawn, so that the picture of a long dialogue stays one.
+        height: Height of the picture; the latest messages that fit are drawn. None: as high as the text.
 
     Returns:
-        uint8 array of shape (H, 900, 3); H grows with the text. Messages over 1,200 characters are cut, with
+        uint8 array of shape (H, 900, 3). Messages over 1,200 characters are cut, with
         the number of characters left out. Only images already shown are drawn.
     """
     lines = list(_lines(scenario, messages, results))
@@ -229,7 +235,10 @@ def render_rgb(
     left = sum(p.height + 30 for p in pictures)
     right = sum(block.height for block in blocks)
     top = 52
-    canvas = PILImage.new("RGB", (WIDTH, top + max(left, right, 120) + _MARGIN), _PAPER)
+    if height is not None:
+        while right > height - top - _MARGIN and len(blocks) > 1:
+            right -= blocks.pop(0).height
+    canvas = PILImage.new("RGB", (WIDTH, height or top + max(left, right, 120) + _MARGIN), _PAPER)
     draw = ImageDraw.Draw(canvas)
     _draw_title(draw, scenario, len(lines))
     _draw_pictures(canvas, draw, pictures, top)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector.utils import create_shared_memory
+from numpy.typing import NDArray
 
 from steer_env.images import Image
 from steer_env.types import NO_TERMS
@@ -135,3 +137,17 @@ def attacker_space(max_length: int) -> spaces.Dict:
             "scored": spaces.Discrete(2),
         }
     )
+
+
+def reset_mask(options: Mapping[str, Any] | None, count: int) -> NDArray[np.bool_] | None:
+    """Return the mask of dialogues to start, None if the options have none.
+
+    Raises:
+        ValueError: If it is not `count` booleans, at least one of them true.
+    """
+    if options is None or "reset_mask" not in options:
+        return None
+    mask = np.asarray(options["reset_mask"])
+    if mask.shape != (count,) or mask.dtype != bool or not mask.any():
+        raise ValueError(f"reset_mask={mask!r}, expected {count} booleans, at least one of them true")
+    return mask

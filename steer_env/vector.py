@@ -22,6 +22,7 @@ from steer_env.env import DialogueEnv, judge_batch
 from steer_env.judges.base import AsyncJudge, read_verdict
 from steer_env.scenarios import Scenario
 from steer_env.slots import Finished, Slot, forked
+from steer_env.spaces import reset_mask
 from steer_env.types import ATTACKER, STUDENT, Turn, TurnResult, Verdict
 
 #: What a slot waits for while its reply is with an asynchronous judge.
@@ -337,7 +338,23 @@ class StudentVectorEnv(VectorEnv[Any, Any, Any]):
         self._over = np.zeros(self.num_envs, dtype=bool)
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start all dialogues; `seed` is an int (slot i gets seed + i), a list, or None."""
+        """Start all dialogues; `seed` is an int (slot i gets seed + i), a list, or None.
+
+        The option "reset_mask", booleans, has only the dialogues marked in it started, as in Gymnasium.
+
+        Raises:
+            ValueError: If the mask or the number of seeds is no good.
+        """
+        mask = reset_mask(options, self.num_envs)
+        if mask is not None:
+            one = None if seed is None or isinstance(seed, int | np.integer) else list(seed)
+            rest = {key: value for key, value in (options or {}).items() if key != "reset_mask"}
+            for i in map(int, np.flatnonzero(mask)):
+                own = one[i] if one is not None else None if seed is None else int(seed) + i
+                self.vec.start(i, own, rest or None)
+            self._over[mask] = False
+            self._attack()
+            return self._observations(), {}
         if seed is None or isinstance(seed, int | np.integer):
             self.vec.reset(None if seed is None else int(seed), options=options)
         elif len(seed) == self.num_envs:

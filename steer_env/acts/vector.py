@@ -16,6 +16,8 @@ from steer_env.acts.rules import FIRST, HAZARD, KIND, LENGTH, PER_DIALOGUE, READ
 from steer_env.acts.speech import TACTICS, Act
 from steer_env.acts.tables import ADVERSARY, HONEST, tables
 from steer_env.rewards import declared_return, tcsr
+from steer_env.spaces import reset_mask
+from steer_env.types import is_integer
 
 Ints = NDArray[np.int64]
 
@@ -42,7 +44,7 @@ class ActsVectorEnv(VectorEnv[Features, Ints, Any]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         **options: Any,
     ) -> None:
-        if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
+        if not is_integer(num_envs) or num_envs < 1:
             raise ValueError(f"num_envs={num_envs!r}, expected a positive integer")
         mode = AutoresetMode(autoreset_mode)
         if mode == AutoresetMode.DISABLED:
@@ -68,11 +70,27 @@ class ActsVectorEnv(VectorEnv[Features, Ints, Any]):
     def reset(
         self, *, seed: int | list[int] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Features, dict[str, Any]]:
-        """Start all dialogues; `seed` is an int (dialogue i gets seed + i), a list, or None."""
+        """Start all dialogues; `seed` is an int (dialogue i gets seed + i), a list, or None.
+
+        The option "reset_mask", booleans, has only the dialogues marked in it started, as in Gymnasium.
+
+        Raises:
+            ValueError: If the mask or the number of seeds is no good.
+        """
+        mask = reset_mask(options, self.num_envs)
+        if mask is not None and self._started:
+            at, seeds = np.flatnonzero(mask), self._seeds(seed)
+            fresh = rules.next_key_array(self._key)
+            if seed is not None:
+                for i in at:
+                    fresh[i] = seeding.np_random(seeds[i])[0].integers(1 << 64, dtype=np.uint64)
+            self._key[at], self._earned[at], self._over[at] = fresh[at], 0.0, False
+            self._begin(at)
+            return self._observe(), {}
         if seed is None and self._started:
             self._key = rules.next_key_array(self._key)
         else:
-            seeds: list[Any] = self._seeds(seed)
+            seeds = self._seeds(seed)
             draws = [seeding.np_random(s)[0].integers(1 << 64, dtype=np.uint64) for s in seeds]
             self._key = np.array(draws, np.uint64)
         n = self.num_envs
