@@ -52,6 +52,7 @@ _DEFAULTS: dict[str, Any] = {
     "chunk": 64,
     "temperature": None,
     "max_new_tokens": None,
+    "dtype": None,
 }
 #: Back ends whose students take a system prompt of their own.
 _SYSTEM = ("openai:",)
@@ -130,8 +131,8 @@ def run(args: argparse.Namespace) -> int:
     }
     check_unchanged(out, **content)
     red = open_red(chosen["red"], chosen["seed"])
-    options = {key: chosen[key] for key in ("temperature", "max_new_tokens")}
-    options |= {key: getattr(args, key) for key in ("device", "dtype", "batch_size")}
+    options = {key: chosen[key] for key in ("temperature", "max_new_tokens", "dtype")}
+    options |= {key: getattr(args, key) for key in ("device", "batch_size")}
     blue = open_blue(chosen["blue"], guidelines, seed=chosen["seed"], **options)
     check_independent(setting.judge, blue, red, allow=chosen["allow_self_judge"] or ())
     vec: Any = steer_env.make_vec(setting.env_id, min(config.chunk, config.count), **setting.options)

@@ -57,6 +57,7 @@ _DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "temperature": 0.0,
     "max_new_tokens": None,
+    "dtype": None,
 }
 
 
@@ -143,7 +144,7 @@ def _run_plain(args: argparse.Namespace, reports: _Reports) -> int:
     setting = open_setting(chosen, "bench")
     model = {key: chosen[key] for key in ("temperature", "max_new_tokens")}
     student = open_student(
-        chosen["student"], device=args.device, dtype=args.dtype, batch_size=args.batch_size, **model
+        chosen["student"], device=args.device, dtype=chosen["dtype"], batch_size=args.batch_size, **model
     )
     allowed = chosen["allow_self_judge"] or ()
     check_independent(setting.judge, student, setting.attacker, allow=allowed)

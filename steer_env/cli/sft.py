@@ -63,6 +63,7 @@ _DEFAULTS: dict[str, Any] = {
     "model": None,
     "data": None,
     "backend": "own",
+    "dtype": None,
     **{name: default for name, (_, default, _) in _SETTINGS.items()},
     **dict.fromkeys(_SWITCHES, False),
 }
@@ -186,7 +187,7 @@ def _config(chosen: dict[str, Any], args: argparse.Namespace, dialogues: int) ->
 
 def _student(chosen: dict[str, Any], args: argparse.Namespace) -> Any:
     if chosen["model"] != NEW:
-        return open_student(chosen["model"], device=args.device, dtype=args.dtype or "float32")
+        return open_student(chosen["model"], device=args.device, dtype=chosen["dtype"] or "float32")
     from steer_env.agents.hf import HFStudent, TinyConfig, build
     from steer_env.world.play import all_texts
 

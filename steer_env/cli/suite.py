@@ -39,6 +39,7 @@ _DEFAULTS: dict[str, Any] = {
     "attempts": 1,
     "temperature": 0.0,
     "max_new_tokens": None,
+    "dtype": None,
 }
 _REFUSED = ("env", "split", "scenarios")
 
@@ -76,7 +77,7 @@ def run_suite(args: argparse.Namespace, write: Callable[[Path, str], None]) -> i
     parts = suite_parts(chosen["suite"])
     model = {key: chosen[key] for key in ("temperature", "max_new_tokens")}
     student = open_student(
-        chosen["student"], device=args.device, dtype=args.dtype, batch_size=args.batch_size, **model
+        chosen["student"], device=args.device, dtype=chosen["dtype"], batch_size=args.batch_size, **model
     )
     seats = _Seats(chosen)
     check_independent(seats.judge, student, seats.attacker(), allow=chosen["allow_self_judge"] or ())

@@ -109,6 +109,7 @@ _DEFAULTS: dict[str, Any] = {
     "option": None,
     "reward": None,
     "curriculum": None,
+    "dtype": None,
     **dict.fromkeys(_SCALING),
     **dict.fromkeys(_SETTINGS),
 }
@@ -248,7 +249,7 @@ def _run(args: argparse.Namespace) -> int:
         open_student,
         chosen["student"],
         # Many models are saved in bfloat16, in which small updates are lost.
-        dtype=args.dtype or "float32",
+        dtype=chosen["dtype"] or "float32",
         batch_size=args.batch_size,
     )
     student: Any = open_here(device=args.device or parallel.load_device or parallel.device)
