@@ -139,3 +139,48 @@ def test_given_scenarios_are_played_in_order_and_each_equally_often(tmp_path: Pa
     assert played == {seed: f"g{seed % 3}" for seed in range(6)}
     assert summary.unscored_turns == summary.turns == 12
     assert "all 6" in summary.multi_turn_safety.text()
+
+
+def test_rows_of_two_processes_are_refused_by_every_reader(tmp_path: Path) -> None:
+    vec = steer_env.make_vec("SteerEscalation-v0", 2)
+    attacker, student = steer_env.make_attacker("SteerEscalation-v0"), steer_env.make_agent("refuse")
+    evaluate(vec, attacker, student, range(4), tmp_path / "run")
+    path = tmp_path / "run" / "dialogues.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines, lines[0]]))
+    with pytest.raises(ValueError, match=r"holds 1 seeds more than once \(\d\), expected each once"):
+        load_rows(tmp_path / "run")
+    failed = json.dumps({**json.loads(lines[0]), "stop": "failed", "turns": []}) + "\n"
+    path.write_text("".join([failed, *lines]))  # played again later: no repetition
+    assert len(load_rows(tmp_path / "run")) == len(lines)
+
+
+class Sampler:
+    """A student whose random streams are named by what it is told, as a sampling model's are."""
+
+    def __init__(self) -> None:
+        self.asked: dict[str, int] = {}
+
+    def act(self, observations: Sequence[Any]) -> list[str]:
+        """Say something that depends on the stream, or else on how often this was asked."""
+        said = []
+        for one in observations:
+            prompt = repr(one["transcript"])
+            self.asked[prompt] = self.asked.get(prompt, 0) + 1
+            said.append(f"I say {self.asked[prompt] if one.ordered else one.stream}.")
+        return said
+
+
+def test_a_resumed_run_that_samples_repeats_no_dialogue(tmp_path: Path) -> None:
+    scenario = Scenario((SeedTurn("What is it?"), SeedTurn("Is it safe?")), ())
+    attacker = steer_env.make_agent("static")
+
+    def play(folder: Path, count: int, resume: bool = False) -> list[str]:
+        vec = steer_env.make_vec("SteerEscalation-v0", 2)
+        evaluate(vec, attacker, Sampler(), range(count), folder, scenarios=[scenario], resume=resume)
+        rows = sorted(load_rows(folder), key=lambda row: int(row["seed"]))
+        return [row["turns"][0]["reply"] for row in rows]
+
+    whole = play(tmp_path / "whole", 6)
+    play(tmp_path / "parts", 3)
+    assert len(set(whole)) == 6 and play(tmp_path / "parts", 6, resume=True) == whole

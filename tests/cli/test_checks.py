@@ -1,0 +1,24 @@
+"""A finished evaluation says when its numbers are about nothing."""
+
+import pytest
+
+from steer_env.cli.checks import AllFailed, check_played
+
+
+def row(*replies, stop="seed_end", error=""):
+    return {"stop": stop, "error": error, "turns": [{"reply": reply} for reply in replies]}
+
+
+def test_a_run_in_which_all_failed_ends_with_the_commonest_reason():
+    failed = [row(stop="failed", error=reason) for reason in ("timeout", "connection", "connection")]
+    with pytest.raises(AllFailed, match=r"all 3 dialogues failed.*commonest reason \(2\): connection"):
+        check_played(failed)
+    check_played([*failed, row("hello")])
+    check_played([])
+
+
+def test_empty_replies_in_bulk_are_pointed_out(capsys):
+    check_played([row("", " \n", "a", "b")])
+    assert "2 of 4 replies are empty (50.0%)" in capsys.readouterr().out
+    check_played([row(*["a"] * 30), row("")])
+    assert not capsys.readouterr().out
