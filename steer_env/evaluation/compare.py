@@ -17,6 +17,7 @@ from steer_env.evaluation.intervals import Estimate, mcnemar, rate, unavailable
 from steer_env.evaluation.metrics import Bools, Verdicts
 from steer_env.evaluation.paired import Difference, holm, paired, pairs_needed
 from steer_env.evaluation.tabulate import Dialogues, from_rows
+from steer_env.files import read_json
 from steer_env.records import ROLLOUTS, Row, read_jsonl
 from steer_env.registration import SPECS
 from steer_env.versions import versions_in
@@ -123,7 +124,7 @@ def load_parts(folder: str | Path) -> dict[str, Run]:
 
 def _meta(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / RUN
-    meta: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    meta: dict[str, Any] = read_json(path) if path.exists() else {}
     return meta
 
 

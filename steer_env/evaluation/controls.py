@@ -24,7 +24,7 @@ from steer_env.agents.controls import Constant, blind, forgetful, swapped
 from steer_env.evaluation.evaluate import RUN, evaluate, load_rows, members_of, source_of, whole
 from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.report import Summary
-from steer_env.files import write_json
+from steer_env.files import read_json, write_json
 from steer_env.registration import make_attacker, make_vec
 from steer_env.rollout import rollout, rollout_iter
 from steer_env.scenarios import Scenario
@@ -231,7 +231,7 @@ def load_controls(run_dir: str | Path) -> dict[str, list[Any]]:
     """Return name of the control -> its rows, of a run folder or of all parts of a suite; empty if none."""
     folder, parts = Path(run_dir), [""]
     if (folder / RUN).is_file():
-        parts = json.loads((folder / RUN).read_text(encoding="utf-8")).get("parts") or parts
+        parts = read_json(folder / RUN).get("parts") or parts
     found: dict[str, list[Any]] = {name: [] for name in CONTROLS}
     for part in parts:
         for name, rows in found.items():

@@ -177,8 +177,8 @@ def _line(message: Message) -> str:
 
 #: What a line of the prompt's own starts with; a line of a message that does is quoted.
 _FRAME: Final = re.compile(
-    r"^[\W_]*(?:---|(?:human user|user|ai assistant|assistant|answers|harmful request|response refusal|"
-    r"harmful response)\s*:)",
+    r"^(?:[^\w\n]|_)*(?:---|(?:human user|user|ai assistant|assistant|answers|harmful request|"
+    r"response refusal|harmful response)\s*:)",
     re.IGNORECASE | re.MULTILINE,
 )
 
