@@ -42,7 +42,7 @@ def serve():
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                server.seen.append(dict(self.headers))
+                server.seen.append({name.lower(): value for name, value in self.headers.items()})
                 self.send_response(status)
                 for name, value in (("Content-Length", str(len(body))), *headers):
                     self.send_header(name, value)
@@ -79,7 +79,7 @@ def test_a_key_from_a_file_loses_its_line_end(serve, monkeypatch, end):
     monkeypatch.setenv("OPENAI_API_KEY", SECRET + end)
     server = serve()
     assert isinstance(ask(server), ChatReply)
-    assert server.seen[0]["Authorization"] == f"Bearer {SECRET}"
+    assert server.seen[0]["authorization"] == f"Bearer {SECRET}"
 
 
 @pytest.mark.parametrize("key", ["sk-TOP\nSECRET", "“sk-TOPSECRET”", "sk-TOP\x01SECRET"])
