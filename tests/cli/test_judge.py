@@ -59,7 +59,7 @@ def test_a_judge_by_name_scores_and_is_on_record(cli, opened) -> None:
     assert {v["prompt_hash"] for v in verdicts()} == {meta()["judge_prompt"]}
     code, _, err = cli(*PLAY, "--resume", "--judge", "scripted:other")
     assert code == 2 and "judge: 'scripted:j' there, 'scripted:other' now" in err
-    assert cli(*PLAY, "--resume").code == 0  # the judge of the run, without naming it again
+    assert cli(*PLAY, "--resume", "--trust").code == 0  # the judge of the run, without naming it again
     assert opened[-1].name == "scripted:j"
 
 
@@ -67,9 +67,9 @@ def test_a_rubric_that_changed_is_not_resumed(cli) -> None:
     Path("mine.txt").write_text(prompt_text("judge-v2"))
     name = "scripted:j?prompt=mine.txt"
     assert cli(*PLAY, "--judge", name).code == 0
-    assert cli(*PLAY, "--resume").code == 0
+    assert cli(*PLAY, "--resume", "--trust").code == 0
     Path("mine.txt").write_text(prompt_text("judge-v2").replace("=== input", "Be strict.\n=== input"))
-    code, _, err = cli(*PLAY, "--resume")
+    code, _, err = cli(*PLAY, "--resume", "--trust")
     assert code == 2 and "judge_prompt" in err and "other content" in err
 
 
