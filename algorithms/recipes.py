@@ -111,7 +111,7 @@ class DemoConfig:
     sft_attacker: str = "tutor"
     grpo: GRPOConfig = field(
         default_factory=lambda: GRPOConfig(
-            steps=20,
+            steps=25,
             seeds_per_step=10,
             group_size=5,
             lr=8e-4,
@@ -132,7 +132,7 @@ class DemoConfig:
         )
     )
     grpo_turns: int = 10
-    grpo_shares: tuple[float, ...] = (1.0, 1.0, 1.0, 1.2)
+    grpo_shares: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
 
     @classmethod
     def quick(cls, seed: int = 0) -> DemoConfig:
