@@ -75,7 +75,7 @@ def test_a_split_the_world_lacks_is_named() -> None:
 @pytest.mark.skipif("ood" not in SPLITS, reason="the world has no out-of-distribution split")
 def test_out_of_distribution_groups_are_whole_too() -> None:
     played = WholeGroups("SteerEscalation-v0", "ood", 4)
-    assert len(played) == 4 * len({s.kind for s in played[:]})
+    assert len(played) == 4 * len({s.cell for s in played[:]}) == 16
     assert set(Counter(s.group for s in played[:]).values()) == {len(played) // 4}
 
 
