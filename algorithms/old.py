@@ -35,10 +35,11 @@ class OldPolicy:
     Args:
         forward: Runs the policy.
         examples: All dialogues of the step.
+        more: Whether there are passes after the first mini-batch.
     """
 
-    def __init__(self, forward: Forward, examples: Sequence[Example]) -> None:
-        self._forward, self._examples = forward, examples
+    def __init__(self, forward: Forward, examples: Sequence[Example], more: bool) -> None:
+        self._forward, self._examples, self._more = forward, examples, more
         self._number = {id(example): number for number, example in enumerate(examples)}
         self._known: dict[int, NDArray[np.float32]] = {}
         self._gap = 0.0
@@ -46,7 +47,8 @@ class OldPolicy:
     def first(self, packed: Packed, part: Sequence[Example], mask_N: Tensor) -> Tensor:
         """Take a pass of the first mini-batch for what it computed; (N,) without gradient."""
         now_N = packed.logprobs_N.detach()
-        self._remember(packed, part)
+        if self._more:
+            self._remember(packed, part)
         gap_N = (now_N - sampled(packed, part)).abs()[mask_N]
         self._gap = max(self._gap, float(gap_N.max()) if len(gap_N) else 0.0)
         return now_N
@@ -61,6 +63,8 @@ class OldPolicy:
     @torch.no_grad()
     def complete(self) -> None:
         """Compute what is missing, after the first mini-batch's passes and before its update."""
+        if not self._more:
+            return
         parallel = self._forward.parallel
         if max(parallel.everyone(self._gap)) <= AGREED:
             self._known.clear()
@@ -76,9 +80,9 @@ class OldPolicy:
             self._known.update(known)
 
     def _remember(self, packed: Packed, part: Sequence[Example]) -> None:
-        now_N = packed.logprobs_N.detach()
+        now_N, rows_N = packed.logprobs_N.detach().float().cpu().numpy(), packed.rows_N.cpu().numpy()
         for row, example in enumerate(part):
-            self._known[self._number[id(example)]] = now_N[packed.rows_N == row].float().cpu().numpy()
+            self._known[self._number[id(example)]] = now_N[rows_N == row]
 
 
 def sampled(packed: Packed, part: Sequence[Example]) -> Tensor:

@@ -47,11 +47,11 @@ def update(
     tally, updates = Tally(), 0
     rng = np.random.default_rng([config.seed, step, 2])
     size = config.minibatch_size or max(1, len(examples))
-    old = OldPolicy(forward, examples)
+    old = OldPolicy(forward, examples, more=config.epochs > 1 or size < len(examples))
     with forward.scaling.updating(forward.student.model):
         for number, batch in enumerate(minibatches(examples, size, config.epochs, rng)):
             moved = accumulate(forward, algorithm, batch, tally, old, first=number == 0)
-            if number == 0 and (config.epochs > 1 or size < len(examples)):
+            if number == 0:
                 old.complete()
             if config.target_kl and number and _mean(parallel.everyone(moved)) > config.target_kl:
                 optimizer.zero_grad()

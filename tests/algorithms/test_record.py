@@ -13,8 +13,9 @@ from steer_env.evaluation.compare import load_run
 from steer_env.records import ROLLOUTS
 
 CONFIG = GRPOConfig(
-    steps=3, seeds_per_step=2, group_size=2, lr=1e-3, beta=0.0, max_new_tokens=4, checkpoint_every=1, seed=3
-)
+    steps=3, seeds_per_step=2, group_size=2, lr=1e-3, beta=0.0, max_new_tokens=4, checkpoint_every=1, seed=3,
+    credit="trajectory",
+)  # fmt: skip
 
 
 def test_rollouts_are_recorded_and_resumed(make_vec, make_student, learner, tmp_path) -> None:
@@ -26,7 +27,7 @@ def test_rollouts_are_recorded_and_resumed(make_vec, make_student, learner, tmp_
         sampled = [piece for piece in row["tokens"] if not isinstance(piece, str)]
         learnt = {piece[2] for piece in sampled if piece[2] is not None}
         scored = any("terms" in turn["verdict"] for turn in row["turns"])
-        # GRPO gives every token of a dialogue the same advantage.
+        # With this credit every token of a dialogue has the same advantage.
         assert len(learnt) == bool(scored) and (row["advantage"] is None) == (not scored)
         assert all(piece[2] == pytest.approx(row["advantage"], abs=1e-3) for piece in sampled if piece[2])
         assert all(piece[1] <= 0 for piece in sampled)
