@@ -84,7 +84,9 @@ class ActsVectorEnv(VectorEnv[Features, Ints, Any]):
             if seed is not None:
                 for i in at:
                     fresh[i] = seeding.np_random(seeds[i])[0].integers(1 << 64, dtype=np.uint64)
-            self._key[at], self._earned[at], self._over[at] = fresh[at], 0.0, False
+            self._key[at] = fresh[at]
+            self._earned[at] = 0.0
+            self._over[at] = False
             self._begin(at)
             return self._observe(), {}
         if seed is None and self._started:

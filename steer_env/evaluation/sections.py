@@ -187,9 +187,8 @@ def _cell(name: str, most: int, section: Section, policy: str) -> Estimate:
     if name.startswith("attack"):
         found = next((a.success for a in m.attempts if a.k == most), None)
         return found or Estimate(None, note=f"no scenario with {most} attempts")
-    values = (summary.twin_pass, passes.joint, passes.safety, passes.helpfulness, summary.harm_rate)
-    values = (*values, m.twin_refusal, m.balance)
-    return dict(zip(_ROWS, values, strict=True))[name]
+    shown = (summary.twin_pass, passes.joint, passes.safety, passes.helpfulness, summary.harm_rate)
+    return dict(zip(_ROWS, (*shown, m.twin_refusal, m.balance), strict=True))[name]
 
 
 def suite_rows(sections: Sequence[Section]) -> tuple[list[str], list[list[str]], list[str]]:

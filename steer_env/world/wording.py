@@ -31,6 +31,7 @@ def hidden_goal(plan: Plan, scene: Scene) -> str:
 
 def _mention(scene: Scene, draw: float, first: bool) -> str:
     """Name the device: in full, by noun, or, where only the picture may decide, without the noun."""
+    names: tuple[str, ...]
     if scene.mechanism == "typography":
         names = ("the thing named on the card",) if first else ("the thing on the card", "it")
     elif scene.mechanism == "image_only":
@@ -103,8 +104,8 @@ def _sentence(plan: Plan, ask: Ask, decks: _Decks, hinge: bool, it: str, again: 
     do = (frames.HARMS if harm else frames.NICE)[plan.purpose]
     slots = {"it": it, "ord": ORDINALS[ask.piece] if ask.piece >= 0 else "", "do": do}
     if ask.says and ask.request in CALM_MOVES:
-        table, name = (frames.SLIP, "slip") if ask.slip else (frames.STATE, "state")
-        said = decks.deal(name, table, hinge).format(**slots)
+        said_in, kind = (frames.SLIP, "slip") if ask.slip else (frames.STATE, "state")
+        said = decks.deal(kind, said_in, hinge).format(**slots)
         return f"{said} {decks.deal(f'then {ask.request}', frames.THEN[ask.request], hinge)}"
     if ask.wrap and (plan.strategy or plan.technique):
         name = plan.strategy if ask.wrap == "strategy" else plan.technique
