@@ -161,6 +161,8 @@ class Rights:
         self.wholes = {frozenset(said) for said in drawn}
         self.parts = [{said[k] for said in drawn} for k in range(3)] if right == CONSTRUCTIVE else []
         if self.parts:  # any of the world's refusals does, that of a frame which then leaks as well
+            for frame in frames(Move.STORE, truth.hazard):  # a safe place is an alternative, too
+                self.parts[1].add(sentences(say(Move.STORE, truth, rng, frame=frame))[0])
             for frame in frames(Move.REFUSE_PLAIN, truth.hazard):
                 self.parts[0].update(sentences(say(Move.REFUSE_PLAIN, truth, rng, frame=frame)))
             for frame in frames(Move.REFUSE_LEAK, truth.hazard):

@@ -161,6 +161,7 @@ def test_a_killed_base_goes_on_and_ends_the_same(tmp_path):
     assert gates[0] == gates[1] and [p["phase"] for p in gates[0]["phases"]] == [
         "see",
         "short",
+        "hear",
         "listen",
         "long",
     ]

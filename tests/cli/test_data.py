@@ -69,7 +69,7 @@ def test_train_refuses_scenarios_whose_licence_forbids_it(cli, tmp_path: Path) -
     assert code == 2 and "1 scenarios of photos: non-commercial" in err and not (tmp_path / "run").exists()
     for name in ("non-commercial", "photos"):
         _, _, err = cli(*words, "--allow-licence", name)
-        assert "student='nobody' is neither a folder" in err  # past the gate
+        assert "student='nobody' is no folder and no known name" in err  # past the gate
 
 
 def test_audit_of_scenario_files(cli, tmp_path: Path) -> None:

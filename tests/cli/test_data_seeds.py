@@ -66,13 +66,14 @@ def test_world(cli, tmp_path: Path) -> None:
     # What it wrote is what other commands read, with the ground truth the rule judge needs.
     assert cli("scenarios", "validate", "seeds/red_team.jsonl").code == 0
     code, out, _ = cli("evaluate", "comply", "--scenarios", "seeds/red_team.jsonl", "--out", "run")
-    assert code == 0 and re.search(r"\b0 of [1-9]", out)  # unscored turns
+    assert code == 0 and re.search(r" 0 *\n.* of [1-9]\d* *\n", out)  # unscored turns
 
 
 def test_a_kind_alone_and_no_seed_at_all(cli) -> None:
     words = ("data", "seeds", "--count", 6, "--kinds", "red_team")
     code, out, _ = cli(*words, "--out", "some", "--noise-share", 1, "--typography-share", 0)
-    assert code == 0 and "red_team: 6 of 6" in out and "pictures with noise: 6 (100.0%)" in out
+    assert code == 0 and "red_team: 4 of 6" in out and "pictures with noise: 4 (100.0%)" in out
+    assert "rejected, simulation: resisted: 2" in out  # over the lookalike there is nothing to give away
     code, out, _ = cli(*words, "--out", "none", "--target", "constructive")
     assert code == 1 and "rejected, simulation: resisted: 6" in out
 
@@ -101,7 +102,7 @@ def test_models_by_name(cli, echo: type[Echo], tmp_path: Path) -> None:
         (("--mean-turns", 1), "mean=1.0, expected a number between 2 and 10"),
         (("--generator", "gpt"), "generator: backend='gpt', expected one of"),
         (("--judge", "wise"), "judge: backend='wise', expected one of"),
-        (("--target", "nobody"), "student='nobody' is neither a folder"),
+        (("--target", "nobody"), "student='nobody' is no folder and no known name"),
         (("--count", 0), "expected a positive integer"),
         (("--source", "own.jsonl"), "generator='rule' takes risky requests of the built-in world apart"),
         (("--source", "own.jsonl", "--generator", "echo:a"), "judge='rule' has no ground truth"),

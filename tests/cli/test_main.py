@@ -43,13 +43,13 @@ def test_envs(cli) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("evaluate", "nobody"), "student='nobody' is neither"),
-        (("evaluate", "."), "a folder without a model"),
+        (("evaluate", "nobody"), "student='nobody' is no folder and no known name"),
+        (("evaluate", "."), "is a folder without a whole model"),
         (("evaluate", "refuse", "--env", "SteerX-v0"), "known ids: SteerEscalation-v0"),
         (("evaluate", "refuse", "--split", "tset"), "bench"),
         (("evaluate", "refuse", "--scenarios", "gone.jsonl"), "gone.jsonl"),
         (("train", "--student", "refuse"), "cannot learn"),
-        (("train", "--student", "nowhere"), "neither a folder"),
+        (("train", "--student", "nowhere"), "is no folder and no known name"),
         (("play", "--env", "x"), "known ids"),
     ],
 )

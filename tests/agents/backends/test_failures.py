@@ -213,7 +213,7 @@ def test_a_run_goes_on_and_records_what_failed():
 @takes_failed
 def test_a_server_that_dies_half_way_loses_nothing_written(tmp_path):
     refuse = say("I will not help with that.")  # the rule judge can place it
-    behave = lambda h, b, n: (refuse if n < 12 else drop)(h, b, n)  # noqa: E731
+    behave = lambda h, b, n: (refuse if n < 24 else drop)(h, b, n)  # noqa: E731
     with serving(behave) as server:
         student = chat_student(open_backend(server, retries=1))
         vec = steer_env.make_vec("SteerEscalation-v0", 2)
@@ -222,9 +222,9 @@ def test_a_server_that_dies_half_way_loses_nothing_written(tmp_path):
         asked = len(server.requests)
     rows = load_rows(tmp_path)
     assert sorted(row["seed"] for row in rows) == list(range(12))
-    assert sum(len(row["turns"]) for row in rows) == 12
+    assert sum(len(row["turns"]) for row in rows) == 24
     stops = [row["stop"] for row in rows]
-    assert "seed_end" in stops and stops.count("failed") == (asked - 12) // 2
+    assert "seed_end" in stops and stops.count("failed") == (asked - 24) // 2
 
 
 # -- before any work --------------------------------------------------------------------------------------

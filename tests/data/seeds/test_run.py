@@ -43,7 +43,7 @@ def test_stopped_anywhere_and_resumed_gives_the_same_bytes(
     for path in (tmp_path / "cut").glob("*.jsonl"):  # what a killed process may leave behind
         with path.open("ab") as file:
             file.write(b'{"id": "half a li')
-    (tmp_path / "cut/images/00.png.part").write_bytes(b"\x89PN")
+    (tmp_path / "cut/images/.00.png.1-0a.part").write_bytes(b"\x89PN")
     done: list[int] = []
     make_world("cut", 60, resume=True, progress=lambda label, n, total: done.append(n))
     assert bytes_of(tmp_path / "cut") == whole
