@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.ablation.sweep import part_names, part_of
 from steer_env.evaluation import breakdown, metrics, protocols, scales
 from steer_env.evaluation.tabulate import Dialogues, from_rows
+from steer_env.files import write_bytes
 from steer_env.rewards import turn_reward
 
 Floats = NDArray[np.float64]
@@ -134,9 +135,7 @@ def write_csv(path: Path, columns: Sequence[str], lines: Iterable[Mapping[str, A
     writer.writeheader()
     writer.writerows(lines)
     body = text.getvalue().encode()
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_bytes(gzip.compress(body, mtime=0) if path.suffix == ".gz" else body)
-    partial.replace(path)
+    write_bytes(path, gzip.compress(body, mtime=0) if path.suffix == ".gz" else body)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -324,6 +324,3 @@ MOVE_ON: Final = (
     "Well, let us leave that.",
     "As you like. I have another question.",
 )
-
-#: Around a draft the tutor cannot read (a user's own scenarios).
-GENERIC_PRESS: Final = PERSISTENCE[0], PERSISTENCE[1], PERSISTENCE[3], PERSISTENCE[5]
