@@ -64,6 +64,8 @@ class ActsVectorEnv(VectorEnv[Features, Ints, Any]):
         self._features = rules.feature_table()
         self._key = np.zeros(num_envs, np.uint64)
         self._started = False
+        self._earned: NDArray[np.float64]
+        self._over: NDArray[np.bool_]
         self._everyone = np.ones(num_envs, bool)
         self._slots = np.arange(num_envs)
 
