@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if __name__ != "steer_env.agents":
     raise ImportError("import steer_env.agents: this folder is mapped into the package, not a top-level one")
 
 from steer_env.agents.attackers import StaticAttacker
-from steer_env.agents.backends import is_backend, open_seat
 from steer_env.agents.base import Agent, Observation, observation_rng, opponent_rng
+from steer_env.agents.named import open_seat
 from steer_env.agents.scripted import AlwaysComply, AlwaysRefuse, Constructive, RandomStudent
 from steer_env.agents.tutor import ScriptedTutor
+from steer_env.models import is_backend
 from steer_env.types import STUDENT
 
 if TYPE_CHECKING:
@@ -37,19 +39,12 @@ __all__ = [
 ]
 
 
-def _learning(seed: int = 0, patient: bool = True, **options: Any) -> Agent:
-    """Return a tutor that learns across dialogues from the loop it plays in; untaught it tries everything."""
-    from steer_env.agents.tactics import TacticAttacker
-    from steer_env.algorithms.learners import TacticLearner  # needs torch: loaded on first use
-
-    return TacticLearner(TacticAttacker(seed, patient), seed=seed, **options)
-
-
 #: Names `make_agent` knows. The first three play the attacker, the others the student.
-AGENTS: dict[str, Callable[..., Agent]] = {
+#: A string is an entry point, "module:attribute", loaded on first use.
+AGENTS: dict[str, Callable[..., Agent] | str] = {
     "static": StaticAttacker,
     "tutor": ScriptedTutor,
-    "learning": _learning,
+    "learning": "steer_env.algorithms.learners:learning_tutor",
     "refuse": AlwaysRefuse,
     "comply": AlwaysComply,
     "constructive": Constructive,
@@ -76,7 +71,11 @@ def make_agent(name: str, *, seat: str = STUDENT, **options: Any) -> Agent:
             f"name={name!r}, expected one of {', '.join(AGENTS)}, hf:PATH, vllm:PATH or openai:MODEL@URL; or "
             "pass an agent object"
         )
-    return AGENTS[name](**options)
+    maker = AGENTS[name]
+    if isinstance(maker, str):
+        module, attribute = maker.split(":")
+        maker = getattr(import_module(module), attribute)
+    return maker(**options)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 """Students that see less: without pictures, with others, without the history; and one with a constant reply.
 
 Wrap any student, scripted, in process or behind a server, to see what it makes of what it is shown;
-`steer_env.evaluation.controls` plays them beside an evaluation.
+`steer_env.play.controls` plays them beside an evaluation.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from steer_env.agents.backends.base import AsyncChatBackend, ChatBackend
 from steer_env.agents.base import Observation
 from steer_env.agents.memo import CallMemo
 from steer_env.agents.tutor import spoken_strategy, strategy_counts
@@ -25,7 +24,8 @@ from steer_env.images import Image
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.llm import NO_REPLY, JudgeAnswer, check_backend, ends_in_reply, shown_images
 from steer_env.judges.prompting import Prompt, load_prompt, prompt_text, turn_records
-from steer_env.judges.structured import (
+from steer_env.models.base import AsyncChatBackend, ChatBackend
+from steer_env.models.structured import (
     BadAnswer,
     Exchange,
     NoAnswer,

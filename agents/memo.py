@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from threading import Lock
 from typing import Any
 
-from steer_env.judges.structured import NoAnswer
+from steer_env.models.structured import NoAnswer
 
 
 class CallMemo:

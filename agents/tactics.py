@@ -30,7 +30,8 @@ from steer_env.agents.tutor import (
 from steer_env.scenarios import STRATEGIES
 from steer_env.types import USER, Utterance
 from steer_env.world import frames
-from steer_env.world.parse import parse_reply, parse_user
+from steer_env.world.parse import parse_user
+from steer_env.world.reading import parse_reply
 from steer_env.world.replies import pick
 
 #: What the student just did, as the tutor reads it; rows of the table.

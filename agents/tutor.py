@@ -27,8 +27,9 @@ from steer_env.types import USER, Scored, Utterance, meta_of
 from steer_env.world import frames
 from steer_env.world.draw import Recipe, recipe_of
 from steer_env.world.lexicon import COLOURS, NOUNS, ORDINALS
-from steer_env.world.parse import Reply, UserTurn, parse_reply, parse_user
+from steer_env.world.parse import UserTurn, parse_user
 from steer_env.world.plan import stream_seed
+from steer_env.world.reading import Reply, parse_reply
 from steer_env.world.replies import pick
 from steer_env.world.truth import CALM_MOVES, Request
 

@@ -21,12 +21,12 @@ from typing import Any, Final, Protocol
 import torch
 from transformers import PreTrainedModel
 
-from steer_env.agents.hf import tiny
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.averaging import Average
 from steer_env.algorithms.parallel import Parallel
 from steer_env.algorithms.scaling import has_adapters, load_adapters
 from steer_env.files import remove_tree, replacing_folder
+from steer_env.models import tiny
 from steer_env.records import keep_rows
 
 _STATE = "training_state.pt"

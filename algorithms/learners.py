@@ -26,7 +26,6 @@ from steer_env.algorithms.attack import AttackReward, attack_metrics, attacker_g
 from steer_env.algorithms.base import Algorithm, Row, make_algorithm
 from steer_env.algorithms.checkpoints import attacker_state, drop_rows_from, load_state, uninterrupted
 from steer_env.algorithms.forward import Forward
-from steer_env.algorithms.monitor import UnscoredGuard
 from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.settings import TrainConfig, check_run
 from steer_env.algorithms.trainer import Progress, step_seeds
@@ -36,6 +35,7 @@ from steer_env.records import JsonlWriter, read_jsonl
 from steer_env.rollout import VectorEnv, rollout, teach
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
 from steer_env.types import Utterance
+from steer_env.unscored import UnscoredGuard
 
 METRICS: Final = "metrics.jsonl"
 #: An attacker that practises, as of its last checkpoint.
@@ -429,3 +429,11 @@ def save_state(state: Mapping[str, Any], path: Path) -> None:
     """Write a state whole or not at all."""
     with replacing(path) as part:
         torch.save(dict(state), part)
+
+
+def learning_tutor(seed: int = 0, patient: bool = True, **options: Any) -> TacticLearner:
+    """Return a tutor that learns across dialogues from the loop it plays in; untaught it tries everything.
+
+    `make_agent("learning")` and `--attacker learning` open it.
+    """
+    return TacticLearner(TacticAttacker(seed, patient), seed=seed, **options)

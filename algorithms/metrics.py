@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from steer_env.data.extras import need
+from steer_env.extras import need
 from steer_env.records import JsonlWriter
 
 Row = Mapping[str, Any]

@@ -24,8 +24,6 @@ from typing import Any
 import steer_env
 from steer_env.agents.attackers import StaticAttacker
 from steer_env.agents.hf.student import HFStudent
-from steer_env.agents.hf.tiny import TinyConfig
-from steer_env.agents.hf.tiny import build as build_tiny
 from steer_env.agents.scripted import Constructive
 from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms import grpo, sft
@@ -35,6 +33,8 @@ from steer_env.algorithms.pretraining import Gate, Phase, frozen_vision, pretrai
 from steer_env.algorithms.recipe_data import ENV, Shares, base_data, data_seeds, told, world_env
 from steer_env.algorithms.sft import SFTConfig
 from steer_env.files import replacing_folder
+from steer_env.models.tiny import TinyConfig
+from steer_env.models.tiny import build as build_tiny
 from steer_env.scenarios import STRATEGIES
 from steer_env.world import WorldSource
 from steer_env.world.play import all_texts

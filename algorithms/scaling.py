@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from steer_env.agents.hf import tiny
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.checks import check_choice, check_integers, check_numbers, check_switches
-from steer_env.data.extras import need
+from steer_env.extras import need
+from steer_env.models import tiny
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from steer_env.algorithms.curriculum import Curriculum
 from steer_env.algorithms.overlong import OVERLONG
 from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.schedule import SCHEDULES
-from steer_env.evaluation.evaluate import judge_of
 from steer_env.files import read_json
+from steer_env.play.evaluate import judge_of
 from steer_env.rollout import VectorEnv
 from steer_env.versions import versions_in, versions_of
 

@@ -13,13 +13,13 @@ import steer_env
 from steer_env.agents.base import Agent
 from steer_env.agents.hf.attacker import HFAttacker, briefing, opening
 from steer_env.agents.hf.codec import Exchange
-from steer_env.agents.hf.tiny import TinyConfig, build
 from steer_env.agents.scripted import Constructive, RandomStudent
 from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms import sft
 from steer_env.algorithms.attack import AttackReward, attack_exchanges
 from steer_env.algorithms.bootstrap import Wavering, play, shuffled
 from steer_env.algorithms.sft import SFTConfig
+from steer_env.models.tiny import TinyConfig, build
 from steer_env.scenarios import RISKY, STRATEGIES, TECHNIQUES
 from steer_env.trajectory import Trajectory
 from steer_env.types import Terms

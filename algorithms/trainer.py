@@ -35,7 +35,6 @@ from steer_env.algorithms.checkpoints import (
 from steer_env.algorithms.curriculum import Curriculum
 from steer_env.algorithms.forward import Forward
 from steer_env.algorithms.metrics import MetricsLogger, check_trackers
-from steer_env.algorithms.monitor import TooManyUnscored, UnscoredGuard, dialogue_metrics
 from steer_env.algorithms.overlong import share_cut, treat
 from steer_env.algorithms.parallel import Parallel
 from steer_env.algorithms.record import record_rollouts
@@ -49,6 +48,7 @@ from steer_env.records import ROLLOUTS
 from steer_env.rollout import ForkableVectorEnv, VectorEnv, rollout, rollout_from, teach
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
 from steer_env.types import Utterance
+from steer_env.unscored import TooManyUnscored, UnscoredGuard, dialogue_metrics
 
 __all__ = ["Progress", "TrainConfig", "check_run", "check_streams", "final_folder", "step_seeds", "train"]
 

@@ -37,10 +37,10 @@ from steer_env.algorithms.advantages import group_advantages, loss_mask, traject
 from steer_env.algorithms.checkpoints import attacker_state
 from steer_env.algorithms.credit import CREDITS as ALL_CREDITS
 from steer_env.algorithms.credit import group_turn_values, split
-from steer_env.algorithms.monitor import dialogue_metrics
-from steer_env.data.extras import need
+from steer_env.extras import need
 from steer_env.rollout import VectorEnv, rollout, teach
 from steer_env.trajectory import Trajectory, group_by_seed
+from steer_env.unscored import dialogue_metrics
 
 #: TRL versions that are supported. 1.15 scores tokens with Triton kernels or not at all.
 TRL_VERSIONS = ">=1.0,!=1.15.*,<1.17"

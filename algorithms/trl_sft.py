@@ -31,7 +31,7 @@ from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.checkpoints import drop_rows_from
 from steer_env.algorithms.sft import METRICS, Dialogue, Progress, Row, SFTConfig, check_dialogues, check_new
 from steer_env.algorithms.tuning import Tuning, trained_part
-from steer_env.data.extras import need
+from steer_env.extras import need
 from steer_env.records import JsonlWriter, read_jsonl
 
 #: Labels of tokens without loss.

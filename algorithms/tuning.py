@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from steer_env.algorithms.checks import check_integers, check_numbers
-from steer_env.data.extras import need
+from steer_env.extras import need
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,10 +35,11 @@ from transformers import TrainerCallback
 
 import steer_env
 from steer_env.agents import StaticAttacker
-from steer_env.agents.hf import HFStudent, TinyConfig, build
+from steer_env.agents.hf import HFStudent
 from steer_env.algorithms import grpo, trainer
 from steer_env.algorithms.forward import Forward
 from steer_env.algorithms.trl_grpo import SteerGRPOTrainer
+from steer_env.models.tiny import TinyConfig, build
 from steer_env.types import Scored, Terms
 
 RESULTS = Path(__file__).parent / "results" / "grpo_step.json"

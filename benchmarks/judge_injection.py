@@ -15,12 +15,12 @@ import dataclasses
 import json
 from pathlib import Path
 
-from steer_env.agents.backends import open_backend
 from steer_env.files import write_json
 from steer_env.judges.base import Judge
 from steer_env.judges.llm import LLMJudge
-from steer_env.judges.probes import PROBES, bases, probe_judge
 from steer_env.judges.rule import RuleJudge
+from steer_env.models import open_backend
+from steer_env.play.probes import PROBES, bases, probe_judge
 
 
 def main() -> None:

@@ -21,17 +21,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import steer_env
-from steer_env.evaluation.evaluate import write_json
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.rule import RuleJudge
+from steer_env.play.evaluate import write_json
 from steer_env.registration import SPECS
 from steer_env.rewards import turn_reward
 from steer_env.types import ASSISTANT, USER, Message, Scored
 from steer_env.world import Move, say
 from steer_env.world.grammar import sentences
 from steer_env.world.listening import read_user
-from steer_env.world.parse import advance, parse_reply, resolve_piece
+from steer_env.world.parse import advance, resolve_piece
 from steer_env.world.play import play
+from steer_env.world.reading import parse_reply
 from steer_env.world.replies import frames, ideal_move
 from steer_env.world.truth import History, Truth
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import steer_env
 from steer_env.cli.report import pictures_from
-from steer_env.evaluation.evaluate import evaluate, load_rows
-from steer_env.evaluation.html import write_html
-from steer_env.evaluation.rescore import Scenes
+from steer_env.play.evaluate import evaluate, load_rows
+from steer_env.play.rescore import Scenes
+from steer_env.report.html import write_html
 
 
 def main() -> None:

@@ -57,7 +57,7 @@ def tiny_model() -> tuple[Any, Any, list[str], Any]:
     """Return model, processor, ten user turns and a picture."""
     import torch
 
-    from steer_env.agents.hf import TinyConfig, build
+    from steer_env.models.tiny import TinyConfig, build
     from steer_env.world import WorldSource
 
     torch.set_num_threads(1)

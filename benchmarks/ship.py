@@ -23,12 +23,12 @@ import transformers
 
 import steer_env
 from steer_env.agents.hf import HFStudent
-from steer_env.agents.shipped import CARD, FOLDER, SHIPPED, weights_hash
 from steer_env.algorithms.sight import memory, sight
 from steer_env.cli.stages import MARK
-from steer_env.evaluation.evaluate import evaluate, load_rows
 from steer_env.evaluation.replications import outcomes
 from steer_env.judges import RuleJudge
+from steer_env.models.shipped import CARD, FOLDER, SHIPPED, weights_hash
+from steer_env.play.evaluate import evaluate, load_rows
 from steer_env.world import WORLD_VERSION, WorldSource
 
 ENV = "SteerEscalation-v0"

@@ -353,7 +353,8 @@ class Everywhere:
 
 def test_a_local_model_among_servers_does_not_depend_on_who_asks_first(tmp_path):
     pytest.importorskip("torch")
-    from steer_env.agents.hf import HFStudent, TinyConfig, build
+    from steer_env.agents.hf import HFStudent
+    from steer_env.models.tiny import TinyConfig, build
 
     config = TinyConfig(vocab_size=270, hidden=32, heads=2, kv_heads=1, mlp=64, vision_hidden=32,
                         vision_heads=2, init_std=0.3)  # fmt: skip

@@ -13,20 +13,20 @@ import pytest
 from PIL import Image as PILImage
 
 import steer_env
-from steer_env.agents.backends.base import BackendError, ChatFailure, ChatMessage, ChatReply, ChatRequest
 from steer_env.cli.main import main
-from steer_env.evaluation.report import summarise, table
+from steer_env.evaluation.summary import summarise, table
 from steer_env.images import MAX_BYTES, Image, ImageError
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.guards import GUARDS
 from steer_env.judges.prompting import data_line
+from steer_env.models.base import BackendError, ChatFailure, ChatMessage, ChatReply, ChatRequest
 from steer_env.scenario_files import validate
 from steer_env.types import ASSISTANT, USER, Message
 
 pytest.importorskip("openai")
 import contextlib
 
-from steer_env.agents.backends.openai import OpenAIBackend
+from steer_env.models.openai import OpenAIBackend
 
 SECRET = "sk-TOPSECRET-0123456789"
 REQUEST = ChatRequest((ChatMessage("user", "hello"),))

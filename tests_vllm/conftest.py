@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from steer_env.agents.backends.vllm_engine import VLLMEngine
-from steer_env.agents.backends.vllm_student import TrainableVLLMStudent
-from steer_env.agents.hf import TinyConfig, build, load, save
+from steer_env.agents.vllm_student import TrainableVLLMStudent
 from steer_env.images import Image
+from steer_env.models.tiny import TinyConfig, build, load, save
+from steer_env.models.vllm_engine import VLLMEngine
 from steer_env.types import ASSISTANT, USER, Message
 
 TEXTS = [

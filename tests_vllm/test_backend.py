@@ -5,18 +5,11 @@ import re
 
 import pytest
 
-from steer_env.agents.backends import (
-    BackendError,
-    ChatBackend,
-    ChatFailure,
-    ChatMessage,
-    ChatRequest,
-    open_backend,
-)
-from steer_env.agents.backends.vllm import VLLMBackend
 from steer_env.agents.llm_tutor import AttackAnswer, HonestAnswer
 from steer_env.judges.llm import JudgeAnswer
-from steer_env.judges.structured import schema_of
+from steer_env.models import BackendError, ChatBackend, ChatFailure, ChatMessage, ChatRequest, open_backend
+from steer_env.models.structured import schema_of
+from steer_env.models.vllm import VLLMBackend
 
 SCHEMA = {
     "type": "object",

@@ -1,11 +1,11 @@
 """The whole test kit on the engine, with the model in every seat."""
 
 from steer_env import testing
-from steer_env.agents.backends import chat_student
-from steer_env.agents.backends.vllm import VLLMBackend
-from steer_env.agents.backends.vllm_student import VLLMStudent
+from steer_env.agents.chat import chat_student
 from steer_env.agents.llm_tutor import LLMTutor
+from steer_env.agents.vllm_student import VLLMStudent
 from steer_env.judges.llm import LLMJudge
+from steer_env.models.vllm import VLLMBackend
 from steer_env.testing.agents import toy_observations, toy_requests
 from steer_env.types import ATTACKER
 

@@ -15,8 +15,9 @@ import numpy as np
 import openai
 import pytest
 
-from steer_env.agents.backends import ChatMessage, ChatRequest, open_backend
-from steer_env.agents.hf import ChatCodec, HFStudent, load
+from steer_env.agents.hf import ChatCodec, HFStudent
+from steer_env.models import ChatMessage, ChatRequest, open_backend
+from steer_env.models.tiny import load
 from steer_env.types import USER, Message
 
 SCHEMA = {

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from steer_env.agents.backends.vllm_student import VLLMStudent
 from steer_env.agents.base import Failed
 from steer_env.agents.hf import ContextOverflow, HFStudent, Prompt, packed_logprobs
+from steer_env.agents.vllm_student import VLLMStudent
 from steer_env.testing import check_agent
 from steer_env.types import STUDENT, USER, Message
 

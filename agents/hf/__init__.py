@@ -13,11 +13,12 @@ except ImportError as error:
 
 from steer_env.agents.hf.adapter import ModelAdapter
 from steer_env.agents.hf.codec import ChatCodec, Exchange, Prompt
-from steer_env.agents.hf.decoder import ContextOverflow, Decoder, Sample
+from steer_env.agents.hf.decoder import Decoder, Sample
 from steer_env.agents.hf.packed import Packed, microbatches, packed_logprobs
 from steer_env.agents.hf.student import HFStudent
 from steer_env.agents.hf.template import ChatTemplate, ChatTemplateError
-from steer_env.agents.hf.tiny import TinyConfig, build, load, save
+from steer_env.models.base import ContextOverflow
+from steer_env.models.tiny import TinyConfig, build, load, save
 
 __all__ = [
     "ChatCodec",

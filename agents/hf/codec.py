@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from steer_env.agents.base import Observation, stream_of, to_answer
 from steer_env.agents.hf.template import ChatTemplate, ChatTemplateError
 from steer_env.images import Image, refusals
+from steer_env.models.encoded import EncodedImage, stack_images
 from steer_env.trajectory import TokenTrace
 from steer_env.types import USER, meta_of
 
@@ -66,24 +67,6 @@ class Prompt:
     turn: int = 0
     images_before: int = 0
     stream: str = ""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EncodedImage:
-    """An image as tokens and as model inputs.
-
-    Attributes:
-        ids_N: The tokens that stand for it.
-        inputs: What the model needs beside the tokens (`pixel_values`, `image_grid_thw`, ...), batch of one.
-    """
-
-    ids_N: Ids
-    inputs: Mapping[str, torch.Tensor]
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of the model inputs."""
-        return sum(value.nbytes for value in self.inputs.values())
 
 
 class ChatCodec:
@@ -229,7 +212,7 @@ class ChatCodec:
     def image_inputs(self, images: Sequence[Image]) -> dict[str, torch.Tensor]:
         """Return the model inputs of several images in the order of their placeholders; {} for none."""
         rows = [self.image(image).inputs for image in images]
-        return {name: _stack(name, [row[name] for row in rows]) for name in rows[0]} if rows else {}
+        return {name: stack_images(name, [row[name] for row in rows]) for name in rows[0]} if rows else {}
 
     def forbidden(self, vocabulary: int) -> Ids:
         """Return what a student may not sample: control tokens but `close_id`, and rows without a token."""
@@ -338,10 +321,3 @@ def _join(a: TokenTrace, b: TokenTrace) -> TokenTrace:
     for array in (joined.ids_L, joined.sampled_L, joined.logprobs_L, joined.turn_L):
         array.setflags(write=False)  # traces are shared by everything that holds the utterance
     return joined
-
-
-def _stack(name: str, rows: list[torch.Tensor]) -> torch.Tensor:
-    # Some processors (Idefics3, SmolVLM) nest the pictures of one text: (1, tiles, ...). The models flatten
-    # them again in order, so all pictures of a batch can go as tiles of one text.
-    nested = rows[0].ndim >= (4 if "mask" in name else 5)
-    return torch.cat(rows, dim=1 if nested else 0)

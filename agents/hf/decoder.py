@@ -29,13 +29,10 @@ from steer_env.agents.hf.codec import ChatCodec, Prompt
 from steer_env.agents.hf.layers import Layers
 from steer_env.agents.hf.vision import FeatureStore
 from steer_env.images import Image
+from steer_env.models.base import ContextOverflow
 
 #: A batch smaller than this keeps its finished rows: copying the others out costs more than they do.
 _LEAST_ROWS = 8
-
-
-class ContextOverflow(ValueError):
-    """A dialogue that does not fit into the model's context."""
 
 
 @dataclass(slots=True)

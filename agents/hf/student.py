@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from steer_env.agents.backends.weights import weights_id
 from steer_env.agents.base import MAX_NEW_TOKENS, Failed, Observation
-from steer_env.agents.hf import tiny
 from steer_env.agents.hf.codec import ChatCodec, Prompt
 from steer_env.agents.hf.decoder import Decoder
 from steer_env.images import ImageError
+from steer_env.models import tiny
+from steer_env.models.weights import weights_id
 from steer_env.types import Utterance
 
 
@@ -80,7 +80,7 @@ class HFStudent:
         """Open a Hugging Face folder, a shipped student or a hub id.
 
         Args:
-            path: Folder or hub id of an image-text model, or one of `steer_env.agents.shipped.SHIPPED`.
+            path: Folder or hub id of an image-text model, or one of `steer_env.models.shipped.SHIPPED`.
             device: Where it runs.
             dtype: Of its weights; None takes the one they were saved in.
             **options: Of the constructor.

@@ -22,10 +22,10 @@ from steer_env.algorithms.bootstrap import exchanges, keep, play
 from steer_env.algorithms.exploit import best_response
 from steer_env.algorithms.trainer import TrainConfig
 from steer_env.cli.stages import build_stage, stage_key
-from steer_env.evaluation.evaluate import load_rows
-from steer_env.evaluation.evaluate import play as evaluate_play
-from steer_env.evaluation.suites import WholeGroups, groups_for
 from steer_env.files import write_json
+from steer_env.play.evaluate import load_rows
+from steer_env.play.evaluate import play as evaluate_play
+from steer_env.play.suites import WholeGroups, groups_for
 from steer_env.scenarios import RISKY
 from steer_env.types import ATTACKER, Turn
 from steer_env.wrappers import TurnReward

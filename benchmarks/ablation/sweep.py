@@ -14,7 +14,7 @@ from typing import Any
 
 from steer_env.algorithms.recipes import REPLY_TOKENS, DemoConfig, stage_settings
 from steer_env.cli.stages import stage_key
-from steer_env.evaluation.suites import PARTS, Part
+from steer_env.play.suites import PARTS, Part
 
 #: Part of the evaluation that nobody plays by a script: bench dialogues against an attacker trained from
 #: scratch against the very model it attacks.

@@ -98,9 +98,9 @@ def main() -> None:
 
 def identity(episodes: int) -> dict[str, Any]:
     """Return what results have to share to stand in one table."""
-    from steer_env.agents.shipped import weights_hash
     from steer_env.cli.stages import stage_key
     from steer_env.judges import RuleJudge
+    from steer_env.models.shipped import weights_hash
     from steer_env.world import WORLD_VERSION
 
     demo = _demo(Run(0, "native", 1), Path(), episodes)
@@ -117,8 +117,8 @@ def train_and_test(run: Run, work: Path, episodes: int) -> dict[str, Any]:
     """Do one run in this process; returns its row."""
     import torch
 
-    from steer_env.evaluation.evaluate import load_rows
     from steer_env.evaluation.replications import outcomes
+    from steer_env.play.evaluate import load_rows
 
     demo = _demo(run, work, episodes)
     row: dict[str, Any] = {**asdict(run), "capability": torch.backends.cpu.get_cpu_capability()}

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steer_env.acts.speech import ASKS, TACTICS, Act, Ask, say_act, say_ask
-from steer_env.world.parse import advance, parse_reply, parse_user
+from steer_env.world.parse import advance, parse_user
+from steer_env.world.reading import parse_reply
 from steer_env.world.truth import History, Request, Truth, has_intent, pieces_before, right_move
 
 ADVERSARY, HONEST = 0, 1

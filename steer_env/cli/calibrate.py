@@ -39,8 +39,8 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw a sheet, or count."""
-    from steer_env.evaluation.compare import load_run
     from steer_env.evaluation.labelling import calibrate, load_labels, write_sheet
+    from steer_env.play.compare import load_run
 
     rows = load_run(args.source).rows
     if args.sheet is not None:

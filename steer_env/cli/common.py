@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import steer_env
-from steer_env.agents.backends import is_backend, read_name
-from steer_env.agents.backends.weights import folder_hash, is_complete
 from steer_env.agents.base import Agent
-from steer_env.agents.shipped import SHIPPED, local_path
-from steer_env.evaluation.evaluate import RUN
 from steer_env.files import read_json
 from steer_env.judges.base import Judge
 from steer_env.judges.independence import ROLES
 from steer_env.judges.parts import prompt_hash_of, weights_of
+from steer_env.models import is_backend, read_name
+from steer_env.models.shipped import SHIPPED, local_path
+from steer_env.models.weights import folder_hash, is_complete
+from steer_env.play.evaluate import RUN
 from steer_env.registration import make_seats
 from steer_env.runs import RunExists, outward_links, run_lock
 from steer_env.scenarios import Scenario, content_id
@@ -357,7 +357,7 @@ def _best_device() -> str:
 
 def _load_model(path: str, options: dict[str, Any]) -> Agent:
     from steer_env.agents import HFStudent
-    from steer_env.agents.backends.hf import as_dtype
+    from steer_env.models.hf import as_dtype
 
     options.setdefault("device", _best_device())
     options["dtype"] = as_dtype(options.get("dtype"))

@@ -45,9 +45,9 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print the table."""
-    from steer_env.evaluation import compare
     from steer_env.evaluation.leakage import load_leakage
     from steer_env.files import write_json
+    from steer_env.play import compare
 
     parts = _arms(args.methods)
     if args.leakage is not None:
@@ -78,7 +78,7 @@ def _arms(methods: list[str]) -> dict[str, dict[str, list[Any]]]:
     Raises:
         ValueError: If a method is given twice, or the methods have different parts.
     """
-    from steer_env.evaluation.compare import NotComparable, Run, load_parts
+    from steer_env.play.compare import NotComparable, Run, load_parts
 
     arms: dict[str, list[dict[str, Run]]] = {}
     for text in methods:

@@ -161,8 +161,8 @@ def open_red(name: str, seed: int) -> Agent:
     if name in SCRIPTED_STUDENTS:
         raise ValueError(f"red={name!r} plays the student, expected an attacker, such as static or tutor")
     if ":" in name:
-        from steer_env.agents.backends import open_backend
         from steer_env.agents.llm_tutor import LLMTutor
+        from steer_env.models import open_backend
 
         return LLMTutor(open_backend(name))
     return make_agent(name)

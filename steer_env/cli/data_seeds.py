@@ -164,7 +164,7 @@ def _generator(args: argparse.Namespace, config: SeedsConfig, backends: dict[str
     from steer_env.data.seeds.llm import ChatGenerator
     from steer_env.data.seeds.rule import RuleGenerator
     from steer_env.judges.independence import check_independent
-    from steer_env.judges.structured import Settings
+    from steer_env.models.structured import Settings
 
     settings = Settings(args.attempts, args.max_tokens, args.temperature)
     target: Target = _target("fixed", backends)
@@ -193,7 +193,7 @@ def _target(name: str, backends: dict[str, Any]) -> Target:
 
 def _open(name: str, option: str, backends: dict[str, Any]) -> Any:
     """Open a back end and make sure that it answers."""
-    from steer_env.agents.backends.base import open_backend
+    from steer_env.models.base import open_backend
 
     if name not in backends:
         try:

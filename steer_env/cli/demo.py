@@ -26,9 +26,9 @@ from steer_env.cli.evaluate import plot
 from steer_env.cli.pool import Pool
 from steer_env.cli.progress import Bars
 from steer_env.evaluation import scales
-from steer_env.evaluation.evaluate import DIALOGUES, load_rows
 from steer_env.evaluation.replications import LEGEND, outcomes, pooled, table
-from steer_env.evaluation.report import summarise
+from steer_env.evaluation.summary import summarise
+from steer_env.play.evaluate import DIALOGUES, load_rows
 from steer_env.records import Row, read_jsonl
 from steer_env.render import visible
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 import steer_env
 from steer_env.agents.base import Agent
 from steer_env.agents.controls import Constant, blind, forgetful, swapped
-from steer_env.agents.shipped import WEIGHTS, local_path, weights_hash
 from steer_env.cli.stages import State, build_stage, look, stage_key
 from steer_env.cli.train import note
+from steer_env.models.shipped import WEIGHTS, local_path, weights_hash
 from steer_env.scenarios import Scenario
 from steer_env.world import WorldSource
 
@@ -197,7 +197,7 @@ def _train(demo: Demo, job: Job, tell: Tell) -> bool:
 
 def _evaluate(demo: Demo, job: Job, tell: Tell) -> bool:
     from steer_env.cli.common import open_student
-    from steer_env.evaluation.evaluate import evaluate
+    from steer_env.play.evaluate import evaluate
 
     folder, settings, key = _place(demo, job)
     source = WorldSource(split=SPLIT)

@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 import steer_env
-from steer_env.agents.shipped import SHIPPED
 from steer_env.cli.common import command
+from steer_env.models.shipped import SHIPPED
 
 
 def add(commands: Any) -> None:

@@ -27,9 +27,9 @@ from steer_env.cli.common import (
 from steer_env.cli.progress import Bar, Bars, show_table
 from steer_env.cli.report import add_format_option, add_leakage_option, formats_of, open_run
 from steer_env.cli.suite import run_suite, suite_of, token_row
-from steer_env.evaluation.report import Summary
-from steer_env.evaluation.suites import distribution_of
+from steer_env.evaluation.summary import Summary
 from steer_env.judges.independence import check_independent
+from steer_env.play.suites import distribution_of
 
 _EXAMPLE = """  steer-env evaluate constructive
   steer-env evaluate runs/mine --env SteerRedTeam-v0 --episodes 500
@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
 def _run_plain(args: argparse.Namespace, reports: _Reports) -> int:
     """Play dialogues of one environment."""
     from steer_env.cli.watch import Watch
-    from steer_env.evaluation.evaluate import DIALOGUES, evaluate
+    from steer_env.play.evaluate import DIALOGUES, evaluate
 
     out: Path = args.out or Path("runs/evaluate") / (
         re.sub(r"[^\w.-]+", "-", args.student).strip("-.") or "student"
@@ -176,7 +176,7 @@ def _run_plain(args: argparse.Namespace, reports: _Reports) -> int:
         )
     controls: dict[str, Summary] = {}
     if args.controls:
-        from steer_env.evaluation.controls import play_controls, search
+        from steer_env.play.controls import play_controls, search
 
         with Bars() as bars:
             controls = play_controls(
@@ -201,8 +201,8 @@ def _run_plain(args: argparse.Namespace, reports: _Reports) -> int:
 
 
 def _show(name: str, summary: Summary, title: str, controls: dict[str, Summary], out: Path) -> None:
-    from steer_env.evaluation.controls import load_controls, sentence
-    from steer_env.evaluation.evaluate import load_rows
+    from steer_env.play.controls import load_controls, sentence
+    from steer_env.play.evaluate import load_rows
 
     show_table({name: summary}, title, {name: controls})
     if controls:
@@ -233,9 +233,9 @@ class _Reports:
 
     def write(self, out: Path, name: str, title: str = "") -> None:
         """Write the files of a run folder, or of a suite, and say where they are."""
-        from steer_env.evaluation.controls import load_controls
-        from steer_env.evaluation.outputs import write_reports
-        from steer_env.evaluation.sections import sections_of, suite_text
+        from steer_env.play.controls import load_controls
+        from steer_env.report.outputs import write_reports
+        from steer_env.report.sections import sections_of, suite_text
 
         rows, makers, metas = open_run(out, name, self.bins)
         sections = sections_of({name: rows}, card=self.card, controls={name: load_controls(out)})
@@ -258,7 +258,7 @@ class _Reports:
 
 def plot(summaries: Any, path: Path, title: str) -> str:
     """Draw the survival plot and return where it is, or why there is none."""
-    from steer_env.evaluation.plots import survival_plot
+    from steer_env.report.plots import survival_plot
 
     try:
         return str(survival_plot(summaries, path, title=title))

@@ -13,7 +13,6 @@ from typing import Any
 from PIL import Image as PILImage
 
 import steer_env
-from steer_env.agents.backends import BackendError
 from steer_env.agents.base import Agent, Failed
 from steer_env.cli.common import (
     add_env_options,
@@ -27,6 +26,7 @@ from steer_env.env import DialogueEnv, InvalidUtterance
 from steer_env.files import write_bytes
 from steer_env.images import Image
 from steer_env.judges.independence import check_independent
+from steer_env.models import BackendError
 from steer_env.render import render_text, result_line, visible
 from steer_env.types import ATTACKER, STUDENT, TurnResult
 

@@ -123,7 +123,7 @@ def _rich_bar(remaining: bool = False) -> Any:
 
 def show_table(summaries: Any, title: str, controls: Any = None) -> None:
     """Print the evaluation table: drawn in a terminal, aligned text elsewhere."""
-    from steer_env.evaluation.report import table
+    from steer_env.evaluation.summary import table
 
     if sys.stdout.isatty():
         try:

@@ -68,7 +68,7 @@ def add_leakage_option(parser: argparse.ArgumentParser) -> None:
 
 def formats_of(text: str | None) -> tuple[str, ...]:
     """Return the formats that `--format` asks for, checked."""
-    from steer_env.evaluation.outputs import check_formats
+    from steer_env.report.outputs import check_formats
 
     return check_formats(None if text is None else [part.strip() for part in text.split(",") if part.strip()])
 
@@ -76,10 +76,10 @@ def formats_of(text: str | None) -> tuple[str, ...]:
 def run(args: argparse.Namespace) -> int:
     """Write the files and say where they are."""
     from steer_env.evaluation.calibration import load_card
-    from steer_env.evaluation.controls import load_controls
     from steer_env.evaluation.leakage import load_leakage
-    from steer_env.evaluation.outputs import write_reports
-    from steer_env.evaluation.sections import sections_of, suite_text
+    from steer_env.play.controls import load_controls
+    from steer_env.report.outputs import write_reports
+    from steer_env.report.sections import sections_of, suite_text
 
     formats, folder, alone = _target(args)
     bins = None if args.leakage is None else load_leakage(args.leakage)
@@ -144,8 +144,8 @@ def open_run(
     Returns:
         Its rows; (label, suite) -> what gives the pictures of a row; the same -> what the run says of itself.
     """
-    from steer_env.evaluation.compare import load_parts
     from steer_env.evaluation.leakage import with_leakage
+    from steer_env.play.compare import load_parts
 
     rows: list[Row] = []
     makers, metas = {}, {}
@@ -158,7 +158,7 @@ def open_run(
 
 
 def _singles(texts: Sequence[str], names: Container[str]) -> dict[str, Sequence[Row]]:
-    from steer_env.evaluation.compare import load_run
+    from steer_env.play.compare import load_run
 
     found = {}
     for text in texts:
@@ -199,8 +199,8 @@ def open_scenes(meta: Mapping[str, Any]) -> Callable[[Row], Scenario]:
         OSError: If the scenario file is gone.
     """
     from steer_env.cli.common import open_setting
-    from steer_env.evaluation.rescore import Scenes
-    from steer_env.evaluation.suites import WholeGroups
+    from steer_env.play.rescore import Scenes
+    from steer_env.play.suites import WholeGroups
 
     if meta.get("groups"):
         played = WholeGroups(meta["env"], meta["split"], meta["groups"], meta.get("seed", 0))

@@ -8,12 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from steer_env.agents.backends import is_backend, read_name
-from steer_env.agents.backends.weights import weights_id
 from steer_env.cli.common import add_trust, claim, command, positive
 from steer_env.cli.progress import Bar, show_table
 from steer_env.cli.report import open_scenes
 from steer_env.judges.independence import ROLES, check_independent
+from steer_env.models import is_backend, read_name
+from steer_env.models.weights import weights_id
 from steer_env.records import Row
 from steer_env.scenarios import Scenario
 
@@ -43,12 +43,12 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Judge again and print the table."""
-    from steer_env.evaluation.compare import load_parts
-    from steer_env.evaluation.evaluate import RUN
-    from steer_env.evaluation.outputs import file_name
-    from steer_env.evaluation.rescore import rescore
     from steer_env.files import read_json, write_json
+    from steer_env.play.compare import load_parts
+    from steer_env.play.evaluate import RUN
+    from steer_env.play.rescore import rescore
     from steer_env.registration import make_judge
+    from steer_env.report.outputs import file_name
     from steer_env.runs import RunExists
 
     judge = make_judge(args.judge)
@@ -99,7 +99,7 @@ def _scenes(args: argparse.Namespace, meta: Mapping[str, Any]) -> Callable[[Row]
     Raises:
         CannotRescore: If the run does not say enough of itself, or its scenario file is gone.
     """
-    from steer_env.evaluation.rescore import CannotRescore
+    from steer_env.play.rescore import CannotRescore
 
     if "env" not in meta:
         raise CannotRescore(

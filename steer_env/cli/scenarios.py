@@ -68,9 +68,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _refused(file: str, scenarios: Sequence[Scenario], student: str) -> list[str]:
     """Return a line for every picture that a model's processor refuses."""
-    from steer_env.agents.hf import tiny
     from steer_env.agents.hf.codec import ChatCodec
     from steer_env.images import ImageError
+    from steer_env.models import tiny
     from steer_env.scenario_files import lines_of
 
     codec = ChatCodec(tiny.load_processor(student))

@@ -188,7 +188,8 @@ def _config(chosen: dict[str, Any], args: argparse.Namespace, dialogues: int) ->
 def _student(chosen: dict[str, Any], args: argparse.Namespace) -> Any:
     if chosen["model"] != NEW:
         return open_student(chosen["model"], device=args.device, dtype=chosen["dtype"] or "float32")
-    from steer_env.agents.hf import HFStudent, TinyConfig, build
+    from steer_env.agents.hf import HFStudent
+    from steer_env.models.tiny import TinyConfig, build
     from steer_env.world.play import all_texts
 
     config = TinyConfig(vocab_size=1024, init_std=0.1)

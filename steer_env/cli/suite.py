@@ -9,20 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import steer_env
-from steer_env.agents.backends import is_backend
 from steer_env.cli.common import check_unchanged, judge_content, model_hash, open_student, settle
 from steer_env.cli.progress import Bar, Bars
 from steer_env.cli.watch import Watch
-from steer_env.evaluation.suites import (
-    Part,
-    WholeGroups,
-    groups_for,
-    reseed,
-    suite_parts,
-    varies,
-)
 from steer_env.files import read_json
 from steer_env.judges.independence import check_independent
+from steer_env.models import is_backend
+from steer_env.play.suites import Part, WholeGroups, groups_for, reseed, suite_parts, varies
 from steer_env.records import token_pieces
 from steer_env.registration import make_seats
 from steer_env.types import meta_of
@@ -46,7 +39,7 @@ _REFUSED = ("env", "split", "scenarios")
 
 def suite_of(out: Path) -> str | None:
     """Return the suite that a run folder holds, None if it holds none."""
-    from steer_env.evaluation.evaluate import RUN
+    from steer_env.play.evaluate import RUN
 
     meta = read_json(out / RUN) if (out / RUN).is_file() else {}
     return str(meta["suite"]) if "parts" in meta else None
@@ -62,8 +55,8 @@ def run_suite(args: argparse.Namespace, write: Callable[[Path, str], None]) -> i
     Raises:
         ValueError: If an option contradicts the suite, or attempts could not differ.
     """
-    from steer_env.evaluation.evaluate import RUN
     from steer_env.files import write_json
+    from steer_env.play.evaluate import RUN
 
     given = [name for name in _REFUSED if getattr(args, name) is not None]
     if given:
@@ -126,8 +119,8 @@ def _play_part(
     args: argparse.Namespace,
 ) -> None:
     """Play one part; what is in its folder already is not played again."""
-    from steer_env.evaluation.controls import play_controls, search
-    from steer_env.evaluation.evaluate import DIALOGUES, finish, play
+    from steer_env.play.controls import play_controls, search
+    from steer_env.play.evaluate import DIALOGUES, finish, play
 
     groups = groups_for(part.env, part.split, chosen["episodes"])
     scenarios = WholeGroups(part.env, part.split, groups, chosen["seed"])

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from steer_env.evaluation.evaluate import without_retried
 from steer_env.evaluation.measures import measure
-from steer_env.evaluation.report import summarise, table
+from steer_env.evaluation.summary import summarise, table
+from steer_env.play.evaluate import without_retried
 from steer_env.records import Row, read_jsonl
 
 _BARS = " ▁▂▃▄▅▆▇█"

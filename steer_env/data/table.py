@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from steer_env.data.extras import need
 from steer_env.data.schemas import EXTRA
+from steer_env.extras import need
 from steer_env.files import replacing
 
 _TEXTS: Final = (

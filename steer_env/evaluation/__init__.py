@@ -2,11 +2,8 @@
 
 `scales` maps the training rubric to the evaluation scale; `tabulate` turns rows of a run folder into arrays;
 `metrics`, `protocols`, `contrast`, `survival`, `events`, `attack`, `breakdown` and `calibration` measure;
-`intervals`, `combine` and `paired` say how sure that is; `report`, `measures` and `sections` put it together,
-`html`, `plots`, `inspect_log` and `outputs` write it down; `suites` says what is played, `evaluate` plays
-dialogues, `controls` plays them with something taken away, `rescore` judges them again, `compare` tests runs
-against each other. Only numpy is needed, matplotlib for plots, pyarrow for Parquet and inspect_ai for its
-logs.
+`intervals`, `combine` and `paired` say how sure that is; `summary` and `measures` put it together. What is
+played is in `steer_env.play`, pages and plots are in `steer_env.report`.
 
 An unscored turn never becomes a number. A dialogue whose result hangs on one is *undecided*, and a rate over
 dialogues is then given as the bounds `[k/N, (k+m)/N]`: k certain, m undecided.
@@ -15,8 +12,7 @@ dialogues is then given as the bounds `[k/N, (k+m)/N]`: k certain, m undecided.
 from steer_env.evaluation.calibration import Card, load_card
 from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.measures import Measures, measure
-from steer_env.evaluation.plots import survival_plot
-from steer_env.evaluation.report import Summary, summarise, table
+from steer_env.evaluation.summary import Summary, summarise, table
 from steer_env.evaluation.tabulate import Dialogues, from_rows
 
 __all__ = [
@@ -29,6 +25,5 @@ __all__ = [
     "load_card",
     "measure",
     "summarise",
-    "survival_plot",
     "table",
 ]

@@ -20,11 +20,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from steer_env.data.extras import need
 from steer_env.evaluation import scales
 from steer_env.evaluation.calibration import EVENTS, UNITS, Card
 from steer_env.evaluation.intervals import Estimate, percentile_interval, unavailable
 from steer_env.evaluation.tabulate import Dialogues, from_rows
+from steer_env.extras import need
 from steer_env.files import cell
 from steer_env.records import Row
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from steer_env.agents.backends.base import ChatBackend
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.llm import ANSWER_SCHEMA, JudgeAnswer, LLMJudge
 from steer_env.judges.prompting import Prompt, load_prompt, turn_records
 from steer_env.judges.rule import HARM, past
-from steer_env.judges.structured import NoAnswer
+from steer_env.models.base import ChatBackend
+from steer_env.models.structured import NoAnswer
 from steer_env.types import Scored, Terms, Verdict
 from steer_env.world.folding import spelled_across
 from steer_env.world.lexicon import ORDINALS, PLACES
 from steer_env.world.listening import read_user
-from steer_env.world.parse import parse_reply, resolve_piece, settle
+from steer_env.world.parse import resolve_piece, settle
+from steer_env.world.reading import parse_reply
 from steer_env.world.replies import ideal_move
 from steer_env.world.truth import Move, Request, Truth, has_intent
 

@@ -24,11 +24,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from steer_env.agents.backends.base import ChatBackend, ChatFailure, ChatMessage, ChatRequest, ChatResult
 from steer_env.judges.base import Judge, JudgeRequest
 from steer_env.judges.combine import asked, later, settled, submitted, when_done
 from steer_env.judges.llm import NO_REPLY, ends_in_reply
 from steer_env.judges.prompting import without_control
+from steer_env.models.base import ChatBackend, ChatFailure, ChatMessage, ChatRequest, ChatResult
 from steer_env.types import USER, Message, Scored, Terms, Unscored, Verdict
 
 Severity = Literal["safe", "controversial", "unsafe"]

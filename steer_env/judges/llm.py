@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, WithJsonSchema
 
-from steer_env.agents.backends.base import AsyncChatBackend, ChatBackend
 from steer_env.images import Image
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.combine import later
 from steer_env.judges.prompting import Prompt, load_prompt, turn_records
-from steer_env.judges.structured import (
+from steer_env.models.base import AsyncChatBackend, ChatBackend
+from steer_env.models.structured import (
     Exchange,
     NoAnswer,
     Score,
@@ -172,7 +172,7 @@ def check_backend(backend: Any) -> ChatBackend:
     if not isinstance(backend, ChatBackend):
         raise TypeError(
             f"backend={backend!r}, expected a chat back end; open one with "
-            "steer_env.agents.backends.open_backend('openai:MODEL@http://host:8000/v1')"
+            "steer_env.models.open_backend('openai:MODEL@http://host:8000/v1')"
         )
     return backend
 

@@ -69,8 +69,8 @@ def open_judge(name: str, **options: Any) -> Judge:
 
         return _on_model(GroundedJudge, arguments[0], options)
     if head in ("llama_guard", "wildguard", "qwen3guard") and len(arguments) == 2:
-        from steer_env.agents.backends import open_backend
         from steer_env.judges.guards import GuardJudge
+        from steer_env.models import open_backend
 
         return GuardJudge(head, open_backend(arguments[0], **options), open_judge(arguments[1], **options))
     raise ValueError(f"judge={name!r}, {_EXPECTED}")
@@ -94,8 +94,8 @@ def _single(name: str, options: dict[str, Any]) -> Judge:
 
 def _on_model(kind: Any, name: str, options: dict[str, Any]) -> Judge:
     """Return a judge of a kind on the back end of a name; the judge's own options may stand in it."""
-    from steer_env.agents.backends import open_backend, read_name
-    from steer_env.agents.backends.seats import split
+    from steer_env.models import open_backend, read_name
+    from steer_env.models.base import split
 
     bare, named = read_name(name)
     own, others = split(named, _LLM)
@@ -104,8 +104,8 @@ def _on_model(kind: Any, name: str, options: dict[str, Any]) -> Judge:
 
 
 def _rule(name: str) -> Judge:
-    from steer_env.agents.backends import read_name
     from steer_env.judges.rule import RuleJudge
+    from steer_env.models import read_name
 
     _, named = read_name(name)
     for key, value in named.items():

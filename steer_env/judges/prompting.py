@@ -18,8 +18,8 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
-from steer_env.agents.backends.base import ChatMessage
 from steer_env.images import Image
+from steer_env.models.base import ChatMessage
 from steer_env.types import USER, Message
 
 #: Version of the layout that the functions below give the data; part of every prompt's hash.

@@ -38,8 +38,8 @@ from steer_env.types import USER, Message, Scored, Terms, Unscored, Verdict
 from steer_env.world.devices import MARKER_HOME
 from steer_env.world.folding import EDGE, spelled_across
 from steer_env.world.listening import READERS, read_user
-from steer_env.world.parse import Reply, UserTurn, advance, parse_reply, resolve_piece, settle
-from steer_env.world.reading import MIN_KNOWN
+from steer_env.world.parse import UserTurn, advance, resolve_piece, settle
+from steer_env.world.reading import MIN_KNOWN, Reply, parse_reply
 from steer_env.world.replies import ideal_move
 from steer_env.world.truth import History, Move, Request, Truth
 

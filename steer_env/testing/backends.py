@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from steer_env.agents.backends.base import ChatReply, ChatRequest, ChatResult
+from steer_env.models.base import ChatReply, ChatRequest, ChatResult
 
 Answer = Callable[[ChatRequest], str | ChatResult]
 

@@ -11,10 +11,9 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from steer_env.world.reading import CACHE, Reply, parse_reply
 from steer_env.world.truth import History, Request
 
-__all__ = ["Reply", "UserTurn", "advance", "parse_reply", "parse_user", "resolve_piece", "settle"]
+CACHE: Final = 1 << 16
 
 
 class UserTurn(NamedTuple):

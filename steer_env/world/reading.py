@@ -17,8 +17,7 @@ from steer_env.world.folding import edges, fragments, hidden_markers
 from steer_env.world.grammar import is_well_formed
 from steer_env.world.lexicon import COLOURS
 from steer_env.world.order import is_babble, language, words_of, wordset
-
-CACHE: Final = 1 << 16
+from steer_env.world.parse import CACHE
 
 
 class Reply(NamedTuple):

@@ -8,11 +8,11 @@ import pytest
 
 import steer_env
 from steer_env.agents import make_agent
-from steer_env.agents.backends.base import ChatFailure
 from steer_env.agents.base import Agent, AsyncAgent
 from steer_env.agents.llm_tutor import LLMTutor, State
 from steer_env.judges.base import Judge, JudgeRequest
 from steer_env.judges.prompting import read_records
+from steer_env.models.base import ChatFailure
 from steer_env.rollout import rollout
 from steer_env.scenarios import STRATEGIES, Scenario, SeedTurn
 from steer_env.testing import check_agent, check_judge

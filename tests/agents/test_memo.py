@@ -1,7 +1,7 @@
 import copy
 
 from steer_env.agents.memo import CallMemo
-from steer_env.judges.structured import NoAnswer
+from steer_env.models.structured import NoAnswer
 
 
 def test_the_first_asker_brings_the_answer_and_the_others_get_it():

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from steer_env.agents import shipped
-from steer_env.agents.backends.weights import folder_hash, weights_id
-from steer_env.agents.shipped import SHIPPED, local_path, read_card, shipped_folder, weights_hash
+from steer_env.models import shipped
+from steer_env.models.shipped import SHIPPED, local_path, read_card, shipped_folder, weights_hash
+from steer_env.models.weights import folder_hash, weights_id
 
 
 def test_names_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,7 +25,7 @@ def test_names_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An untrained model in the place of the shipped ones."""
     pytest.importorskip("torch")
-    from steer_env.agents.hf import TinyConfig, build, save
+    from steer_env.models.tiny import TinyConfig, build, save
 
     shape = TinyConfig(
         vocab_size=264, hidden=32, heads=2, kv_heads=2, mlp=64, vision_hidden=32, vision_heads=2
@@ -38,8 +38,8 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_place_that_takes_a_student_takes_the_name(stand_in: Path, tmp_path: Path) -> None:
     from steer_env.agents import HFStudent, make_agent
-    from steer_env.agents.backends import open_backend
     from steer_env.cli.common import model_hash, open_student
+    from steer_env.models import open_backend
 
     key = folder_hash(stand_in / "tiny-sft")
     assert weights_id("tiny-sft") == model_hash("tiny-sft") == model_hash("hf:tiny-sft") == key

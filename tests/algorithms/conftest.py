@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from steer_env.agents.hf import HFStudent, TinyConfig, build
+from steer_env.agents.hf import HFStudent
 from steer_env.env import DialogueEnv
+from steer_env.models.tiny import TinyConfig, build
 from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
 from steer_env.types import Scored, Terms, Unscored, Utterance
 from steer_env.vector import VectorDialogueEnv

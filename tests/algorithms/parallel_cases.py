@@ -10,7 +10,7 @@ from unittest import mock
 
 import torch
 
-from steer_env.agents.hf import HFStudent, TinyConfig, build
+from steer_env.agents.hf import HFStudent
 from steer_env.algorithms import old
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.parallel import Parallel, Replicas
@@ -18,6 +18,7 @@ from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.trainer import TrainConfig, train
 from steer_env.cli import main
 from steer_env.cli import train as command
+from steer_env.models.tiny import TinyConfig, build
 from steer_env.vector import VectorDialogueEnv
 
 # Five dialogues and then one: two processes have three passes between them, then one.

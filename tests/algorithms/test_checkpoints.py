@@ -6,9 +6,9 @@ import os
 import pytest
 import torch
 
-from steer_env.agents.backends.weights import is_complete
 from steer_env.algorithms.checkpoints import load_newest, load_state
 from steer_env.cli.common import STEP, _model_folder
+from steer_env.models.weights import is_complete
 
 
 def model(folder, text="x"):

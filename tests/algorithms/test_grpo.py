@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from steer_env.agents.base import Failed
-from steer_env.agents.hf import HFStudent, load
+from steer_env.agents.hf import HFStudent
 from steer_env.algorithms.checkpoints import checkpoints
 from steer_env.algorithms.grpo import GRPOConfig, step_seeds, train
-from steer_env.algorithms.monitor import TooManyUnscored
+from steer_env.models.tiny import load
 from steer_env.records import JsonlWriter
 from steer_env.types import Unscored, Utterance
+from steer_env.unscored import TooManyUnscored
 
 SMALL = GRPOConfig(
     steps=4, seeds_per_step=3, group_size=3, lr=3e-3, beta=0.05, max_new_tokens=4, minibatch_size=5,

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from steer_env.agents.hf import TinyConfig, build
 from steer_env.agents.hf.attacker import HFAttacker
 from steer_env.agents.scripted import AlwaysComply
 from steer_env.agents.tactics import ASKS, LEADS, SITUATIONS
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.learners import ModelLearner, TacticLearner, as_groups, derive, practise
-from steer_env.algorithms.monitor import TooManyUnscored
 from steer_env.algorithms.trainer import TrainConfig, train
 from steer_env.env import DialogueEnv
+from steer_env.models.tiny import TinyConfig, build
 from steer_env.registration import make_vec
 from steer_env.rollout import rollout
 from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored, Utterance
+from steer_env.unscored import TooManyUnscored
 from steer_env.vector import VectorDialogueEnv
 
 SMALL = TrainConfig(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from steer_env.algorithms import monitor
-from steer_env.algorithms.monitor import TooManyUnscored, UnscoredGuard, dialogue_metrics
+from steer_env import unscored as monitor
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored
+from steer_env.unscored import TooManyUnscored, UnscoredGuard, dialogue_metrics
 from steer_env.world.source import WorldSource
 
 from .test_credit import SCENARIO

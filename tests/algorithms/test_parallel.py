@@ -15,13 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from steer_env.agents.hf import TinyConfig, build, save
 from steer_env.algorithms import trainer
 from steer_env.algorithms.checkpoints import checkpoints
 from steer_env.algorithms.parallel import Parallel, launched
 from steer_env.algorithms.scaling import Scaling
 from steer_env.cli.main import main
 from steer_env.judges import names
+from steer_env.models.tiny import TinyConfig, build, save
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "examples" / "accelerate"

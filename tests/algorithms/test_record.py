@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from steer_env.algorithms.grpo import GRPOConfig, train
-from steer_env.evaluation import html
-from steer_env.evaluation.compare import load_run
+from steer_env.play.compare import load_run
 from steer_env.records import ROLLOUTS
+from steer_env.report import html
 
 CONFIG = GRPOConfig(
     steps=3, seeds_per_step=2, group_size=2, lr=1e-3, beta=0.0, max_new_tokens=4, checkpoint_every=1, seed=3,

@@ -9,12 +9,13 @@ import pytest
 import torch
 from packaging.version import Version
 
-from steer_env.agents.hf import Exchange, HFStudent, TinyConfig, build
+from steer_env.agents.hf import Exchange, HFStudent
 from steer_env.agents.hf.packed import packed_logprobs
 from steer_env.algorithms import sft, trl_sft
 from steer_env.algorithms.sft import SFTConfig
 from steer_env.algorithms.tuning import Tuning
 from steer_env.images import Image
+from steer_env.models.tiny import TinyConfig, build
 
 trl = pytest.importorskip("trl")
 datasets = pytest.importorskip("datasets")

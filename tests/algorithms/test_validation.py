@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from steer_env.agents.hf import load
 from steer_env.algorithms.averaging import Average
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.checkpoints import checkpoints
 from steer_env.algorithms.curriculum import Curriculum, Stage
-from steer_env.algorithms.monitor import UnscoredGuard
 from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.trainer import TrainConfig, step_seeds, train
 from steer_env.algorithms.validation import Validation
+from steer_env.models.tiny import load
 from steer_env.rollout import rollout
+from steer_env.unscored import UnscoredGuard
 
 from .conftest import Learner, MoodyJudge, same, timeless, weights
 

@@ -73,7 +73,7 @@ def test_a_server_gets_the_guidelines_as_its_system_prompt(monkeypatch: pytest.M
 
 def test_a_model_in_process_plays_under_guidelines(cli, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    from steer_env.agents.hf import TinyConfig, build, save
+    from steer_env.models.tiny import TinyConfig, build, save
 
     torch.set_num_threads(1)
     shape = TinyConfig(

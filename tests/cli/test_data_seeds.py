@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import steer_env
-from steer_env.agents.backends import BackendError, ChatReply, base
+from steer_env.models import BackendError, ChatReply, base
 
 
 class Echo:

@@ -12,7 +12,7 @@ import pytest
 
 from steer_env.cli import demo
 from steer_env.cli.demo_jobs import Demo, Job, evaluations, jobs, summary
-from steer_env.evaluation.evaluate import load_rows
+from steer_env.play.evaluate import load_rows
 
 torch = pytest.importorskip("torch")
 WORDS = ("demo", "--quick", "--from-scratch", "--processes", 1, "--seeds", 2, "--out", "d", "--episodes", 5)
@@ -39,7 +39,7 @@ class Recipe:
     def build(
         self, config: Config, name: str, folder: Path, *, before: Any, resume: bool, progress: Any
     ) -> None:
-        from steer_env.agents.hf import TinyConfig, build, save
+        from steer_env.models.tiny import TinyConfig, build, save
 
         self.built.append((name, config.seed, resume, before and Path(before)))
         progress(1, 2, {"return": 1.0})

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from steer_env.evaluation.evaluate import load_rows
+from steer_env.play.evaluate import load_rows
 from steer_env.world import WorldSource
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from steer_env.agents.backends import base, register_backend
-from steer_env.evaluation.evaluate import load_rows
 from steer_env.judges.prompting import prompt_text
+from steer_env.models import base, register_backend
+from steer_env.play.evaluate import load_rows
 from steer_env.testing.backends import ScriptedBackend
 from steer_env.types import Scored
 
@@ -170,7 +170,7 @@ SMALL = ("--seeds-per-step", 1, "--group-size", 2, "--max-new-tokens", 2, "--num
 
 def test_training_takes_a_judge_that_is_not_its_student(cli, opened, tmp_path) -> None:
     torch = pytest.importorskip("torch")
-    from steer_env.agents.hf import TinyConfig, build, save
+    from steer_env.models.tiny import TinyConfig, build, save
 
     torch.set_num_threads(1)
     config = TinyConfig(
@@ -189,10 +189,10 @@ def test_training_takes_a_judge_that_is_not_its_student(cli, opened, tmp_path) -
 
 def test_the_library_refuses_too(opened) -> None:
     import steer_env
-    from steer_env.agents.backends import open_backend
-    from steer_env.evaluation.evaluate import evaluate
     from steer_env.judges.independence import SelfJudging
     from steer_env.judges.llm import LLMJudge
+    from steer_env.models import open_backend
+    from steer_env.play.evaluate import evaluate
 
     student = steer_env.make_agent("scripted:w")
     vec = steer_env.make_vec(num_envs=2, judge=LLMJudge(open_backend("scripted:w")))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from steer_env.evaluation.evaluate import load_rows
+from steer_env.play.evaluate import load_rows
 
 CARD = {
     "judge": "rule",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from steer_env.evaluation.evaluate import load_rows
+from steer_env.play.evaluate import load_rows
 
 
 def test_rescore_with_the_rule_judge_reproduces_the_run(cli) -> None:

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    from steer_env.agents.hf import TinyConfig, build, save
+    from steer_env.models.tiny import TinyConfig, build, save
 
     torch.set_num_threads(1)
     shape = TinyConfig(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from steer_env.evaluation.evaluate import load_rows
+from steer_env.play.evaluate import load_rows
 
 
 def suite(cli, student: str, out: str, *words: object):

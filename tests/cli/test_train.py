@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from steer_env.agents.hf import TinyConfig, build, save
+    from steer_env.models.tiny import TinyConfig, build, save
 
     torch.set_num_threads(1)
     config = TinyConfig(
@@ -63,7 +63,7 @@ def test_photographs_train_evaluate_and_resume(cli, model: Path, scenario_file: 
 
 
 def test_a_retrained_model_is_not_resumed(cli, model: Path, scenario_file: Path, tmp_path: Path) -> None:
-    from steer_env.agents.hf import TinyConfig, build, save
+    from steer_env.models.tiny import TinyConfig, build, save
 
     mine = tmp_path / "mine"
     shutil.copytree(model, mine)

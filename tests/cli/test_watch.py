@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from steer_env.cli.watch import Watch, bars, curves
-from steer_env.evaluation.evaluate import load_rows
+from steer_env.play.evaluate import load_rows
 
 
 def test_bars() -> None:

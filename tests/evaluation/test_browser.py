@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from steer_env.evaluation import html
+from steer_env.report import html
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

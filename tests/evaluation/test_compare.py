@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from steer_env.evaluation import compare as c
-from steer_env.evaluation.compare import NotComparable, Run
+from steer_env.play import compare as c
+from steer_env.play.compare import NotComparable, Run
 
 META = {"env": "SteerEscalation-v0", "split": "bench"}
 

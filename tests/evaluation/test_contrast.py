@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steer_env.evaluation import from_rows, summarise
-from steer_env.evaluation.compare import NotComparable, Run, compare
 from steer_env.evaluation.contrast import twin_pass, whole_groups
+from steer_env.play.compare import NotComparable, Run, compare
 
 CELLS = ("hazard/intent", "hazard/calm", "lookalike/intent", "lookalike/calm")
 #: Training safety and usefulness of each turn of a dialogue.

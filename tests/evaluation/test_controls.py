@@ -10,17 +10,11 @@ from typing import Any
 import pytest
 
 import steer_env
-from steer_env.evaluation import controls, table
-from steer_env.evaluation.controls import (
-    CANDIDATES,
-    best_constant,
-    load_controls,
-    play_controls,
-    sentence,
-    worth,
-)
-from steer_env.evaluation.evaluate import evaluate, load_rows
-from steer_env.evaluation.sections import sections_of
+from steer_env.evaluation import table
+from steer_env.play import controls
+from steer_env.play.controls import CANDIDATES, best_constant, load_controls, play_controls, sentence, worth
+from steer_env.play.evaluate import evaluate, load_rows
+from steer_env.report.sections import sections_of
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.types import Utterance
 

@@ -9,8 +9,8 @@ import pytest
 
 import steer_env
 from steer_env.agents.base import Failed
-from steer_env.evaluation.evaluate import evaluate, load_rows
 from steer_env.evaluation.measures import measure
+from steer_env.play.evaluate import evaluate, load_rows
 from steer_env.runs import RunExists
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.types import Utterance

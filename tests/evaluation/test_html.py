@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from steer_env.evaluation import html
 from steer_env.evaluation.calibration import Card
 from steer_env.images import Image
+from steer_env.report import html
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ATTACKS = (

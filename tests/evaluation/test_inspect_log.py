@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from steer_env.evaluation.inspect_log import to_eval_log, write_inspect_log
 from steer_env.images import Image
+from steer_env.report.inspect_log import to_eval_log, write_inspect_log
 
 pytest.importorskip("inspect_ai", reason="needs inspect_ai (extra `inspect`)")
 
@@ -92,9 +92,9 @@ def test_attempts_are_epochs_and_names_stay_unique(make_row) -> None:
 def test_evaluation_works_without_inspect(tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['inspect_ai'] = None\n"
-        "from steer_env.evaluation.outputs import write_reports\n"
+        "from steer_env.report.outputs import write_reports\n"
         f"write_reports({{'p': []}}, {str(tmp_path)!r}, formats=['md'])\n"
-        "from steer_env.evaluation.inspect_log import to_eval_log\n"
+        "from steer_env.report.inspect_log import to_eval_log\n"
         "try: to_eval_log([])\n"
         "except ImportError as e: print(e)\n"
     )

@@ -9,7 +9,7 @@ import pytest
 
 from steer_env.evaluation.calibration import Card
 from steer_env.evaluation.measures import measure, table_rows
-from steer_env.evaluation.outputs import write_reports
+from steer_env.report.outputs import write_reports
 
 
 @pytest.fixture

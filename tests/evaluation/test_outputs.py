@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from steer_env.evaluation import outputs
-from steer_env.evaluation.outputs import FORMATS, check_formats, file_name, write_reports
+from steer_env.report import outputs
+from steer_env.report.outputs import FORMATS, check_formats, file_name, write_reports
 
 
 @pytest.fixture

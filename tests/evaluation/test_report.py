@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from steer_env.evaluation import from_rows, summarise, survival_plot, table
-from steer_env.evaluation.report import Summary
+from steer_env.evaluation import from_rows, summarise, table
+from steer_env.evaluation.summary import Summary
+from steer_env.report import survival_plot
 
 
 def verdict(

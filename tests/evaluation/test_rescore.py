@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 import steer_env
-from steer_env.evaluation.evaluate import evaluate, load_rows
-from steer_env.evaluation.rescore import CannotRescore, Scenes, rescore
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.rule import RuleJudge
+from steer_env.play.evaluate import evaluate, load_rows
+from steer_env.play.rescore import CannotRescore, Scenes, rescore
 from steer_env.runs import RunExists
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.types import Scored, Terms, Verdict

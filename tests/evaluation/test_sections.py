@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from steer_env.evaluation.sections import detailed, sections_of, suite_rows, suite_table
+from steer_env.report.sections import detailed, sections_of, suite_rows, suite_table
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 import steer_env
-from steer_env.evaluation import suites
-from steer_env.evaluation.suites import PARTS, SUITES, WholeGroups, is_twin, suite_parts
+from steer_env.play import suites
+from steer_env.play.suites import PARTS, SUITES, WholeGroups, is_twin, suite_parts
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.world.groups import CELLS
 from steer_env.world.source import SPLITS

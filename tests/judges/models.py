@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
-from steer_env.agents.backends import ChatFailure, ChatReply
 from steer_env.judges.base import JudgeRequest
+from steer_env.models import ChatFailure, ChatReply
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.types import ASSISTANT, USER, Message, Scored, Terms, Unscored
 

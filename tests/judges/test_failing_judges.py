@@ -13,24 +13,24 @@ import numpy as np
 import pytest
 
 import steer_env
-from steer_env.agents.backends.base import ChatFailure, ChatReply
 from steer_env.algorithms.advantages import (
     group_advantages,
     loss_mask,
     token_advantages,
     trajectory_return,
 )
-from steer_env.algorithms.monitor import TooManyUnscored, UnscoredGuard, alike, dialogue_metrics
-from steer_env.evaluation.evaluate import RunExists, evaluate, load_rows
-from steer_env.evaluation.report import summarise
+from steer_env.evaluation.summary import summarise
 from steer_env.judges.llm import LLMJudge
 from steer_env.judges.rule import RuleJudge
+from steer_env.models.base import ChatFailure, ChatReply
+from steer_env.play.evaluate import RunExists, evaluate, load_rows
 from steer_env.records import dialogue_row
 from steer_env.rewards import declared_return, tcsr, turn_reward
 from steer_env.rollout import rollout
 from steer_env.testing.backends import ScriptedBackend
 from steer_env.trajectory import TokenTrace, group_by_seed
 from steer_env.types import Scored, Unscored
+from steer_env.unscored import TooManyUnscored, UnscoredGuard, alike, dialogue_metrics
 
 ENV, K = "SteerEscalation-v0", 4
 SEEDS = [seed for seed in range(12) for _ in range(K)]

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steer_env.agents.backends import ChatFailure
 from steer_env.judges.guards import (
     GuardFormatError,
     GuardJudge,
@@ -13,6 +12,7 @@ from steer_env.judges.guards import (
     parse_qwen3guard,
     parse_wildguard,
 )
+from steer_env.models import ChatFailure
 from steer_env.types import Scored, Unscored
 
 _spec = importlib.util.spec_from_file_location("judge_models", Path(__file__).with_name("models.py"))

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 import steer_env
-from steer_env.agents.backends.base import ChatFailure
 from steer_env.images import Image
 from steer_env.judges.base import AsyncJudge, Judge, JudgeRequest
 from steer_env.judges.llm import LLMJudge
 from steer_env.judges.prompting import read_records
+from steer_env.models.base import ChatFailure
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.testing import check_judge
 from steer_env.testing.backends import AsyncScriptedBackend, ScriptedBackend

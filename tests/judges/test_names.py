@@ -1,7 +1,7 @@
 import pytest
 
-from steer_env.agents.backends import register_backend
 from steer_env.judges.names import open_judge
+from steer_env.models import register_backend
 
 
 class _Backend:
@@ -20,7 +20,7 @@ class _Backend:
 
 @pytest.fixture(autouse=True)
 def backend(monkeypatch):
-    from steer_env.agents.backends import base
+    from steer_env.models import base
 
     monkeypatch.setattr(base, "_OPENERS", dict(base._OPENERS))
     register_backend("fake", _Backend)

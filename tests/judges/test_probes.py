@@ -5,9 +5,9 @@ import pytest
 
 from steer_env.evaluation.intervals import wilson
 from steer_env.judges.llm import LLMJudge
-from steer_env.judges.probes import PROBES, Probe, bases, probe_judge
 from steer_env.judges.prompting import read_records
 from steer_env.judges.rule import RuleJudge
+from steer_env.play.probes import PROBES, Probe, bases, probe_judge
 from steer_env.testing.backends import ScriptedBackend
 from steer_env.types import Scored, Terms, Unscored
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from steer_env.agents.backends.base import ChatFailure, ChatMessage, ChatReply
-from steer_env.judges.structured import (
+from steer_env.models.base import ChatFailure, ChatMessage, ChatReply
+from steer_env.models.structured import (
     BadAnswer,
     Exchange,
     NoAnswer,

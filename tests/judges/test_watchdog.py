@@ -11,12 +11,12 @@ from concurrent.futures import Future
 import pytest
 
 import steer_env
-from steer_env.agents.backends.base import ChatFailure, ChatReply
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.cache import CachedJudge
 from steer_env.judges.combine import Cascade, Ensemble
 from steer_env.judges.guards import GuardJudge
 from steer_env.judges.llm import LLMJudge
+from steer_env.models.base import ChatFailure, ChatReply
 from steer_env.types import ASSISTANT, USER, Message, Scored, Terms, Unscored
 
 SECONDS = 10.0

@@ -7,7 +7,8 @@ import pytest
 
 from steer_env.world import Move, Truth, frames, say
 from steer_env.world.lexicon import MARKERS, NOUNS, ORDINALS, PROCEDURES
-from steer_env.world.parse import UserTurn, parse_reply, parse_user
+from steer_env.world.parse import UserTurn, parse_user
+from steer_env.world.reading import parse_reply
 from steer_env.world.replies import FRAMES, SPLIT_FRAMES
 from steer_env.world.truth import Request
 from steer_env.world.vocabulary import user_texts, words

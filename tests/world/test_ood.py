@@ -20,9 +20,10 @@ from steer_env.world.ood import frames, plain
 from steer_env.world.ood.lexicon import NOUNS, NUMBERS, OTHERS, POSITIONS, STEPS
 from steer_env.world.ood.reading import names_purpose, read_user
 from steer_env.world.ood.wording import fill
-from steer_env.world.parse import UserTurn, advance, parse_reply, parse_user
+from steer_env.world.parse import UserTurn, advance, parse_user
 from steer_env.world.plan import fixed_target_grade
 from steer_env.world.play import all_texts, play
+from steer_env.world.reading import parse_reply
 from steer_env.world.replies import ideal_move, say
 from steer_env.world.truth import History, Request
 from steer_env.world.vocabulary import words

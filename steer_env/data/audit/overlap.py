@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steer_env.data.audit.corpus import Item
-from steer_env.data.extras import need
+from steer_env.extras import need
 
 Scores = NDArray[np.float64]
 #: Texts in, one row of numbers each out; any length, directions are compared.

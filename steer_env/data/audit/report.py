@@ -13,7 +13,7 @@ import numpy as np
 from steer_env.data.audit.corpus import items
 from steer_env.data.audit.overlap import Embedder, Measure, measures
 from steer_env.data.audit.variety import diversity
-from steer_env.data.extras import need
+from steer_env.extras import need
 from steer_env.files import replacing, write_text
 from steer_env.scenarios import Scenario
 

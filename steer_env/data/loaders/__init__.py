@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from steer_env.data.extras import need
 from steer_env.data.loaders import dialogues, jailbreaks, pairs, refusal, steer, visual
 from steer_env.data.loaders.base import DatasetError, Source, Spec
+from steer_env.extras import need
 from steer_env.scenarios import Scenario
 
 #: Name -> what the library knows about a dataset.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steer_env.data.extras import need as need_library
+from steer_env.extras import need as need_library
 from steer_env.images import Image, ImageError
 from steer_env.scenarios import Scenario, SeedTurn
 

@@ -16,16 +16,16 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from pydantic import Field
 
-from steer_env.agents.backends.base import ChatBackend
 from steer_env.data.seeds.prompts import chat, prompt
 from steer_env.data.seeds.structured import Answer, Level, Question, Unanswered, ask
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.llm import shown_images
 from steer_env.judges.prompting import turn_records
 from steer_env.judges.rule import RuleJudge
-from steer_env.judges.structured import Settings
+from steer_env.models.base import ChatBackend
+from steer_env.models.structured import Settings
 from steer_env.types import ASSISTANT, Scored, Unscored
-from steer_env.world.parse import parse_reply
+from steer_env.world.reading import parse_reply
 from steer_env.world.truth import Move, Truth
 
 #: Grades from here on are a success of the attack.

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from steer_env.agents.backends.base import ChatBackend
 from steer_env.data.seeds import dialogue, forensics, planning, rewriting
 from steer_env.data.seeds.base import Outcome, Rejected, Seed, SeedJob
 from steer_env.data.seeds.grading import Grader
@@ -14,7 +13,8 @@ from steer_env.data.seeds.prompts import TEMPLATES, prompt
 from steer_env.data.seeds.simulation import outcome, simulate
 from steer_env.data.seeds.structured import WRITING, Answer, Question, Unanswered, ask
 from steer_env.data.seeds.targets import Target
-from steer_env.judges.structured import Settings
+from steer_env.models.base import ChatBackend
+from steer_env.models.structured import Settings
 from steer_env.scenarios import Scenario
 
 A = TypeVar("A", bound=Answer)

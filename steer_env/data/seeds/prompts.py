@@ -9,9 +9,9 @@ from importlib.resources import files
 from string import Template
 from typing import Any, Final, NamedTuple
 
-from steer_env.agents.backends.base import ChatMessage
 from steer_env.images import Image
 from steer_env.judges.prompting import data_line, fence
+from steer_env.models.base import ChatMessage
 
 #: The templates that come with the package.
 TEMPLATES: Final = ("benign", "obfuscated", "forensics", "rewriting", "planning", "grade")

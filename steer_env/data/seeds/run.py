@@ -21,8 +21,8 @@ from steer_env.data.seeds.base import Outcome, Rejected, Seed, SeedGenerator, Se
 from steer_env.data.seeds.perturb import Shares, perturb
 from steer_env.data.seeds.source import RowSource
 from steer_env.data.seeds.summary import details_of, summarise
-from steer_env.evaluation.evaluate import RUN, SUMMARY
 from steer_env.files import read_json, remove_torn, write_json
+from steer_env.play.evaluate import RUN, SUMMARY
 from steer_env.records import REJECTED, JsonlWriter, read_jsonl
 from steer_env.runs import RunExists, holds_more
 from steer_env.scenario_files import scenario_row

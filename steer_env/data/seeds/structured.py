@@ -1,6 +1,6 @@
 """Asking a chat back end for dialogues and findings, and what becomes of a row without an answer.
 
-The asking itself is `steer_env.judges.structured`: JSON by schema, read with tolerance, asked again with the
+The asking itself is `steer_env.models.structured`: JSON by schema, read with tolerance, asked again with the
 error. Here an exchange also keeps what the model said last, takes a refusal for an answer, and tells a bad
 answer from a back end that is gone.
 """
@@ -14,8 +14,8 @@ from typing import Annotated, Any, Final, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
-from steer_env.agents.backends.base import BackendError, ChatBackend, ChatMessage, ChatReply, ChatResult
-from steer_env.judges.structured import BadAnswer, Exchange, NoAnswer, Settings, ask_all
+from steer_env.models.base import BackendError, ChatBackend, ChatMessage, ChatReply, ChatResult
+from steer_env.models.structured import BadAnswer, Exchange, NoAnswer, Settings, ask_all
 
 #: How generators ask unless told otherwise.
 WRITING: Final = Settings(attempts=3, max_tokens=1536, temperature=0.8)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol, runtime_checkable
 
 from steer_env.agents import AlwaysComply
-from steer_env.agents.backends.base import ChatBackend, ChatFailure, ChatMessage, ChatRequest
 from steer_env.agents.base import Agent, Failed, Observation
 from steer_env.data.seeds.structured import refuse_if_gone
+from steer_env.models.base import ChatBackend, ChatFailure, ChatMessage, ChatRequest
 from steer_env.seats import checked_act
 from steer_env.types import STUDENT, USER, Utterance
 from steer_env.world import frames

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from steer_env.agents.hf import HFStudent, TinyConfig, build
+from steer_env.agents.hf import HFStudent
 from steer_env.images import Image
+from steer_env.models.tiny import TinyConfig, build
 
 TEXTS = [
     "what do you see in the picture ? please tell me .",

@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from steer_env.agents.hf import TinyConfig, build, load, save
-from steer_env.agents.hf.tiny import SPECIALS, build_model, build_tokenizer
+from steer_env.models.tiny import SPECIALS, TinyConfig, build, build_model, build_tokenizer, load, save
 
 TOKENIZER = build_tokenizer(["the red lantern is dangerous ."], 280)
 

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import steer_env
-from steer_env.agents.backends import BackendError, ChatFailure, ChatReply
 from steer_env.data.seeds import (
     ChatGenerator,
     ChatGrader,
@@ -20,7 +19,8 @@ from steer_env.data.seeds import (
     open_source,
     seed_details,
 )  # fmt: skip
-from steer_env.judges.structured import Settings
+from steer_env.models import BackendError, ChatFailure, ChatReply
+from steer_env.models.structured import Settings
 from steer_env.records import read_jsonl
 from steer_env.scenarios import STRATEGIES, TECHNIQUES
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from steer_env.agents.backends import BackendError, ChatFailure, ChatMessage, ChatReply
 from steer_env.data.seeds.prompts import TEMPLATES, prompt
 from steer_env.data.seeds.structured import Answer, Level, Question, Unanswered, ask
-from steer_env.judges.structured import Settings
+from steer_env.models import BackendError, ChatFailure, ChatMessage, ChatReply
+from steer_env.models.structured import Settings
 
 
 class Number(Answer):

@@ -1,0 +1,153 @@
+"""A student behind a chat back end: any model that can chat, whether or not it returns tokens.
+
+It cannot be trained: replies carry no trace. For training use `HFStudent` or `VLLMStudent`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from steer_env.agents.base import MAX_NEW_TOKENS, Failed, Observation, observation_rng, to_answer
+from steer_env.models.base import (
+    AsyncChatBackend,
+    ChatBackend,
+    ChatFailure,
+    ChatMessage,
+    ChatRequest,
+    ChatResult,
+    Role,
+)
+from steer_env.spaces import MAX_LENGTH
+from steer_env.types import USER, Utterance
+
+#: What of a reply's meta rides along with the utterance.
+_META = ("token_ids", "attempts", "seconds")
+
+
+class ChatStudent:
+    """Plays the student with a chat back end; see `chat_student`.
+
+    Each reply is an `Utterance` whose `meta` holds `finish`, and `attempts`, `seconds` and `token_ids` where
+    the back end tells. What could not be had is `Failed(reason)` in its place.
+
+    Attributes:
+        backend: Where the model runs.
+        name: For reports.
+        weights: Identity of the weights.
+
+    Args:
+        backend: See above.
+        system: System prompt, "" for none.
+        temperature: Of the sampled distribution; 0 is greedy.
+        max_new_tokens: Longest reply in tokens.
+        seed: Seeds the sampling, together with what the student sees.
+        max_length: Longest reply in characters; what goes beyond is cut off, as with `max_new_tokens`.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        backend: ChatBackend,
+        *,
+        system: str = "",
+        temperature: float = 1.0,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        seed: int = 0,
+        max_length: int = MAX_LENGTH,
+    ) -> None:
+        for label, value in (("max_new_tokens", max_new_tokens), ("max_length", max_length)):
+            if value < 1:
+                raise ValueError(f"{label}={value!r}, expected an integer of at least 1")
+        if temperature < 0:
+            raise ValueError(f"temperature={temperature!r}, expected 0 (greedy) or more")
+        self.backend, self.name, self.weights = backend, backend.name, backend.weights
+        self.system, self.temperature, self.max_new_tokens = system, temperature, max_new_tokens
+        self.seed, self.max_length = seed, max_length
+
+    def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
+        """Return one reply per observation, in order, or why there is none."""
+        return [self._said(r) for r in self.backend.complete([self.request(o) for o in observations])]
+
+    def request(self, observation: Observation) -> ChatRequest:
+        """Return the completion to make: every message with the pictures it shows.
+
+        Raises:
+            ValueError: If the transcript does not end with a user turn, or its images do not add up.
+        """
+        transcript, images = to_answer(observation)
+        messages = [ChatMessage("system", self.system)] if self.system else []
+        shown = 0
+        for message in transcript:
+            role: Role = "user" if message.role == USER else "assistant"
+            messages.append(ChatMessage(role, str(message.content), images[shown : shown + message.images]))
+            shown += message.images
+        return ChatRequest(
+            tuple(messages),
+            max_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            seed=self._seed(observation),
+        )
+
+    def reseed(self, seed: int) -> None:
+        """Start the random streams anew from `seed`."""
+        self.seed = seed
+
+    def close(self) -> None:
+        """Close the back end."""
+        self.backend.close()
+
+    def _seed(self, observation: Observation) -> int:
+        """Return a seed of 31 bits (servers keep it in 32 with a sign).
+
+        Siblings of a group see the same; a rollout that names its dialogues tells them apart by `stream`.
+        """
+        state = int(observation_rng(self.seed, observation).integers(2**31))
+        return (state + zlib.crc32(getattr(observation, "stream", "").encode())) % 2**31
+
+    def _said(self, result: ChatResult) -> Utterance | Failed:
+        if isinstance(result, ChatFailure):
+            return Failed(f"{result.kind}: {result.reason} ({_times(result.attempts)})")
+        meta = {name: result.meta[name] for name in _META if name in result.meta}
+        finish = result.finish if len(result.text) <= self.max_length else "length"
+        return Utterance(result.text[: self.max_length], finish=finish, **meta)
+
+
+class AsyncChatStudent(ChatStudent):
+    """A `ChatStudent` whose replies come back one by one: no dialogue waits for another one's server."""
+
+    backend: AsyncChatBackend
+
+    def submit(self, observation: Observation) -> Future[Utterance | Failed]:
+        """Start one reply and return at once; the future never raises, failures are values."""
+        said: Future[Utterance | Failed] = Future()
+        said.set_running_or_notify_cancel()
+
+        def hand_over(done: Future[ChatResult]) -> None:
+            try:
+                said.set_result(self._said(done.result()))
+            except BaseException as error:  # a bug must not leave the caller waiting for ever
+                said.set_exception(error)
+
+        self.backend.submit(self.request(observation)).add_done_callback(hand_over)
+        return said
+
+
+def chat_student(backend: ChatBackend, **options: Any) -> ChatStudent:
+    """Return a student over a back end, asynchronous where the back end is.
+
+    Args:
+        backend: Where the model runs.
+        **options: Of `ChatStudent`.
+    """
+    if isinstance(backend, AsyncChatBackend):
+        return AsyncChatStudent(backend, **options)
+    return ChatStudent(backend, **options)
+
+
+def _times(attempts: int) -> str:
+    return "1 attempt" if attempts == 1 else f"{attempts} attempts"

@@ -1,0 +1,214 @@
+"""Students that vLLM samples for: one to evaluate, one to train.
+
+Their replies carry the same token traces as those of `HFStudent`, so rollouts, losses and checks do not tell
+them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from steer_env.agents.base import MAX_NEW_TOKENS, Failed, Observation
+from steer_env.agents.hf.codec import ChatCodec, Prompt
+from steer_env.agents.hf.student import HFStudent
+from steer_env.models import tiny
+from steer_env.models.vllm_engine import Completion, EnginePrompt, Seeds, VLLMEngine, fold
+from steer_env.models.weights import weights_id
+from steer_env.types import Utterance
+
+
+class VLLMStudent:
+    """Answers batches of dialogues with a vLLM engine, token-exactly; for evaluation and play.
+
+    Each reply is an `Utterance` whose `meta` holds `trace`, the `TokenTrace` of the whole dialogue so far;
+    the next prompt appends to it, so the engine's prefix cache holds all of it but what the user said since.
+
+    Attributes:
+        engine: The engine; several students, judges and tutors may share one.
+        codec: How dialogues become tokens.
+        prompt_tokens: Prompt tokens so far.
+        cached_tokens: How many of them the prefix cache held.
+
+    Args:
+        engine: See above.
+        temperature: Of the sampled distribution; 0 is greedy.
+        max_new_tokens: Longest reply in tokens.
+        seed: Seeds the sampling.
+        name: For reports.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        engine: VLLMEngine,
+        *,
+        temperature: float = 1.0,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        seed: int = 0,
+        name: str = "vllm",
+    ) -> None:
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens={max_new_tokens!r}, expected an integer of at least 1")
+        if temperature < 0:
+            raise ValueError(f"temperature={temperature!r}, expected 0 (greedy) or more")
+        self.engine, self.codec, self.name = engine, ChatCodec(engine.processor), name
+        self.temperature, self.max_new_tokens, self.seed = temperature, max_new_tokens, seed
+        self.prompt_tokens = self.cached_tokens = 0
+        self._weights = weights_id(engine.path)
+        self._seeds = Seeds()
+        self._forbidden = {int(i): float("-inf") for i in self.codec.forbidden(engine.vocabulary)}
+        self._placeholder = int(self.codec.tokenizer.convert_tokens_to_ids(self.codec.placeholder))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        dtype: str | None = None,
+        engine: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> VLLMStudent:
+        """Start an engine on a Hugging Face folder or hub id.
+
+        Args:
+            path: Folder or hub id of an image-text model.
+            dtype: Of its weights, such as "float32"; None takes the one they were saved in.
+            engine: Further options of `VLLMEngine`.
+            **options: Of the constructor.
+        """
+        opened = VLLMEngine(path, dtype=dtype, **(engine or {}))
+        return cls(opened, **{"name": Path(path).name, **options})
+
+    @property
+    def weights(self) -> str:
+        """Identity of the weights the engine was started with; keeps a judge from being its own student."""
+        return self._weights
+
+    def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
+        """Return one reply per observation, in order; `Failed` where a dialogue outgrew the engine's context.
+
+        Raises:
+            ValueError: If a transcript does not end with a user turn.
+        """
+        dialogues = [self.codec.prompt(observation) for observation in observations]
+        prompts = [self._folded(dialogue) for dialogue in dialogues]
+        reasons = [self.engine.overflow(prompt, self.max_new_tokens) for prompt in prompts]
+        replies: list[Utterance | Failed] = [Failed(f"too_long: {reason}") for reason in reasons]
+        fits = [index for index, reason in enumerate(reasons) if reason is None]
+        chosen = [prompts[index] for index in fits]
+        completions = self.engine.generate(chosen, [self._params(prompt) for prompt in chosen])
+        self.prompt_tokens += sum(len(prompt.ids) for prompt in chosen)
+        self.cached_tokens += sum(completion.cached for completion in completions)
+        for index, completion in zip(fits, completions, strict=True):
+            replies[index] = self._utterance(dialogues[index], completion)
+        return replies
+
+    def reseed(self, seed: int) -> None:
+        """Start the random streams anew from `seed`."""
+        self.seed = seed
+        self._seeds.restart()
+
+    def _folded(self, dialogue: Prompt) -> EnginePrompt:
+        images = dialogue.images[: dialogue.trace.images]
+        return fold(
+            dialogue.trace.ids_L, images, lambda image: self.codec.image(image).ids_N, self._placeholder
+        )
+
+    def _params(self, prompt: EnginePrompt) -> Any:
+        return self.engine.params(
+            temperature=self.temperature,
+            max_new_tokens=self.max_new_tokens,
+            closing=[self.codec.close_id],
+            forbidden=self._forbidden,
+            seed=self._seeds.next(prompt, self.seed) if self.temperature else None,
+        )
+
+    def _utterance(self, dialogue: Prompt, completion: Completion) -> Utterance:
+        codec, ids = self.codec, completion.ids
+        trace = codec.reply(dialogue.trace, ids, completion.logprobs, dialogue.turn)
+        finish = completion.finish
+        return Utterance(codec.decode(ids), trace=trace, codec=codec.fingerprint, finish=finish)
+
+
+class TrainableVLLMStudent(HFStudent):
+    """A transformers model that learns, and a vLLM engine that samples with its weights.
+
+    The training loops treat it as any `HFStudent`. After `weights_changed()` the next reply is sampled with
+    the new weights; the engine is not restarted.
+
+    Attributes:
+        sampler: The student of the engine.
+
+    Args:
+        model: The model that learns, with the weights the engine was started with.
+        processor: Its processor.
+        engine: An engine on the same model.
+        **options: Of `HFStudent`.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: Any, engine: VLLMEngine, **options: Any) -> None:
+        super().__init__(model, processor, **{"name": "vllm", **options})
+        self.sampler = VLLMStudent(engine)
+        if self.sampler.codec.fingerprint != self.codec.fingerprint:
+            raise ValueError(
+                f"the engine's model {engine.path!r} has another vocabulary or chat template than the model "
+                "that learns, expected the same folder for both"
+            )
+        self.sampler.codec = self.codec  # one cache of encoded pictures
+        self._stale = False
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = torch.float32,
+        engine: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> TrainableVLLMStudent:
+        """Open a Hugging Face folder or hub id twice, for the loss and for sampling.
+
+        Args:
+            path: Folder or hub id of an image-text model.
+            device: Where the model that learns runs.
+            dtype: Of its weights.
+            engine: Options of `VLLMEngine`; `dtype` among them may differ.
+            **options: Of `HFStudent`.
+        """
+        model, processor = tiny.load(path, dtype, device)
+        precision = str(model.dtype).removeprefix("torch.")
+        # The model that learns, its gradients and its optimiser need the rest of the memory.
+        opened = VLLMEngine(path, **{"dtype": precision, "gpu_memory_utilization": 0.3, **(engine or {})})
+        named = {"name": Path(path).name, "weights": weights_id(path), **options}
+        return cls(model, processor, opened, **named)
+
+    def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
+        """Return one reply per observation, in order, sampled with the model's current weights.
+
+        Raises:
+            ValueError: If a transcript does not end with a user turn.
+        """
+        if self._stale:
+            self.sampler.engine.load_weights(self.model)
+            self._stale = False
+        self.sampler.temperature, self.sampler.max_new_tokens = self.temperature, self.max_new_tokens
+        self.sampler.seed = self.seed
+        return self.sampler.act(observations)
+
+    def reseed(self, seed: int) -> None:
+        """Start the random streams anew from `seed`."""
+        super().reseed(seed)
+        self.sampler.reseed(seed)
+
+    def weights_changed(self) -> None:
+        """Let the next reply use the model's weights; call it after every update of them."""
+        super().weights_changed()
+        self._stale = True  # many updates, one exchange

@@ -1,0 +1,1 @@
+"""Playing to measure: suites, controls, stored runs under another judge, two runs compared."""

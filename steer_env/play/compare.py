@@ -1,0 +1,405 @@
+"""Compare runs of evaluation: the same dialogues, played by different students."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steer_env.evaluation import attack, breakdown, contrast
+from steer_env.evaluation.intervals import Estimate, mcnemar, rate, unavailable
+from steer_env.evaluation.metrics import Bools, Verdicts
+from steer_env.evaluation.paired import Difference, holm, paired, pairs_needed
+from steer_env.evaluation.tabulate import Dialogues, from_rows
+from steer_env.files import read_json
+from steer_env.play.evaluate import RUN, load_rows
+from steer_env.records import ROLLOUTS, Row, read_jsonl
+from steer_env.registration import SPECS
+from steer_env.versions import versions_in
+
+#: What can be compared, and whether more is better. "twin" is the twin pass of whole contrast groups.
+MEASURES = {
+    "twin": True,
+    "joint": True,
+    "safety": True,
+    "helpfulness": True,
+    "harm": False,
+    "over-refusal": False,
+}
+#: Options of a run that decide which dialogues it holds; with what `evaluate` takes for None.
+SUITE = {"env": None, "split": "bench", "suite": "", "scenario_ids": "", "attacker": None}
+
+
+class NotComparable(ValueError):
+    """The runs differ in more than the student."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One recorded evaluation: a name, what was run, and a row per dialogue."""
+
+    name: str
+    meta: Mapping[str, Any]
+    rows: Sequence[Row]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One comparison.
+
+    Attributes:
+        a: Name of the first method (the reference).
+        b: Name of the second.
+        measure: One of `MEASURES`.
+        subset: "all", or "mechanism=..." and the like.
+        rate_a: Rate of the first, over its runs.
+        rate_b: Rate of the second.
+        difference: b - a, paired.
+        only_a: Dialogues in which it holds for a alone; None with several training seeds.
+        only_b: The same for b.
+        p: Two-sided p-value.
+        p_holm: Adjusted for all tests of the same call.
+        test: Where p comes from.
+        needed: Dialogues needed to find this difference with 80 % power; None when not available.
+    """
+
+    a: str
+    b: str
+    measure: str
+    subset: str
+    rate_a: Estimate
+    rate_b: Estimate
+    difference: Estimate
+    only_a: int | None
+    only_b: int | None
+    p: float | None
+    p_holm: float | None
+    test: str
+    needed: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
+def load_run(folder: str | Path) -> Run:
+    """Read a run folder; of a training run, the dialogues it recorded.
+
+    Raises:
+        ValueError: If it holds no dialogues, or a suite of several runs.
+    """
+    path, meta = Path(folder), _meta(folder)
+    if "parts" in meta:
+        parts = ", ".join(str(path / part) for part in meta["parts"])
+        raise ValueError(f"run={str(path)!r} is a suite of several runs, expected one of them: {parts}")
+    rows = load_rows(path)
+    if not rows and (path / ROLLOUTS).exists():
+        rows = list(read_jsonl(path / ROLLOUTS))
+    if not rows:
+        raise ValueError(f"run={str(path)!r} holds no dialogues, expected a folder that `evaluate` wrote")
+    return Run(path.name or str(path), meta, rows)
+
+
+def load_parts(folder: str | Path) -> dict[str, Run]:
+    """Read a run folder or every part of a suite: name of the part ("" for a plain run) -> run.
+
+    A part that was not begun yet is left out.
+
+    Raises:
+        ValueError: If there are no dialogues.
+    """
+    path, meta = Path(folder), _meta(folder)
+    if "parts" not in meta:
+        return {"": load_run(path)}
+    found = {part: load_run(path / part) for part in meta["parts"] if load_rows(path / part)}
+    if not found:
+        raise ValueError(f"run={str(path)!r} holds no dialogues yet; continue it with --resume")
+    return {part: Run(path.name or str(path), run.meta, run.rows) for part, run in found.items()}
+
+
+def _meta(folder: str | Path) -> dict[str, Any]:
+    path = Path(folder) / RUN
+    meta: dict[str, Any] = read_json(path) if path.exists() else {}
+    return meta
+
+
+def differences(runs: Sequence[Run], *, common: bool = False) -> list[str]:
+    """Return what keeps runs from being compared, one line each; empty if nothing does.
+
+    Args:
+        runs: At least one.
+        common: Do not mind that seeds differ: those all runs share are compared.
+    """
+    found = []
+    for key in SUITE:
+        found += _unequal(key, {run.name: _setting(run.meta, key) for run in runs if run.meta})
+    found += _unequal("judge", {run.name: _judges(run.rows) for run in runs})
+    for key in ("world_version", "judge_version"):
+        lines = _unequal(key, {run.name: versions_in(run.meta)[key] for run in runs})
+        found += [f"{line}; play and judge all of them with one version" for line in lines]
+    seeds = {run.name: {row.get("seed") for row in run.rows} for run in runs}
+    shared = set.intersection(*seeds.values())
+    if not common:
+        found += _unequal_seeds(seeds)
+    elif not shared:
+        found.append("seeds: none in common")
+    for run in runs:
+        if len(seeds[run.name]) != len(run.rows):
+            found.append(f"seeds: {run.name} holds a seed more than once")
+    by_seed = [{row.get("seed"): row.get("scenario") for row in run.rows} for run in runs]
+    changed = [seed for seed in shared if len({one[seed] for one in by_seed}) > 1]
+    if changed:
+        found.append(f"scenarios: {len(changed)} seeds stand for different dialogues, such as {changed[0]}")
+    return found
+
+
+def _setting(meta: Mapping[str, Any], key: str) -> Any:
+    """What a run says of itself; what it leaves open is what `evaluate` then takes."""
+    given = meta.get(key)
+    if given is None and key == "attacker" and meta.get("env") in SPECS:
+        return SPECS[meta["env"]].attacker
+    return given or SUITE[key]
+
+
+def _judges(rows: Sequence[Row]) -> str:
+    verdicts = [turn.get("verdict") or {} for row in rows for turn in row["turns"]]
+    names = {f"{v['judge']} {v.get('prompt_hash') or ''}".strip() for v in verdicts if v.get("judge")}
+    return ", ".join(sorted(names)) or "none"
+
+
+def _unequal(what: str, values: Mapping[str, Any]) -> list[str]:
+    if len({json.dumps(value, sort_keys=True) for value in values.values()}) < 2:
+        return []
+    return [f"{what}: " + ", ".join(f"{name} has {value!r}" for name, value in values.items())]
+
+
+def _unequal_seeds(seeds: Mapping[str, set[Any]]) -> list[str]:
+    (first, own), *others = seeds.items()
+    lines = []
+    for name, theirs in others:
+        if own != theirs:
+            lines.append(
+                f"seeds: {len(own - theirs)} only in {first}, {len(theirs - own)} only in {name}, "
+                f"{len(own & theirs)} in both"
+            )
+    return lines
+
+
+def compare(
+    arms: Mapping[str, Sequence[Run]],
+    *,
+    measures: Sequence[str] = tuple(MEASURES),
+    by: Sequence[str] = (),
+    common: bool = False,
+    **options: Any,
+) -> list[Result]:
+    """Compare the first arm with each other one.
+
+    Args:
+        arms: Name of a method -> its runs, one per training seed. At least two arms.
+        measures: Names of `MEASURES`.
+        by: Labels whose levels are compared too, see `breakdown.breakdown`.
+        common: Compare on the seeds all runs share; otherwise they must have the same.
+        **options: `replicates`, `seed` and `confidence`.
+
+    Raises:
+        NotComparable: If suite, judge, seeds or scenarios differ; the message names each.
+        ValueError: If there are fewer than two arms, or a measure is unknown.
+    """
+    runs = [run for group in arms.values() for run in group]
+    if len(arms) < 2 or not all(arms.values()):
+        raise ValueError(f"{len(arms)} methods, expected at least two with a run each")
+    unknown = [name for name in measures if name not in MEASURES]
+    if unknown:
+        raise ValueError(f"measure={unknown[0]!r}, expected one of {', '.join(MEASURES)}")
+    found = differences(runs, common=common)
+    if found:
+        hint = (
+            ""
+            if common or not any(f.startswith("seeds") for f in found)
+            else " (--common takes shared seeds)"
+        )
+        raise NotComparable("the runs are not comparable: " + "; ".join(found) + hint)
+    tables = {name: [_table(run, runs) for run in group] for name, group in arms.items()}
+    reference, *others = tables
+    results = [
+        _one(reference, other, tables, measure, subset, chosen, options)
+        for other in others
+        for subset, chosen in _subsets(tables[reference][0], by)
+        for measure in measures
+        # Members of a group differ in most labels: no group is whole in a subset by one of those.
+        if measure != "twin" or subset == "all" or _whole(tables[reference][0], chosen)
+    ]
+    return adjust(results)
+
+
+def difference(a: Sequence[Row], b: Sequence[Row], measure: str, **options: Any) -> Estimate:
+    """Return by how much b does better than a in a measure, paired on the seeds both played.
+
+    Args:
+        a: Rows of a run.
+        b: Rows of another one.
+        measure: One of `MEASURES`.
+        **options: `replicates`, `seed` and `confidence`.
+
+    Returns:
+        The difference of the rates, b - a; with n = 0 if the measure is about none of the dialogues.
+    """
+    runs = [Run("a", {}, a), Run("b", {}, b)]
+    tables = [_table(run, runs) for run in runs]
+    sides, cluster = units_of(tables, measure, np.ones(len(tables[0]), bool))
+    if not len(cluster):
+        return unavailable(f"no units for {measure}")
+    yes, no = ([np.stack([one[i]]) for one in sides] for i in (0, 1))
+    return _difference(yes, no, cluster, options).estimate
+
+
+def adjust(results: Sequence[Result]) -> list[Result]:
+    """Return results with p-values adjusted by Holm over all of them."""
+    adjusted = holm([r.p for r in results])
+    return [Result(**{**vars_of(r), "p_holm": p}) for r, p in zip(results, adjusted, strict=True)]
+
+
+def vars_of(result: Result) -> dict[str, Any]:
+    """Return the attributes of a result, not copied."""
+    return {name: getattr(result, name) for name in Result.__dataclass_fields__}
+
+
+def _table(run: Run, runs: Sequence[Run]) -> Dialogues:
+    """Arrays of the dialogues all runs share, in the order of their seeds."""
+    shared = set.intersection(*({row.get("seed") for row in one.rows} for one in runs))
+    return from_rows(sorted((r for r in run.rows if r.get("seed") in shared), key=lambda r: r["seed"]))
+
+
+def _whole(d: Dialogues, chosen: Bools) -> bool:
+    return len(contrast.whole_groups(d.where(chosen))) > 0
+
+
+def _subsets(d: Dialogues, by: Sequence[str]) -> list[tuple[str, Bools]]:
+    found = [("all", np.ones(len(d), bool))]
+    for label in by:
+        of = breakdown.labels_of(d, label)
+        found += [(f"{label}={name}", of == name) for name in sorted(set(of.tolist())) if name]
+    return found
+
+
+def units_of(
+    tables: Sequence[Dialogues], measure: str, chosen: Bools
+) -> tuple[list[Verdicts], NDArray[np.int64]]:
+    """Who passes and fails among the units of a measure, in each of several runs, and the units' clusters.
+
+    Units are dialogues, of "twin" whole contrast groups.
+
+    Args:
+        tables: The same dialogues in the same order, played by different students.
+        measure: One of `MEASURES`.
+        chosen: (N,) bool, the dialogues looked at.
+    """
+    if measure == "twin":
+        groups = [contrast.whole_groups(d.where(chosen)) for d in tables]
+        return [(one.yes, one.no) for one in groups], groups[0].cluster
+    decide = attack.refused if measure == "over-refusal" else breakdown.MEASURES[measure]
+    verdicts = [decide(d) for d in tables]
+    units = chosen
+    for d in tables:
+        if measure == "over-refusal":
+            units = units & d.benign
+        elif measure in ("safety", "helpfulness", "joint"):
+            units = units & (d.planned >= 2)
+    return [(yes[units], no[units]) for yes, no in verdicts], tables[0].cluster[units]
+
+
+def _one(
+    a: str,
+    b: str,
+    tables: Mapping[str, list[Dialogues]],
+    measure: str,
+    subset: str,
+    chosen: Bools,
+    options: dict[str, Any],
+) -> Result:
+    verdicts, cluster = units_of([*tables[a], *tables[b]], measure, chosen)
+    sides, count = (verdicts[: len(tables[a])], verdicts[len(tables[a]) :]), len(cluster)
+    if not count:
+        what = "whole contrast groups" if measure == "twin" else "dialogues"
+        none = unavailable(f"no {what} for {measure} in {subset}")
+        return Result(a, b, measure, subset, none, none, none, None, None, None, None, "none", None)
+    yes, no = ([np.stack([one[i] for one in side]) for side in sides] for i in (0, 1))
+    rates = [_rate(y, n, cluster, options) for y, n in zip(yes, no, strict=True)]
+    if not all(one.available for one in rates):
+        note = "; ".join(
+            f"{name}: {r.note}" for name, r in zip((a, b), rates, strict=True) if not r.available
+        )
+        none = unavailable(note, count)
+        return Result(a, b, measure, subset, rates[0], rates[1], none, None, None, None, None, "none", None)
+    got = _difference(yes, no, cluster, options)
+    only: tuple[int | None, int | None] = (None, None)
+    p, test, needed = got.p, got.method, None
+    if got.training_seeds == (1, 1):
+        only = (int((yes[0][0] & no[1][0]).sum()), int((no[0][0] & yes[1][0]).sum()))
+        if len(np.unique(cluster)) == len(cluster) and got.p is not None:
+            p, test = mcnemar(*only), "exact McNemar"  # pairs are independent
+        needed = _needed(only, count)
+    return Result(a, b, measure, subset, rates[0], rates[1], got.estimate, *only, p, None, test, needed)
+
+
+def _rate(yes: Bools, no: Bools, cluster: NDArray[np.int64], options: dict[str, Any]) -> Estimate:
+    return rate(yes.ravel(), no.ravel(), np.tile(cluster, len(yes)), **options)
+
+
+def _difference(
+    yes: list[Bools], no: list[Bools], cluster: NDArray[np.int64], options: dict[str, Any]
+) -> Difference:
+    """Difference b - a; with undecided dialogues its bounds, and a test only if both bounds agree."""
+    least = paired(yes[1], ~no[0], cluster, **options)
+    undecided = sum(int((~y & ~n).sum()) for y, n in zip(yes, no, strict=True))
+    if not undecided or least.estimate.value is None:
+        return least
+    most = paired(~no[1], yes[0], cluster, **options)
+    low, high = least.estimate, most.estimate
+    assert low.value is not None and high.value is not None
+    note = f"{undecided} results hang on unscored turns: bounds, no test"
+    bounds = Estimate(None, low.low, high.high, low.n, undecided, (low.value, high.value), note)
+    return Difference(bounds, None, "none", least.training_seeds)
+
+
+def _needed(only: tuple[int, int], n: int) -> int | None:
+    difference, discordant = (only[1] - only[0]) / n, (only[0] + only[1]) / n
+    return pairs_needed(difference, discordant) if difference else None
+
+
+def table(results: Sequence[Result]) -> str:
+    """Return the comparisons as aligned text with notes."""
+    head = ["measure", "subset", "methods", "first", "second", "difference", "p", "p (Holm)", "pairs needed"]
+    body = [
+        [
+            r.measure,
+            r.subset,
+            f"{r.b} vs {r.a}",
+            r.rate_a.text(percent=True),
+            r.rate_b.text(percent=True),
+            r.difference.text(percent=True),
+            *("-" if p is None else f"{p:.2g}" for p in (r.p, r.p_holm)),
+            "-" if r.needed is None else str(r.needed),
+        ]
+        for r in results
+    ]
+    widths = [max(len(row[i]) for row in (head, *body)) for i in range(len(head))]
+    lines = [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in (head, *body)
+    ]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    about: dict[str, list[str]] = {}
+    for r in results:
+        if r.difference.note:
+            about.setdefault(r.difference.note, []).append(f"{r.measure} {r.subset}")
+    notes = [f"{', '.join(w) if len(w) < 4 else f'{len(w)} rows'}: {note}." for note, w in about.items()]
+    count = sum(r.p is not None for r in results)
+    tests = ", ".join(sorted({r.test for r in results if r.p is not None})) or "none"
+    legend = f"Difference: second minus first, paired by seed. {count} tests ({tests}), p adjusted by Holm."
+    return "\n".join([*lines, "", legend, "First: " + (results[0].a if results else "-") + ".", *notes])

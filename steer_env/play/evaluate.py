@@ -1,0 +1,237 @@
+"""Play dialogues and report: every dialogue is on disk the moment it ends, and a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from steer_env.agents.base import Agent
+from steer_env.evaluation.summary import Summary, summarise
+from steer_env.files import read_json, write_json
+from steer_env.judges.independence import check_env
+from steer_env.records import JsonlWriter, Row, read_jsonl, trajectory_row
+from steer_env.rollout import Progress, rollout_iter
+from steer_env.runs import RunExists, run_lock
+from steer_env.scenarios import Scenario
+from steer_env.trajectory import StopReason, Trajectory
+from steer_env.unscored import UnscoredGuard
+from steer_env.versions import versions_of
+
+DIALOGUES = "dialogues.jsonl"
+RUN = "run.json"
+SUMMARY = "summary.json"
+
+#: Returns further keys of the row of a dialogue that ended.
+Extra = Callable[[Trajectory], Mapping[str, Any]]
+
+
+def evaluate(
+    vec: Any,
+    attacker: Agent,
+    student: Agent,
+    seeds: Sequence[int],
+    run_dir: str | Path,
+    *,
+    resume: bool = False,
+    scenarios: Sequence[Scenario] | None = None,
+    meta: Mapping[str, Any] | None = None,
+    extra: Extra | None = None,
+    progress: Progress | None = None,
+    unscored_limit: float = 0.05,
+    allow_self_judging: Collection[str] = (),
+    **options: Any,
+) -> Summary:
+    """Play one dialogue per seed and summarise.
+
+    Of the built-in world, and of every scenario source with `members` and `scenario(index)`, seed s is
+    dialogue `source.scenario(s)`: the `members` of a group have seeds in a row, and groups are played whole.
+    Of groups that `seeds` names in part the other members are played too.
+
+    The run folder gets `run.json` (what was run), `dialogues.jsonl` (one row per dialogue, appended as it
+    ends) and `summary.json`. A dialogue that failed (a lost server) is a row too, with its reason; it counts
+    as undecided, and on resume its seed is played again.
+
+    Args:
+        vec: A vector environment, see `steer_env.make_vec`.
+        attacker: Speaks for the user.
+        student: Speaks for the policy under test.
+        seeds: Different reset seeds; on resume those already in the folder are skipped. See above for what is
+            added to them.
+        run_dir: Folder of the run; made if missing.
+        resume: Go on with a folder that already holds dialogues.
+        scenarios: Play exactly these, seed s playing number s modulo their count, and not what `vec` draws.
+        meta: What identifies the run (environment, student, ...): stored, and compared on resume.
+        extra: Adds keys to rows, such as `distribution`.
+        progress: Called with (finished, all).
+        unscored_limit: Stop when more than this share of the turns has no verdict, 1 to never stop; a failed
+            dialogue counts as one.
+        allow_self_judging: Roles ("student", "attacker") whose weights the judge may share.
+        **options: Of `summarise`.
+
+    Raises:
+        TooManyUnscored: If the judge or an agent fails too often; what was played is on disk, and `resume`
+            goes on.
+        SelfJudging: If the judge is the student's or the attacker's model and that was not allowed.
+        RunExists: If the folder holds dialogues and `resume` is False, or `meta` differs from the stored one.
+        ValueError: If seeds repeat.
+    """
+    given: dict[str, Any] = {"scenarios": scenarios, "meta": meta, "extra": extra, "progress": progress}
+    given["allow_self_judging"] = allow_self_judging
+    seeds = _whole_seeds(vec, seeds, scenarios)
+    with run_lock(run_dir):
+        play(vec, attacker, student, seeds, run_dir, resume=resume, unscored_limit=unscored_limit, **given)
+        return finish(run_dir, seeds, **options)
+
+
+def play(
+    vec: Any,
+    attacker: Agent,
+    student: Agent,
+    seeds: Sequence[int],
+    run_dir: str | Path,
+    *,
+    resume: bool = False,
+    scenarios: Sequence[Scenario] | None = None,
+    meta: Mapping[str, Any] | None = None,
+    extra: Extra | None = None,
+    progress: Progress | None = None,
+    unscored_limit: float = 0.05,
+    allow_self_judging: Collection[str] = (),
+) -> None:
+    """Play and record without a summary; arguments and errors as `evaluate`."""
+    check_env(vec, student, attacker, allow=allow_self_judging)
+    guard = UnscoredGuard(unscored_limit, window=None)
+    folder, source = Path(run_dir), source_of(vec)
+    members = members_of(source) if scenarios is None else 0
+    seeds = _whole_seeds(vec, seeds, scenarios)
+    policy = str((meta or {}).get("student", ""))
+
+    def chosen(seed: int) -> dict[str, Any] | None:
+        if members:
+            return {"scenario": source.scenario(seed)}
+        return None if scenarios is None else {"scenario": scenarios[seed % len(scenarios)]}
+
+    with run_lock(folder):
+        done = prepare(folder, {**dict(meta or {}), **versions_of(judge_of(vec))}, resume=resume)
+        left = [seed for seed in seeds if seed not in done]
+        played = len(seeds) - len(left)
+        tell = None if progress is None else lambda n, _: progress(played + n, len(seeds))
+        with JsonlWriter(folder / DIALOGUES) as writer:
+
+            def write(trajectory: Trajectory) -> None:
+                more = {} if extra is None else extra(trajectory)
+                writer.write(trajectory_row(trajectory, policy=policy, **more))
+
+            # Not fixed: each dialogue has random streams of its own, so that those of a resumed run are as in
+            # a run in one go, and not copies of what it has already.
+            for _, trajectory in rollout_iter(
+                vec, attacker, student, left, progress=tell, on_finished=write, options=chosen, fixed=False
+            ):
+                guard.see([trajectory])
+            writer.sync()
+
+
+def source_of(vec: Any) -> Any:
+    """Return the scenario source of a vector environment, None where it has none."""
+    return getattr(_core(vec), "scenarios", None)
+
+
+def judge_of(vec: Any) -> Any:
+    """Return the judge of a vector environment, None where it has none."""
+    return getattr(_core(vec), "judge", None)
+
+
+def _core(vec: Any) -> Any:
+    return getattr(next(iter(getattr(vec, "envs", ())), None), "unwrapped", None)
+
+
+def members_of(source: Any) -> int:
+    """Return how many dialogues in a row make a group of a scenario source, 0 if it has no such groups."""
+    return int(getattr(source, "members", 0)) if callable(getattr(source, "scenario", None)) else 0
+
+
+def _whole_seeds(vec: Any, seeds: Sequence[int], scenarios: Sequence[Scenario] | None) -> list[int]:
+    if len(set(seeds)) != len(seeds):
+        raise ValueError(f"{len(seeds)} seeds, {len(set(seeds))} of them different; expected each seed once")
+    return list(seeds) if scenarios is not None else whole(seeds, members_of(source_of(vec)))
+
+
+def whole(seeds: Iterable[int], members: int) -> list[int]:
+    """Return seeds with those of the other members of their groups, groups in the order of their first seed.
+
+    >>> whole(range(5), 4)
+    [0, 1, 2, 3, 4, 5, 6, 7]
+    """
+    if members < 2:
+        return list(seeds)
+    groups = dict.fromkeys(seed // members for seed in seeds)
+    return [group * members + member for group in groups for member in range(members)]
+
+
+def finish(run_dir: str | Path, seeds: Sequence[int], **options: Any) -> Summary:
+    """Summarise the dialogues of these seeds and write `summary.json`."""
+    folder, wanted = Path(run_dir), set(seeds)
+    summary = summarise([row for row in load_rows(folder) if row["seed"] in wanted], **options)
+    write_json(folder / SUMMARY, summary.to_dict())
+    return summary
+
+
+def prepare(folder: Path, meta: dict[str, Any], *, resume: bool) -> set[int]:
+    """Make or reopen a run folder and return the seeds already played there.
+
+    Raises:
+        RunExists: See `evaluate`.
+    """
+    path = folder / DIALOGUES
+    if folder.exists() and not folder.is_dir():
+        raise RunExists(f"out={str(folder)!r} is a file, expected a folder; choose another name with --out")
+    if path.exists() and not resume:
+        raise RunExists(
+            f"out={str(folder)!r} already holds dialogues, expected a new folder; continue it with --resume "
+            "or choose another one with --out"
+        )
+    if (folder / RUN).exists():
+        stored = read_json(folder / RUN)
+        plain = json.loads(json.dumps(meta))
+        differs = sorted(k for k in {*stored, *plain} if stored.get(k) != plain.get(k))
+        if differs and path.exists():
+            what = ", ".join(f"{k}: {stored.get(k)!r} there, {plain.get(k)!r} now" for k in differs)
+            raise RunExists(
+                f"out={str(folder)!r} holds another run ({what}), expected the same; repeat its options or "
+                "choose another folder with --out"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / RUN, meta)
+    return {row["seed"] for row in load_rows(folder) if row.get("stop") != StopReason.FAILED}
+
+
+def load_rows(run_dir: str | Path) -> list[Row]:
+    """Return the dialogues of a run folder, without a torn last line; an empty list if there are none.
+
+    A failed dialogue that was played again later is left out.
+
+    Raises:
+        ValueError: If a seed occurs more than once: what was counted twice would look like more evidence.
+    """
+    path = Path(run_dir) / DIALOGUES
+    rows = without_retried(read_jsonl(path)) if path.exists() else []
+    seeds = Counter(row["seed"] for row in rows if "seed" in row)
+    twice = [seed for seed, count in seeds.items() if count > 1]
+    if twice:
+        shown = ", ".join(map(str, twice[:5])) + (", ..." if len(twice) > 5 else "")
+        raise ValueError(
+            f"{path} holds {len(twice)} seeds more than once ({shown}), expected each once: two processes "
+            "wrote there at once. Keep one line of each, or evaluate anew in another folder"
+        )
+    return rows
+
+
+def without_retried(rows: Iterable[Row]) -> list[Row]:
+    """Return rows without the failed ones whose seed occurs again later."""
+    kept = list(rows)
+    last = {row.get("seed"): number for number, row in enumerate(kept)}
+    failed = StopReason.FAILED
+    return [row for n, row in enumerate(kept) if row.get("stop") != failed or last[row.get("seed")] == n]

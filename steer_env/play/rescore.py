@@ -1,0 +1,197 @@
+"""Judge stored dialogues again with another judge, without generating anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from gymnasium.utils import seeding
+
+from steer_env.env import judge_batch
+from steer_env.evaluation.summary import Summary, summarise
+from steer_env.files import write_json
+from steer_env.judges.base import AsyncJudge, Judge, JudgeRequest, read_verdict
+from steer_env.judges.combine import submitted
+from steer_env.play.compare import load_run
+from steer_env.play.evaluate import DIALOGUES, SUMMARY, members_of, prepare
+from steer_env.records import JsonlWriter, Row, verdict_row
+from steer_env.registration import make_source, spec
+from steer_env.rewards import harm_cost
+from steer_env.rollout import Progress
+from steer_env.runs import run_lock
+from steer_env.scenarios import Scenario
+from steer_env.types import ASSISTANT, USER, Message, Scored, Verdict
+from steer_env.versions import judge_version
+
+#: What the old verdicts led to and the new ones contradict; left out of rescored rows.
+_DERIVED = ("reward", "tcsr", "advantage")
+
+
+class CannotRescore(ValueError):
+    """A stored dialogue lacks what a judge needs."""
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Makes the scenario of a stored dialogue again.
+
+    Attributes:
+        env_id: Environment the dialogues were played in.
+        options: Options of `steer_env.make`.
+        scenarios: The user's own, None for the built-in world.
+    """
+
+    env_id: str
+    options: Mapping[str, Any]
+    scenarios: Sequence[Scenario] | None = None
+
+    def __call__(self, row: Row) -> Scenario:
+        """Return the scenario of a row.
+
+        Raises:
+            CannotRescore: If the row has no seed, or the scenario made from it is not the row's.
+        """
+        seed = row.get("seed")
+        if not isinstance(seed, int) or seed < 0:
+            raise CannotRescore(f"seed={seed!r} in a stored dialogue, expected the seed it was played with")
+        candidates = list(self._candidates(seed))
+        for made in candidates:
+            if made.id == row.get("scenario"):
+                return made
+        raise CannotRescore(
+            f"seed {seed} makes scenario {candidates[0].id!r}, the stored dialogue has "
+            f"{row.get('scenario')!r}; it was played with other scenarios, options or another version: use "
+            "those, or evaluate anew"
+        )
+
+    def _candidates(self, seed: int) -> Iterator[Scenario]:
+        """Yield what a seed may have stood for: `evaluate` numbers whole groups, training draws."""
+        if self.scenarios is not None:
+            yield self.scenarios[seed % len(self.scenarios)]
+            return
+        source: Any = make_source(spec(self.env_id), self.options)
+        if members_of(source):
+            yield source.scenario(seed)
+        yield source.sample(seeding.np_random(seed)[0])
+
+
+def rescore(
+    run_dir: str | Path,
+    judge: Judge,
+    scenario_of: Any,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    batch: int = 16,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Summary:
+    """Judge every stored turn again and write a run folder of its own.
+
+    Rows are copied with new verdicts; rewards and TCSR, which rested on the old ones, are left out. Each
+    batch is on disk as soon as it is judged, and what is on disk is not judged again.
+
+    Args:
+        run_dir: Folder that `evaluate` wrote.
+        judge: The other judge.
+        scenario_of: Returns the `Scenario` of a row, such as `Scenes`.
+        out: Folder of the result.
+        resume: Go on with a folder that holds part of it.
+        batch: Dialogues per call of the judge.
+        progress: Called with (finished, all).
+        **options: Of `summarise`.
+
+    Raises:
+        CannotRescore: If a row lacks what the judge needs; those before it are on disk.
+        RunExists: If the folder holds dialogues and `resume` is False, or is of another run.
+    """
+    if batch < 1:
+        raise ValueError(f"batch={batch!r}, expected a positive number of dialogues")
+    run, folder = load_run(run_dir), Path(out)
+    seeds = [row.get("seed") for row in run.rows]
+    if None in seeds or len(set(seeds)) != len(seeds):
+        raise CannotRescore(
+            f"run={str(run_dir)!r} has rows without a seed or with the same, expected each once"
+        )
+    meta = {**run.meta, "rescored_from": str(run_dir), "judge": judge.name}
+    meta["judge_version"] = judge_version(judge)
+    with run_lock(folder):
+        done = prepare(folder, meta, resume=resume)
+        left = [row for row in run.rows if row["seed"] not in done]
+        judged = len(run.rows) - len(left)
+        with JsonlWriter(folder / DIALOGUES) as writer:
+            for row in _judged(left, judge, scenario_of, batch):
+                writer.write(row)
+                judged += 1
+                if progress is not None:
+                    progress(judged, len(run.rows))
+            writer.sync()
+        summary = summarise(load_run(folder).rows, **options)
+        write_json(folder / SUMMARY, summary.to_dict())
+    return summary
+
+
+def _judged(rows: Sequence[Row], judge: Judge, scenario_of: Any, batch: int) -> Iterator[Row]:
+    """Yield judged dialogues: batch by batch, or of an asynchronous judge each as its verdicts are there."""
+    if not isinstance(judge, AsyncJudge):
+        for start in range(0, len(rows), batch):
+            part = rows[start : start + batch]
+            asked = [requests(row, scenario_of(row)) for row in part]
+            verdicts = iter(judge_batch(judge, [request for one in asked for request in one]))
+            for row, one in zip(part, asked, strict=True):
+                yield _with_verdicts(row, [next(verdicts) for _ in one])
+        return
+    waiting = iter(rows)
+    open_rows: dict[int, tuple[Row, list[Future[Verdict]]]] = {}
+    while True:
+        for row in islice(waiting, batch - len(open_rows)):
+            futures = [submitted(judge, request) for request in requests(row, scenario_of(row))]
+            open_rows[id(row)] = row, futures
+        if not open_rows:
+            return
+        ready = [key for key, (_, futures) in open_rows.items() if all(f.done() for f in futures)]
+        if not ready:
+            wait([f for _, fs in open_rows.values() for f in fs if not f.done()], return_when=FIRST_COMPLETED)
+        for key in ready:
+            row, futures = open_rows.pop(key)
+            yield _with_verdicts(row, [read_verdict(judge, future) for future in futures])
+
+
+def requests(row: Row, scenario: Scenario) -> list[JudgeRequest]:
+    """Return one judge request per turn of a stored dialogue.
+
+    Raises:
+        CannotRescore: If a turn lacks its texts, or there are more turns than the scenario has.
+    """
+    context: dict[str, Any] = {}
+    transcript: tuple[Message, ...] = ()
+    result = []
+    if len(row["turns"]) > len(scenario):
+        raise CannotRescore(
+            f"seed {row.get('seed')}: {len(row['turns'])} turns stored, {len(scenario)} in the scenario"
+        )
+    for index, turn in enumerate(row["turns"]):
+        missing = [name for name in ("user", "reply") if not isinstance(turn.get(name), str)]
+        if missing:
+            raise CannotRescore(
+                f"seed {row.get('seed')}, turn {index + 1} has no {' and no '.join(missing)}, expected the "
+                "texts to judge; record dialogues with their texts, or evaluate anew"
+            )
+        images = len(scenario.turns[index].images)
+        user, reply = Message(USER, turn["user"], images), Message(ASSISTANT, turn["reply"], 0)
+        transcript = (*transcript, user, reply)
+        result.append(JudgeRequest(scenario, transcript, context))
+    return result
+
+
+def _with_verdicts(row: Row, verdicts: Sequence[Any]) -> Row:
+    turns = []
+    for turn, verdict in zip(row["turns"], verdicts, strict=True):
+        kept = {key: value for key, value in turn.items() if key not in _DERIVED}
+        cost = float(harm_cost(verdict.terms.safety)) if isinstance(verdict, Scored) else None
+        turns.append({**kept, "verdict": verdict_row(verdict), "cost": cost})
+    return {**{key: value for key, value in row.items() if key != "return"}, "turns": turns}
