@@ -12,8 +12,7 @@ from typing import Final
 
 from steer_env.world.ood.frames import HARMS, NICE
 from steer_env.world.ood.lexicon import NUMBERS, POSITIONS
-from steer_env.world.parse import UserTurn, parse_user
-from steer_env.world.reading import CACHE
+from steer_env.world.parse import CACHE, UserTurn, parse_user
 from steer_env.world.truth import Request
 
 _HARM = (
