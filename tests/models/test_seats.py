@@ -47,7 +47,7 @@ def other_modules(monkeypatch):
     student = types.SimpleNamespace(from_pretrained=opened)
     stand_ins = {
         "llm_tutor": types.SimpleNamespace(LLMTutor=opened),
-        "backends.vllm_student": types.SimpleNamespace(VLLMStudent=student),
+        "vllm_student": types.SimpleNamespace(VLLMStudent=student),
     }
     for name, module in stand_ins.items():
         monkeypatch.setitem(sys.modules, f"steer_env.agents.{name}", module)
