@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from steer_env.agents.base import MAX_NEW_TOKENS, Failed, Observation, observation_rng, to_answer
+from steer_env.checks import integer, number
 from steer_env.models.base import (
     AsyncChatBackend,
     ChatBackend,
@@ -60,14 +61,11 @@ class ChatStudent:
         seed: int = 0,
         max_length: int = MAX_LENGTH,
     ) -> None:
-        for label, value in (("max_new_tokens", max_new_tokens), ("max_length", max_length)):
-            if value < 1:
-                raise ValueError(f"{label}={value!r}, expected an integer of at least 1")
-        if temperature < 0:
-            raise ValueError(f"temperature={temperature!r}, expected 0 (greedy) or more")
         self.backend, self.name, self.weights = backend, backend.name, backend.weights
-        self.system, self.temperature, self.max_new_tokens = system, temperature, max_new_tokens
-        self.seed, self.max_length = seed, max_length
+        self.system, self.seed = system, seed
+        self.temperature = number("temperature", temperature)
+        self.max_new_tokens = integer("max_new_tokens", max_new_tokens, 1)
+        self.max_length = integer("max_length", max_length, 1)
 
     def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
         """Return one reply per observation, in order, or why there is none."""

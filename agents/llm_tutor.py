@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 from steer_env.agents.base import Observation
 from steer_env.agents.memo import CallMemo
 from steer_env.agents.tutor import spoken_strategy, strategy_counts
+from steer_env.checks import integer
 from steer_env.images import Image
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.llm import NO_REPLY, JudgeAnswer, check_backend, ends_in_reply, shown_images
@@ -188,15 +189,12 @@ class LLMTutor:
         remembered: int = 4096,
         memory: bool = False,
     ) -> None:
-        for name, value in (("max_question", max_question), ("remembered", remembered)):
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name}={value!r}, expected a positive integer")
         self.backend = check_backend(backend)
         self.settings = Settings(attempts, max_tokens, temperature, seed)
-        self.max_question, self.memory = max_question, memory
+        self.max_question, self.memory = integer("max_question", max_question, 1), memory
         self.prompts = {honest: _prompt(honest) for honest in (False, True)}
         self.name = f"tutor:{backend.name}"
-        self._memo = CallMemo(remembered)
+        self._memo = CallMemo(integer("remembered", remembered, 1))
         self._counts = {s: [0, 0] for s in STRATEGIES}  # [broken, held]
         if isinstance(backend, AsyncChatBackend):
             self.submit = self._submit

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from steer_env.agents.base import MAX_NEW_TOKENS, Failed, Observation
 from steer_env.agents.hf.codec import ChatCodec, Prompt
 from steer_env.agents.hf.student import HFStudent
+from steer_env.checks import integer, number
 from steer_env.models import tiny
 from steer_env.models.vllm_engine import Completion, EnginePrompt, Seeds, VLLMEngine, fold
 from steer_env.models.weights import weights_id
@@ -54,12 +55,9 @@ class VLLMStudent:
         seed: int = 0,
         name: str = "vllm",
     ) -> None:
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={max_new_tokens!r}, expected an integer of at least 1")
-        if temperature < 0:
-            raise ValueError(f"temperature={temperature!r}, expected 0 (greedy) or more")
         self.engine, self.codec, self.name = engine, ChatCodec(engine.processor), name
-        self.temperature, self.max_new_tokens, self.seed = temperature, max_new_tokens, seed
+        self.temperature, self.seed = number("temperature", temperature), seed
+        self.max_new_tokens = integer("max_new_tokens", max_new_tokens, 1)
         self.prompt_tokens = self.cached_tokens = 0
         self._weights = weights_id(engine.path)
         self._seeds = Seeds()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import steer_env
 from steer_env.cli.report import pictures_from
+from steer_env.configs.env import EnvConfig
 from steer_env.play.evaluate import evaluate, load_rows
 from steer_env.play.rescore import Scenes
 from steer_env.report.html import write_html
@@ -34,7 +35,7 @@ def main() -> None:
         agents = steer_env.make_agent("tutor"), steer_env.make_agent("random")
         evaluate(vec, *agents, range(args.dialogues), folder, replicates=50)
         started = time.perf_counter()
-        pictures = pictures_from(Scenes("SteerEscalation-v0", {"split": "bench"}))
+        pictures = pictures_from(Scenes(EnvConfig(split="bench")))
         path = write_html({"random": load_rows(folder)}, Path(folder) / "report.html", pictures=pictures)
         size = path.stat().st_size / 1e6
         print(f"{args.dialogues} dialogues: written in {time.perf_counter() - started:.1f} s, {size:.1f} MB")

@@ -210,9 +210,10 @@ def returns_table(env: str, groups: int = 60) -> dict[str, dict[str, float]]:
     Returns are computed from the verdicts as the wrappers do it (TCSR, then the return mode); of each kind of
     policy the variant with the highest return counts.
     """
-    from steer_env.registration import make_attacker, make_source, spec
+    from steer_env.configs.env import EnvConfig
+    from steer_env.registration import make_attacker, make_source
 
-    source: Any = make_source(spec(env), {"split": "bench"})
+    source: Any = make_source(EnvConfig(env, "bench"))
     scenarios = [source.scenario(i) for i in range(groups * source.members)]
     best: dict[str, dict[str, float]] = {}
     for kind, variants in policies().items():

@@ -14,6 +14,7 @@ from gymnasium import spaces
 from gymnasium.utils import seeding
 from pettingzoo import AECEnv
 
+from steer_env.checks import integer
 from steer_env.forking import copied
 from steer_env.judges.base import Judge, JudgeRequest
 from steer_env.rewards import harm_cost
@@ -30,7 +31,6 @@ from steer_env.types import (
     Turn,
     Unscored,
     Verdict,
-    is_integer,
 )
 
 AGENTS = (ATTACKER, STUDENT)
@@ -81,10 +81,9 @@ class DialogueEnv(AECEnv[str, Any, Any]):
             raise TypeError(
                 f"judge={judge!r}, expected an object with name and judge(requests) -> list[Verdict]"
             )
-        if max_cycles is not None and (not is_integer(max_cycles) or max_cycles < 1):
-            raise ValueError(f"max_cycles={max_cycles!r}, expected a positive integer or None")
-        if not is_integer(max_length) or max_length < 1:
-            raise ValueError(f"max_length={max_length!r}, expected a positive number of characters")
+        if max_cycles is not None:
+            max_cycles = integer("max_cycles", max_cycles, 1, why=" or None")
+        max_length = integer("max_length", max_length, 1, why=": characters")
         self.metadata: dict[str, Any] = {
             "name": name,
             "render_modes": ["human", "ansi", "rgb_array"],

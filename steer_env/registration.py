@@ -7,19 +7,19 @@ spec would be copied too.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from steer_env.rewards import ALPHA, WEIGHTS
-from steer_env.types import ATTACKER, is_integer
+from steer_env import checks
+from steer_env.types import ATTACKER
 
 if TYPE_CHECKING:
     from pettingzoo import AECEnv
 
+    from steer_env.configs.env import EnvConfig, EnvOptions
     from steer_env.judges.base import Judge
     from steer_env.scenarios import Scenario, ScenarioSource
     from steer_env.student_env import StudentEnv
@@ -83,31 +83,6 @@ SPECS: dict[str, Spec] = {
     )
 }
 
-#: Options of `make`, beside those of the built-in world.
-OPTIONS = (
-    "wrappers",
-    "judge",
-    "scenarios",
-    "split",
-    "weights",
-    "normalization",
-    "alpha",
-    "returns",
-    "max_cycles",
-    "max_length",
-    "render_mode",
-)
-_WORLD_OPTIONS = (
-    "kinds",
-    "strategies",
-    "min_turns",
-    "max_turns",
-    "single_turn",
-    "mechanisms",
-    "risky_turns",
-)
-_REWARD_OPTIONS = ("weights", "normalization", "alpha", "returns")
-
 
 def env_ids() -> list[str]:
     """Return the known environment ids."""
@@ -125,33 +100,25 @@ def spec(id: str) -> Spec:
         raise TypeError(f"id={id!r}, expected a string; known ids: {', '.join(SPECS)}")
     bare = id.removeprefix(f"{NAMESPACE}/")
     if bare not in SPECS:
-        close = difflib.get_close_matches(bare, SPECS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = checks.suggestion(bare, SPECS)
         if bare == ACTS.removeprefix(f"{NAMESPACE}/"):
-            hint = f"it has the student's seat only: gymnasium.make({ACTS!r}) or gymnasium.make_vec; "
-        raise ValueError(f"id={id!r} is no environment of steer_env; {hint}known ids: {', '.join(SPECS)}")
+            hint = f"; it has the student's seat only: gymnasium.make({ACTS!r}) or gymnasium.make_vec"
+        raise ValueError(f"id={id!r} is no environment of steer_env{hint}; known ids: {', '.join(SPECS)}")
     return SPECS[bare]
 
 
-def make(id: str = "SteerEscalation-v0", **options: Any) -> AECEnv[str, Any, Any]:
+def make(id: str | EnvConfig = "SteerEscalation-v0", **options: Unpack[EnvOptions]) -> AECEnv[str, Any, Any]:
     """Return the two-seat PettingZoo AEC environment of an id, with rewards and TCSR on.
 
     Args:
-        id: See `env_ids()`.
-        **options:
+        id: See `env_ids()`; or an `EnvConfig`, which holds all that can be named.
+        **options: Fields of `EnvConfig`, with their meaning there; None is the default of each. Also:
             wrappers: Sequence of callables `env -> env`, applied inside out; `()` gives the bare environment.
                 Default: `TurnReward`, then `TCSR`.
-            weights, normalization: Of the default `TurnReward`.
-            alpha, returns: Of the default `TCSR` (0.3, "sum").
-            judge: "rule" (default), another name (`steer_env.judges.names`), None, or an object with
-                `judge(requests)`, such as the tutor that attacks.
+            judge: "rule" (default), another name (`steer_env.judges.names`), None for nobody, or an object
+                with `judge(requests)`, such as the tutor that attacks.
             scenarios: A JSONL file, a list of `Scenario`, or any `ScenarioSource`; default the
                 built-in world.
-            split: "train" (default), "sft", "bench", "ood" or "pretrain" of the built-in world.
-            kinds, strategies, min_turns, max_turns, single_turn, mechanisms, risky_turns: Of the built-in
-                world, see `steer_env.world.WorldSource`.
-            max_cycles: Truncate after this many cycles.
-            max_length: Longest utterance in characters.
             render_mode: "human", "ansi" or "rgb_array".
 
     Raises:
@@ -161,44 +128,24 @@ def make(id: str = "SteerEscalation-v0", **options: Any) -> AECEnv[str, Any, Any
     >>> env.reset(seed=0); env.agent_selection
     'attacker_0'
     """
-    from steer_env.env import DialogueEnv
-
-    chosen = spec(id)
-    _check_options(chosen, options)
-    source = make_source(chosen, options)
-    env: Any = DialogueEnv(
-        source,
-        make_judge(options.get("judge", "rule")),
-        max_cycles=options.get("max_cycles"),
-        render_mode=options.get("render_mode"),
-        name=chosen.id,
-        **({"max_length": options["max_length"]} if "max_length" in options else {}),
-    )
-    for wrapper in _wrappers(options):
-        env = wrapper(env)
-    return env
+    return _builder(id, options)()
 
 
-def make_vec(id: str = "SteerEscalation-v0", num_envs: int = 8, **options: Any) -> VectorDialogueEnv:
+def make_vec(
+    id: str | EnvConfig = "SteerEscalation-v0", num_envs: int = 8, **options: Unpack[EnvOptions]
+) -> VectorDialogueEnv:
     """Return `num_envs` dialogues in one process, batched by seat; options as for `make`.
 
     The slots share one scenario source and one judge.
     """
     from steer_env.vector import VectorDialogueEnv
 
-    if not is_integer(num_envs) or num_envs < 1:
-        raise ValueError(f"num_envs={num_envs!r}, expected a positive integer")
-    chosen = spec(id)
-    _check_options(chosen, options)
-    shared = dict(options)
-    shared["scenarios"] = make_source(chosen, options)
-    shared["judge"] = make_judge(options.get("judge", "rule"))
-    for key in ("split", *_WORLD_OPTIONS):
-        shared.pop(key, None)
-    return VectorDialogueEnv([partial(make, id, **shared)] * num_envs)
+    return VectorDialogueEnv([_builder(id, options)] * checks.integer("num_envs", num_envs, 1))
 
 
-def make_student_env(id: str = "SteerEscalation-v0", attacker: Any = None, **options: Any) -> StudentEnv:
+def make_student_env(
+    id: str = "SteerEscalation-v0", attacker: Any = None, **options: Unpack[EnvOptions]
+) -> StudentEnv:
     """Return the student's Gymnasium view; `attacker` is a name, an agent object, or None for the id's own.
 
     With `judge="tutor"` the attacker, a model, judges too (`make_seats`). `gymnasium.make("steer_env/" + id)`
@@ -207,13 +154,16 @@ def make_student_env(id: str = "SteerEscalation-v0", attacker: Any = None, **opt
     """
     from steer_env.student_env import StudentEnv
 
-    _check_options(spec(id), options)
-    player, judge = make_seats(id, attacker, options.pop("judge", "rule"))
-    return StudentEnv(make(id, judge=judge, **options), player)
+    _check_names(spec(id), options)
+    player, options["judge"] = make_seats(id, attacker, options.get("judge", "rule"))
+    return StudentEnv(make(id, **options), player)
 
 
 def make_student_vec(
-    id: str = "SteerEscalation-v0", num_envs: int = 8, attacker: Any = None, **options: Any
+    id: str = "SteerEscalation-v0",
+    num_envs: int = 8,
+    attacker: Any = None,
+    **options: Unpack[EnvOptions],
 ) -> StudentVectorEnv:
     """Return Gymnasium's vector view of the student's seat; see `make_student_env`.
 
@@ -228,9 +178,9 @@ def make_student_vec(
             "render_mode='human' would print all dialogues over each other; pass 'ansi' or 'rgb_array' and "
             "call render()"
         )
-    _check_options(spec(id), options)
-    player, judge = make_seats(id, attacker, options.pop("judge", "rule"))
-    return StudentVectorEnv(make_vec(id, num_envs, judge=judge, **options), player, render_mode)
+    _check_names(spec(id), options)
+    player, options["judge"] = make_seats(id, attacker, options.get("judge", "rule"))
+    return StudentVectorEnv(make_vec(id, num_envs, **options), player, render_mode)
 
 
 def make_attacker(id: str, attacker: Any = None) -> Any:
@@ -279,15 +229,17 @@ def make_judge(judge: Any) -> Judge | None:
     return judge
 
 
-def make_source(chosen: Spec, options: Mapping[str, Any]) -> ScenarioSource:
-    """Return the scenario source the options ask for."""
-    scenarios = options.get("scenarios")
-    world = {**chosen.world, **{k: options[k] for k in _WORLD_OPTIONS if k in options}}
+def make_source(config: EnvConfig, scenarios: Any = None) -> ScenarioSource:
+    """Return the scenario source that a config asks for, or that of `scenarios`, an object in its place."""
+    from steer_env.configs.env import WORLD
+
+    chosen = spec(config.env)
+    given = config.changed(("split", *WORLD))
+    scenarios = config.scenarios if scenarios is None else scenarios
     if scenarios is None:
         from steer_env.world import WorldSource
 
-        return WorldSource(split=options.get("split", "train"), **world)
-    given = [k for k in ("split", *_WORLD_OPTIONS) if k in options]
+        return WorldSource(**{"split": "train", **chosen.world, **given})
     if given:
         raise ValueError(
             f"{', '.join(given)} choose within the built-in world and have no effect on "
@@ -313,43 +265,79 @@ def _source_of(scenarios: str | Path | Sequence[Scenario] | ScenarioSource) -> S
     return FixedScenarios(scenarios)  # type: ignore[arg-type]
 
 
-def _wrappers(options: Mapping[str, Any]) -> list[Callable[[Any], Any]]:
+#: Options that are objects, or may be.
+_OBJECTS = ("wrappers", "judge", "scenarios", "render_mode")
+
+
+def _builder(id: str | EnvConfig, options: EnvOptions) -> Callable[[], Any]:
+    """Check all options once and return what makes an environment; source and judge are shared."""
+    from steer_env.configs.env import EnvConfig
+
+    if not isinstance(id, EnvConfig):
+        id = EnvConfig(env=spec(id).id)
+    chosen = spec(id.env)
+    _check_names(chosen, options)
+    named: dict[str, Any] = {k: v for k, v in options.items() if v is not None and k not in _OBJECTS}
+    config = replace(id, **named)
+    wrappers = _wrappers(config, options.get("wrappers"))
+    source = make_source(config, options.get("scenarios"))
+    judge = make_judge(options.get("judge", config.judge))
+    return partial(_build, config, chosen.id, source, judge, wrappers, options.get("render_mode"))
+
+
+def _build(
+    config: EnvConfig,
+    name: str,
+    source: ScenarioSource,
+    judge: Judge | None,
+    wrappers: Sequence[Callable[[Any], Any]],
+    render_mode: str | None,
+) -> Any:
+    from steer_env.env import DialogueEnv
+
+    env: Any = DialogueEnv(
+        source,
+        judge,
+        max_cycles=config.max_cycles,
+        max_length=config.max_length,
+        render_mode=render_mode,
+        name=name,
+    )
+    for wrapper in wrappers:
+        env = wrapper(env)
+    return env
+
+
+def _wrappers(config: EnvConfig, given: Any) -> Sequence[Callable[[Any], Any]]:
+    """Return the wrappers that were given, else the default ones."""
+    from steer_env.configs.env import REWARD
     from steer_env.wrappers import TCSR, TurnReward
 
-    given = options.get("wrappers")
-    if given is not None:
-        if not isinstance(given, Sequence) or not all(callable(wrapper) for wrapper in given):
-            raise TypeError(
-                f"wrappers={given!r}, expected a sequence of callables env -> env, such as (TurnReward, "
-                "TCSR); use functools.partial for options"
-            )
-        return list(given)
-    return [
-        partial(
-            TurnReward,
-            weights=options.get("weights", WEIGHTS),
-            normalization=options.get("normalization", "affine"),
-        ),
-        partial(TCSR, alpha=options.get("alpha", ALPHA), returns=options.get("returns", "sum")),
-    ]
+    if given is None:
+        reward = partial(TurnReward, weights=config.weights, normalization=config.normalization)
+        return (reward, partial(TCSR, alpha=config.alpha, returns=config.returns))
+    if not isinstance(given, Sequence) or not all(callable(wrapper) for wrapper in given):
+        raise TypeError(
+            f"wrappers={given!r}, expected a sequence of callables env -> env, such as (TurnReward, "
+            "TCSR); use functools.partial for options"
+        )
+    clash = config.changed(REWARD)
+    if clash:
+        raise ValueError(
+            f"{', '.join(clash)} configure the default wrappers, but wrappers= was given; set them on "
+            "your wrappers"
+        )
+    return given
 
 
-def _check_options(chosen: Spec, options: Mapping[str, Any]) -> None:
-    known = (*OPTIONS, *_WORLD_OPTIONS)
-    for name in options:
+def _check_names(chosen: Spec, options: Mapping[str, Any]) -> None:
+    from steer_env.configs.env import EnvOptions
+
+    known = tuple(EnvOptions.__annotations__)
+    for name, value in options.items():
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ValueError(
-                f"{name}={options[name]!r} is no option of {chosen.id}; {hint}known: {', '.join(known)}"
-            )
-    if options.get("wrappers") is not None:
-        clash = [name for name in _REWARD_OPTIONS if name in options]
-        if clash:
-            raise ValueError(
-                f"{', '.join(clash)} configure the default wrappers, but wrappers= was given; set them on "
-                "your wrappers"
-            )
+            near = checks.suggestion(name, known)
+            raise ValueError(f"{name}={value!r} is no option of {chosen.id}{near}; known: {', '.join(known)}")
 
 
 # Gymnasium and PettingZoo have an argument `id` of their own, so a spec must not hold one.

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
-from numbers import Real
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from steer_env.checks import choice, number
 
 Normalization = Literal["affine", "tenth"]
 Returns = Literal["sum", "final", "mean"]
@@ -29,15 +30,13 @@ HARM_LEVEL = 4
 
 def check_alpha(alpha: float) -> float:
     """Return `alpha`, or raise ValueError outside [0, 1]."""
-    if not isinstance(alpha, Real) or not 0.0 <= alpha <= 1.0:
-        raise ValueError(f"alpha={alpha!r}, expected a float in [0, 1]")
-    return float(alpha)
+    return float(number("alpha", alpha, 0, 1))
 
 
 def check_weights(weights: Sequence[float]) -> tuple[float, float, float]:
     """Return three weights as a tuple, or raise ValueError if negative or not summing to 1."""
     try:
-        safety, usefulness, faithfulness = (float(weight) for weight in weights)
+        safety, usefulness, faithfulness = (float(number("weights", weight)) for weight in weights)
     except (TypeError, ValueError) as error:
         raise ValueError(f"weights={weights!r}, expected three non-negative numbers that sum to 1") from error
     total = safety + usefulness + faithfulness
@@ -48,11 +47,7 @@ def check_weights(weights: Sequence[float]) -> tuple[float, float, float]:
 
 def check_normalization(normalization: str) -> str:
     """Return `normalization`, or raise ValueError if it is neither "affine" nor "tenth"."""
-    if normalization not in ("affine", "tenth"):
-        raise ValueError(
-            f"normalization={normalization!r}, expected 'affine' (1..10 to 0..1) or 'tenth' (divide by 10)"
-        )
-    return normalization
+    return choice("normalization", normalization, ("affine", "tenth"))
 
 
 def normalize(score: float, normalization: str = "affine") -> float:
@@ -331,6 +326,4 @@ def declared_return(values: ArrayLike, returns: str = "sum") -> NDArray[np.float
 
 def check_returns(returns: str) -> str:
     """Return `returns`, or raise ValueError if it is not "sum", "final" or "mean"."""
-    if returns not in ("sum", "final", "mean"):
-        raise ValueError(f"returns={returns!r}, expected 'sum' (paper), 'final' (published code) or 'mean'")
-    return returns
+    return choice("returns", returns, ("sum", "final", "mean"))

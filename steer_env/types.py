@@ -156,12 +156,3 @@ class TurnResult:
     turn: Turn
     reward: float
     info: Mapping[str, Any] = field(default_factory=dict)
-
-
-def is_integer(value: Any) -> bool:
-    """Whether a value is an integer, NumPy's included; a bool is none."""
-    try:
-        index(value)
-    except TypeError:
-        return False
-    return not isinstance(value, bool)

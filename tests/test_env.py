@@ -221,7 +221,7 @@ def test_reset_options(env):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"max_cycles": 0}, ValueError, "max_cycles=0, expected a positive integer or None"),
+        ({"max_cycles": 0}, ValueError, "max_cycles=0, expected an integer of at least 1 or None"),
         ({"max_cycles": "3"}, ValueError, "max_cycles='3'"),
         ({"max_length": 0}, ValueError, "max_length=0"),
         ({"max_length": 2.5}, ValueError, "max_length=2.5"),

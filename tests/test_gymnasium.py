@@ -10,7 +10,6 @@ import steer_env
 from steer_env.acts.vector import ActsVectorEnv
 from steer_env.registration import make_student_vec
 from steer_env.render import FRAME_HEIGHT, WIDTH
-from steer_env.types import is_integer
 
 ID = "steer_env/SteerEscalation-v0"
 
@@ -86,8 +85,6 @@ def test_numpy_integers_are_integers(kind):
 
 
 def test_what_is_no_integer():
-    assert is_integer(3) and is_integer(np.int8(3))
-    assert not any(map(is_integer, (True, np.True_, 3.0, np.float64(3), "3", None)))
-    for wrong in (True, 2.0, "2"):
+    for wrong in (True, np.True_, 2.0, np.float64(2), "2", None):
         with pytest.raises(ValueError, match="num_envs"):
             steer_env.make_vec("SteerEscalation-v0", wrong)

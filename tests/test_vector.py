@@ -169,7 +169,7 @@ def test_bad_construction():
         VectorDialogueEnv([])
     with pytest.raises(TypeError, match="expected an AEC environment around a DialogueEnv"):
         VectorDialogueEnv([lambda: testing.toy_env().action_space(ATTACKER)])
-    with pytest.raises(ValueError, match="num_envs=0, expected a positive integer"):
+    with pytest.raises(ValueError, match="num_envs=0, expected an integer of at least 1"):
         steer_env.make_vec(num_envs=0)
 
 

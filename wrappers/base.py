@@ -7,8 +7,6 @@ rest alone.
 
 from __future__ import annotations
 
-from math import inf
-from numbers import Real
 from typing import Any
 
 from pettingzoo import AECEnv
@@ -173,17 +171,6 @@ def check_once(env: Any, wrapper: type[DialogueWrapper]) -> None:
                 "TCSR(TurnReward(steer_env.make(id, wrappers=())))"
             )
         layer = layer.env
-
-
-def check_weight(name: str, value: Any, hint: str = "use 0 to switch it off") -> float:
-    """Return a non-negative finite weight as a float.
-
-    Raises:
-        ValueError: On anything else.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < inf:
-        raise ValueError(f"{name}={value!r}, expected a non-negative number, finite; {hint}")
-    return float(value)
 
 
 def scored_terms(turn: Turn) -> Any:

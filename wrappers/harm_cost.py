@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from steer_env.checks import OFF, integer, number, switch
 from steer_env.rewards import HARM_LEVEL
 from steer_env.types import Turn
-from steer_env.wrappers.base import RewardWrapper, check_weight, scored_terms
+from steer_env.wrappers.base import RewardWrapper, scored_terms
 
 
 class HarmCost(RewardWrapper):
@@ -30,10 +31,9 @@ class HarmCost(RewardWrapper):
         self, env: Any, threshold: int = HARM_LEVEL, graded: bool = False, coefficient: float = 0.0
     ) -> None:
         super().__init__(env)
-        if threshold not in range(1, 11) or isinstance(threshold, bool):
-            raise ValueError(f"threshold={threshold!r}, expected a safety level, an integer in 1..10")
-        check_weight("coefficient", coefficient)
-        self.threshold, self.graded, self.coefficient = int(threshold), bool(graded), float(coefficient)
+        self.threshold = integer("threshold", threshold, 1, 10, why=": a safety level")
+        self.graded = switch("graded", graded)
+        self.coefficient = float(number("coefficient", coefficient, why=OFF))
         self._episode_cost = 0.0
 
     def begin(self) -> None:

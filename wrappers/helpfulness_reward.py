@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from steer_env.checks import OFF, number
 from steer_env.rewards import WEIGHTS, check_normalization, normalize
 from steer_env.types import Turn
-from steer_env.wrappers.base import RewardWrapper, check_weight, scored_terms
+from steer_env.wrappers.base import RewardWrapper, scored_terms
 
 
 class HelpfulnessReward(RewardWrapper):
@@ -27,8 +28,8 @@ class HelpfulnessReward(RewardWrapper):
         normalization: str = "affine",
     ) -> None:
         super().__init__(env)
-        self.usefulness = check_weight("usefulness", usefulness)
-        self.faithfulness = check_weight("faithfulness", faithfulness)
+        self.usefulness = float(number("usefulness", usefulness, why=OFF))
+        self.faithfulness = float(number("faithfulness", faithfulness, why=OFF))
         self.normalization = check_normalization(normalization)
 
     def turn_reward(self, turn: Turn, reward: float, info: dict[str, Any]) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from steer_env.checks import OFF, integer, number
 from steer_env.rewards import repetition_share
 from steer_env.types import Turn
-from steer_env.wrappers.base import RewardWrapper, check_weight
+from steer_env.wrappers.base import RewardWrapper
 
 
 class RepetitionPenalty(RewardWrapper):
@@ -24,10 +25,8 @@ class RepetitionPenalty(RewardWrapper):
 
     def __init__(self, env: Any, coefficient: float = 0.2, n: int = 3, min_tokens: int = 24) -> None:
         super().__init__(env)
-        check_weight("coefficient", coefficient)
-        if n < 1:
-            raise ValueError(f"n={n!r}, expected a positive integer")
-        self.coefficient, self.n, self.min_tokens = float(coefficient), int(n), int(min_tokens)
+        self.coefficient = float(number("coefficient", coefficient, why=OFF))
+        self.n, self.min_tokens = integer("n", n, 1), integer("min_tokens", min_tokens)
 
     def turn_reward(self, turn: Turn, reward: float, info: dict[str, Any]) -> float:
         """Return `reward` minus the penalty."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from steer_env.checks import number
 from steer_env.rewards import WEIGHTS, check_normalization, normalize
 from steer_env.types import Turn
-from steer_env.wrappers.base import RewardWrapper, check_weight, scored_terms
+from steer_env.wrappers.base import RewardWrapper, scored_terms
 
 
 class SafetyReward(RewardWrapper):
@@ -22,7 +23,7 @@ class SafetyReward(RewardWrapper):
 
     def __init__(self, env: Any, weight: float = WEIGHTS[0], normalization: str = "affine") -> None:
         super().__init__(env)
-        self.weight = check_weight("weight", weight, "use HarmCost for a penalty")
+        self.weight = float(number("weight", weight, why="; use HarmCost for a penalty"))
         self.normalization = check_normalization(normalization)
 
     def turn_reward(self, turn: Turn, reward: float, info: dict[str, Any]) -> float:

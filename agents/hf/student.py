@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from steer_env.agents.base import MAX_NEW_TOKENS, Failed, Observation
 from steer_env.agents.hf.codec import ChatCodec, Prompt
 from steer_env.agents.hf.decoder import Decoder
+from steer_env.checks import integer, number
 from steer_env.images import ImageError
 from steer_env.models import tiny
 from steer_env.models.weights import weights_id
@@ -57,16 +58,13 @@ class HFStudent:
         name: str = "hf",
         weights: str = "",
     ) -> None:
-        for label, value, least in (("max_new_tokens", max_new_tokens, 1), ("batch_size", batch_size, 1)):
-            if value < least:
-                raise ValueError(f"{label}={value!r}, expected an integer of at least {least}")
-        if temperature < 0:
-            raise ValueError(f"temperature={temperature!r}, expected 0 (greedy) or more")
+        self.batch_size = batch_size = integer("batch_size", batch_size, 1)
         self.model, self.processor, self.name, self.weights = model.eval(), processor, name, weights
         self.codec = ChatCodec(processor)
         self.decoder = Decoder(model, self.codec, cached_rows=4 * batch_size)
-        self.temperature, self.max_new_tokens = temperature, max_new_tokens
-        self.seed, self.batch_size = seed, batch_size
+        self.temperature = number("temperature", temperature)
+        self.max_new_tokens = integer("max_new_tokens", max_new_tokens, 1)
+        self.seed = seed
 
     @classmethod
     def from_pretrained(

@@ -15,9 +15,9 @@ from steer_env.acts.env import ActsEnv, Features
 from steer_env.acts.rules import FIRST, HAZARD, KIND, LENGTH, PER_DIALOGUE, READING
 from steer_env.acts.speech import TACTICS, Act
 from steer_env.acts.tables import ADVERSARY, HONEST, tables
+from steer_env.checks import integer
 from steer_env.rewards import declared_return, tcsr
 from steer_env.spaces import reset_mask
-from steer_env.types import is_integer
 
 Ints = NDArray[np.int64]
 
@@ -44,8 +44,7 @@ class ActsVectorEnv(VectorEnv[Features, Ints, Any]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         **options: Any,
     ) -> None:
-        if not is_integer(num_envs) or num_envs < 1:
-            raise ValueError(f"num_envs={num_envs!r}, expected a positive integer")
+        num_envs = integer("num_envs", num_envs, 1)
         mode = AutoresetMode(autoreset_mode)
         if mode == AutoresetMode.DISABLED:
             raise ValueError(f"autoreset_mode={mode!r}, expected NextStep or SameStep")

@@ -199,13 +199,14 @@ def open_scenes(meta: Mapping[str, Any]) -> Callable[[Row], Scenario]:
         OSError: If the scenario file is gone.
     """
     from steer_env.cli.common import open_setting
+    from steer_env.configs.env import EnvConfig
     from steer_env.play.rescore import Scenes
     from steer_env.play.suites import WholeGroups
 
     if meta.get("groups"):
         played = WholeGroups(meta["env"], meta["split"], meta["groups"], meta.get("seed", 0))
-        return Scenes(meta["env"], {"split": meta["split"]}, played)
+        return Scenes(EnvConfig(meta["env"], meta["split"]), played)
     # Only the scenarios are wanted: a model that attacked or judged need not be there any more.
     chosen = {"attacker": None, **{name: meta.get(name) for name in ("env", "split", "scenarios")}}
     setting = open_setting(chosen, "train" if meta.get("command") == "train" else "bench")
-    return Scenes(setting.env_id, setting.options, setting.scenarios)
+    return Scenes(EnvConfig(setting.env_id, setting.options.get("split")), setting.scenarios)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ValidationError, WithJsonSchema
 
+from steer_env.checks import check_integers, check_numbers
 from steer_env.models.base import (
     AsyncChatBackend,
     ChatBackend,
@@ -57,12 +58,10 @@ class Settings:
     seed: int | None = 0
 
     def __post_init__(self) -> None:
-        for name in ("attempts", "max_tokens"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name}={value!r}, expected a positive integer")
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature={self.temperature!r}, expected 0 (greedy) or more")
+        check_integers(self, ("attempts", "max_tokens"), 1)
+        check_numbers(self, ("temperature",))
+        if self.seed is not None:
+            check_integers(self, ("seed",), 0, " or None")
 
 
 # -- reading an answer --------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from itertools import islice
@@ -11,6 +11,7 @@ from typing import Any
 
 from gymnasium.utils import seeding
 
+from steer_env.configs.env import EnvConfig
 from steer_env.env import judge_batch
 from steer_env.evaluation.summary import Summary, summarise
 from steer_env.files import write_json
@@ -19,7 +20,7 @@ from steer_env.judges.combine import submitted
 from steer_env.play.compare import load_run
 from steer_env.play.evaluate import DIALOGUES, SUMMARY, members_of, prepare
 from steer_env.records import JsonlWriter, Row, verdict_row
-from steer_env.registration import make_source, spec
+from steer_env.registration import make_source
 from steer_env.rewards import harm_cost
 from steer_env.rollout import Progress
 from steer_env.runs import run_lock
@@ -40,13 +41,11 @@ class Scenes:
     """Makes the scenario of a stored dialogue again.
 
     Attributes:
-        env_id: Environment the dialogues were played in.
-        options: Options of `steer_env.make`.
+        config: The environment the dialogues were played in.
         scenarios: The user's own, None for the built-in world.
     """
 
-    env_id: str
-    options: Mapping[str, Any]
+    config: EnvConfig
     scenarios: Sequence[Scenario] | None = None
 
     def __call__(self, row: Row) -> Scenario:
@@ -73,7 +72,7 @@ class Scenes:
         if self.scenarios is not None:
             yield self.scenarios[seed % len(self.scenarios)]
             return
-        source: Any = make_source(spec(self.env_id), self.options)
+        source: Any = make_source(self.config)
         if members_of(source):
             yield source.scenario(seed)
         yield source.sample(seeding.np_random(seed)[0])

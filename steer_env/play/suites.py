@@ -15,6 +15,7 @@ from typing import Any, cast, overload
 
 import numpy as np
 
+from steer_env.configs.env import EnvConfig
 from steer_env.registration import make_source, spec
 from steer_env.scenarios import Scenario
 
@@ -98,7 +99,7 @@ class WholeGroups(Sequence[Scenario]):
     def __init__(self, env: str, split: str, groups: int, seed: int = 0) -> None:
         if groups < 1:
             raise ValueError(f"groups={groups!r}, expected a positive number of scenario groups")
-        self._source = cast(Any, make_source(spec(env), {"split": split}))
+        self._source = cast(Any, make_source(EnvConfig(env, cast(Any, split))))
         self._members = self._source.members
         rng = np.random.default_rng([seed, 11])
         drawn = dict.fromkeys(int(g) for g in rng.integers((1 << 48) // self._members, size=groups))
@@ -153,7 +154,7 @@ def is_twin(one: Scenario, siblings: Iterator[Scenario] | Sequence[Scenario]) ->
 
 def groups_for(env: str, split: str, episodes: int) -> int:
     """Return how many whole groups hold at least this many dialogues."""
-    source = cast(Any, make_source(spec(env), {"split": split}))
+    source = cast(Any, make_source(EnvConfig(env, cast(Any, split))))
     return -(-episodes // source.members)
 
 

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from steer_env import checks
 from steer_env.scenarios import KINDS, OOD_STRATEGIES, STRATEGIES, Scenario, SeedTurn
 from steer_env.world import plan as main_plan
 from steer_env.world import wording as main_wording
@@ -126,24 +127,27 @@ class WorldSource:
         mechanisms: Sequence[str] | None = None,
         risky_turns: int | None = None,
     ) -> None:
-        self.split = _known("split", (split,), SPLITS)[0]
+        self.split = checks.choice("split", split, SPLITS)
         self._author = author = AUTHORS[split]
-        wanted = _known("kinds", (kinds,) if isinstance(kinds, str) else kinds, KINDS)
+        wanted = checks.choices("kinds", kinds, KINDS)
         if tuple(wanted) == KINDS:  # all there are
             wanted = author.kinds
-        self.kinds = _known("kinds", wanted, author.kinds)
+        self.kinds = checks.choices("kinds", wanted, author.kinds)
         known = author.strategies
-        self.strategies = _known("strategies", known if strategies is None else strategies, known)
+        self.strategies = checks.choices("strategies", known if strategies is None else strategies, known)
+        min_turns = checks.integer("min_turns", min_turns)
+        max_turns = checks.integer("max_turns", max_turns)
         if not 2 <= min_turns <= max_turns:
             raise ValueError(
                 f"min_turns={min_turns!r}, max_turns={max_turns!r}, expected 2 <= min_turns <= max_turns; "
                 "for one turn pass single_turn=True"
             )
-        if risky_turns is not None and (type(risky_turns) is not int or risky_turns < 1):
-            raise ValueError(f"risky_turns={risky_turns!r}, expected a positive integer, or None: no limit")
-        self.min_turns, self.max_turns, self.single_turn = min_turns, max_turns, single_turn
+        if risky_turns is not None:
+            risky_turns = checks.integer("risky_turns", risky_turns, 1, why=", or None: no limit")
+        self.min_turns, self.max_turns = min_turns, max_turns
+        self.single_turn = checks.switch("single_turn", single_turn)
         own = author.mechanisms
-        self.mechanisms = _known("mechanisms", own if mechanisms is None else mechanisms, own)
+        self.mechanisms = checks.choices("mechanisms", own if mechanisms is None else mechanisms, own)
         self.risky_turns = risky_turns
         self.members = author.members if author.group and self.kinds == author.kinds else len(self.kinds)
 
@@ -221,10 +225,3 @@ class WorldSource:
 
 def _stream(split: str, group: int, *words: object) -> random.Random:
     return random.Random(stream_seed(split, group, *words))
-
-
-def _known(name: str, values: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    wrong = [v for v in values if v not in known]
-    if wrong or not values:
-        raise ValueError(f"{name}={list(values)!r}, expected at least one of {', '.join(known)}")
-    return tuple(values)

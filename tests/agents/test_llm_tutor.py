@@ -288,5 +288,5 @@ def test_memory_is_off_and_shows_successes_when_on():
 
 @pytest.mark.parametrize("options", [{"max_question": 0}, {"remembered": 0}, {"attempts": 0}])
 def test_impossible_numbers_are_refused(options):
-    with pytest.raises(ValueError, match="expected a positive integer"):
+    with pytest.raises(ValueError, match="expected an integer of at least 1"):
         LLMTutor(ScriptedBackend(str), **options)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import steer_env
+from steer_env.configs.env import EnvConfig
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.rule import RuleJudge
 from steer_env.play.evaluate import evaluate, load_rows
@@ -17,7 +18,7 @@ from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.types import Scored, Terms, Verdict
 
 ENV = "SteerEscalation-v0"
-SCENES = Scenes(ENV, {"split": "bench"})
+SCENES = Scenes(EnvConfig(ENV, "bench"))
 
 
 class Counting:
@@ -99,10 +100,10 @@ def test_own_scenarios(tmp_path: Path) -> None:
     players = steer_env.make_agent("static"), steer_env.make_agent("refuse")
     evaluate(vec, *players, range(5), tmp_path / "run", scenarios=mine)
     judge = Counting()
-    rescore(tmp_path / "run", judge, Scenes("SteerStatic-v0", {}, mine), tmp_path / "out")
+    rescore(tmp_path / "run", judge, Scenes(EnvConfig("SteerStatic-v0"), mine), tmp_path / "out")
     assert len(judge.seen) == 10
     with pytest.raises(CannotRescore, match="seed 0 makes scenario"):
-        rescore(tmp_path / "run", judge, Scenes("SteerStatic-v0", {}, mine[1:]), tmp_path / "out2")
+        rescore(tmp_path / "run", judge, Scenes(EnvConfig("SteerStatic-v0"), mine[1:]), tmp_path / "out2")
 
 
 def _edit(run: Path, change: Any) -> None:

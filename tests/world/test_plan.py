@@ -208,7 +208,7 @@ def test_single_turn_keeps_the_intent():
         ({"strategies": ("magic",)}, "strategies=.*roleplay"),
         ({"mechanisms": ("luck",)}, "mechanisms=.*late_risk"),
         ({"mechanisms": ("late_risk",), "split": "pretrain"}, "mechanisms=.*category, typography"),
-        ({"risky_turns": 0}, "risky_turns=0, expected a positive integer"),
+        ({"risky_turns": 0}, "risky_turns=0, expected an integer of at least 1"),
         ({"risky_turns": 1.5}, "risky_turns=1.5"),
         ({"min_turns": 1}, "min_turns=1.*single_turn"),
         ({"min_turns": 5, "max_turns": 4}, "max_turns=4"),

@@ -69,12 +69,15 @@ def test_sound():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"threshold": 0}, "threshold=0, expected a safety level, an integer in 1..10"),
-        ({"threshold": 11}, "threshold=11, expected a safety level, an integer in 1..10"),
-        ({"threshold": 4.7}, "threshold=4.7, expected a safety level, an integer in 1..10"),
-        ({"coefficient": float("inf")}, "coefficient=inf, expected a non-negative number, finite"),
-        ({"coefficient": -1}, "coefficient=-1, expected a non-negative number"),
-        ({"coefficient": float("nan")}, "coefficient=nan, expected a non-negative number"),
+        ({"threshold": 0}, "threshold=0, expected an integer of at least 1 and at most 10: a safety level"),
+        ({"threshold": 11}, "threshold=11, expected an integer of at least 1 and at most 10: a safety level"),
+        (
+            {"threshold": 4.7},
+            "threshold=4.7, expected an integer of at least 1 and at most 10: a safety level",
+        ),
+        ({"coefficient": float("inf")}, "coefficient=inf, expected a finite number of at least 0"),
+        ({"coefficient": -1}, "coefficient=-1, expected a finite number of at least 0"),
+        ({"coefficient": float("nan")}, "coefficient=nan, expected a finite number of at least 0"),
     ],
 )
 def test_bad_parameters(make, bad, message):

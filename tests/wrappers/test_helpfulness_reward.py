@@ -23,7 +23,7 @@ def test_sound():
 @pytest.mark.parametrize("bad", [{"usefulness": -0.1}, {"faithfulness": -1}, {"usefulness": float("inf")}])
 def test_bad_weights(make, bad):
     (name,) = bad
-    with pytest.raises(ValueError, match=f"{name}=.*expected a non-negative number"):
+    with pytest.raises(ValueError, match=f"{name}=.*expected a finite number of at least 0"):
         HelpfulnessReward(make(), **bad)
 
 

@@ -47,10 +47,10 @@ def test_sound():
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"coefficient": -0.1}, "coefficient=-0.1, expected a non-negative number"),
-        ({"coefficient": float("inf")}, "coefficient=inf, expected a non-negative number, finite"),
-        ({"coefficient": float("nan")}, "coefficient=nan, expected a non-negative number"),
-        ({"n": 0}, "n=0, expected a positive integer"),
+        ({"coefficient": -0.1}, "coefficient=-0.1, expected a finite number of at least 0"),
+        ({"coefficient": float("inf")}, "coefficient=inf, expected a finite number of at least 0"),
+        ({"coefficient": float("nan")}, "coefficient=nan, expected a finite number of at least 0"),
+        ({"n": 0}, "n=0, expected an integer of at least 1"),
     ],
 )
 def test_bad_parameters(make, bad, message):

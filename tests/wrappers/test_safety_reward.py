@@ -22,11 +22,11 @@ def test_sound():
 
 @pytest.mark.parametrize("make", [testing.toy_env, lambda: VectorDialogueEnv([testing.toy_env])])
 def test_bad_weight(make):
-    with pytest.raises(ValueError, match="weight=-1, expected a non-negative number"):
+    with pytest.raises(ValueError, match="weight=-1, expected a finite number of at least 0"):
         SafetyReward(make(), weight=-1)
-    with pytest.raises(ValueError, match="weight=inf, expected a non-negative number, finite"):
+    with pytest.raises(ValueError, match="weight=inf, expected a finite number of at least 0"):
         SafetyReward(make(), weight=float("inf"))
-    with pytest.raises(ValueError, match="weight=nan, expected a non-negative number"):
+    with pytest.raises(ValueError, match="weight=nan, expected a finite number of at least 0"):
         SafetyReward(make(), weight=float("nan"))
 
 

@@ -53,5 +53,5 @@ def test_bad_weights(make, weights):
 
 
 def test_bad_normalization():
-    with pytest.raises(ValueError, match=r"normalization='minmax', expected 'affine'"):
+    with pytest.raises(ValueError, match=r"normalization='minmax', expected one of 'affine'"):
         TurnReward(testing.toy_env(), normalization="minmax")

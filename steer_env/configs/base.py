@@ -1,0 +1,179 @@
+"""What a config is: a frozen dataclass whose fields pydantic checks, with the messages of `checks`.
+
+Fields of a config and of its parts have names of their own, so a tree of configs is written flat: what is
+`config.env.alpha` in Python is `--alpha` on the command line and `alpha: 0.3` in a file or a stored run.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from dataclasses import replace as replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import pydantic
+from pydantic import BeforeValidator, ConfigDict, ValidationError, ValidationInfo
+
+from steer_env import checks
+
+__all__ = [
+    "AboveZero",
+    "Amount",
+    "Natural",
+    "Positive",
+    "Share",
+    "Switch",
+    "build",
+    "config",
+    "explain",
+    "flat",
+    "names",
+    "real",
+    "whole",
+]
+
+T = TypeVar("T")
+
+
+def whole(least: int = 0, why: str = "") -> BeforeValidator:
+    """Return the check of an integer field, see `checks.integer`."""
+    return BeforeValidator(lambda value, info: checks.integer(_name(info), value, least, why=why))
+
+
+def real(
+    least: float = 0.0, most: float = math.inf, *, above: bool = False, why: str = ""
+) -> BeforeValidator:
+    """Return the check of a number, see `checks.number`."""
+
+    def check(value: Any, info: ValidationInfo) -> float:
+        return checks.number(_name(info), value, least, most, above=above, why=why)
+
+    return BeforeValidator(check)
+
+
+def _name(info: ValidationInfo) -> str:
+    return str(info.field_name)
+
+
+Positive = Annotated[int, whole(1)]
+Natural = Annotated[int, whole(0)]
+Share = Annotated[float, real(0, 1)]
+Amount = Annotated[float, real()]
+AboveZero = Annotated[float, real(above=True)]
+Switch = Annotated[bool, BeforeValidator(lambda value, info: checks.switch(_name(info), value))]
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass as config
+else:
+
+    def config(*args, **options):
+        """Make a class a config, as `dataclasses.dataclass` does, frozen; options as there."""
+        if not args:
+            return functools.partial(config, **options)
+        options.setdefault("frozen", True)
+        made = pydantic.dataclasses.dataclass(
+            args[0], **options, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+        )
+        validate = made.__init__
+
+        @functools.wraps(validate)
+        def init(self, *args, **given):
+            try:
+                validate(self, *args, **given)
+            except ValidationError as error:
+                raise ValueError(explain(error, [field.name for field in fields(made)])) from None
+
+        made.__init__ = init
+        return made
+
+
+def explain(error: ValidationError, known: typing.Sequence[str]) -> str:
+    """Return the first problem of a validation in the words of `checks`.
+
+    Args:
+        error: What pydantic found.
+        known: Names of the fields there are.
+    """
+    first = error.errors(include_url=False)[0]
+    name, value, kind = ".".join(map(str, first["loc"])), first.get("input"), first["type"]
+    name = name or error.title
+    if kind == "value_error":
+        return str(first["ctx"]["error"])
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        near = checks.suggestion(name, known)
+        return f"{name}={value!r} is no option of {error.title}{near}; known: {', '.join(known)}"
+    if kind in ("missing", "missing_argument"):
+        return f"{name} is missing, expected a value"
+    if kind == "literal_error":
+        allowed = first["ctx"]["expected"].replace(" or ", ", ")
+        near = checks.suggestion(value, allowed.replace("'", "").split(", "))
+        return f"{name}={value!r}, expected one of {allowed}{near}"
+    what = {"string_type": "a string", "tuple_type": "a sequence of names, such as ('a', 'b')"}.get(kind)
+    return f"{name}={value!r}, expected {what or first['msg'][0].lower() + first['msg'][1:]}"
+
+
+# -- a tree of configs as flat names ------------------------------------------------------------------------
+
+
+def parts(kind: type) -> Iterator[tuple[str, Any]]:
+    """Yield the fields of a config that are configs themselves, with their classes."""
+    hints = typing.get_type_hints(kind)
+    for field in fields(kind):
+        if isinstance(hints[field.name], type) and is_dataclass(hints[field.name]):
+            yield field.name, hints[field.name]
+
+
+def names(kind: type) -> list[str]:
+    """Return the flat names of a config and of its parts."""
+    inner = dict(parts(kind))
+    found: list[str] = []
+    for field in fields(kind):
+        found += names(inner[field.name]) if field.name in inner else [field.name]
+    return found
+
+
+def flat(made: Any) -> dict[str, Any]:
+    """Return the fields of a config and of its parts by their flat names, as JSON values."""
+    inner = dict(parts(type(made)))
+    found: dict[str, Any] = {}
+    for field in fields(made):
+        value = getattr(made, field.name)
+        found |= flat(value) if field.name in inner else {field.name: _plain(value)}
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def build(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Return a config from flat names; what is not named has its default.
+
+    Raises:
+        ValueError: If a name is unknown or a value is out of its range.
+
+    """
+    known = names(kind)
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(
+                f"{name}={value!r} is no option of {kind.__name__}{checks.suggestion(name, known)}; "
+                f"known: {', '.join(known)}"
+            )
+    return _build(kind, values)
+
+
+def _build(kind: type[T], values: Mapping[str, Any]) -> T:
+    inner = dict(parts(kind))
+    given: dict[str, Any] = {name: _build(part, values) for name, part in inner.items()}
+    for field in fields(kind):  # type: ignore[arg-type]
+        if field.name not in inner and field.name in values:
+            value = values[field.name]
+            given[field.name] = tuple(value) if isinstance(value, list) else value
+    return kind(**given)
