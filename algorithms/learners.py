@@ -27,7 +27,7 @@ from steer_env.algorithms.base import Algorithm, Row, make_algorithm
 from steer_env.algorithms.checkpoints import attacker_state, drop_rows_from, load_state, uninterrupted
 from steer_env.algorithms.forward import Forward
 from steer_env.algorithms.scaling import Scaling
-from steer_env.algorithms.settings import TrainConfig, check_run
+from steer_env.algorithms.settings import CONFIG, TrainConfig, check_run
 from steer_env.algorithms.trainer import Progress, step_seeds
 from steer_env.algorithms.update import make_optimizer, update
 from steer_env.files import replacing, write_json
@@ -339,8 +339,7 @@ def practise(
         One row of metrics per step.
 
     Raises:
-        FileExistsError: If `run_dir` holds a run and `resume` is False.
-        ValueError: If it holds a run with other settings.
+        RunExists: If `run_dir` holds a run and `resume` is False, or one with other settings.
         TooManyUnscored: If too many turns have no verdict, which an attacker that cannot be understood causes
             as well; the last checkpoint stays.
     """
@@ -393,8 +392,7 @@ class _Log:
         if self._folder is None:
             return 0
         check_run(self._folder, settings, resume)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        write_json(self._folder / "config.json", settings)
+        write_json(self._folder / CONFIG, settings)
         finished = 0
         if (state := load_state(self._folder / STATE)) is not None:
             finished = int(state["step"])

@@ -18,7 +18,6 @@ The run folder, from which `resume` goes on with bitwise the same result on the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -35,9 +34,10 @@ from steer_env.algorithms.checks import check_choice, check_integers, check_numb
 from steer_env.algorithms.league import SAMPLING, League
 from steer_env.algorithms.learners import Learner, as_json, derive, practise, save_state
 from steer_env.algorithms.trainer import TrainConfig, train
-from steer_env.files import replacing_folder, write_json
+from steer_env.files import replacing_folder
 from steer_env.records import JsonlWriter, read_jsonl
 from steer_env.rollout import VectorEnv
+from steer_env.runs import RunFolder
 from steer_env.types import ATTACKER, STUDENT
 
 MODES: Final = ("alternating", "simultaneous")
@@ -120,8 +120,8 @@ def self_play(
         One row per generation: last metrics of both seats, who played, and what `measure` returned.
 
     Raises:
-        FileExistsError: If `run_dir` holds a run and `resume` is False.
-        ValueError: If it holds a run with other settings, or a fixed attacker has a generation's name.
+        RunExists: If `run_dir` holds a run and `resume` is False, or one with other settings.
+        ValueError: If a fixed attacker has a generation's name.
     """
     envs = env, attack_env or env
     run = _Run(envs, student, attacker, algorithm, config, Path(run_dir), dict(fixed or {}), progress)
@@ -180,15 +180,9 @@ class _Run:
     def open(self, resume: bool) -> int:
         """Prepare the folder and go to where the run broke off; returns how many generations are done."""
         settings = self._settings()
-        (self.folder / "start").mkdir(parents=True, exist_ok=True)
-        marker = self.folder / _SETTINGS
-        if marker.exists() and not resume:
-            raise FileExistsError(
-                f"run_dir={str(self.folder)!r} holds a run; pass resume=True or choose another one"
-            )
-        if marker.exists():
-            self._check(json.loads(marker.read_text(encoding="utf-8")), settings)
-        write_json(marker, settings)
+        run = RunFolder(self.folder, _SETTINGS)
+        run.check(settings, resume=resume, free={"generations"})
+        run.write(settings)
         if not student_of(self.folder, -1).exists():
             _save_whole(self.student, student_of(self.folder, -1))
         done = 0
@@ -208,14 +202,6 @@ class _Run:
             | {"attacker_algorithm": theirs.name, "attacker_options": theirs.options()}
             | {"learner": self.attacker.settings(), "fixed": sorted(self.fixed)}
         )
-
-    def _check(self, then: Row, now: Row) -> None:
-        changed = {k: (then.get(k), v) for k, v in now.items() if k != "generations" and then.get(k) != v}
-        if changed:
-            raise ValueError(
-                f"run_dir={str(self.folder)!r} was started with other settings, (then, now): {changed}; "
-                "resume with the same ones or choose another folder"
-            )
 
     # -- one generation -----------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from steer_env.algorithms.averaging import AVERAGES
 from steer_env.algorithms.base import Algorithm, Row
@@ -14,9 +14,9 @@ from steer_env.algorithms.curriculum import Curriculum
 from steer_env.algorithms.overlong import OVERLONG
 from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.schedule import SCHEDULES
-from steer_env.files import read_json
 from steer_env.play.evaluate import judge_of
 from steer_env.rollout import VectorEnv
+from steer_env.runs import RunFolder
 from steer_env.versions import versions_in, versions_of
 
 
@@ -126,6 +126,9 @@ class TrainConfig:
                 )
 
 
+#: File of a run folder with the settings of the loop.
+CONFIG: Final = "config.json"
+
 #: These may change without changing what was computed.
 _FREE = {"steps", "checkpoint_every", "microbatch_size", "microbatch_tokens"}
 
@@ -145,27 +148,15 @@ def check_run(run_dir: Path, settings: Mapping[str, Any], resume: bool) -> None:
     """Refuse to overwrite a run, or to go on with one that was started with other settings.
 
     Raises:
-        FileExistsError: If the folder holds a run and `resume` is False.
-        ValueError: If it holds a run with other settings.
+        RunExists: In either case.
     """
-    path = run_dir / "config.json"
-    if not path.exists():
-        return
-    if not resume:
-        raise FileExistsError(
-            f"run_dir={str(run_dir)!r} holds a run; pass resume=True (--resume) or choose another one"
-        )
-    old = read_json(path)
-    # Runs from before a setting existed had its default.
+    run = RunFolder(run_dir, CONFIG)
+    old = run.stored()
     old |= versions_in(old)
+    # Runs from before a setting existed had its default.
     then = {key: old.get(key, _default(settings, key)) for key in settings}
     free = _FREE - {"steps"} if _decided_by_steps(settings) else _FREE
-    changed = {k: (then[k], v) for k, v in settings.items() if k not in free and then[k] != v}
-    if changed:
-        raise ValueError(
-            f"run_dir={str(run_dir)!r} was started with other settings, (then, now): {changed}; resume "
-            "with the same ones or choose another folder"
-        )
+    run.check(settings, resume=resume, free=free, stored=then)
 
 
 def _decided_by_steps(settings: Mapping[str, Any]) -> bool:

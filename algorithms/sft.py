@@ -25,6 +25,7 @@ from steer_env.algorithms.checks import check_choice, check_integers, check_numb
 from steer_env.algorithms.tuning import Tuning, precision, saving_memory, trained_part
 from steer_env.files import replacing
 from steer_env.records import JsonlWriter, read_jsonl
+from steer_env.runs import RunFolder
 
 Dialogue = Sequence[Exchange]
 Row = dict[str, Any]
@@ -219,10 +220,10 @@ class _Log:
         if self._writer is not None:
             self._writer.close()
 
-    def start(self) -> int:
-        """Open the metrics of a new run."""
+    def start(self, resume: bool = False) -> int:
+        """Open the metrics of a new run, or of one that has no state yet."""
         if self._folder is not None:
-            check_new(self._folder)
+            RunFolder(self._folder).check(resume=resume, marks=(METRICS,))
             self._writer = JsonlWriter(self._folder / METRICS)
         return 0
 
@@ -247,7 +248,7 @@ class _Log:
         state = load_state(self._folder / STATE, self._folder / BEFORE)
         if state is None:
             drop_rows_from(self._folder / METRICS, 0)
-            return self.start()
+            return self.start(resume=True)
         parameters = dict(model.named_parameters())
         with torch.no_grad():
             for name, value in state["weights"].items():
@@ -258,20 +259,6 @@ class _Log:
         self.rows = list(read_jsonl(self._folder / METRICS))
         self._writer = JsonlWriter(self._folder / METRICS)
         return int(state["step"])
-
-
-def check_new(run_dir: Path) -> None:
-    """Refuse a folder that holds the metrics of another run.
-
-    Raises:
-        FileExistsError: If it does.
-    """
-    path = run_dir / METRICS
-    if path.exists() and path.stat().st_size:
-        raise FileExistsError(
-            f"run_dir={str(run_dir)!r} already holds a run, expected a new folder; continue it with "
-            "resume=True"
-        )
 
 
 def make_optimizers(model: torch.nn.Module, config: SFTConfig) -> list[torch.optim.Optimizer]:

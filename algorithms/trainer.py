@@ -39,7 +39,7 @@ from steer_env.algorithms.overlong import share_cut, treat
 from steer_env.algorithms.parallel import Parallel
 from steer_env.algorithms.record import record_rollouts
 from steer_env.algorithms.scaling import Scaling
-from steer_env.algorithms.settings import TrainConfig, check_run, check_streams, settings_of
+from steer_env.algorithms.settings import CONFIG, TrainConfig, check_run, check_streams, settings_of
 from steer_env.algorithms.update import make_optimizer, update
 from steer_env.algorithms.validation import BEST, Validation
 from steer_env.files import write_json
@@ -98,10 +98,10 @@ def train(
         One row of metrics per step, also those from before a resumption.
 
     Raises:
-        FileExistsError: If `run_dir` holds a run and `resume` is False.
-        ValueError: If it holds a run with other settings, the weights to train are not float32, or the groups
-            are too small for the algorithm, `config.streams` is "prompt" with several processes, or a
-            curriculum has no `eval_env` although `config.eval_every` is set: its own dialogues change.
+        RunExists: If `run_dir` holds a run and `resume` is False, or one with other settings.
+        ValueError: If the weights to train are not float32, the groups are too small for the algorithm,
+            `config.streams` is "prompt" with several processes, or a curriculum has no `eval_env` although
+            `config.eval_every` is set: its own dialogues change.
         SelfJudging: If the judge is the student's or the attacker's model and that was not allowed.
         TypeError: If the attacker's memory could not be read back from a checkpoint.
         TooManyUnscored: If the judge fails too often; a checkpoint of the last finished step is written
@@ -219,7 +219,7 @@ class _Run:
         finished = load_newest(self.run_dir, *parts)
         if self.parallel.main:
             self.run_dir.mkdir(parents=True, exist_ok=True)
-            write_json(self.run_dir / "config.json", settings)
+            write_json(self.run_dir / CONFIG, settings)
             drop_rows_from(self.run_dir / "metrics.jsonl", finished)
             drop_rows_from(self.run_dir / ROLLOUTS, finished)
         self.parallel.wait()

@@ -29,10 +29,11 @@ import torch
 from steer_env.agents.hf.codec import Prompt
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.checkpoints import drop_rows_from
-from steer_env.algorithms.sft import METRICS, Dialogue, Progress, Row, SFTConfig, check_dialogues, check_new
+from steer_env.algorithms.sft import METRICS, Dialogue, Progress, Row, SFTConfig, check_dialogues
 from steer_env.algorithms.tuning import Tuning, trained_part
 from steer_env.extras import need
 from steer_env.records import JsonlWriter, read_jsonl
+from steer_env.runs import RunFolder
 
 #: Labels of tokens without loss.
 _IGNORED: Final = -100
@@ -81,7 +82,7 @@ def train(
     if resume:
         drop_rows_from(metrics, 0 if last is None else int(last.name.rpartition("-")[2]))
     else:
-        check_new(run_dir)
+        RunFolder(run_dir).check(resume=False, marks=(METRICS,))
     with quiet(), random_states_kept(), trained_part(student.model, tuning, config.seed) as model:
         student.check_trainable()
         # The column `images` is what tells TRL to leave the rows to the collator.

@@ -13,18 +13,20 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from steer_env.files import OWN_FILE, writing
+from steer_env.files import OWN_FILE, read_json, write_json, writing
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+#: File of a run folder that says what was run.
+RUN: Final = "run.json"
 LOCK: Final = ".lock"
 #: Errors of file systems without locks.
 _NO_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
@@ -39,6 +41,92 @@ class RunExists(FileExistsError):
 
 class RunBusy(RunExists):
     """Another process writes to the run folder."""
+
+
+class RunFolder:
+    """A run folder: what its run was started with, whether it may go on, and who holds it.
+
+    Attributes:
+        path: The folder; it need not be there.
+        file: Where its settings are.
+
+    Args:
+        path: The folder.
+        file: Name of the file with its settings, a JSON object.
+    """
+
+    def __init__(self, path: str | Path, file: str = RUN) -> None:
+        self.path = Path(path)
+        self.file = self.path / file
+
+    def stored(self) -> dict[str, Any]:
+        """Return what its run was started with, {} if there is none.
+
+        Raises:
+            ValueError: If the file cannot be read, with its path.
+        """
+        return read_json(self.file) if self.file.exists() else {}
+
+    def check(
+        self,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        resume: bool,
+        free: Collection[str] = (),
+        stored: Mapping[str, Any] | None = None,
+        marks: Collection[str] = (),
+        exact: bool = False,
+        alone: bool = False,
+    ) -> bool:
+        """Refuse to write over a run, or to go on with another one; returns whether there is one.
+
+        Args:
+            settings: What is asked for now, JSON values.
+            resume: Whether a run that is there may go on.
+            free: Settings that may change.
+            stored: What the run was started with, if the settings' file does not say it plainly.
+            marks: Files that a run has, one of which tells that there is one; default: that of its settings.
+            exact: Settings that only the run has count, too.
+            alone: Nothing else may be in the folder.
+
+        Raises:
+            RunExists: If it may not go on, or the folder is a file or holds something else.
+        """
+        name = f"out={str(self.path)!r}"
+        if self.path.exists() and not self.path.is_dir():
+            raise RunExists(f"{name} is a file, expected a folder; choose another name with --out")
+        if not any((self.path / mark).exists() for mark in marks or (self.file.name,)):
+            if alone and self.path.exists() and holds_more(self.path):
+                raise RunExists(f"{name} holds other files, expected a new folder; choose another one")
+            return False
+        if not resume:
+            raise RunExists(
+                f"{name} already holds a run, expected a new folder; continue it with --resume (resume=True) "
+                "or choose another one with --out"
+            )
+        then = self.stored() if stored is None else stored
+        now: dict[str, Any] = json.loads(json.dumps(dict(settings or {})))
+        keys = sorted({*now, *(then if exact else ())} - {*free})
+        pairs = [(key, then.get(key), now.get(key)) for key in keys]
+        differs = [f"{key}: {old!r} there, {new!r} now" for key, old, new in pairs if old != new]
+        if differs:
+            raise RunExists(
+                f"{name} holds another run ({'; '.join(differs)}), expected the same; repeat its settings "
+                "or choose another folder with --out"
+            )
+        return True
+
+    def write(self, settings: Mapping[str, Any]) -> None:
+        """Write down what the run is started with.
+
+        Raises:
+            CannotWrite: If the disk is full or may not be written to.
+        """
+        write_json(self.file, settings)
+
+    def lock(self) -> AbstractContextManager[Path]:
+        """Hold the folder, see `run_lock`."""
+        return run_lock(self.path)
 
 
 @contextmanager

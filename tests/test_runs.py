@@ -7,10 +7,11 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
-from steer_env.runs import LOCK, RunBusy, RunExists, holds_more, outward_links, run_lock
+from steer_env.runs import LOCK, RunBusy, RunExists, RunFolder, holds_more, outward_links, run_lock
 
 HOLD = """
 import sys, time
@@ -161,3 +162,30 @@ def test_a_forked_child_holds_nothing(tmp_path):
             except RunBusy:
                 os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+# -- what a folder's run was started with -------------------------------------------------------------------
+
+
+def test_a_run_goes_on_only_when_asked_and_only_as_itself(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "r")
+    assert run.stored() == {} and not run.check({"lr": 1}, resume=False)
+    run.write({"lr": 1, "steps": 5, "tags": ("a",)})
+    with pytest.raises(RunExists, match=r"already holds a run.*--resume"):
+        run.check({"lr": 1}, resume=False)
+    with pytest.raises(RunExists, match=r"holds another run \(lr: 1 there, 2 now; new: None there, 3 now\)"):
+        run.check({"lr": 2, "new": 3}, resume=True)
+    assert run.check({"lr": 1, "steps": 9, "tags": ("a",)}, resume=True, free={"steps"})
+    with pytest.raises(RunExists, match=r"\(steps: 5 there, None now\)"):
+        run.check({"lr": 1, "tags": ["a"]}, resume=True, exact=True)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    assert not RunFolder(tmp_path).check({}, resume=False)
+    with pytest.raises(RunExists, match="holds other files"):
+        RunFolder(tmp_path).check({}, resume=True, alone=True)
+    with pytest.raises(RunExists, match="is a file"):
+        RunFolder(tmp_path / "thesis.tex").check({}, resume=True)
+    with pytest.raises(RunExists, match="already holds a run"):
+        RunFolder(tmp_path).check({}, resume=False, marks=("rows.jsonl", "thesis.tex"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,8 @@ from steer_env.judges.parts import prompt_hash_of, weights_of
 from steer_env.models import is_backend, read_name
 from steer_env.models.shipped import SHIPPED, local_path
 from steer_env.models.weights import folder_hash, is_complete
-from steer_env.play.evaluate import RUN
 from steer_env.registration import make_seats
-from steer_env.runs import RunExists, outward_links, run_lock
+from steer_env.runs import RUN, RunFolder, outward_links
 from steer_env.scenarios import Scenario, content_id
 
 #: File of a trained model that says after how many steps of its run it was saved.
@@ -162,7 +161,7 @@ def claim(args: argparse.Namespace, folder: Path) -> None:
     """
     held = getattr(args, "held", None)
     if held is not None:
-        held.enter_context(run_lock(folder))
+        held.enter_context(RunFolder(folder).lock())
     links = [] if getattr(args, "trust", False) else outward_links(folder)
     if links:
         raise ValueError(
@@ -171,31 +170,35 @@ def claim(args: argparse.Namespace, folder: Path) -> None:
         )
 
 
-def settle(args: argparse.Namespace, defaults: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
+def settle(
+    args: argparse.Namespace,
+    defaults: Mapping[str, Any],
+    run_dir: Path,
+    *,
+    free: Collection[str] = (),
+    unset: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Decide every option: as given, else as in the run that is resumed, else the default.
 
     The folder is held from here on, see `claim`.
 
+    Args:
+        args: What was given.
+        defaults: The options that are part of a run, with their defaults.
+        run_dir: The folder.
+        free: Options that may change on resume.
+        unset: What an option stands for that was not given in the stored run.
+
     Raises:
         RunExists: If the folder holds a run and `--resume` was not given, or an option contradicts it.
     """
-    stored: dict[str, Any] = {}
     claim(args, run_dir)
-    if (run_dir / RUN).exists():
-        if not args.resume:
-            raise RunExists(
-                f"out={str(run_dir)!r} already holds a run, expected a new folder; continue it with --resume "
-                "or choose another one with --out"
-            )
-        stored = read_json(run_dir / RUN)
+    run = RunFolder(run_dir)
     given = {name: getattr(args, name) for name in defaults if getattr(args, name, None) is not None}
-    clash = [name for name in given if name in stored and stored[name] != given[name]]
-    if clash:
-        what = ", ".join(f"{name}: {stored[name]!r} there, {given[name]!r} now" for name in clash)
-        raise RunExists(
-            f"out={str(run_dir)!r} was started with other options ({what}), expected the same; leave them "
-            "out to continue it, or choose another folder with --out"
-        )
+    run.check(resume=args.resume)
+    stored = run.stored()
+    then = {name: (unset or {}).get(name) if value is None else value for name, value in stored.items()}
+    run.check({k: v for k, v in given.items() if k in stored}, resume=True, free=free, stored=then)
     _check_trusted(args, {name: stored[name] for name in defaults if name in stored}, given)
     return {name: given.get(name, stored.get(name, default)) for name, default in defaults.items()}
 
@@ -264,19 +267,9 @@ def check_unchanged(run_dir: Path, **now: str) -> None:
     Raises:
         RunExists: If `run.json` holds another value of one of the keys.
     """
-    path = run_dir / RUN
-    stored = read_json(path) if path.exists() else now
-    keys = [*now, *(key for key in _JUDGE if key in stored and key not in now)]
-    differs = [
-        f"{key}: {stored.get(key)!r} there, {now.get(key)!r} now"
-        for key in keys
-        if stored.get(key) != now.get(key)
-    ]
-    if differs:
-        raise RunExists(
-            f"out={str(run_dir)!r} was started with other content ({', '.join(differs)}), expected the same; "
-            "restore it to continue, or choose another folder with --out"
-        )
+    run = RunFolder(run_dir)
+    judged = {key: None for key in _JUDGE if key in run.stored()}
+    run.check({**judged, **now}, resume=True)
 
 
 def model_hash(name: str) -> str:

@@ -111,7 +111,7 @@ def add(actions: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Play, filter, and print the table."""
     from steer_env.data.bootstrap import KEPT, BootstrapConfig, ChosenScenarios, bootstrap, table
-    from steer_env.files import write_json
+    from steer_env.runs import RunFolder
 
     out: Path = args.out
     chosen = settle(args, _DEFAULTS, out)
@@ -138,8 +138,7 @@ def run(args: argparse.Namespace) -> int:
     vec: Any = steer_env.make_vec(setting.env_id, min(config.chunk, config.count), **setting.options)
     if setting.scenarios is not None:
         vec = ChosenScenarios(vec, setting.scenarios)
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "run.json", {"command": "data bootstrap", **chosen, **content})
+    RunFolder(out).write({"command": "data bootstrap", **chosen, **content})
     agents = {name: chosen[name] for name in ("red", "blue", "judge")}
     with Bar("bootstrap", config.count) as bar:
         summary = bootstrap(

@@ -111,7 +111,7 @@ def work(demo: Demo, processes: int) -> dict[str, dict[str, Any]]:
     """Do all jobs, those that do not wait for others at the same time; returns what each took.
 
     Raises:
-        FileExistsError: If a folder holds something built otherwise.
+        RunExists: If a folder holds something built otherwise.
         RuntimeError: If a job failed in a worker process; the message has its traceback.
     """
     found, needs = jobs(demo)

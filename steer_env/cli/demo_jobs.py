@@ -159,7 +159,7 @@ def state(demo: Demo, job: Job) -> State:
     """Return what there is of a job.
 
     Raises:
-        FileExistsError: If its folder holds something built otherwise.
+        RunExists: If its folder holds something built otherwise.
     """
     return look(*_place(demo, job))
 

@@ -43,13 +43,12 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Judge again and print the table."""
-    from steer_env.files import read_json, write_json
+    from steer_env.files import read_json
     from steer_env.play.compare import load_parts
-    from steer_env.play.evaluate import RUN
     from steer_env.play.rescore import rescore
     from steer_env.registration import make_judge
     from steer_env.report.outputs import file_name
-    from steer_env.runs import RunExists
+    from steer_env.runs import RUN, RunFolder
 
     judge = make_judge(args.judge)
     if judge is None:
@@ -60,17 +59,15 @@ def run(args: argparse.Namespace) -> int:
     suite = "" not in parts
     out = args.out or args.source.with_name(f"{args.source.name}-{file_name(judge.name)}")
     claim(args, out)
-    if suite and not args.resume and (out / RUN).exists():
-        raise RunExists(
-            f"out={str(out)!r} already holds a run, expected a new folder; continue with --resume"
-        )
+    run, meta = RunFolder(out), {"rescored_from": str(args.source), "judge": judge.name}
+    if suite:
+        meta = read_json(args.source / RUN) | meta
+        run.check(meta, resume=args.resume, exact=True)
     scenes = {
         part: _scenes(args, one.meta) for part, one in parts.items()
     }  # all checked before any is judged
     if suite:
-        out.mkdir(parents=True, exist_ok=True)
-        meta = read_json(args.source / RUN)
-        write_json(out / RUN, {**meta, "rescored_from": str(args.source), "judge": judge.name})
+        run.write(meta)
     print(f"dialogues go to {out}")
     summaries = {}
     for part in parts:

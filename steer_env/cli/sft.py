@@ -98,7 +98,8 @@ def run(args: argparse.Namespace) -> int:
     """Train, save the model and say where it is."""
     from steer_env.cli.common import check_unchanged
     from steer_env.data.training import load_training_dialogues
-    from steer_env.files import replacing_folder, write_json
+    from steer_env.files import replacing_folder
+    from steer_env.runs import RunFolder
 
     out: Path = args.out
     chosen = settle(args, _DEFAULTS, out)
@@ -123,8 +124,7 @@ def run(args: argparse.Namespace) -> int:
             f"left out: {long} of {len(dialogues)} dialogues, longer than --max-length or the model's context"
         )
     config = _config(chosen, args, len(examples))
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "run.json", {"command": "sft", **chosen, **content, "left_out": long})
+    RunFolder(out).write({"command": "sft", **chosen, **content, "left_out": long})
     print(f"{len(examples)} dialogues, {config.steps} steps; metrics go to {out / 'metrics.jsonl'}")
     rows = _train(args, chosen["backend"], student, examples, config, tuning)
     with replacing_folder(out / "model") as part:

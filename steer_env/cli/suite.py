@@ -12,12 +12,12 @@ import steer_env
 from steer_env.cli.common import check_unchanged, judge_content, model_hash, open_student, settle
 from steer_env.cli.progress import Bar, Bars
 from steer_env.cli.watch import Watch
-from steer_env.files import read_json
 from steer_env.judges.independence import check_independent
 from steer_env.models import is_backend
 from steer_env.play.suites import Part, WholeGroups, groups_for, reseed, suite_parts, varies
 from steer_env.records import token_pieces
 from steer_env.registration import make_seats
+from steer_env.runs import RunFolder
 from steer_env.types import meta_of
 from steer_env.versions import versions_of
 
@@ -39,9 +39,7 @@ _REFUSED = ("env", "split", "scenarios")
 
 def suite_of(out: Path) -> str | None:
     """Return the suite that a run folder holds, None if it holds none."""
-    from steer_env.play.evaluate import RUN
-
-    meta = read_json(out / RUN) if (out / RUN).is_file() else {}
+    meta = RunFolder(out).stored()
     return str(meta["suite"]) if "parts" in meta else None
 
 
@@ -55,9 +53,6 @@ def run_suite(args: argparse.Namespace, write: Callable[[Path, str], None]) -> i
     Raises:
         ValueError: If an option contradicts the suite, or attempts could not differ.
     """
-    from steer_env.files import write_json
-    from steer_env.play.evaluate import RUN
-
     given = [name for name in _REFUSED if getattr(args, name) is not None]
     if given:
         raise ValueError(
@@ -77,10 +72,9 @@ def run_suite(args: argparse.Namespace, write: Callable[[Path, str], None]) -> i
     content = {"model_hash": model_hash(chosen["student"]), **judge_content(seats.judge)}
     check_unchanged(out, **content)
     _check_attempts(parts, student, seats, chosen)
-    out.mkdir(parents=True, exist_ok=True)
     meta = {"command": "evaluate", **chosen, "parts": [part.name for part in parts], **content}
     meta |= versions_of(seats.judge)
-    write_json(out / RUN, meta)
+    RunFolder(out).write(meta)
     print(f"dialogues go to {', '.join(str(out / part.name / 'dialogues.jsonl') for part in parts)}")
     for part in parts:
         _play_part(part, student, seats, chosen, content, out / part.name, args)

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from steer_env.cli.progress import Bar
 from steer_env.cli.together import together
 from steer_env.data.licences import check_training_allowed
 from steer_env.judges.independence import check_independent
+from steer_env.runs import RunFolder
 from steer_env.versions import versions_of
 
 _EXAMPLE = """  steer-env train --student hf:tiny-sft --out runs/mine --steps 100
@@ -203,15 +205,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from steer_env.files import write_json
-
     out: Path = args.out
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    free = {name: getattr(args, name) for name in _FREE}
-    for name in _FREE:
-        setattr(args, name, None)
-    chosen = settle(args, _DEFAULTS, out)
-    chosen.update({name: value for name, value in free.items() if value is not None})
+    chosen = settle(args, _DEFAULTS, out, free=_FREE, unset=_unset())
     chosen["student"] = chosen["student"] or STUDENT
     if processes > 1 and not args.resume:
         chosen["streams"] = chosen["streams"] or "dialogue"
@@ -257,9 +253,7 @@ def _run(args: argparse.Namespace) -> int:
     check_independent(setting.judge, student, setting.attacker, allow=allowed)
     parallel.wait()  # until all have looked at the folder, before the first one writes
     if parallel.main:
-        out.mkdir(parents=True, exist_ok=True)
-        versions = versions_of(setting.judge)
-        write_json(out / "run.json", {"command": "train", **chosen, **content, **versions})
+        RunFolder(out).write({"command": "train", **chosen, **content, **versions_of(setting.judge)})
         print(f"metrics go to {out / 'metrics.jsonl'}")
     with Bar("train", config.steps) if parallel.main else nullcontext() as bar:
         rows = trainer.train(
@@ -298,6 +292,14 @@ def _save(student: Any, plain: Callable[[], Any], scaling: Any, config: Any, out
     with replacing_folder(out / "model") as part:
         save_merged(student, part)
         write_json(part / STEP, {"step": step_of(saved[-1]) if saved else config.steps})
+
+
+def _unset() -> dict[str, Any]:
+    """Return what options of the loop stand for that were not given."""
+    from steer_env.algorithms.scaling import Scaling
+    from steer_env.algorithms.trainer import TrainConfig
+
+    return {**asdict(TrainConfig()), **asdict(Scaling())}
 
 
 def _wrappers(chosen: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from steer_env.files import write_bytes, write_json
 from steer_env.images import Image, encoded
 from steer_env.records import REJECTED, JsonlWriter, read_jsonl, trajectory_row
 from steer_env.rollout import rollout
-from steer_env.runs import RunExists
+from steer_env.runs import RunFolder
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored
@@ -174,11 +174,7 @@ def bootstrap(
     """
     out = Path(out)
     kept, rejected = out / KEPT, out / REJECTED
-    if not resume and (kept.exists() or rejected.exists()):
-        raise RunExists(
-            f"out={str(out)!r} already holds dialogues, expected a new folder; continue it with --resume or "
-            "choose another one with --out"
-        )
+    RunFolder(out).check(resume=resume, marks=(KEPT, REJECTED))
     first_seed = config.seed * _SEED_STRIDE
     with JsonlWriter(kept) as good, JsonlWriter(rejected) as bad:  # cut off torn last lines
         done = sum(1 for path in (kept, rejected) for _ in read_jsonl(path))

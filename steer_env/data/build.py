@@ -21,10 +21,10 @@ import numpy as np
 
 from steer_env.data import card, quota, schemas, table
 from steer_env.data.loaders.steer import SUBSETS
-from steer_env.files import read_json, remove_torn, write_bytes
+from steer_env.files import remove_torn, write_bytes
 from steer_env.images import Image
 from steer_env.records import JsonlWriter, keep_rows, read_jsonl
-from steer_env.runs import holds_more
+from steer_env.runs import RunFolder
 from steer_env.scenarios import Scenario
 from steer_env.world.plan import MECHANISMS
 from steer_env.world.play import play
@@ -123,7 +123,7 @@ def build(
         The manifest: settings, counts, hashes of all files. A finished build is returned as it is.
 
     Raises:
-        FileExistsError: If the folder holds something else, or a build with other settings.
+        RunExists: If the folder holds something else, or a build with other settings.
         ImportError: If pyarrow is not installed.
     """
     out, config = Path(out), config or BuildConfig()
@@ -150,26 +150,12 @@ def build(
 
 def _open(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the manifest of a finished build, None if there is something to do; make the folder ours."""
-    state, manifest = out / _STATE, out / MANIFEST
-    for path in (manifest, state):
-        if not path.is_file():
-            continue
-        body = read_json(path)
-        stored = body.get("settings", body)
-        if stored != settings:
-            other = {k: (stored.get(k), v) for k, v in settings.items() if stored.get(k) != v}
-            what = ", ".join(f"{k}: {old!r} there, {new!r} now" for k, (old, new) in other.items())
-            raise FileExistsError(
-                f"out={str(out)!r} was built with other settings ({what}); choose another folder"
-            )
-        if path == manifest:
-            return dict(body)
-    if out.exists() and not state.is_file() and holds_more(out):
-        raise FileExistsError(
-            f"out={str(out)!r} holds other files, expected a new folder or one this command began"
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    _put(state, json.dumps(settings) + "\n")
+    finished, begun = RunFolder(out, MANIFEST), RunFolder(out, _STATE)
+    if body := finished.stored():
+        finished.check(settings, resume=True, stored=body["settings"], exact=True)
+        return body
+    begun.check(settings, resume=True, exact=True, alone=True)
+    begun.write(settings)
     remove_torn(out)  # rows under their final name with .part are kept: their lines are whole
     return None
 

@@ -17,9 +17,10 @@ from steer_env.evaluation.metrics import Bools, Verdicts
 from steer_env.evaluation.paired import Difference, holm, paired, pairs_needed
 from steer_env.evaluation.tabulate import Dialogues, from_rows
 from steer_env.files import read_json
-from steer_env.play.evaluate import RUN, load_rows
+from steer_env.play.evaluate import load_rows
 from steer_env.records import ROLLOUTS, Row, read_jsonl
 from steer_env.registration import SPECS
+from steer_env.runs import RUN
 from steer_env.versions import versions_in
 
 #: What can be compared, and whether more is better. "twin" is the twin pass of whole contrast groups.

@@ -24,9 +24,10 @@ from steer_env.agents.controls import Constant, blind, forgetful, swapped
 from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.summary import Summary
 from steer_env.files import read_json, write_json
-from steer_env.play.evaluate import RUN, evaluate, load_rows, members_of, source_of, whole
+from steer_env.play.evaluate import evaluate, load_rows, members_of, source_of, whole
 from steer_env.registration import make_attacker, make_vec
 from steer_env.rollout import rollout, rollout_iter
+from steer_env.runs import RUN
 from steer_env.scenarios import Scenario
 from steer_env.trajectory import Trajectory
 from steer_env.types import Scored

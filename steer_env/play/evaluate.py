@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,18 +9,17 @@ from typing import Any
 
 from steer_env.agents.base import Agent
 from steer_env.evaluation.summary import Summary, summarise
-from steer_env.files import read_json, write_json
+from steer_env.files import write_json
 from steer_env.judges.independence import check_env
 from steer_env.records import JsonlWriter, Row, read_jsonl, trajectory_row
 from steer_env.rollout import Progress, rollout_iter
-from steer_env.runs import RunExists, run_lock
+from steer_env.runs import RunFolder, run_lock
 from steer_env.scenarios import Scenario
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.unscored import UnscoredGuard
 from steer_env.versions import versions_of
 
 DIALOGUES = "dialogues.jsonl"
-RUN = "run.json"
 SUMMARY = "summary.json"
 
 #: Returns further keys of the row of a dialogue that ended.
@@ -185,26 +183,10 @@ def prepare(folder: Path, meta: dict[str, Any], *, resume: bool) -> set[int]:
     Raises:
         RunExists: See `evaluate`.
     """
-    path = folder / DIALOGUES
-    if folder.exists() and not folder.is_dir():
-        raise RunExists(f"out={str(folder)!r} is a file, expected a folder; choose another name with --out")
-    if path.exists() and not resume:
-        raise RunExists(
-            f"out={str(folder)!r} already holds dialogues, expected a new folder; continue it with --resume "
-            "or choose another one with --out"
-        )
-    if (folder / RUN).exists():
-        stored = read_json(folder / RUN)
-        plain = json.loads(json.dumps(meta))
-        differs = sorted(k for k in {*stored, *plain} if stored.get(k) != plain.get(k))
-        if differs and path.exists():
-            what = ", ".join(f"{k}: {stored.get(k)!r} there, {plain.get(k)!r} now" for k in differs)
-            raise RunExists(
-                f"out={str(folder)!r} holds another run ({what}), expected the same; repeat its options or "
-                "choose another folder with --out"
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RUN, meta)
+    run = RunFolder(folder)
+    stored = run.stored() or meta  # of rows without a run.json nobody knows what they are
+    run.check(meta, resume=resume, stored=stored, marks=(DIALOGUES,), exact=True)
+    run.write(meta)
     return {row["seed"] for row in load_rows(folder) if row.get("stop") != StopReason.FAILED}
 
 

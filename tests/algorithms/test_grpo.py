@@ -11,6 +11,7 @@ from steer_env.algorithms.checkpoints import checkpoints
 from steer_env.algorithms.grpo import GRPOConfig, step_seeds, train
 from steer_env.models.tiny import load
 from steer_env.records import JsonlWriter
+from steer_env.runs import RunExists
 from steer_env.types import Unscored, Utterance
 from steer_env.unscored import TooManyUnscored
 
@@ -350,9 +351,9 @@ def test_too_many_failed_dialogues_stop_the_run_with_the_reasons(make_vec, make_
 
 def test_a_run_folder_is_never_overwritten(whole_run, make_vec, make_student, learner, tmp_path):
     before = (tmp_path / "whole" / "metrics.jsonl").read_bytes()
-    with pytest.raises(FileExistsError, match="holds a run; pass resume=True"):
+    with pytest.raises(RunExists, match=r"holds a run.*resume=True"):
         train(make_vec(), learner, make_student(), SMALL, tmp_path / "whole")
-    with pytest.raises(ValueError, match=r"other settings.*'lr': \(0.003, 0.5\)"):
+    with pytest.raises(RunExists, match=r"another run \(lr: 0.003 there, 0.5 now\)"):
         train(
             make_vec(),
             learner,

@@ -16,6 +16,7 @@ from steer_env.env import DialogueEnv
 from steer_env.models.tiny import TinyConfig, build
 from steer_env.registration import make_vec
 from steer_env.rollout import rollout
+from steer_env.runs import RunExists
 from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored, Utterance
@@ -187,9 +188,9 @@ def test_a_practice_does_not_go_on_with_other_settings(tmp_path):
     env, student = make_vec("SteerRedTeam-v0", 4, max_turns=2), AlwaysComply()
     practise(env, TacticLearner(), student, SMALL, tmp_path)
     other = TacticLearner(algorithm=make_algorithm("rae", credit="trajectory"))
-    with pytest.raises(ValueError, match=r"other settings.*credit"):
+    with pytest.raises(RunExists, match=r"another run.*credit"):
         practise(env, other, student, SMALL, tmp_path, resume=True)
-    with pytest.raises(ValueError, match=r"other settings.*rate"):
+    with pytest.raises(RunExists, match=r"another run.*rate"):
         practise(env, TacticLearner(rate=1.0), student, SMALL, tmp_path, resume=True)
     practise(env, TacticLearner(), student, SMALL, tmp_path, resume=True)
 

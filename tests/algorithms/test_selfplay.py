@@ -18,6 +18,7 @@ from steer_env.algorithms.learners import TacticLearner
 from steer_env.algorithms.selfplay import SelfPlayConfig, attacker_of, self_play, student_of
 from steer_env.algorithms.trainer import TrainConfig
 from steer_env.registration import make_vec
+from steer_env.runs import RunExists
 
 STEPS = TrainConfig(
     steps=2, seeds_per_step=3, group_size=2, lr=3e-3, max_new_tokens=4, minibatch_size=3, checkpoint_every=1,
@@ -155,7 +156,7 @@ def test_more_generations_can_be_asked_for_and_nothing_else(play, tmp_path):
     play(tmp_path / "run", one)
     with pytest.raises(FileExistsError, match="resume=True"):
         play(tmp_path / "run", one)
-    with pytest.raises(ValueError, match=r"'league_share': \(0.5, 0.25\)"):
+    with pytest.raises(RunExists, match=r"league_share: 0.5 there, 0.25 now"):
         play(tmp_path / "run", dataclasses.replace(one, league_share=0.25), resume=True)
     assert play(tmp_path / "run", resume=True)[1:] == play(tmp_path / "whole")[1:]
     settings = json.loads((tmp_path / "run" / "selfplay.json").read_text())

@@ -70,7 +70,7 @@ def test_a_rubric_that_changed_is_not_resumed(cli) -> None:
     assert cli(*PLAY, "--resume", "--trust").code == 0
     Path("mine.txt").write_text(prompt_text("judge-v2").replace("=== input", "Be strict.\n=== input"))
     code, _, err = cli(*PLAY, "--resume", "--trust")
-    assert code == 2 and "judge_prompt" in err and "other content" in err
+    assert code == 2 and "judge_prompt" in err and "holds another run" in err
 
 
 @pytest.mark.parametrize("suite", [False, True])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from steer_env.cli.stages import MARK, build_stage, stage_key
+from steer_env.runs import RunExists
 
 
 class Builder:
@@ -35,7 +36,7 @@ def test_a_finished_stage_is_reused(tmp_path: Path) -> None:
     [
         ({"lr": 0.2, "n": 1}, "", r"\(lr: 0.1 there, 0.2 now\)"),
         ({"n": 1}, "", r"\(lr: 0.1 there, None now\)"),
-        ({"lr": 0.1, "n": 1}, "other", r"\(the stage before it is another one\)"),
+        ({"lr": 0.1, "n": 1}, "other", r"\(stage before: '' there, 'other' now\)"),
     ],
 )
 def test_a_stage_built_otherwise_is_refused_and_left_alone(
@@ -45,8 +46,7 @@ def test_a_stage_built_otherwise_is_refused_and_left_alone(
         build_stage(tmp_path / "s", {"lr": 0.1, "n": 1}, Builder(dies))
     files = {path: path.read_bytes() for path in (tmp_path / "s").iterdir()}
     build = Builder()
-    what = "an unfinished" if dies else "a finished"
-    with pytest.raises(FileExistsError, match=rf"/s' holds {what} stage .*{says}.*--out, or remove"):
+    with pytest.raises(RunExists, match=rf"/s' holds another run {says}.*--out"):
         build_stage(tmp_path / "s", settings, build, before)
     assert build.calls == [] and files == {path: path.read_bytes() for path in (tmp_path / "s").iterdir()}
 
@@ -62,7 +62,7 @@ def test_an_interrupted_stage_goes_on_and_is_not_taken_for_finished(tmp_path: Pa
 def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "thesis.tex").write_text("x")
-    with pytest.raises(FileExistsError, match="move it away"):
+    with pytest.raises(RunExists, match="holds other files"):
         build_stage(tmp_path / "s", {}, Builder())
     assert (tmp_path / "s" / "thesis.tex").exists()
 
@@ -70,7 +70,7 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
 def test_a_torn_mark_is_refused(tmp_path: Path) -> None:
     build_stage(tmp_path / "s", {}, Builder())
     (tmp_path / "s" / MARK).write_text("{")
-    with pytest.raises(FileExistsError, match=r"its stage\.json cannot be read"):
+    with pytest.raises(ValueError, match=r"stage\.json is no JSON"):
         build_stage(tmp_path / "s", {}, Builder())
     assert (tmp_path / "s" / "whole").exists()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from steer_env.algorithms.trainer import TrainConfig
 from steer_env.cli.train import _SCALING, _SETTINGS, note
 
 torch = pytest.importorskip("torch")
@@ -51,8 +52,9 @@ def test_photographs_train_evaluate_and_resume(cli, model: Path, scenario_file: 
     code, _, err = cli(*first, "--student", model, "--steps", 2)
     assert code == 2 and "--resume" in err
     code, _, err = cli("train", "--out", "run", "--resume", "--lr", 1.0)
-    assert code == 2 and "lr: None there, 1.0 now" in err
-    code, _, err = cli("train", "--out", "run", "--resume", "--steps", 3)
+    assert code == 2 and f"lr: {TrainConfig().lr} there, 1.0 now" in err
+    # A default that is said is the default that was not said.
+    code, _, err = cli("train", "--out", "run", "--resume", "--steps", 3, "--lr", TrainConfig().lr)
     assert code == 0, err
     assert [row["step"] for row in metrics("run")] == [0, 1, 2]
     code, out, err = cli(
@@ -77,7 +79,7 @@ def test_a_retrained_model_is_not_resumed(cli, model: Path, scenario_file: Path,
     )
     save(*build(["what is this"], shape, 1), mine)
     code, _, err = cli("evaluate", mine, "--out", "e", "--resume")
-    assert code == 2 and "model_hash" in err and "started with other content" in err
+    assert code == 2 and "model_hash" in err and "holds another run" in err
 
 
 def test_too_many_unscored_turns_stop_with_a_clear_error(cli, model: Path, scenario_file: Path) -> None:

@@ -131,7 +131,7 @@ def test_rows_hold_what_was_said_and_load_with_pictures_and_licence(tmp_path: Pa
 def test_the_same_settings_give_the_same_bytes_and_resume_adds_nothing(tmp_path: Path):
     make(tmp_path / "a", AlwaysComply(), red=StaticAttacker())
     before = files(tmp_path / "a")
-    with pytest.raises(RunExists, match="already holds dialogues"):
+    with pytest.raises(RunExists, match="already holds a run"):
         make(tmp_path / "a", AlwaysComply(), red=StaticAttacker())
     make(tmp_path / "a", AlwaysComply(), red=StaticAttacker(), resume=True)
     assert files(tmp_path / "a") == before

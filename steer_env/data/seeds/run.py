@@ -21,10 +21,10 @@ from steer_env.data.seeds.base import Outcome, Rejected, Seed, SeedGenerator, Se
 from steer_env.data.seeds.perturb import Shares, perturb
 from steer_env.data.seeds.source import RowSource
 from steer_env.data.seeds.summary import details_of, summarise
-from steer_env.files import read_json, remove_torn, write_json
-from steer_env.play.evaluate import RUN, SUMMARY
+from steer_env.files import remove_torn, write_json
+from steer_env.play.evaluate import SUMMARY
 from steer_env.records import REJECTED, JsonlWriter, read_jsonl
-from steer_env.runs import RunExists, holds_more
+from steer_env.runs import RunExists, RunFolder
 from steer_env.scenario_files import scenario_row
 from steer_env.scenarios import KINDS, Scenario
 from steer_env.world.plan import stream_seed
@@ -140,15 +140,7 @@ def check_folder(out: str | Path, resume: bool = False) -> None:
     Raises:
         RunExists: If it holds seeds and `resume` is False, or anything else.
     """
-    out = Path(out)
-    if (out / RUN).is_file():
-        if not resume:
-            raise RunExists(
-                f"out={str(out)!r} already holds seeds, expected a new folder; go on with --resume or choose "
-                "another one"
-            )
-    elif out.exists() and (not out.is_dir() or holds_more(out)):
-        raise RunExists(f"out={str(out)!r} holds other files, expected a new or an empty folder")
+    RunFolder(out).check(resume=resume, alone=True)
 
 
 def _open(out: Path, settings: Mapping[str, Any], resume: bool) -> None:
@@ -157,20 +149,9 @@ def _open(out: Path, settings: Mapping[str, Any], resume: bool) -> None:
     Raises:
         RunExists: If it holds something else.
     """
-    check_folder(out, resume)
-    path = out / RUN
-    if path.is_file():
-        stored = read_json(path)
-        differs = [key for key in settings if stored.get(key) != settings[key]]
-        if differs:
-            what = "; ".join(f"{key}: {stored.get(key)!r} there, {settings[key]!r} now" for key in differs)
-            raise RunExists(
-                f"out={str(out)!r} was made from something else ({what}), expected the same; choose another "
-                "folder"
-            )
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(path, settings)
+    run = RunFolder(out)
+    if not run.check(settings, resume=resume, alone=True):
+        run.write(settings)
     remove_torn(out / _IMAGES)
 
 

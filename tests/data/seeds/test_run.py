@@ -87,7 +87,7 @@ def test_same_seed_same_bytes_another_seed_other_rows(make_world, bytes_of) -> N
 
 def test_a_folder_is_not_mixed(make_world, tmp_path: Path) -> None:
     make_world("a", 6)
-    with pytest.raises(RunExists, match="go on with --resume"):
+    with pytest.raises(RunExists, match="continue it with --resume"):
         make_world("a", 6)
     with pytest.raises(RunExists, match=r"noise_share: 0.1 there, 0.5 now"):
         make_world("a", 6, resume=True, noise_share=0.5)
