@@ -114,7 +114,7 @@ def test_a_run_in_which_every_dialogue_fails_says_so(tmp_path: Path) -> None:
 def test_existing_and_foreign_folders_are_refused_and_kept(tmp_path: Path) -> None:
     run(tmp_path / "r")
     before = (tmp_path / "r" / "dialogues.jsonl").read_bytes()
-    with pytest.raises(RunExists, match="--resume .* or choose another"):
+    with pytest.raises(RunExists, match=r"--resume .* or choose another"):
         run(tmp_path / "r")
     with pytest.raises(RunExists, match="student: 'constructive' there, 'random' now"):
         run(tmp_path / "r", "random", resume=True, meta={"student": "random"})
