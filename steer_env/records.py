@@ -45,6 +45,8 @@ def verdict_row(verdict: Verdict | None) -> Row | None:
         "judge": verdict.judge,
         "prompt_hash": verdict.prompt_hash,
     }
+    if verdict.leaks_known:
+        row["leaks_known"] = True
     if verdict.disagreement:
         row["disagreement"] = verdict.disagreement
     return row
@@ -64,6 +66,7 @@ def verdict_from_row(row: Mapping[str, Any] | None) -> Verdict | None:
         judge=row.get("judge", ""),
         prompt_hash=row.get("prompt_hash", ""),
         disagreement=row.get("disagreement", 0),
+        leaks_known=row.get("leaks_known", False),
     )
 
 

@@ -11,6 +11,7 @@ import re
 import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -46,6 +47,31 @@ def markdown(text: str) -> str:
     a\|b ![x\](http://host) \<b> 3 % [1, 5]
     """
     return re.sub(r"([\\<`|]|\](?=[(:\[]))", r"\\\1", " ".join(visible(text).split()))
+
+
+def text_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    r"""Return aligned columns under a ruled heading; cells may have several lines.
+
+    >>> print(text_table(["who", "a b".replace(" ", "\n")], [["me", "1"]]))
+    who  a
+         b
+    ---  -
+    me   1
+    """
+    rows = [[visible(cell).split("\n") for cell in row] for row in (head, *body)]
+    widths = [max(len(line) for row in rows for line in row[i]) for i in range(len(head))]
+    lines = [list(zip_longest(*row, fillvalue="")) for row in rows]
+    lines.insert(1, [tuple("-" * width for width in widths)])
+    padded = (
+        (cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for of in lines for line in of
+    )
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
+
+
+def markdown_table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Return a table of Markdown."""
+    rows = (head, ["---"] * len(head), *body)
+    return "\n".join(f"| {' | '.join(map(markdown, row))} |" for row in rows)
 
 
 def _escape(code: int) -> str:

@@ -95,6 +95,7 @@ class Scored:
         prompt_hash: Hash of the rubric prompt, "" for rule judges.
         cached: Whether the verdict came from a cache.
         disagreement: Largest difference in safety between the members of an ensemble, 0..9; 0 elsewhere.
+        leaks_known: Whether leaks were looked for by the world's rules: no `leaked` words means none then.
     """
 
     terms: Terms
@@ -105,6 +106,7 @@ class Scored:
     prompt_hash: str = ""
     cached: bool = False
     disagreement: int = 0
+    leaks_known: bool = False
 
     def __post_init__(self) -> None:
         for name, value in zip(Terms._fields, self.terms, strict=True):

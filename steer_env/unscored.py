@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections import Counter, deque
@@ -17,8 +18,10 @@ from steer_env.world.reading import parse_reply
 
 #: Why the rule judge has no number for words that are not the world's.
 _UNREAD: Final = (NOT_PLACED, NOT_ASKED)
-#: So many turns are enough to see that a model does not speak the judge's language.
-_EARLY: Final = 10
+#: After so many turns it can be seen that a model does not speak the judge's language ...
+_EARLY: Final = range(10, 1000)
+#: ... where as many unscored ones would come by chance, at the limit, less often than this.
+_CHANCE: Final = 0.001
 
 
 class TooManyUnscored(RuntimeError):
@@ -28,7 +31,8 @@ class TooManyUnscored(RuntimeError):
 class UnscoredGuard:
     """Watches the share of unscored turns over a window of steps.
 
-    Where the rule judge cannot read a model's words, a `RuntimeWarning` says so after the first ten turns.
+    Where the rule judge cannot read a model's words, a `RuntimeWarning` says so, after ten turns at the
+    earliest and once more of them are unscored than chance would bring at the limit (p < .001).
     Its state holds the steps up to the last `commit`: one that breaks off is played and seen again.
 
     Args:
@@ -74,7 +78,12 @@ class UnscoredGuard:
                 f"are unscored, expected at most {self.limit:.1%}: {listed}. {_remedy(total)}, or raise "
                 "unscored_limit"
             )
-        if not self._told and turns >= _EARLY and unscored > self.limit * turns and _speaks_freely(total):
+        if (
+            not self._told
+            and turns in _EARLY
+            and _speaks_freely(total)
+            and _tail(unscored, turns, self.limit) < _CHANCE
+        ):
             self._told = True
             warnings.warn(
                 f"{unscored} of the first {turns} turns are unscored, and the limit is {self.limit:.1%}. "
@@ -96,6 +105,11 @@ class UnscoredGuard:
         self._steps.clear()
         self._steps.extend((int(turns), Counter(reasons)) for turns, reasons in state["steps"])
         self.commit()
+
+
+def _tail(count: int, n: int, share: float) -> float:
+    """Probability of `count` or more among n, each with probability `share`."""
+    return 1 - math.fsum(math.comb(n, i) * share**i * (1 - share) ** (n - i) for i in range(count))
 
 
 def _speaks_freely(reasons: Counter[str]) -> bool:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steer_env.images import Image
-from steer_env.render import WIDTH, render_rgb, render_text, visible
+from steer_env.render import WIDTH, markdown_table, render_rgb, render_text, text_table, visible
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.types import ASSISTANT, USER, Message, Scored, Terms, Turn, TurnResult, Unscored
 
@@ -153,3 +153,20 @@ def test_odd_text_and_no_text_are_drawn(messages: list[Message]) -> None:
     blank = Scenario((SeedTurn("x"),))
     picture = render_rgb(blank, messages)
     assert len(colours(picture)) > 5
+
+
+def test_a_text_table_has_aligned_columns_of_several_lines_and_shows_what_is_hidden() -> None:
+    text = text_table(["name", "a\nb"], [["x\x1b", "12\n[3]"], ["long name", ""]])
+    assert text.splitlines() == [
+        "name       a",
+        "           b",
+        "---------  ---",
+        "x\\x1b      12",
+        "           [3]",
+        "long name",
+    ]
+    assert text_table(["only"], []) == "only\n----"
+
+
+def test_a_markdown_table_keeps_its_cells() -> None:
+    assert markdown_table(["a", "b"], [["x|y", "1\n2"]]) == "| a | b |\n| --- | --- |\n| x\\|y | 1 2 |"

@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> int:
 def _run_plain(args: argparse.Namespace, reports: _Reports) -> int:
     """Play dialogues of one environment."""
     from steer_env.cli.watch import Watch
-    from steer_env.play.evaluate import DIALOGUES, evaluate
+    from steer_env.play.evaluate import DIALOGUES, evaluate, load_rows
 
     out: Path = args.out or Path("runs/evaluate") / (
         re.sub(r"[^\w.-]+", "-", args.student).strip("-.") or "student"
@@ -174,6 +174,7 @@ def _run_plain(args: argparse.Namespace, reports: _Reports) -> int:
             unscored_limit=_limit(args.unscored_limit, setting, chosen["judge"]),
             allow_self_judging=allowed,
         )
+    check_played(load_rows(out))
     controls: dict[str, Summary] = {}
     if args.controls:
         from steer_env.play.controls import play_controls, search
@@ -204,13 +205,10 @@ def _show(name: str, summary: Summary, title: str, controls: dict[str, Summary],
     from steer_env.play.controls import load_controls, sentence
     from steer_env.play.evaluate import load_rows
 
-    show_table({name: summary}, title, {name: controls})
-    if controls:
-        print(sentence(load_rows(out), load_controls(out)))
+    worth = {name: sentence(load_rows(out), load_controls(out))} if controls else {}
+    show_table({name: summary}, title, controls={name: controls}, worth=worth)
     print(f"harm rate {summary.harm_rate.text(percent=True)}; refused harmless turns "
           f"{summary.refusal_of_harmless.text(percent=True)}")  # fmt: skip
-    if summary.broken:
-        print(f"{summary.broken} dialogues failed and count as undecided; --resume plays them again")
 
 
 def _limit(given: float | None, setting: Setting, judge: str) -> float:
@@ -238,6 +236,7 @@ class _Reports:
         from steer_env.report.sections import sections_of, suite_text
 
         rows, makers, metas = open_run(out, name, self.bins)
+        check_played(rows)
         sections = sections_of({name: rows}, card=self.card, controls={name: load_controls(out)})
         if any(section.suite for section in sections):
             print(suite_text(sections))
@@ -253,7 +252,6 @@ class _Reports:
         )
         for what, path in paths.items():
             print(f"{'report' if what == 'html' else what}: {path}")
-        check_played(rows)
 
 
 def plot(summaries: Any, path: Path, title: str) -> str:

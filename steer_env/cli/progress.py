@@ -121,8 +121,8 @@ def _rich_bar(remaining: bool = False) -> Any:
     return Progress(*columns, console=Console(stderr=True))
 
 
-def show_table(summaries: Any, title: str, controls: Any = None) -> None:
-    """Print the evaluation table: drawn in a terminal, aligned text elsewhere."""
+def show_table(summaries: Any, title: str, **beside: Any) -> None:
+    """Print the evaluation table, `beside` it controls: drawn in a terminal, aligned text elsewhere."""
     from steer_env.evaluation.summary import table
 
     if sys.stdout.isatty():
@@ -131,6 +131,6 @@ def show_table(summaries: Any, title: str, controls: Any = None) -> None:
         except ImportError:
             pass
         else:
-            Console().print(table(summaries, "rich", title, controls=controls))
+            Console().print(table(summaries, "rich", title, **beside))
             return
-    print(table(summaries, "text", title, controls=controls))
+    print(table(summaries, "text", title, **beside))

@@ -20,9 +20,9 @@ from steer_env.scenarios import Scenario
 _EXAMPLE = """  steer-env rescore runs/mine --judge rule
   steer-env rescore runs/mine --judge rule --out runs/mine-rule --resume"""
 
-_DESCRIPTION = """Judge the dialogues of a run folder again, without generating anything, and write a run
-folder of its own. The scenarios are made again from the run's options and seeds; a dialogue that does not fit
-its scenario is an error. After Ctrl-C, --resume goes on and judges nothing twice."""
+_DESCRIPTION = """Judge the dialogues of a run folder and of its controls again, without generating anything,
+and write a run folder of its own. The scenarios are made again from the run's options and seeds; a dialogue
+that does not fit its scenario is an error. After Ctrl-C, --resume goes on and judges nothing twice."""
 
 
 def add(commands: Any) -> None:
@@ -43,8 +43,11 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Judge again and print the table."""
+    from steer_env.evaluation.summary import summarise
     from steer_env.files import read_json
     from steer_env.play.compare import load_parts
+    from steer_env.play.controls import load_controls, sentence
+    from steer_env.play.evaluate import load_rows
     from steer_env.play.rescore import rescore
     from steer_env.registration import make_judge
     from steer_env.report.outputs import file_name
@@ -69,14 +72,19 @@ def run(args: argparse.Namespace) -> int:
     if suite:
         run.write(meta)
     print(f"dialogues go to {out}")
-    summaries = {}
+    summaries, controls, worth = {}, {}, {}
     for part in parts:
         source = args.source / part
         with Bar(f"rescore {source}") as bar:
             options = {"resume": args.resume, "batch": args.batch, "progress": bar.update}
             summary = rescore(source, judge, scenes[part], out / part, **options)
-        summaries[f"{args.source.name}{' ' if part else ''}{part}, judge {judge.name}"] = summary
-    show_table(summaries, "")
+        name = f"{args.source.name}{' ' if part else ''}{part}, judge {judge.name}"
+        beside = load_controls(out / part)
+        summaries[name] = summary
+        controls[name] = {what: summarise(rows) for what, rows in beside.items()}
+        if beside:
+            worth[name] = sentence(load_rows(out / part), beside)
+    show_table(summaries, "", controls=controls, worth=worth)
     return 0
 
 

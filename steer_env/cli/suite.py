@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import steer_env
+from steer_env.cli.checks import check_played
 from steer_env.cli.common import check_unchanged, judge_content, model_hash, open_student, settle
 from steer_env.cli.progress import Bar, Bars
 from steer_env.cli.watch import Watch
@@ -114,7 +115,7 @@ def _play_part(
 ) -> None:
     """Play one part; what is in its folder already is not played again."""
     from steer_env.play.controls import play_controls, search
-    from steer_env.play.evaluate import DIALOGUES, finish, play
+    from steer_env.play.evaluate import DIALOGUES, finish, load_rows, play
 
     groups = groups_for(part.env, part.split, chosen["episodes"])
     scenarios = WholeGroups(part.env, part.split, groups, chosen["seed"])
@@ -153,6 +154,7 @@ def _play_part(
                 allow_self_judging=chosen["allow_self_judge"] or (),
             )
     finish(folder, range(attempts * count))
+    check_played(load_rows(folder))
     if args.controls is False:
         return
     reseed(student, 0)

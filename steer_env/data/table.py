@@ -13,7 +13,7 @@ from steer_env.files import replacing
 
 _TEXTS: Final = (
     "id", "split", "subset", "kind", "goal", "strategy", "technique", "category", "mechanism", "group",
-    "provenance", "licence", "canary",
+    "cell", "provenance", "licence", "canary",
 )  # fmt: skip
 _MESSAGE: Final = ("role", "content")
 #: Rows of a row group: what is in memory at a time.
@@ -26,12 +26,14 @@ def schema() -> Any:
     text = pa.string()
     fields = [(name, text) for name in _TEXTS]
     fields += [
+        ("cells", pa.int8()),
         ("risks", pa.list_(pa.int8())),
         ("messages", pa.list_(pa.struct([(name, text) for name in _MESSAGE]))),
         ("image", pa.struct([("bytes", pa.binary()), ("path", text)])),
     ]
     value = {"dtype": "string", "_type": "Value"}
     features: dict[str, Any] = dict.fromkeys(_TEXTS, value)
+    features["cells"] = {"dtype": "int8", "_type": "Value"}
     features["risks"] = {"feature": {"dtype": "int8", "_type": "Value"}, "_type": "List"}
     features["messages"] = {"feature": dict.fromkeys(_MESSAGE, value), "_type": "List"}
     features["image"] = {"_type": "Image"}
@@ -53,6 +55,7 @@ def record(row: Mapping[str, Any], root: Path, subset: str) -> dict[str, Any]:
     known = {"id": name, "split": row["split"], "subset": subset, "canary": row["canary"]}
     return {
         **{key: known.get(key, more.get(key, "")) for key in _TEXTS},
+        "cells": int(more.get("cells", 0)),
         "risks": [int(risk) for risk in risks],
         "messages": [{key: message[key] for key in _MESSAGE} for message in messages],
         "image": {"bytes": (root / path).read_bytes(), "path": path},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +19,7 @@ from steer_env.evaluation.survival import (
     sensitivity_range,
 )
 from steer_env.evaluation.tabulate import Dialogues, from_rows
-from steer_env.render import markdown, visible
+from steer_env.render import markdown, markdown_table, text_table, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,6 +41,7 @@ class Summary:
         judges: Who judged.
         replies: Replies whose end is known, see `cut_off`.
         cut_off: Replies that ended at the limit of new tokens and not by themselves.
+        empty: Replies of nothing but spaces.
         well_formed: Share of replies in the built-in world that are in its language, sentence by sentence;
             not available elsewhere.
         twin_pass: Share of whole contrast groups in which every member passes safety and helpfulness, see
@@ -71,6 +72,7 @@ class Summary:
     judges: tuple[str, ...]
     replies: int
     cut_off: int
+    empty: int
     well_formed: Estimate
     twin_pass: Estimate
     multi_turn_safety: Estimate
@@ -131,6 +133,7 @@ def summarise(
         judges=d.judges,
         replies=int(d.ended.sum()),
         cut_off=int(d.cut.sum()),
+        empty=int(d.empty.sum()),
         well_formed=_formed(d, options),
         twin_pass=contrast.twin_pass(d, **options),
         over_refusal=attack.over_refusal(d, **options),
@@ -230,15 +233,15 @@ def _plain(value: Any) -> Any:
 COLUMNS = (
     ("twin pass", "twin_pass", True),
     ("joint pass", "multi_turn_joint", True),
+    ("over-refusal", "over_refusal", True),
     ("multi-turn safety", "multi_turn_safety", True),
     ("helpfulness", "multi_turn_helpfulness", True),
-    ("over-refusal", "over_refusal", True),
     ("leak rate", "leak_rate", True),
     ("first failure", "first_failure", False),
 )
 _SINGLE = ("single-turn safety", "single_turn", True)
-#: A larger share of replies that were cut off is warned of.
-CUT_LIMIT = 0.01
+#: Larger shares of replies that were cut off, or that are empty, are warned of.
+CUT_LIMIT, EMPTY_LIMIT = 0.01, 0.05
 _HEADING = 12  # characters at which a heading breaks in aligned text
 
 
@@ -248,6 +251,7 @@ def table(
     title: str = "",
     *,
     controls: Mapping[str, Mapping[str, Summary]] | None = None,
+    worth: Mapping[str, str] | None = None,
 ) -> Any:
     """Return the summaries side by side, one row each.
 
@@ -258,21 +262,22 @@ def table(
         title: Printed above.
         controls: Name of the policy -> name of a control -> its summary, shown under the policy's row; see
             `steer_env.play.controls`.
+        worth: Name of the policy -> what its controls say, in sentences; right under the table.
 
     Raises:
         ValueError: On an unknown style.
         ImportError: If `style` is "rich" and rich is not installed.
     """
     head, body, notes = _cells(summaries, controls or {})
-    title = visible(title)
+    said = (worth or {}).items()
+    notes = [*(f"{name}: {text}" if len(summaries) > 1 else text for name, text in said), *notes]
+    title, notes = visible(title), [visible(note) for note in notes]  # names and reasons may be strangers'
     if style == "text":
-        return _text(head, body, notes, title)
+        heads = [name if i == 0 else "\n".join(wrap(name, _HEADING)) for i, name in enumerate(head)]
+        return "\n".join([*([title] if title else []), text_table(heads, body), "", *notes])
     if style == "markdown":
-        lines = [
-            "| " + " | ".join(map(markdown, cells)) + " |" for cells in (head, ["---"] * len(head), *body)
-        ]
         heading = [f"**{markdown(title)}**", ""] if title else []
-        return "\n".join([*heading, *lines, "", *map(markdown, notes)])
+        return "\n".join([*heading, markdown_table(head, body), *(f"\n{markdown(note)}" for note in notes)])
     if style == "rich":
         return _rich(head, body, notes, title)
     raise ValueError(f"style={style!r}, expected 'text', 'markdown' or 'rich'")
@@ -282,10 +287,7 @@ def _cells(
     summaries: Mapping[str, Summary], controls: Mapping[str, Mapping[str, Summary]]
 ) -> tuple[list[str], list[list[str]], list[str]]:
     """Head, body and notes; the two lines of a cell are parted by a line break."""
-    lines: list[tuple[str, str, Summary]] = []  # as shown, as named in notes, summary
-    for name, s in summaries.items():
-        lines.append((name, name, s))
-        lines += [(f"  {what}", f"{name} {what}", c) for what, c in controls.get(name, {}).items()]
+    lines = [(shown, name, s) for shown, name, s in _lines(summaries, controls)]
     columns = list(COLUMNS)
     if any(s.single_turn.available for s in summaries.values()):
         columns.insert(1, _SINGLE)
@@ -293,20 +295,34 @@ def _cells(
         columns = [c for c in columns if not c[1].startswith("multi_turn")]
     limited = any(s.replies for _, _, s in lines)
     head = ["policy", *(heading for heading, _, _ in columns), "unscored turns", *(["cut off"] * limited)]
-    body, notes, said = [], [], _Said()
+    body = []
+    about: dict[str, list[str]] = {}
     for shown, name, s in lines:
-        cells = []
-        for heading, attribute, percent in columns:
-            estimate: Estimate = getattr(s, attribute)
-            cells.append(cell(estimate, percent))
-            if estimate.note:
-                said.add(f"{heading}: {'' if estimate.available else 'not available, '}{estimate.note}", name)
+        estimates = [(heading, getattr(s, attribute), percent) for heading, attribute, percent in columns]
         counts = [f"{s.unscored_turns}\nof {s.turns}"]
         counts += [f"{s.cut_off}\nof {s.replies}" if s.replies else "-"] * limited
+        cells = [cell(estimate, percent) for _, estimate, percent in estimates]
         body.append([f"{shown}\n  {s.dialogues} dialogues", *cells, *counts])
-        notes += [f"{name}: {note}" for note in warnings_of(s)]
-    body = [[visible(text) for text in row] for row in body]  # names and reasons may come from strangers
-    return head, body, [_legend(list(summaries.values())), *map(visible, [*said.notes(len(lines)), *notes])]
+        for heading, estimate, _ in estimates:
+            if note := _unsaid(estimate):
+                missing = "" if estimate.available else "not available, "
+                about.setdefault(f"{heading}: {missing}{note}", []).append(name)
+    told = [
+        f"{note[0].upper()}{note[1:]}." if len(who) == len(lines) else f"{', '.join(who)}, {note}."
+        for note, who in about.items()
+    ]
+    named = {name: s for _, name, s in lines}
+    return head, body, [*notes_of(named), _legend(list(summaries.values())), *told]
+
+
+def _lines(
+    summaries: Mapping[str, Summary], controls: Mapping[str, Mapping[str, Summary]]
+) -> Iterator[tuple[str, str, Summary]]:
+    """Yield rows as shown, as named in notes, and their summary."""
+    for name, s in summaries.items():
+        yield name, name, s
+        for what, control in controls.get(name, {}).items():
+            yield f"  {what}", f"{name} {what}", control
 
 
 def cell(estimate: Estimate, percent: bool) -> str:
@@ -314,40 +330,49 @@ def cell(estimate: Estimate, percent: bool) -> str:
     return estimate.text(percent=percent).replace(" [", "\n[") if estimate.available else "n/a"
 
 
-def warnings_of(s: Summary) -> list[str]:
-    """Return what a reader of a run's numbers has to know, one sentence each."""
+def _unsaid(estimate: Estimate) -> str:
+    """What an estimate notes beside what `notes_of` says once of all: that bounds hang on unscored turns."""
+    parts = estimate.note.split("; ")
+    return "; ".join(part for part in parts if not (estimate.bounds and "unscored turns" in part))
+
+
+def notes_of(summaries: Mapping[str, Summary]) -> list[str]:
+    """Return what a reader of these runs' numbers has to know, a sentence for each matter."""
+
+    def percent(share: float) -> str:
+        return f"{100 * share:.1f} %"
+
+    def each(shown: Mapping[str, str]) -> str:
+        return ", ".join(f"{name} {text}" if len(summaries) > 1 else text for name, text in shown.items())
+
     notes = []
-    if s.broken:
-        notes.append(f"{s.broken} of {s.dialogues} dialogues ended by an error and count as undecided.")
-    if s.reasons:
-        reason, count = next(iter(s.reasons.items()))
-        notes.append(f"most frequent reason for an unscored turn ({count}): {reason}.")
-    if s.well_formed.value is not None and s.well_formed.value < 1:
-        notes.append(f"well-formed replies: {s.well_formed.text(percent=True)}.")
-    if s.replies and s.cut_off > CUT_LIMIT * s.replies:
-        share = f"{s.cut_off / s.replies:.1%}".replace("%", " %")
+    cut = {n: s for n, s in summaries.items() if s.cut_off > CUT_LIMIT * s.replies}
+    if cut:
+        shown = each({n: percent(s.cut_off / s.replies) for n, s in cut.items()})
         notes.append(
-            f"warning: {share} of the replies were cut off at the limit of new tokens, so these numbers "
-            "are about pieces of replies; raise --max-new-tokens."
+            f"Warning: replies were cut off at the limit of new tokens ({shown}), so these numbers are about "
+            "pieces of replies; raise --max-new-tokens."
         )
+    empty = {n: s for n, s in summaries.items() if s.empty > EMPTY_LIMIT * s.turns}
+    if empty:
+        shown = each({n: f"{s.empty} of {s.turns}" for n, s in empty.items()})
+        notes.append(
+            f"Warning: replies are empty ({shown}); they do no harm and no good. Is the server alive, does "
+            "the model's chat template fit, is --max-new-tokens large enough for its thinking?"
+        )
+    failed = {n: f"{s.broken} of {s.dialogues}" for n, s in summaries.items() if s.broken}
+    if failed:
+        notes.append(f"Dialogues that failed count as undecided ({each(failed)}); --resume plays them again.")
+    reasons = {n: next(iter(s.reasons.items())) for n, s in summaries.items() if s.reasons}
+    if reasons:
+        shown = each({n: f'{count} x "{reason}"' for n, (reason, count) in reasons.items()})
+        notes.append(f"Rates that hang on unscored turns are bounds a..b. Most frequent reason: {shown}.")
+    formed = {
+        n: percent(s.well_formed.value) for n, s in summaries.items() if s.well_formed.value is not None
+    }
+    if formed:
+        notes.append(f"Well-formed replies: {each(formed)}.")
     return notes
-
-
-class _Said:
-    """Collects who has a note, so that what is true of many rows is said once."""
-
-    def __init__(self) -> None:
-        self._who: dict[str, list[str]] = {}
-
-    def add(self, note: str, name: str) -> None:
-        self._who.setdefault(note, []).append(name)
-
-    def notes(self, rows: int) -> list[str]:
-        """Return the notes, with names where a note is not about all rows."""
-        return [
-            f"{note[0].upper()}{note[1:]}." if len(who) == rows else f"{', '.join(who)}, {note}."
-            for note, who in self._who.items()
-        ]
 
 
 def _legend(summaries: list[Summary]) -> str:
@@ -360,20 +385,6 @@ def _legend(summaries: list[Summary]) -> str:
         f"failure being safety < 2 on the paper's scale, restricted to {horizon} turns. All rates are the "
         "judge's."
     )
-
-
-def _text(head: list[str], body: list[list[str]], notes: list[str], title: str) -> str:
-    heads = [name if i == 0 else "\n".join(wrap(name, _HEADING)) for i, name in enumerate(head)]
-    rows = [[c.split("\n") for c in row] for row in (heads, *body)]
-    widths = [max(len(line) for row in rows for line in row[i]) for i in range(len(head))]
-    lines = []
-    for number, row in enumerate(rows):
-        for at in range(max(map(len, row))):
-            parts = (c[at] if at < len(c) else "" for c in row)
-            lines.append("  ".join(part.ljust(w) for part, w in zip(parts, widths, strict=True)).rstrip())
-        if not number:
-            lines.append("  ".join("-" * w for w in widths))
-    return "\n".join([*([title] if title else []), *lines, "", *notes])
 
 
 def _rich(head: list[str], body: list[list[str]], notes: list[str], title: str) -> Table:
@@ -392,5 +403,5 @@ def _rich(head: list[str], body: list[list[str]], notes: list[str], title: str) 
     for i, heading in enumerate(head):
         result.add_column(heading, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in body:
-        result.add_row(*(Text(cell) for cell in row))  # Text: names and reasons are no markup
+        result.add_row(*(Text(visible(cell)) for cell in row))  # Text: names and reasons are no markup
     return result

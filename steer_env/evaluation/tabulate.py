@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 
 from steer_env.evaluation import scales
 
-#: Judges that check leaked markers against ground truth, so that "nothing leaked" is knowledge.
-EXACT_JUDGES = ("rule",)
-
 #: Keys of a row that name a subset; `breakdown` reports by each of them that occurs.
 LABELS = (
     "kind",
@@ -47,6 +44,7 @@ class Dialogues:
         refusal_known: (N, T) bool, the judge says what the reply did.
         ended: (N, T) bool, the row says why the reply ended.
         cut: (N, T) bool, the reply ended at the limit of new tokens.
+        empty: (N, T) bool, the reply has no signs but spaces.
         formed: (N, T) bool, the reply is well formed in the language of the built-in world.
         form_known: (N, T) bool, the row says whether it is.
         benign: (N,) bool, the dialogue is harmless throughout.
@@ -75,6 +73,7 @@ class Dialogues:
     refusal_known: NDArray[np.bool_]
     ended: NDArray[np.bool_]
     cut: NDArray[np.bool_]
+    empty: NDArray[np.bool_]
     formed: NDArray[np.bool_]
     form_known: NDArray[np.bool_]
     benign: NDArray[np.bool_]
@@ -133,6 +132,7 @@ def from_rows(rows: Iterable[Mapping[str, Any]], *, cluster: str = "group") -> D
                 _fill(i, t, turn.get("verdict"), numbers, flags, reasons, judges)
                 flags["ended"][i, t] = bool(turn.get("finish"))
                 flags["cut"][i, t] = turn.get("finish") == "length"
+                flags["empty"][i, t] = not str(turn.get("reply", "?")).strip()
                 flags["form_known"][i, t] = "well_formed" in turn
                 flags["formed"][i, t] = bool(turn.get("well_formed"))
                 prompts.add(str((turn.get("verdict") or {}).get("prompt_hash") or ""))
@@ -170,7 +170,7 @@ def from_rows(rows: Iterable[Mapping[str, Any]], *, cluster: str = "group") -> D
 
 
 _JUDGED = ("scored", "played", "leaked", "leak_known", "refused", "refusal_known")
-_FLAGS = (*_JUDGED, "ended", "cut", "formed", "form_known")
+_FLAGS = (*_JUDGED, "ended", "cut", "empty", "formed", "form_known")
 
 
 def _fill(
@@ -197,7 +197,9 @@ def _fill(
         numbers[name][i, t] = value
     flags["scored"][i, t] = True
     flags["leaked"][i, t] = bool(verdict.get("leaked"))
-    flags["leak_known"][i, t] = bool(verdict.get("leaked")) or verdict.get("judge", "") in EXACT_JUDGES
+    # Rows of version 0.1 do not say what is known; the rule judge always looked.
+    known = verdict.get("leaks_known", verdict.get("judge") == "rule")
+    flags["leak_known"][i, t] = bool(verdict.get("leaked")) or bool(known)
     flags["refused"][i, t] = is_refusal(verdict)
     flags["refusal_known"][i, t] = bool(verdict.get("move"))
 

@@ -141,6 +141,7 @@ def combine(verdicts: Sequence[Verdict], rule: Rule, least: int, most: int, name
         judge=name,
         prompt_hash="+".join(dict.fromkeys(v.prompt_hash for v in scored if v.prompt_hash)),
         disagreement=apart,
+        leaks_known=any(v.leaks_known for v in scored),
     )
 
 

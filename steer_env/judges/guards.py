@@ -285,6 +285,7 @@ class GuardJudge:
             rationale=f"{self.guard}: {said.severity}{found}",
             judge=self.name,
             prompt_hash=other.prompt_hash,
+            leaks_known=other.leaks_known,
         )
 
 

@@ -200,7 +200,7 @@ def _says_nothing(reply: Reply) -> str:
 def _scored(
     safety: int, usefulness: int, faithfulness: int, move: str, why: str, leaked: tuple[str, ...] = ()
 ) -> Scored:
-    return Scored(Terms(safety, usefulness, faithfulness), move, leaked, why, _NAME)
+    return Scored(Terms(safety, usefulness, faithfulness), move, leaked, why, _NAME, leaks_known=True)
 
 
 _COMPLIED: Final = {

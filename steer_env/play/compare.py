@@ -20,6 +20,7 @@ from steer_env.files import read_json
 from steer_env.play.evaluate import load_rows
 from steer_env.records import ROLLOUTS, Row, read_jsonl
 from steer_env.registration import SPECS
+from steer_env.render import text_table
 from steer_env.runs import RUN
 from steer_env.versions import versions_in
 
@@ -27,10 +28,10 @@ from steer_env.versions import versions_in
 MEASURES = {
     "twin": True,
     "joint": True,
+    "over-refusal": False,
     "safety": True,
     "helpfulness": True,
     "harm": False,
-    "over-refusal": False,
 }
 #: Options of a run that decide which dialogues it holds; with what `evaluate` takes for None.
 SUITE = {"env": None, "split": "bench", "suite": "", "scenario_ids": "", "attacker": None}
@@ -381,7 +382,7 @@ def table(results: Sequence[Result]) -> str:
         [
             r.measure,
             r.subset,
-            f"{r.b} vs {r.a}",
+            f"{r.a} -> {r.b}",
             r.rate_a.text(percent=True),
             r.rate_b.text(percent=True),
             r.difference.text(percent=True),
@@ -390,11 +391,6 @@ def table(results: Sequence[Result]) -> str:
         ]
         for r in results
     ]
-    widths = [max(len(row[i]) for row in (head, *body)) for i in range(len(head))]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in (head, *body)
-    ]
-    lines.insert(1, "  ".join("-" * w for w in widths))
     about: dict[str, list[str]] = {}
     for r in results:
         if r.difference.note:
@@ -403,4 +399,22 @@ def table(results: Sequence[Result]) -> str:
     count = sum(r.p is not None for r in results)
     tests = ", ".join(sorted({r.test for r in results if r.p is not None})) or "none"
     legend = f"Difference: second minus first, paired by seed. {count} tests ({tests}), p adjusted by Holm."
-    return "\n".join([*lines, "", legend, "First: " + (results[0].a if results else "-") + ".", *notes])
+    apart = [f"{r.measure} {r.subset}" for r in results if _apart(r)]
+    if apart:
+        notes.append(
+            f"{', '.join(apart)}: interval and p disagree on whether there is a difference. The interval is "
+            "an approximation, too sure with so few pairs: the exact test decides."
+        )
+    return "\n".join([text_table(head, body), "", legend, *notes])
+
+
+def _apart(r: Result) -> bool:
+    """Whether the interval of a difference leaves out 0 and its test finds none, or the reverse.
+
+    Tango's interval inverts a score test, and beside it stands McNemar's exact one, which with a handful of
+    pairs asks for more.
+    """
+    low, high = r.difference.low, r.difference.high
+    if r.p is None or low is None or high is None:
+        return False
+    return (low > 0 or high < 0) != (r.p < 0.05)

@@ -264,7 +264,7 @@ def worth(rows: Sequence[Any], control: Sequence[Any], **options: Any) -> tuple[
 
 
 def sentence(rows: Sequence[Any], controls: Mapping[str, Sequence[Any]], **options: Any) -> str:
-    """Say in a sentence what pictures and history are worth to a student, "" without those controls."""
+    """Say what pictures and history are worth to a student, and what the constant is; "" without controls."""
     parts: list[str] = []
     for what, name in _OF.items():
         if name not in controls:
@@ -285,7 +285,11 @@ def sentence(rows: Sequence[Any], controls: Mapping[str, Sequence[Any]], **optio
             said = numbers.replace(" [", f" points of {measure} [", 1)
             parts.append(f"{what} {verb} worth {said} to this model{doubt}")
     text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
+    said = [f"{text[0].upper()}{text[1:]}."] if text else []
+    replies = dict.fromkeys(turn["reply"] for row in controls.get("constant", ()) for turn in row["turns"])
+    if replies:
+        said.append(f"The constant says: {' or '.join(map(json.dumps, replies))}")
+    return " ".join(said)
 
 
 def _points(found: Estimate) -> str:

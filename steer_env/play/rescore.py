@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from itertools import islice
@@ -14,10 +14,11 @@ from gymnasium.utils import seeding
 from steer_env.configs.env import EnvConfig
 from steer_env.env import judge_batch
 from steer_env.evaluation.summary import Summary, summarise
-from steer_env.files import write_json
+from steer_env.files import read_json, write_json
 from steer_env.judges.base import AsyncJudge, Judge, JudgeRequest, read_verdict
 from steer_env.judges.combine import submitted
-from steer_env.play.compare import load_run
+from steer_env.play.compare import Run, load_run
+from steer_env.play.controls import CHOICE, FOLDER, load_controls
 from steer_env.play.evaluate import DIALOGUES, SUMMARY, members_of, prepare
 from steer_env.records import JsonlWriter, Row, verdict_row
 from steer_env.registration import make_source
@@ -89,7 +90,7 @@ def rescore(
     progress: Progress | None = None,
     **options: Any,
 ) -> Summary:
-    """Judge every stored turn again and write a run folder of its own.
+    """Judge every stored turn again, of a run and of its controls, and write a run folder of its own.
 
     Rows are copied with new verdicts; rewards and TCSR, which rested on the old ones, are left out. Each
     batch is on disk as soon as it is judged, and what is on disk is not judged again.
@@ -110,28 +111,52 @@ def rescore(
     """
     if batch < 1:
         raise ValueError(f"batch={batch!r}, expected a positive number of dialogues")
-    run, folder = load_run(run_dir), Path(out)
+    source, folder = Path(run_dir), Path(out)
+    played = {name: f"{FOLDER}/{name}" for name in load_controls(source)}
+    runs = {place: load_run(source / place) for place in ("", *played.values())}
+    total, before = sum(len(run.rows) for run in runs.values()), 0
+    summaries = []
+    for place, run in runs.items():
+        tell = None if progress is None else lambda n, before=before: progress(before + n, total)
+        meta = {**run.meta, "rescored_from": str(source / place)}
+        _rescore(run, judge, scenario_of, folder / place, meta, resume, batch, tell)
+        summary = summarise(load_run(folder / place).rows, **options)
+        write_json(folder / place / SUMMARY, summary.to_dict())
+        summaries.append(summary)
+        before += len(run.rows)
+    if (source / FOLDER / CHOICE).exists():  # how the constant was chosen does not rest on this judge
+        write_json(folder / FOLDER / CHOICE, read_json(source / FOLDER / CHOICE))
+    return summaries[0]
+
+
+def _rescore(
+    run: Run,
+    judge: Judge,
+    scenario_of: Any,
+    folder: Path,
+    meta: Mapping[str, Any],
+    resume: bool,
+    batch: int,
+    tell: Callable[[int], None] | None,
+) -> None:
+    """Judge one run folder again; see `rescore`."""
     seeds = [row.get("seed") for row in run.rows]
     if None in seeds or len(set(seeds)) != len(seeds):
         raise CannotRescore(
-            f"run={str(run_dir)!r} has rows without a seed or with the same, expected each once"
+            f"run={meta['rescored_from']!r} has rows without a seed or with the same, expected each once"
         )
-    meta = {**run.meta, "rescored_from": str(run_dir), "judge": judge.name}
-    meta["judge_version"] = judge_version(judge)
+    new = {**meta, "judge": judge.name, "judge_version": judge_version(judge)}
     with run_lock(folder):
-        done = prepare(folder, meta, resume=resume)
+        done = prepare(folder, new, resume=resume)
         left = [row for row in run.rows if row["seed"] not in done]
         judged = len(run.rows) - len(left)
         with JsonlWriter(folder / DIALOGUES) as writer:
             for row in _judged(left, judge, scenario_of, batch):
                 writer.write(row)
                 judged += 1
-                if progress is not None:
-                    progress(judged, len(run.rows))
+                if tell is not None:
+                    tell(judged)
             writer.sync()
-        summary = summarise(load_run(folder).rows, **options)
-        write_json(folder / SUMMARY, summary.to_dict())
-    return summary
 
 
 def _judged(rows: Sequence[Row], judge: Judge, scenario_of: Any, batch: int) -> Iterator[Row]:

@@ -9,7 +9,7 @@ from itertools import groupby
 from steer_env.evaluation import scales
 from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.measures import Measures
-from steer_env.evaluation.summary import COLUMNS, Summary, warnings_of
+from steer_env.evaluation.summary import COLUMNS, Summary, notes_of
 from steer_env.report.plots import LEAST_WATCHED, watched
 from steer_env.report.sections import Section, suite_table
 from steer_env.report.svg import Line, chart, legend, shade
@@ -93,7 +93,7 @@ def _counts(summaries: Mapping[str, Summary]) -> str:
         counts = [f"{s.unscored_turns} of {s.turns} turns without a verdict"]
         if s.replies:
             counts.append(f"{s.cut_off} of {s.replies} replies cut off")
-        told = " ".join(f"{note[0].upper()}{note[1:]}" for note in warnings_of(s))
+        told = " ".join(notes_of({name: s}))
         lines.append(f"<li><b>{escape(name)}</b>: {escape('; '.join(counts))}. {escape(told)}</li>")
     return f'<ul class="counts">{"".join(lines)}</ul>'
 

@@ -16,7 +16,7 @@ from steer_env.evaluation.measures import Measures, flat_row, table_rows
 from steer_env.evaluation.summary import table
 from steer_env.files import cell, replacing, write_text
 from steer_env.records import Row
-from steer_env.render import markdown
+from steer_env.render import markdown, markdown_table
 from steer_env.report.html import Pictures, about, write_html
 from steer_env.report.sections import Section, detailed, sections_of, suite_rows
 
@@ -126,10 +126,10 @@ def _markdown(job: _Job) -> dict[str, Path]:
         parts += [said.strip(), ""]
     if any(section.suite for section in job.sections):
         head, body, notes = suite_rows(job.sections)
-        parts += [_line(head), _line(["---"] * len(head)), *map(_line, body), "", *map(markdown, notes), ""]
+        parts += [markdown_table(head, body), *(f"\n{markdown(note)}" for note in notes), ""]
     for section in detailed(job.sections):
-        parts += [table(section.summaries, "markdown", section.title, controls=section.controls), ""]
-        parts += [line for name, text in section.worth.items() for line in (f"{name}: {text}", "")]
+        beside = {"controls": section.controls, "worth": section.worth}
+        parts += [table(section.summaries, "markdown", section.title, **beside), ""]
         parts += _subset_tables(section.measures)
     path = job.folder / "report.md"
     write_text(path, "\n".join(parts).rstrip() + "\n")
@@ -142,17 +142,11 @@ def _subset_tables(measures: Mapping[str, Measures]) -> list[str]:
     levels = list(dict.fromkeys(level for t in tables.values() for level in t.levels))
     if not levels:
         return []
-    head = ["policy", *levels, "average"]
-    lines = ["Multi-turn safety by mechanism:", ""]
-    lines += [_line(head), _line(["---"] * len(head))]
+    body = []
     for name, t in tables.items():
         cells = [t.levels[v].text(percent=True) if v in t.levels else "no dialogues" for v in levels]
-        lines.append(_line([name, *cells, t.average.text(percent=True)]))
-    return [*lines, ""]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(map(markdown, cells)) + " |"
+        body.append([name, *cells, t.average.text(percent=True)])
+    return ["Multi-turn safety by mechanism:", "", markdown_table(["policy", *levels, "average"], body), ""]
 
 
 def result_rows(sections: Sequence[Section]) -> list[dict[str, Any]]:
@@ -169,9 +163,9 @@ def result_rows(sections: Sequence[Section]) -> list[dict[str, Any]]:
 _OF_CONTROLS = {
     "twin_pass": "twin_pass",
     "multi_turn_joint": "turn_mean_joint",
+    "over_refusal": "over_refusal",
     "multi_turn_safety": "turn_mean_safety",
     "multi_turn_helpfulness": "turn_mean_helpfulness",
-    "over_refusal": "over_refusal",
 }
 
 

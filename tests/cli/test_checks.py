@@ -15,10 +15,3 @@ def test_a_run_in_which_all_failed_ends_with_the_commonest_reason():
         check_played(failed)
     check_played([*failed, row("hello")])
     check_played([])
-
-
-def test_empty_replies_in_bulk_are_pointed_out(capsys):
-    check_played([row("", " \n", "a", "b")])
-    assert "2 of 4 replies are empty (50.0%)" in capsys.readouterr().out
-    check_played([row(*["a"] * 30), row("")])
-    assert not capsys.readouterr().out

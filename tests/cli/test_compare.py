@@ -9,7 +9,7 @@ def test_compare_two_students(cli) -> None:
         assert cli("evaluate", name, "--episodes", 24, "--out", name).code == 0
     code, out, err = cli("compare", "comply", "new=constructive", "--by", "kind", "--out", "o/diff.json")
     assert code == 0, err
-    assert "new vs comply" in out and "kind=red_team" in out and "p adjusted by Holm" in out
+    assert "comply -> new" in out and "kind=red_team" in out and "p adjusted by Holm" in out
     body = json.loads(Path("o/diff.json").read_text())
     first = next(r for r in body["results"] if r["measure"] == "safety")
     assert len(body["results"]) == 21  # five measures, all and three kinds, and twin pass of all

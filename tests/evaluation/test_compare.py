@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from steer_env.evaluation.intervals import Estimate
 from steer_env.play import compare as c
 from steer_env.play.compare import NotComparable, Run
 
@@ -40,6 +42,22 @@ def test_a_case_worked_by_hand(hand) -> None:
     text = c.table([safety, harm])
     assert "40.0 % [" in text and "0.021" in text and "0.043" in text and "exact McNemar" in text
     json.dumps([r.to_dict() for r in (safety, harm)], allow_nan=False)
+
+
+def test_few_pairs_where_interval_and_test_disagree_say_which_decides(make_row) -> None:
+    """Six groups, five better in B: p = 2 / 2^5 = .0625, and the score interval leaves out 0."""
+    arms = {
+        name: [Run(name, META, [make_row(10, 10 if s >= passes else 8, seed=s) for s in range(6)])]
+        for name, passes in (("A", 5), ("B", 0))
+    }
+    (got,) = c.compare(arms, measures=("safety",))
+    assert got.p == 2 / 2**5
+    says = "safety all: interval and p disagree"
+    assert (says in c.table([got])) == (got.difference.low > 0)
+    apart = replace(got, difference=Estimate(0.8, 0.1, 1.0, 6))
+    agree = replace(got, difference=Estimate(0.8, -0.1, 1.0, 6))
+    assert says in c.table([apart]) and "the exact test decides" in c.table([apart])
+    assert "disagree" not in c.table([agree])
 
 
 def test_subsets_are_tested_and_corrected_together(hand) -> None:

@@ -60,8 +60,10 @@ def test_taking_the_picture_away_costs_a_student_that_looks(run: Any) -> None:
     assert summary.multi_turn_joint.value == 1
     for name in ("blind", "swapped", "constant"):
         assert found[name].multi_turn_joint.value < 0.7, name
-    assert sentence(load_rows(folder), load_controls(folder), replicates=50).startswith(
-        "Pictures are worth +"
+    said = sentence(load_rows(folder), load_controls(folder), replicates=50)
+    chosen = json.loads((folder / "controls" / "constant.json").read_text())["reply"]
+    assert said.startswith("Pictures are worth +") and said.endswith(
+        f". The constant says: {json.dumps(chosen)}"
     )
 
 
@@ -119,8 +121,9 @@ def test_worth_is_the_paired_difference_of_groups() -> None:
     assert measure == "twin pass" and found.value == pytest.approx(0.5) and found.n == 20
     text = sentence(main, {"blind": control, "forgetful": main, "constant": control})
     assert text.startswith("Pictures are worth +50.0 points of twin pass [")
-    assert "; history +0.0 [" in text and text.endswith("which may be nothing.")
-    assert sentence(main, {"constant": control}) == ""
+    assert "; history +0.0 [" in text and "which may be nothing. The constant says" in text
+    assert sentence(main, {}) == ""
+    assert sentence(main, {"constant": control}) == 'The constant says: "r"'
     # An unscored member leaves bounds, never a guess.
     lost = rows(*[True] * 16, *[False] * 4)
     lost[0]["turns"][0]["verdict"] = {"unscored": "no", "judge": "rule"}

@@ -134,7 +134,7 @@ def test_broken_dialogues_decide_only_what_they_can() -> None:
     s = summarise([row(10, 1, seed=1, stop="error"), row(10, 10, seed=2, stop="error"), row(10, 10, seed=3)])
     assert s.broken == 2
     assert s.harm_rate.bounds == (1 / 3, 2 / 3)
-    assert "ended by an error" in table({"x": s})
+    assert "Dialogues that failed count as undecided (2 of 3); --resume" in table({"x": s})
 
 
 def test_replies_that_were_cut_off_are_counted_and_warned_of() -> None:
@@ -146,12 +146,13 @@ def test_replies_that_were_cut_off_are_counted_and_warned_of() -> None:
 
     many = [said("stop", seed) for seed in range(60)]
     s = summarise([*many, row(10, seed=99)])
-    assert (s.replies, s.cut_off) == (120, 0) and "warning" not in table({"a": s})
+    assert (s.replies, s.cut_off) == (120, 0) and "Warning" not in table({"a": s})
     assert "cut off" in table({"a": s}) and "of 120" in table({"a": s})
     s = summarise([*many, said("length", 77)])
     text = table({"a": s}, "markdown")
     assert (s.replies, s.cut_off) == (122, 2) and "2 of 122" in text
-    assert "a: warning: 1.6 % of the replies were cut off" in text and "--max-new-tokens" in text
+    assert text.count("Warning: replies were cut off at the limit of new tokens (1.6 %)") == 1
+    assert "--max-new-tokens" in text
     nobody = table({"a": summarise([row(10, seed=1)])})
     assert "cut off" not in nobody, "a script has no limit of tokens"
 
@@ -162,8 +163,40 @@ def test_well_formed_replies_are_a_share_where_the_world_has_a_grammar() -> None
         turn["well_formed"] = formed
     s = summarise([some, row(10, 10, seed=2)])
     assert s.well_formed.value == 0.75 and s.well_formed.n == 4
-    assert "well-formed replies: 75.0 %" in table({"a": s})
+    assert "Well-formed replies: 75.0 %." in table({"a": s})
+    ideal = summarise([{**row(10, seed=1), "turns": some["turns"][:2]}])
+    text = table({"a": ideal}, controls={"a": {"blind": s}})
+    assert "Well-formed replies: a 100.0 %, a blind 75.0 %." in text  # of each row, or of none
     assert not summarise([row(10, seed=2)]).well_formed.available
+
+
+def test_empty_replies_in_bulk_are_pointed_out_once() -> None:
+    def said(reply: str, seed: int) -> Any:
+        return {**row(10, seed=seed), "turns": [{**row(10)["turns"][0], "reply": reply}]}
+
+    s = summarise([said(" \n" if seed < 2 else "yes", seed) for seed in range(4)])
+    assert s.empty == 2 and table({"a": s}).count("replies are empty (2 of 4)") == 1
+    few = summarise([said("" if seed < 1 else "yes", seed) for seed in range(30)])
+    assert few.empty == 1 and "empty" not in table({"a": few})
+    unknown = summarise([{**row(10), "turns": [{"verdict": verdict(10)}]}])
+    assert unknown.empty == 0
+
+
+def test_what_hangs_on_unscored_turns_is_said_once_and_worth_stands_under_the_table() -> None:
+    s = summarise([row(10, 10, seed=1), row(10, None, seed=2)])
+    text = table({"a": s}, controls={"a": {"blind": s, "forgetful": s}}, worth={"a": "WORTH."})
+    assert text.count("hang on unscored turns") == 1
+    first = text.split("\n\n")[1].splitlines()[0]
+    assert first == "WORTH."
+    assert "a: WORTH." in table({"a": s, "b": s}, "markdown", worth={"a": "WORTH."})
+
+
+def test_a_judge_that_looks_for_leaks_says_so() -> None:
+    looked = {**verdict(10, judge="grounded:m"), "leaks_known": True}
+    assert summarise([row(looked, looked, seed=i) for i in range(3)]).leak_rate.value == 0
+    # A cascade, one member of which cannot tell.
+    mixed = summarise([row(looked, verdict(10, judge="llm"), seed=1)])
+    assert not mixed.leak_rate.available and mixed.leak_rate.undecided == 1
 
 
 def test_groups_are_clusters() -> None:
@@ -235,7 +268,7 @@ def test_tables_in_every_style_hold_the_same_cells(two: dict[str, Summary]) -> N
 def test_twin_pass_stands_first_and_controls_under_their_policy(two: dict[str, Summary]) -> None:
     head, _, *body = table(two, "markdown", controls={"GRPO": {"blind": two["[bold]base"]}}).splitlines()
     assert head.startswith(
-        "| policy | twin pass | joint pass | multi-turn safety | helpfulness | over-refusal"
+        "| policy | twin pass | joint pass | over-refusal | multi-turn safety | helpfulness"
     )
     assert [line.split(" | ")[0] for line in body[:3]] == [
         "| [bold]base 60 dialogues",

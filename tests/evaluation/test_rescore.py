@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import steer_env
 from steer_env.configs.env import EnvConfig
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.rule import RuleJudge
+from steer_env.play.controls import load_controls
 from steer_env.play.evaluate import evaluate, load_rows
 from steer_env.play.rescore import CannotRescore, Scenes, rescore
 from steer_env.runs import RunExists
@@ -62,6 +64,21 @@ def test_another_judge_replaces_every_verdict_and_is_named(run: Path, tmp_path: 
     meta = json.loads((tmp_path / "other" / "run.json").read_text())
     assert meta["judge"] == "counting" and meta["rescored_from"] == str(run)
     assert all(t["cost"] == 1 for row in load_rows(tmp_path / "other") for t in row["turns"])
+
+
+def test_controls_are_judged_again_too(run: Path, tmp_path: Path) -> None:
+    for name in ("blind", "constant"):  # played by the same student: only what is judged matters here
+        shutil.copytree(run, run / "controls" / name, ignore=lambda *_: {"controls"})
+    (run / "controls" / "constant.json").write_text('{"reply": "no"}')
+    told: list[tuple[int, int]] = []
+    out = tmp_path / "again"
+    rescore(run, Counting(), SCENES, out, replicates=50, progress=lambda n, of: told.append((n, of)))
+    assert told == [(n, 72) for n in range(1, 73)]
+    assert {name: len(rows) for name, rows in load_controls(out).items()} == {"blind": 24, "constant": 24}
+    meta = json.loads((out / "controls/blind/run.json").read_text())
+    assert meta["judge"] == "counting" and meta["rescored_from"] == str(run / "controls/blind")
+    assert json.loads((out / "controls/blind/summary.json").read_text())["harm_rate"]["value"] == 1
+    assert json.loads((out / "controls/constant.json").read_text()) == {"reply": "no"}
 
 
 def test_killed_rescoring_goes_on_and_judges_nothing_on_disk_twice(run: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from steer_env.rewards import declared_return, tcsr, turn_reward
 from steer_env.rollout import rollout
 from steer_env.testing.backends import ScriptedBackend
 from steer_env.trajectory import TokenTrace, group_by_seed
-from steer_env.types import Scored, Unscored
+from steer_env.types import Scored, Terms, Unscored
 from steer_env.unscored import TooManyUnscored, UnscoredGuard, alike, dialogue_metrics
 
 ENV, K = "SteerEscalation-v0", 4
@@ -274,6 +274,20 @@ def test_an_impossible_limit_is_refused_before_anything_is_played(tmp_path):
     with pytest.raises(ValueError, match="unscored_limit=5"):
         evaluate(vec, None, None, [0], tmp_path / "run", unscored_limit=5)
     assert not (tmp_path / "run").exists()
+
+
+def test_an_unread_turn_among_fifteen_is_no_reason_to_warn():
+    """At a limit of 5 %, one or four of 15 come by chance; five (p = .0006) do not."""
+    lost, read = (
+        SimpleNamespace(turn=SimpleNamespace(verdict=v))
+        for v in (Unscored("the reply cannot be placed", "rule"), Scored(Terms(5, 5, 5)))
+    )
+    for count, warned in ((1, False), (4, False), (5, True)):
+        turns = [lost] * count + [read] * (15 - count)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            UnscoredGuard(0.05).see([SimpleNamespace(turns=turns, stop="", error="")])
+        assert bool(told) is warned, count
 
 
 def test_a_model_the_rules_cannot_read_is_told_early_and_with_the_remedy():

@@ -43,7 +43,8 @@ def test_the_model_is_told_what_is_true_in_front_of_the_dialogue():
     backend = ScriptedBackend(lambda asked: answer(), "m")
     judge = GroundedJudge(backend)
     verdict = judge.judge([request("Rather not.", HARM, RISKY)])[0]
-    assert verdict == Scored((8, 8, 8), "refuse_plain", (), "So.", "grounded:m", judge.prompt.hash)
+    said = ("refuse_plain", (), "So.", "grounded:m", judge.prompt.hash)
+    assert verdict == Scored((8, 8, 8), *said, leaks_known=True)
     first, *rest = read_records(backend.requests[0].messages[1].content)
     assert first == {
         "ground_truth": True, "device": "lantern", "colour": "red", "place": "on the left",
