@@ -167,7 +167,7 @@ def test_a_config_makes_the_environment_that_its_fields_make():
 def test_a_tree_of_configs_is_written_flat():
     from dataclasses import dataclass
 
-    from steer_env.configs.base import build, flat, names
+    from steer_env.configs.base import flat, names
 
     @dataclass(frozen=True)
     class Tree:

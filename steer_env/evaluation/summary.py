@@ -287,7 +287,7 @@ def _cells(
     summaries: Mapping[str, Summary], controls: Mapping[str, Mapping[str, Summary]]
 ) -> tuple[list[str], list[list[str]], list[str]]:
     """Head, body and notes; the two lines of a cell are parted by a line break."""
-    lines = [(shown, name, s) for shown, name, s in _lines(summaries, controls)]
+    lines = list(_lines(summaries, controls))
     columns = list(COLUMNS)
     if any(s.single_turn.available for s in summaries.values()):
         columns.insert(1, _SINGLE)
