@@ -35,12 +35,11 @@ class KeyedObservation(dict[str, Any]):
 
     Attributes:
         stream: Names the dialogue by its reset seed and its number among those with that seed.
-        ordered: Whether the dialogues are asked in a fixed order, since nobody answers in its own time.
     """
 
-    def __init__(self, observation: Mapping[str, Any], stream: str, *, ordered: bool = False) -> None:
+    def __init__(self, observation: Mapping[str, Any], stream: str) -> None:
         super().__init__(observation)
-        self.stream, self.ordered = stream, ordered
+        self.stream = stream
 
 
 def stream_of(observation: Observation) -> str:

@@ -34,7 +34,7 @@ class _Through:
         changed = self._see(observation)
         if not isinstance(observation, KeyedObservation):
             return changed
-        return KeyedObservation(changed, stream_of(observation), ordered=observation.ordered)
+        return KeyedObservation(changed, stream_of(observation))
 
     def __getattr__(self, name: str) -> Any:
         if name in ("student", "submit"):  # the one while unpickling, the other is not every student's

@@ -14,7 +14,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -23,7 +23,6 @@ from transformers import PreTrainedModel
 
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.averaging import Average
-from steer_env.algorithms.parallel import Parallel
 from steer_env.algorithms.scaling import has_adapters, load_adapters
 from steer_env.files import remove_tree, replacing_folder
 from steer_env.models import tiny
@@ -54,7 +53,6 @@ def save_checkpoint(
     attacker: Any,
     keep: int = 2,
     parts: Mapping[str, Stateful] | None = None,
-    parallel: Parallel | None = None,
     average: Average | None = None,
 ) -> Path:
     """Write a checkpoint after `step` finished steps and remove all but the last `keep`.
@@ -62,25 +60,20 @@ def save_checkpoint(
     A student with LoRA adapters is saved as a peft adapter folder. `parts` are further parts of the run with
     a state, by name. An `average` of the weights becomes a model folder in it.
 
-    The folder appears under its name only when it is complete. Of several processes the first one writes what
-    a single one would; all have to call this.
+    The folder appears under its name only when it is complete.
 
     Raises:
         TypeError: If the attacker's memory could not be read back.
     """
-    parallel = parallel or Parallel()
     folder = run_dir / "checkpoints" / f"step_{step:06d}"
-    with replacing_folder(folder) if parallel.main else nullcontext(folder) as partial:
-        _save_weights(partial, student, parallel)
+    with replacing_folder(folder) as partial:
+        student.save(partial)
         if average is not None and average.count:
             with average.applied():
-                _save_weights(partial / AVERAGE, student, parallel)
-        moments = parallel.optimizer_state(optimizer)
-        if not parallel.main:
-            return folder
+                student.save(partial / AVERAGE)
         state = {
             "step": step,
-            "optimizer": moments,
+            "optimizer": optimizer.state_dict(),
             "torch_rng": torch.get_rng_state(),
             "attacker": attacker_state(attacker),
             "parts": {name: part.state_dict() for name, part in (parts or {}).items()},
@@ -89,12 +82,6 @@ def save_checkpoint(
     for old in checkpoints(run_dir)[:-keep]:
         remove_tree(old)
     return folder
-
-
-def _save_weights(folder: Path, student: HFStudent, parallel: Parallel) -> None:
-    weights = parallel.weights(student.model)
-    if parallel.main:
-        student.save(folder, weights)
 
 
 def attacker_state(attacker: Any) -> Any:
@@ -183,17 +170,15 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     attacker: Any,
     parts: Mapping[str, Stateful] | None = None,
-    parallel: Parallel | None = None,
     average: Average | None = None,
 ) -> int:
     """Put a checkpoint's state into the parts of a run; returns the number of finished steps."""
-    parallel = parallel or Parallel()
     state = torch.load(folder / _STATE, weights_only=True, map_location="cpu")
     if average is not None and (folder / AVERAGE).exists():
-        load_weights(folder / AVERAGE, student.model, parallel)
+        load_weights(folder / AVERAGE, student.model)
         average.adopt()
-    load_weights(folder, student.model, parallel)
-    parallel.load_optimizer(optimizer, state["optimizer"])
+    load_weights(folder, student.model)
+    optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["torch_rng"])
     if state["attacker"] is not None:
         attacker.load_state_dict(state["attacker"])
@@ -205,15 +190,14 @@ def load_checkpoint(
     return int(state["step"])
 
 
-def load_weights(folder: Path, model: PreTrainedModel, parallel: Parallel | None = None) -> None:
+def load_weights(folder: Path, model: PreTrainedModel) -> None:
     """Put a checkpoint's weights, or its adapters, into a model."""
-    fill = (parallel or Parallel()).fill
     if has_adapters(model):
-        load_adapters(model, folder, fill)
+        load_adapters(model, folder)
     else:
         with tiny.no_bars():
             saved = type(model).from_pretrained(folder, dtype=model.dtype)
-        fill(model.state_dict(), saved.state_dict())
+        model.load_state_dict(saved.state_dict())
 
 
 def drop_rows_from(path: Path, step: int) -> None:

@@ -65,9 +65,9 @@ class Forward:
         size = min(self._size, max(1, -(-len(dialogues) // self.parallel.size)))
         return microbatches([len(d.trace) for d in dialogues], size, self._tokens)
 
-    def dealt(self, dialogues: Sequence[Prompt]) -> list[tuple[list[int], bool]]:
-        """Return this process's passes, and whether each counts; see `Parallel.deal`."""
-        return self.parallel.deal(self.passes(dialogues))
+    def dealt(self, dialogues: Sequence[Prompt]) -> list[list[int]]:
+        """Return this process's share of the passes."""
+        return self.parallel.share(self.passes(dialogues))
 
     def policy(self, dialogues: Sequence[Prompt], *, entropy: bool = False) -> Packed:
         """Return the policy's log-probabilities, with gradient where it is on."""
@@ -92,28 +92,19 @@ class Forward:
         with adapters_off(self.student.model) if self.scaling.lora_rank else nullcontext():
             return self._packed(self._reference, dialogues).logprobs_N
 
-    def forget_blanks(self) -> None:
-        """Take the gradient of blank pictures away: it is 0, but one process has none at all."""
-        for parameter in self.student.decoder.adapter.vision.parameters():
-            parameter.grad = None
-
     def precision(self) -> AbstractContextManager[object]:
         """Return the context that forward passes run in."""
         return self.scaling.autocast(self.student.model.device)
 
     def _packed(self, adapter: ModelAdapter, dialogues: Sequence[Prompt], *, entropy: bool = False) -> Packed:
-        def run() -> Packed:
-            with self.precision():
-                return packed_logprobs(
-                    adapter,
-                    dialogues,
-                    temperature=self.temperature,
-                    forbidden=self.student.decoder.forbidden,
-                    entropy=entropy,
-                    always_look=self.parallel.lockstep,
-                )
-
-        return self.parallel.run(adapter.model, run)
+        with self.precision():
+            return packed_logprobs(
+                adapter,
+                dialogues,
+                temperature=self.temperature,
+                forbidden=self.student.decoder.forbidden,
+                entropy=entropy,
+            )
 
 
 @contextmanager

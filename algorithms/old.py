@@ -72,10 +72,9 @@ class OldPolicy:
         done = {number for known in parallel.everyone(list(self._known)) for number in known}
         others = [number for number in range(len(self._examples)) if number not in done]
         left = [self._examples[number] for number in others]
-        for indices, _ in self._forward.dealt([e.dialogue for e in left]) if left else ():
+        for indices in self._forward.dealt([e.dialogue for e in left]) if left else ():
             part = [left[i] for i in indices]
             self._remember(self._forward.policy([e.dialogue for e in part]), part)
-        parallel.release(self._forward.student.model)
         for known in parallel.everyone(self._known):
             self._known.update(known)
 

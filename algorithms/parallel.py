@@ -6,23 +6,19 @@ the tutor's memory, the curriculum and the metrics are computed from the whole s
 code and with the same outcome as in one process. Gradients are added up: the passes of a mini-batch carry
 their shares of it, whoever runs them.
 
-`Parallel` is one process and does nothing; `Replicas` keep a copy of the weights each (data parallel);
-`shards.Shards` (FSDP) and `zero.Zero` (DeepSpeed) spread weights or optimiser over the processes.
+`Parallel` is one process and does nothing; `Replicas` keep a copy of all weights each (data parallel). Models
+whose weights have to be spread over several GPUs are trained with TRL, see docs/trl.md.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from steer_env.algorithms.scaling import Scaling
+from torch import nn
 
 T = TypeVar("T")
 
@@ -39,17 +35,11 @@ class Parallel:
         rank: Number of this process.
         size: Number of processes.
         device: Where this process computes, None where the model decides.
-        load_device: Where a model should be loaded, None as `device`.
-        lockstep: Whether all processes have to run the same number of forward passes.
-        droppable: Whether gradients that were summed can be dropped without a step.
     """
 
     rank = 0
     size = 1
     device: torch.device | None = None
-    load_device: torch.device | None = None
-    lockstep = False
-    droppable = True
 
     @property
     def main(self) -> bool:
@@ -66,16 +56,6 @@ class Parallel:
         """Put the shares of all processes together again, in the order before `share`."""
         return list(mine)
 
-    def deal(self, passes: Sequence[T]) -> list[tuple[T, bool]]:
-        """Return this process's passes, and whether each counts.
-
-        In lockstep a process that has one pass less repeats the first one, which must then count nothing.
-        """
-        mine = [(item, True) for item in self.share(passes)]
-        if self.lockstep and len(mine) < -(-len(passes) // self.size):
-            mine.append((passes[0], False))
-        return mine
-
     def everyone(self, value: T) -> list[T]:
         """Return the values of all processes, by rank."""
         return [value]
@@ -88,25 +68,6 @@ class Parallel:
     def adopt(self, model: nn.Module) -> None:
         """Get a model ready for all processes, in place, before its optimiser is made."""
 
-    def launch(self, optimizer: torch.optim.Optimizer, max_grad_norm: float) -> None:
-        """Get ready to train with an optimiser over the adopted policy."""
-
-    def run(self, model: nn.Module, call: Callable[[], T]) -> T:
-        """Call something that runs a forward pass of an adopted model."""
-        return call()
-
-    @contextmanager
-    def sampling(self, model: nn.Module) -> Iterator[None]:
-        """Let a process sample by itself, without waiting for others at every token."""
-        yield
-
-    def release(self, model: nn.Module) -> None:
-        """Let go of gathered weights, which a step does not reach, after passes without a backward one."""
-
-    def backward(self, loss: Tensor, *, last: bool) -> None:
-        """Add the gradient of a pass; `last` is the process's last one before the optimiser step."""
-        loss.backward()
-
     def step(self, optimizer: torch.optim.Optimizer, max_norm: float) -> float:
         """Sum the gradients of all processes, clip them and step; returns the policy's gradient norm."""
         self._sum_gradients(optimizer)
@@ -114,29 +75,10 @@ class Parallel:
         norms = [nn.utils.clip_grad_norm_(group["params"], max_norm) for group in optimizer.param_groups]
         optimizer.step()
         optimizer.zero_grad()
-        return float(whole(norms[0]))
+        return float(norms[0])
 
     def _sum_gradients(self, optimizer: torch.optim.Optimizer) -> None:
         """Add up what each process has; nothing to do for one."""
-
-    # -- state --------------------------------------------------------------------------------------------
-
-    def weights(self, model: nn.Module) -> dict[str, Tensor] | None:
-        """Collect the weights of all processes; None where the model has them whole."""
-        return None
-
-    def fill(self, own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
-        """Copy whole weights into those of an adopted model, by name."""
-        for name, value in own.items():
-            value.copy_(stored[name])
-
-    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Return the optimiser's state as one process would have it."""
-        return optimizer.state_dict()
-
-    def load_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-        """Put such a state back."""
-        optimizer.load_state_dict(state)
 
 
 class Replicas(Parallel):
@@ -180,11 +122,7 @@ class Replicas(Parallel):
             self._dist.broadcast(tensor.detach(), 0)
 
     def _sum_gradients(self, optimizer: torch.optim.Optimizer) -> None:
-        self._sum([p for group in optimizer.param_groups for p in group["params"]])
-
-    def _sum(self, parameters: Sequence[nn.Parameter]) -> None:
-        if not parameters:
-            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         # A weight without gradient anywhere stays without: the optimiser leaves it alone, as in one process.
         has = torch.tensor([p.grad is not None for p in parameters], device=self.device, dtype=torch.int32)
         self._dist.all_reduce(has, self._dist.ReduceOp.MAX)
@@ -200,20 +138,11 @@ class Replicas(Parallel):
                 gradient.copy_(part.view_as(gradient))
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor that may be spread over processes in one piece; all of them have to ask."""
-    full: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
-    return tensor if full is None else full()
-
-
-def launched(scaling: Scaling) -> Parallel:
+def launched() -> Parallel:
     """Return what `accelerate launch` or `torchrun` asks for, one process where neither was used.
 
-    `accelerate launch` puts its config file into the environment: ACCELERATE_USE_FSDP or _DEEPSPEED, with
-    options beside it. Without them, and with torchrun, the processes are replicas.
-
     Raises:
-        ValueError: If the file asks for something that is not supported, or decides what `scaling` does.
+        ValueError: If accelerate's config file asks for more than replicas: FSDP, DeepSpeed or a precision.
     """
     environ = os.environ
     if "WORLD_SIZE" not in environ or "RANK" not in environ:
@@ -223,16 +152,13 @@ def launched(scaling: Scaling) -> Parallel:
         raise ValueError(
             f"mixed_precision={mixed!r} in accelerate's config, expected 'no': --precision decides that"
         )
-    fsdp, deepspeed = (environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED"))
+    for name in ("FSDP", "DEEPSPEED"):
+        if environ.get(f"ACCELERATE_USE_{name}") == "true":
+            raise ValueError(
+                f"distributed_type={name} in accelerate's config, expected MULTI_GPU or MULTI_CPU: this loop "
+                "trains replicas only; use TRL to spread a model over GPUs (docs/trl.md)"
+            )
     device = _own_device()
-    if fsdp:
-        from steer_env.algorithms.shards import Shards
-
-        return Shards.from_environment(device, scaling)
-    if deepspeed:
-        from steer_env.algorithms.zero import Zero
-
-        return Zero.from_environment(device, scaling)
     return Replicas(device) if int(environ["WORLD_SIZE"]) > 1 else Parallel()
 
 

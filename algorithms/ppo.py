@@ -123,7 +123,7 @@ class PPO(PolicyGradient):
         """Value at each sampled token of each dialogue."""
         dialogues = [example.dialogue for example in examples]
         values: dict[int, Floats] = {}
-        for indices, _ in self._forward.dealt(dialogues):
+        for indices in self._forward.dealt(dialogues):
             packed, hidden_NH = self._forward.policy_and_hidden([dialogues[i] for i in indices])
             values_N = self._head(hidden_NH)[:, 0]
             for row, index in enumerate(indices):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_env.agents.hf.student import HFStudent
@@ -111,10 +110,8 @@ def save_merged(student: HFStudent, path: str | Path) -> None:
     tiny.save(model, student.processor, path)
 
 
-def load_adapters(
-    model: PreTrainedModel, folder: Path, fill: Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], None]
-) -> None:
-    """Put the adapters of a checkpoint into a model that has them already; `fill` copies by name.
+def load_adapters(model: PreTrainedModel, folder: Path) -> None:
+    """Put the adapters of a checkpoint into a model that has them already.
 
     Raises:
         ValueError: If the checkpoint has adapters of other layers.
@@ -127,7 +124,8 @@ def load_adapters(
     others = sorted(own.keys() ^ stored.keys())
     if others:
         raise ValueError(f"{str(folder)!r} holds adapters of other layers: {others[:3]}, expected this run's")
-    fill(own, stored)
+    for name, value in own.items():
+        value.copy_(stored[name])
 
 
 def _add_adapters(model: PreTrainedModel, scaling: Scaling, seed: int) -> None:

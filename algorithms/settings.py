@@ -57,9 +57,6 @@ class TrainConfig:
         eval_dialogues: How many dialogues that is.
         final_weights: What the student has at the end: its "last" weights, the "average", or those of the
             step that was evaluated "best" (the last where no evaluation had a verdict).
-        streams: What a reply's random numbers come from beside the seed and the prompt: how often that
-            "prompt" was asked before, or the "dialogue". Only the latter is the same for any number of
-            processes; the former gives the numbers of earlier versions.
 
     Raises:
         ValueError: If a setting is out of its range.
@@ -92,7 +89,6 @@ class TrainConfig:
     eval_every: int = 0
     eval_dialogues: int = 64
     final_weights: str = "last"
-    streams: str = "prompt"
 
     def __post_init__(self) -> None:
         counts: tuple[str, ...] = (
@@ -110,7 +106,6 @@ class TrainConfig:
         check_numbers(self, ("max_grad_norm",), above=True, why="; a huge one switches clipping off")
         check_numbers(self, ("temperature",), above=True, why=": greedy siblings are all equal")
         check_numbers(self, ("unscored_limit", "final_lr", "average_decay"), 0, 1)
-        check_choice(self, "streams", ("prompt", "dialogue"))
         check_choice(self, "lr_schedule", SCHEDULES)
         check_choice(self, "average", AVERAGES)
         check_choice(self, "overlong", OVERLONG)
@@ -162,19 +157,6 @@ def check_run(run_dir: Path, settings: Mapping[str, Any], resume: bool) -> None:
 def _decided_by_steps(settings: Mapping[str, Any]) -> bool:
     """Whether earlier steps would have gone otherwise with another number of steps."""
     return settings.get("lr_schedule", "constant") != "constant" or settings.get("average") == "tail"
-
-
-def check_streams(config: TrainConfig, processes: int) -> None:
-    """Refuse random numbers that would differ with the number of processes.
-
-    Raises:
-        ValueError: If `config.streams` is "prompt" and there are several processes.
-    """
-    if processes > 1 and config.streams != "dialogue":
-        raise ValueError(
-            f"streams={config.streams!r} in {processes} processes, expected 'dialogue' (--streams dialogue): "
-            "how often a prompt was asked depends on who asks; a run that began so goes on in one process"
-        )
 
 
 def _default(settings: Mapping[str, Any], key: str) -> Any:

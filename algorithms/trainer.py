@@ -39,7 +39,7 @@ from steer_env.algorithms.overlong import share_cut, treat
 from steer_env.algorithms.parallel import Parallel
 from steer_env.algorithms.record import record_rollouts
 from steer_env.algorithms.scaling import Scaling
-from steer_env.algorithms.settings import CONFIG, TrainConfig, check_run, check_streams, settings_of
+from steer_env.algorithms.settings import CONFIG, TrainConfig, check_run, settings_of
 from steer_env.algorithms.update import make_optimizer, update
 from steer_env.algorithms.validation import BEST, Validation
 from steer_env.files import write_json
@@ -48,9 +48,9 @@ from steer_env.records import ROLLOUTS
 from steer_env.rollout import ForkableVectorEnv, VectorEnv, rollout, rollout_from, teach
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
 from steer_env.types import Utterance
-from steer_env.unscored import TooManyUnscored, UnscoredGuard, dialogue_metrics
+from steer_env.unscored import UnscoredGuard, dialogue_metrics
 
-__all__ = ["Progress", "TrainConfig", "check_run", "check_streams", "final_folder", "step_seeds", "train"]
+__all__ = ["Progress", "TrainConfig", "check_run", "final_folder", "step_seeds", "train"]
 
 #: Called after every step with the number of finished steps, of all, and the step's metrics.
 Progress = Callable[[int, int, Row], None]
@@ -99,9 +99,8 @@ def train(
 
     Raises:
         RunExists: If `run_dir` holds a run and `resume` is False, or one with other settings.
-        ValueError: If the weights to train are not float32, the groups are too small for the algorithm,
-            `config.streams` is "prompt" with several processes, or a curriculum has no `eval_env` although
-            `config.eval_every` is set: its own dialogues change.
+        ValueError: If the weights to train are not float32, the groups are too small for the algorithm, or a
+            curriculum has no `eval_env` although `config.eval_every` is set: its own dialogues change.
         SelfJudging: If the judge is the student's or the attacker's model and that was not allowed.
         TypeError: If the attacker's memory could not be read back from a checkpoint.
         TooManyUnscored: If the judge fails too often; a checkpoint of the last finished step is written
@@ -118,9 +117,6 @@ def train(
         raise ValueError(f"eval_every={config.eval_every!r} with a curriculum, expected an eval_env as well")
     settings = settings_of(algorithm, config, scaling, env)
     check_run(run_dir, settings, resume)
-    check_streams(config, parallel.size)
-    if config.target_kl and not parallel.droppable:
-        raise ValueError(f"target_kl={config.target_kl!r} with DeepSpeed, expected 0: use replicas or FSDP")
     parallel.wait()  # until all have looked, before the first one writes
     student.temperature, student.max_new_tokens = config.temperature, config.max_new_tokens
     scaling.prepare(student, config.seed)
@@ -166,12 +162,10 @@ def train(
                         saved = finished
                 if progress is not None:
                     progress(finished, config.steps, row)
-        except BaseException as error:
+        except BaseException:
             # Weights and memory change only in the guarded block above. An error inside it leaves them
             # between two steps: the last checkpoint stays, and resuming plays the steps after it again.
-            # Sharded weights are collected by all processes; one alone that was interrupted cannot.
-            together = not parallel.lockstep or isinstance(error, TooManyUnscored)
-            if complete and saved < finished and together:
+            if complete and saved < finished:
                 with uninterrupted():
                     run.save(finished)
             raise
@@ -197,7 +191,6 @@ class _Run:
         self.config, self.run_dir = config, run_dir
         self.student, self.parallel = forward.student, forward.parallel
         self.optimizer = make_optimizer(forward, algorithm, config)
-        self.parallel.launch(self.optimizer, config.max_grad_norm)
         self.parts: dict[str, Stateful] = {"algorithm": algorithm, "guard": guard}
         if isinstance(env, Curriculum):
             self.parts["curriculum"] = env
@@ -215,7 +208,7 @@ class _Run:
 
     def open(self, settings: Row) -> int:
         """Prepare the run folder; returns the number of steps that are done already."""
-        parts = (self.student, self.optimizer, self.attacker, self.parts, self.parallel, self.average)
+        parts = (self.student, self.optimizer, self.attacker, self.parts, self.average)
         finished = load_newest(self.run_dir, *parts)
         if self.parallel.main:
             self.run_dir.mkdir(parents=True, exist_ok=True)
@@ -251,11 +244,10 @@ class _Run:
         if self.forward.scaling.precision != "float32":
             student = _InPrecision(self.forward)
         mine = [seed for seed in self.parallel.share(seeds[::size]) for _ in range(size)]
-        with self.parallel.sampling(self.student.model):
-            played = rollout(env, attacker, student, mine, fixed=self.config.streams == "prompt")
-            if algorithm is not None:
-                play_on = partial(rollout_from, cast(ForkableVectorEnv, env), attacker, student)
-                algorithm.look_ahead(group_by_seed(played, size), play_on)
+        played = rollout(env, attacker, student, mine)
+        if algorithm is not None:
+            play_on = partial(rollout_from, cast(ForkableVectorEnv, env), attacker, student)
+            algorithm.look_ahead(group_by_seed(played, size), play_on)
         self.student.weights_changed()  # the update needs the memory of the cached keys and values
         groups = [played[start : start + size] for start in range(0, len(played), size)]
         return [trajectory for group in self.parallel.gather(groups) for trajectory in group]
@@ -300,11 +292,13 @@ class _Run:
         if self.config.final_weights == "last":
             return
         self.parallel.wait()
-        load_weights(final_folder(self.run_dir, self.config), self.student.model, self.parallel)
+        load_weights(final_folder(self.run_dir, self.config), self.student.model)
         self.student.weights_changed()
 
     def save(self, finished: int) -> None:
         """Write a checkpoint."""
+        if not self.parallel.main:
+            return
         save_checkpoint(
             self.run_dir,
             finished,
@@ -312,7 +306,6 @@ class _Run:
             self.optimizer,
             self.attacker,
             parts=self.parts,
-            parallel=self.parallel,
             average=self.average,
         )
 

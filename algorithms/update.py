@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -102,17 +101,12 @@ def accumulate(
     """
     total = sum(int(e.mask_L.sum()) for e in batch)
     moved, count = 0.0, 0
-    passes = forward.dealt([e.dialogue for e in batch])
-    for number, (indices, counts) in enumerate(passes):
+    for indices in forward.dealt([e.dialogue for e in batch]):
         part = [batch[i] for i in indices]
-        # A pass that does not count has no share of the mini-batch.
-        seen, whole = (tally, (total, len(batch))) if counts else (Tally(), (math.inf, math.inf))
-        tokens = _token_batch(forward, algorithm, part, whole, seen, old, first=first)
+        tokens = _token_batch(forward, algorithm, part, (total, len(batch)), tally, old, first=first)
         loss = algorithm.loss(tokens)
-        forward.parallel.backward(loss, last=number == len(passes) - 1)
-        seen.add("loss", loss.item(), 0)
-        if not counts:
-            continue
+        loss.backward()
+        tally.add("loss", loss.item(), 0)
         kl_N = kl_estimate(tokens.old_N, tokens.logprobs_N)
         tally.tokens("step_kl", kl_N, tokens.mask_N)
         moved, count = moved + float(kl_N[tokens.mask_N].sum()), count + int(tokens.mask_N.sum())
@@ -120,8 +114,6 @@ def accumulate(
             gap_N = (tokens.old_N - tokens.sampler_N).abs()
             tally.tokens("logprob_gap", gap_N, tokens.mask_N)
             tally.most("logprob_gap_max", gap_N, tokens.mask_N)
-    if forward.parallel.lockstep and not any(e.dialogue.trace.images for e in batch):
-        forward.forget_blanks()
     return moved, count
 
 
@@ -133,7 +125,7 @@ def _token_batch(
     forward: Forward,
     algorithm: Algorithm,
     part: Sequence[Example],
-    whole: tuple[float, float],
+    whole: tuple[int, int],
     tally: Tally,
     old: OldPolicy,
     *,

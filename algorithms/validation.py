@@ -96,10 +96,9 @@ class Validation:
 
     def _keep(self) -> None:
         """Write the weights so that the folder is whole or the one before."""
-        weights = self.parallel.weights(self.student.model)
         if self.parallel.main:
             with replacing_folder(self.folder / BEST) as partial:
-                self.student.save(partial, weights)
+                self.student.save(partial)
 
     @contextmanager
     def _as_before(self) -> Iterator[None]:

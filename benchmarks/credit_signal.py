@@ -95,7 +95,7 @@ def gradients(
     }
     kept = [i for i, example in enumerate(next(iter(made.values()))) if example is not None]
     dialogues = [made[next(iter(made))][i].dialogue for i in kept]  # type: ignore[union-attr]
-    for indices, _ in forward.dealt(dialogues):
+    for indices in forward.dealt(dialogues):
         packed = forward.policy([dialogues[i] for i in indices])
         rows = list(made)
         for number, row in enumerate(rows):

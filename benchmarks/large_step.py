@@ -124,14 +124,14 @@ def measure(args: argparse.Namespace, parallel: Parallel, scaling: Scaling) -> d
     """Train and return the figures; the first step warms up and is left out."""
     device = parallel.device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     gpu = device.type == "cuda"
-    student = make_student(args, parallel.load_device or device)
+    student = make_student(args, device)
     text = sum(p.numel() for p in student.model.model.language_model.parameters())
     weights = sum(p.numel() for p in student.model.parameters())
     counting = Counting()
     config = TrainConfig(
         steps=args.steps, seeds_per_step=args.seeds, group_size=args.group, lr=1e-6, unscored_limit=1.0,
         max_new_tokens=args.max_new_tokens, microbatch_size=args.microbatch, checkpoint_every=10**6,
-        microbatch_tokens=args.microbatch_tokens, streams="dialogue",
+        microbatch_tokens=args.microbatch_tokens,
     )  # fmt: skip
     peaks: list[float] = []
 
@@ -186,7 +186,7 @@ def main() -> None:
         parser.error(f"--steps {args.steps}, expected at least 2: the first one warms up")
     precision = "float32" if args.shape == "tiny" else "bf16"
     scaling = Scaling(precision, gradient_checkpointing=True, lora_rank=0 if args.full else 16)
-    parallel = launched(scaling)
+    parallel = launched()
     result = measure(args, parallel, scaling)
     if parallel.main:
         print(json.dumps(result, indent=2))

@@ -51,11 +51,6 @@ class VectorEnv(Protocol):
         """Start one dialogue per element of `seeds`; further slots stay idle."""
         ...
 
-    @property
-    def asynchronous(self) -> bool:
-        """Whether a judge may keep a slot waiting after `submit(..., wait=False)`."""
-        ...
-
     def start(self, id: int, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
         """Start a new dialogue in one slot."""
         ...
@@ -112,7 +107,6 @@ def rollout(
     learn: bool = False,
     progress: Progress | None = None,
     on_finished: OnFinished | None = None,
-    fixed: bool = True,
 ) -> list[Trajectory]:
     """Play one dialogue per seed and return them in the order of `seeds`.
 
@@ -133,8 +127,6 @@ def rollout(
         progress: Called with (finished, all).
         on_finished: Called with each trajectory the moment its dialogue ends, so that nothing that ended is
             lost when the run does not.
-        fixed: False has agents not rely on the order of asking even where it is fixed, so that a dialogue is
-            the same whichever others are played with it.
 
     Raises:
         ValueError: If an agent returns the wrong number of utterances.
@@ -142,7 +134,7 @@ def rollout(
     """
     finished: dict[int, Trajectory] = {}
     for place, trajectory in rollout_iter(
-        env, attacker, student, seeds, progress=progress, on_finished=on_finished, fixed=fixed
+        env, attacker, student, seeds, progress=progress, on_finished=on_finished
     ):
         finished[place] = trajectory
     trajectories = [finished[place] for place in range(len(seeds))]
@@ -160,7 +152,6 @@ def rollout_iter(
     progress: Progress | None = None,
     on_finished: OnFinished | None = None,
     options: Callable[[int], dict[str, Any] | None] | None = None,
-    fixed: bool = True,
 ) -> Iterator[Placed]:
     """Play one dialogue per seed and yield each as it ends, with its place in `seeds`.
 
@@ -174,9 +165,8 @@ def rollout_iter(
         progress: Called with (finished, all).
         on_finished: Called with each trajectory before any that ended with it is yielded.
         options: Gives the reset options of a seed, such as `{"scenario": ...}`.
-        fixed: As of `rollout`.
     """
-    yield from _Play(env, attacker, student, seeds, on_finished, options, fixed).run(progress)
+    yield from _Play(env, attacker, student, seeds, on_finished, options).run(progress)
 
 
 def rollout_from(
@@ -236,7 +226,7 @@ def rollout_from(
         if place % k == k - 1:
             del reached[point]
 
-    play = _Play(env, attacker, student, seeds, None, None, False, begin, streams)
+    play = _Play(env, attacker, student, seeds, None, None, begin, streams)
     played = dict(play.run(progress))
     return [[played[point * k + i] for i in range(k)] for point in range(len(points))]
 
@@ -258,13 +248,11 @@ class _Play:
         seeds: Sequence[int],
         on_finished: OnFinished | None,
         options: Callable[[int], dict[str, Any] | None] | None,
-        fixed: bool,
         begin: Callable[[int, int], None] | None = None,
         streams: Sequence[str] | None = None,
     ) -> None:
         self.env, self.seeds, self.on_finished, self.options = env, seeds, on_finished, options
         self.seats = (Seat(ATTACKER, attacker), Seat(STUDENT, student))
-        self.ordered = fixed and not (env.asynchronous or any(seat.asynchronous for seat in self.seats))
         self.begin = begin
         self.streams = _streams(seeds) if streams is None else streams
         self.playing: dict[int, int] = {}  # slot -> place in `seeds`
@@ -304,9 +292,7 @@ class _Play:
     def _pending(self, seat: Seat) -> tuple[list[int], list[Any]]:
         ids, observations = self.env.pending(seat.name)
         streams = (self.streams[self.playing[slot]] for slot in ids)
-        return ids, [
-            KeyedObservation(o, s, ordered=self.ordered) for o, s in zip(observations, streams, strict=True)
-        ]
+        return ids, [KeyedObservation(o, s) for o, s in zip(observations, streams, strict=True)]
 
     def _answer(
         self, seat: Seat, ids: list[int], replies: list[Utterance | Failed]

@@ -33,11 +33,6 @@ class Seat:
         self.name, self.agent = name, agent
         self.requests: dict[int, Future[Utterance | Failed]] = {}
 
-    @property
-    def asynchronous(self) -> bool:
-        """Whether the agent answers one by one."""
-        return isinstance(self.agent, AsyncAgent)
-
     def ask(self, ids: Sequence[int], observations: Sequence[Observation]) -> Answers:
         """Ask for slots that wait, and return the answers there are: all of a batch agent's, or what arrived.
 

@@ -194,11 +194,6 @@ class VectorDialogueEnv:
         """Raise `InvalidUtterance` if `submit` would refuse this utterance in this slot."""
         self._slots[id].core.check(utterance, agent)
 
-    @property
-    def asynchronous(self) -> bool:
-        """Whether a slot has an `AsyncJudge`, so that `submit(..., wait=False)` may leave verdicts open."""
-        return any(isinstance(slot.core.judge, AsyncJudge) for slot in self._slots)
-
     def judging(self) -> dict[int, Future[Verdict]]:
         """Return the slots whose reply is with their judge, and what to wait for."""
         return {i: slot.verdict for i, slot in enumerate(self._slots) if slot.verdict is not None}

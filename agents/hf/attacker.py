@@ -101,9 +101,8 @@ def attack_prompt(codec: ChatCodec, observation: Observation, instructions: str 
     else:
         text = briefing(reply, observation["verdict"] if observation.get("scored") else None, draft)
     trace = codec.user_turn(trace, text, images[shown:])
-    stream = "" if getattr(observation, "ordered", False) else stream_of(observation)
     turn = sum(message.role == USER for message in transcript)
-    return Prompt(trace, images, turn, own.images if own else 0, stream)
+    return Prompt(trace, images, turn, own.images if own else 0, stream_of(observation))
 
 
 def opening(observation: Observation, instructions: str = "", draft: str = "") -> str:

@@ -172,9 +172,7 @@ class ChatCodec:
                 trace = self.written_reply(trace, message.content)
         assert trace is not None
         turn = sum(message.role != USER for message in transcript)
-        # Where the order of asking is fixed, the decoder counts; so results are those of earlier versions.
-        stream = "" if getattr(observation, "ordered", False) else stream_of(observation)
-        return Prompt(trace, images, turn, before, stream)
+        return Prompt(trace, images, turn, before, stream_of(observation))
 
     # -- text and images ----------------------------------------------------------------------------------
 

@@ -56,7 +56,6 @@ def packed_logprobs(
     temperature: float = 1.0,
     forbidden: Tensor | None = None,
     entropy: bool = False,
-    always_look: bool = False,
 ) -> Packed:
     """Recompute the log-probabilities of all sampled tokens in one right-padded pass.
 
@@ -68,8 +67,6 @@ def packed_logprobs(
         temperature: Of the sampled distribution, above 0.
         forbidden: Ids of tokens that could not be sampled.
         entropy: Also return the entropies.
-        always_look: Run the vision tower even where no dialogue has a picture, without effect: models spread
-            over several processes must run the same layers in all of them.
 
     Raises:
         ValueError: If `temperature` is not above 0, or a dialogue has no sampled token.
@@ -88,13 +85,10 @@ def packed_logprobs(
     positions, _ = adapter.positions(ids_BL, mask_BL, images)
     rows_N, columns_N = sampled_BL.to(device).nonzero(as_tuple=True)
     logits_NV = adapter.selected_logits(ids_BL, positions, images, rows_N, columns_N - 1) / temperature
-    if always_look and not images:
-        logits_NV = logits_NV + 0.0 * adapter.vision.blank()
     if forbidden is not None:
         logits_NV = logits_NV.index_fill(1, forbidden.to(device), float("-inf"))
     logits_NV = logits_NV.log_softmax(1)
-    # A copy: what shards weights hooks into outputs, and a view may lose the hook.
-    logprobs_N = logits_NV.gather(1, ids_BL[rows_N, columns_N][:, None])[:, 0].clone()
+    logprobs_N = logits_NV.gather(1, ids_BL[rows_N, columns_N][:, None])[:, 0]
     return Packed(
         logprobs_N,
         _entropy(logits_NV) if entropy else None,

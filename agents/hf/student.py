@@ -149,11 +149,6 @@ class HFStudent:
                     "lost in lower precision. Load the model with dtype=torch.float32 (--dtype float32)"
                 )
 
-    def save(self, path: str | Path, weights: dict[str, torch.Tensor] | None = None) -> None:
-        """Write model and processor as one Hugging Face folder.
-
-        Args:
-            path: The folder.
-            weights: To write in place of the model's own, where those are spread over processes.
-        """
-        tiny.save(self.model, self.processor, path, weights)
+    def save(self, path: str | Path) -> None:
+        """Write model and processor as one Hugging Face folder."""
+        tiny.save(self.model, self.processor, path)

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from steer_env.agents.hf.codec import ChatCodec
 from steer_env.images import Image
-
-#: A blank picture is four of these wide, which no processor finds too small.
-BLANK_PATCH = 14
 
 
 class Features(NamedTuple):
@@ -136,27 +132,6 @@ class VisionTower:
             found[image.digest] = made
             store.put(image.digest, made)
         return [features for image in images if (features := found[image.digest]) is not None]
-
-    def parameters(self) -> Iterator[torch.nn.Parameter]:
-        """Yield the weights that only pictures go through."""
-        base = self.model.model
-        text = {id(parameter) for parameter in base.language_model.parameters()}
-        return (parameter for parameter in base.parameters() if id(parameter) not in text)
-
-    def blank(self) -> Tensor:
-        """Send a blank picture through the tower; returns the sum of its features, a scalar.
-
-        Raises:
-            ValueError: If the model does not take features made beforehand.
-        """
-        if self._encode is None:
-            raise ValueError(
-                f"{type(self.model).__name__} takes no features made beforehand (mm_encoder_outputs), "
-                "expected one that does; train it with its weights whole in every process"
-            )
-        side = 4 * BLANK_PATCH
-        (features,) = self._features([Image.from_array(np.zeros((side, side, 3), np.uint8))])
-        return features.pooled.float().sum()
 
     def _pixels(self, images: Sequence[Image]) -> dict[str, Any]:
         device, dtype = self.model.device, self.model.dtype

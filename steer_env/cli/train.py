@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -88,7 +86,6 @@ _SETTINGS: dict[str, tuple[Any, str]] = {
     "eval_every": (natural, "steps between evaluations on fixed dialogues; 0 for none"),
     "eval_dialogues": (positive, "how many dialogues that is"),
     "final_weights": (str, "what the run ends with: last, average, or best of the evaluations"),
-    "streams": (str, "random numbers by prompt or by dialogue; several processes need the latter"),
 }
 _SCALING: dict[str, tuple[Any, str]] = {
     "precision": (str, "forward passes in float32 or bf16; weights stay float32"),
@@ -206,11 +203,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     out: Path = args.out
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
     chosen = settle(args, _DEFAULTS, out, free=_FREE, unset=_unset())
     chosen["student"] = chosen["student"] or STUDENT
-    if processes > 1 and not args.resume:
-        chosen["streams"] = chosen["streams"] or "dialogue"
     if chosen["student"] in SCRIPTED_STUDENTS:
         raise ValueError(f"student={chosen['student']!r} is scripted and cannot learn, expected a model")
     if chosen["student"].startswith("openai:"):
@@ -239,8 +233,7 @@ def _run(args: argparse.Namespace) -> int:
     check_trackers(args.tracker)
     scaling = Scaling(**{name: chosen[name] for name in _SCALING if chosen[name] is not None})
     env = _environments(chosen, setting, args.num_envs)
-    trainer.check_streams(config, processes)
-    parallel = launched(scaling)
+    parallel = launched()
     open_here = partial(
         open_student,
         chosen["student"],
@@ -248,7 +241,7 @@ def _run(args: argparse.Namespace) -> int:
         dtype=chosen["dtype"] or "float32",
         batch_size=args.batch_size,
     )
-    student: Any = open_here(device=args.device or parallel.load_device or parallel.device)
+    student: Any = open_here(device=args.device or parallel.device)
     allowed = chosen["allow_self_judge"] or ()
     check_independent(setting.judge, student, setting.attacker, allow=allowed)
     parallel.wait()  # until all have looked at the folder, before the first one writes
@@ -272,22 +265,17 @@ def _run(args: argparse.Namespace) -> int:
             allow_self_judging=allowed,
         )
     if parallel.main:
-        _save(student, partial(open_here, device="cpu"), scaling, config, out, parallel.lockstep)
+        _save(student, config, out)
         _report(rows, out)
     return 0
 
 
-def _save(student: Any, plain: Callable[[], Any], scaling: Any, config: Any, out: Path, spread: bool) -> None:
-    """Write the trained model; weights that are spread over processes come from the run's folder."""
-    from steer_env.algorithms.checkpoints import checkpoints, load_weights
+def _save(student: Any, config: Any, out: Path) -> None:
+    """Write the trained model."""
+    from steer_env.algorithms.checkpoints import checkpoints
     from steer_env.algorithms.scaling import save_merged
-    from steer_env.algorithms.trainer import final_folder
     from steer_env.files import replacing_folder, write_json
 
-    if spread:
-        student = plain()
-        scaling.prepare(student, config.seed)
-        load_weights(final_folder(out, config), student.model)
     saved = checkpoints(out)
     with replacing_folder(out / "model") as part:
         save_merged(student, part)

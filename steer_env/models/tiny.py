@@ -266,15 +266,10 @@ def _model_config(tokenizer: PreTrainedTokenizerFast, config: TinyConfig) -> Qwe
     )
 
 
-def save(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    path: str | Path,
-    weights: dict[str, torch.Tensor] | None = None,
-) -> None:
-    """Write model and processor as one Hugging Face folder; `weights` take the place of the model's own."""
+def save(model: PreTrainedModel, processor: ProcessorMixin, path: str | Path) -> None:
+    """Write model and processor as one Hugging Face folder."""
     with no_bars():
-        model.save_pretrained(path, state_dict=weights)
+        model.save_pretrained(path)
         processor.save_pretrained(path)
 
 

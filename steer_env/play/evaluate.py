@@ -123,10 +123,8 @@ def play(
                 more = {} if extra is None else extra(trajectory)
                 writer.write(trajectory_row(trajectory, policy=policy, **more))
 
-            # Not fixed: each dialogue has random streams of its own, so that those of a resumed run are as in
-            # a run in one go, and not copies of what it has already.
             for _, trajectory in rollout_iter(
-                vec, attacker, student, left, progress=tell, on_finished=write, options=chosen, fixed=False
+                vec, attacker, student, left, progress=tell, on_finished=write, options=chosen
             ):
                 guard.see([trajectory])
             writer.sync()

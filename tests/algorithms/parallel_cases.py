@@ -1,4 +1,4 @@
-"""Run by `test_parallel` in two processes: trains cases as replicas and as shards, then fails in one."""
+"""Run by `test_parallel` in two processes: trains cases as replicas, then fails in one."""
 
 import importlib.util
 import json
@@ -13,7 +13,7 @@ import torch
 from steer_env.agents.hf import HFStudent
 from steer_env.algorithms import old
 from steer_env.algorithms.base import make_algorithm
-from steer_env.algorithms.parallel import Parallel, Replicas
+from steer_env.algorithms.parallel import Replicas
 from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.trainer import TrainConfig, train
 from steer_env.cli import main
@@ -24,7 +24,7 @@ from steer_env.vector import VectorDialogueEnv
 # Five dialogues and then one: two processes have three passes between them, then one.
 CONFIG = TrainConfig(
     steps=2, seeds_per_step=3, group_size=2, lr=1e-4, max_new_tokens=4, minibatch_size=5, microbatch_size=2,
-    checkpoint_every=2, seed=3, unscored_limit=1.0, streams="dialogue",
+    checkpoint_every=2, seed=3, unscored_limit=1.0,
 )  # fmt: skip
 #: What else a run can keep: averaged weights, evaluations and their best step.
 KEPT = dict(lr_schedule="linear", average="ema", eval_every=1, eval_dialogues=3, final_weights="best")
@@ -44,7 +44,7 @@ def _toys():
     return module
 
 
-def run(case, folder, parallel_of=lambda scaling: Parallel()):
+def run(case, folder, parallel=None):
     """Train one case; returns the rows of metrics and how many dialogues the attacker learnt from."""
     toys = _toys()
     name, options, scaling, settings = CASES[case]
@@ -57,21 +57,16 @@ def run(case, folder, parallel_of=lambda scaling: Parallel()):
     with mock.patch.object(old, "AGREED", -1.0):
         rows = train(
             env, learner, student, make_algorithm(name, **options), replace(CONFIG, **settings), folder,
-            scaling=scaling, parallel=parallel_of(scaling),
+            scaling=scaling, parallel=parallel,
         )  # fmt: skip
     return rows, learner.dialogues
 
 
 def main_here(folder):
-    from steer_env.algorithms.shards import Shards
-
-    cpu = torch.device("cpu")
-    kinds = {"replicas": lambda scaling: Replicas(cpu), "shards": lambda scaling: Shards(cpu, scaling)}
-    for kind, parallel_of in kinds.items():
-        for case in CASES:
-            rows, learnt = run(case, folder / kind / case, parallel_of)
-            told = {"rows": rows, "learnt": learnt}
-            (folder / f"{kind}-{case}-{os.environ['RANK']}.json").write_text(json.dumps(told))
+    for case in CASES:
+        rows, learnt = run(case, folder / case, Replicas(torch.device("cpu")))
+        told = {"rows": rows, "learnt": learnt}
+        (folder / f"{case}-{os.environ['RANK']}.json").write_text(json.dumps(told))
     command._run = _wait_or_fail
     return main.main(["train"])
 

@@ -6,7 +6,6 @@ The launches use the files of `examples/accelerate` as they are, with another nu
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from steer_env.algorithms import trainer
 from steer_env.algorithms.checkpoints import checkpoints
 from steer_env.algorithms.parallel import Parallel, launched
-from steer_env.algorithms.scaling import Scaling
 from steer_env.cli.main import main
 from steer_env.judges import names
 from steer_env.models.tiny import TinyConfig, build, save
@@ -51,8 +48,6 @@ _WORDS = [
     "2",
     "--lr",
     "1e-4",
-    "--streams",
-    "dialogue",
     "--checkpoint-every",
     "1",
     "--seed",
@@ -178,28 +173,15 @@ def test_replicas_end_like_one_process_and_one_process_goes_on_with_their_run(ho
     assert max((before[name] - after[name]).abs().max() for name in before) > 1e-4  # they did learn
 
 
-def test_shards_go_on_with_the_run_of_one_process(home, one, alone):
-    alone("half", "--student", home / "model", "--steps", 1, *_WORDS)
-    shutil.rmtree(home / "half" / "model")
-    launch("fsdp_8gpu.yaml", home / "train.py", "train", "--out", home / "half", "--resume", "--steps", 3)
-    check_rows(rows_of(home / "half"), rows_of(one))
-    for ours, theirs in zip(checkpoints(home / "half"), checkpoints(one), strict=True):
-        check_checkpoint(ours, theirs)
-    ours, theirs = (load_file(run / "model" / "model.safetensors") for run in (home / "half", one))
-    assert ours.keys() == theirs.keys()
-    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in ours)
-
-
-@pytest.mark.parametrize("kind", ["replicas", "shards"])
 @pytest.mark.parametrize("case", ["grpo", "ppo", "lora", "reinforce"])
-def test_every_kind_of_state_is_that_of_one_process(kind, case, cases, tmp_path):
+def test_every_kind_of_state_is_that_of_one_process(case, cases, tmp_path):
     folder, done = cases
     spec = importlib.util.spec_from_file_location("parallel_cases", CASES)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     expected, learnt = module.run(case, tmp_path / "run")
     for rank in (0, 1):  # what is not summed is computed everywhere, with the same outcome
-        file = folder / f"{kind}-{case}-{rank}.json"
+        file = folder / f"{case}-{rank}.json"
         assert file.exists(), done.stderr
         told = json.loads(file.read_text())
         assert told["learnt"] == learnt == 12
@@ -208,8 +190,8 @@ def test_every_kind_of_state_is_that_of_one_process(kind, case, cases, tmp_path)
             for rows in (told["rows"], json.loads(json.dumps(expected)))
         ]
         check_rows(*timeless)
-    check_checkpoint(checkpoints(folder / kind / case)[-1], checkpoints(tmp_path / "run")[-1])
-    check_weights(folder / kind / case, tmp_path / "run")
+    check_checkpoint(checkpoints(folder / case)[-1], checkpoints(tmp_path / "run")[-1])
+    check_weights(folder / case, tmp_path / "run")
 
 
 def test_an_error_in_one_process_stops_all_with_one_line(cases):
@@ -220,18 +202,20 @@ def test_an_error_in_one_process_stops_all_with_one_line(cases):
 
 
 def test_one_process_is_the_default_and_launchers_are_told_apart(monkeypatch):
-    assert type(launched(Scaling())) is Parallel
+    assert type(launched()) is Parallel
     monkeypatch.setenv("WORLD_SIZE", "1")
     monkeypatch.setenv("RANK", "0")
-    assert type(launched(Scaling())) is Parallel
+    assert type(launched()) is Parallel
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     with pytest.raises(ValueError, match=r"mixed_precision='bf16' .* expected 'no': --precision decides"):
-        launched(Scaling())
+        launched()
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    monkeypatch.setenv("FSDP_VERSION", "1")
-    with pytest.raises(ValueError, match=r"fsdp_version=1 .* expected 2"):
-        launched(Scaling())
+    for name in ("FSDP", "DEEPSPEED"):
+        monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+        with pytest.raises(ValueError, match=f"distributed_type={name} .* replicas only; use TRL"):
+            launched()
+        monkeypatch.delenv(f"ACCELERATE_USE_{name}")
+    assert type(launched()) is Parallel
 
 
 def test_shares_come_together_in_the_order_of_one_process():
@@ -239,16 +223,6 @@ def test_shares_come_together_in_the_order_of_one_process():
     first.size = second.size = 2
     second.rank = 1
     assert (first.share("abcde"), second.share("abcde")) == (list("ace"), list("bd"))
-    assert second.deal([1, 2, 3]) == [(2, True)]
-    second.lockstep = True
-    assert second.deal([1, 2, 3]) == [(2, True), (1, False)]
-    assert second.deal([]) == []
-
-
-def test_streams_that_depend_on_who_asks_are_refused_in_several_processes():
-    with pytest.raises(ValueError, match=r"streams='prompt' in 2 processes, expected 'dialogue'"):
-        trainer.check_streams(trainer.TrainConfig(), 2)
-    trainer.check_streams(trainer.TrainConfig(), 1)
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml"), key=str), ids=lambda p: p.stem)
@@ -259,11 +233,3 @@ def test_accelerate_reads_every_config(config):
     assert read.mixed_precision == "no"
     processes = 1 if "1gpu" in config.name else 8
     assert read.num_processes == processes
-    if "fsdp" in config.name:
-        assert read.fsdp_config["fsdp_version"] == 2
-        layers = read.fsdp_config["fsdp_transformer_layer_cls_to_wrap"].split(",")
-        model, _ = build(["a"], TinyConfig(vocab_size=264, hidden=32, heads=2, kv_heads=2))
-        assert set(layers) <= {type(module).__name__ for module in model.modules()}
-    if "zero" in config.name:
-        settings = json.loads((ROOT / read.deepspeed_config["deepspeed_config_file"]).read_text())
-        assert settings["zero_optimization"]["stage"] == 2

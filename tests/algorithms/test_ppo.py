@@ -25,7 +25,7 @@ class Fake:
     parallel = Parallel()
 
     def dealt(self, dialogues):
-        return [([i], True) for i in range(len(dialogues))]
+        return [[i] for i in range(len(dialogues))]
 
     def policy_and_hidden(self, dialogues):
         (one,) = dialogues

@@ -158,17 +158,9 @@ def test_rows_of_two_processes_are_refused_by_every_reader(tmp_path: Path) -> No
 class Sampler:
     """A student whose random streams are named by what it is told, as a sampling model's are."""
 
-    def __init__(self) -> None:
-        self.asked: dict[str, int] = {}
-
     def act(self, observations: Sequence[Any]) -> list[str]:
-        """Say something that depends on the stream, or else on how often this was asked."""
-        said = []
-        for one in observations:
-            prompt = repr(one["transcript"])
-            self.asked[prompt] = self.asked.get(prompt, 0) + 1
-            said.append(f"I say {self.asked[prompt] if one.ordered else one.stream}.")
-        return said
+        """Say something that depends on the stream."""
+        return [f"I say {one.stream}." for one in observations]
 
 
 def test_a_resumed_run_that_samples_repeats_no_dialogue(tmp_path: Path) -> None:
