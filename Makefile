@@ -32,7 +32,7 @@ test-fast: $(VENV)/.dev
 test-trl: export PYTHONPATH := $(abspath $(VENV)/trl-$(LOWEST_TRL))
 test-trl: $(VENV)/trl-$(LOWEST_TRL)/.done
 	$(BIN)/python -c 'import trl; assert trl.__version__ == "$(LOWEST_TRL)", trl.__version__'
-	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/algorithms/test_trl_grpo.py tests/algorithms/test_trl_sft.py
+	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/algorithms/test_trl_grpo.py
 
 test-vllm: $(VLLM_VENV)/.$(VLLM_KIND)
 	$(ENV) $(VLLM_ENV_$(VLLM_KIND)) $(VLLM_BIN)/python -m pytest tests_vllm --durations=5

@@ -65,6 +65,26 @@ class Scaling:
             _checkpoint_activations(student.model)
 
     @contextmanager
+    def applied(self, student: HFStudent, seed: int) -> Iterator[None]:
+        """Prepare a student for the time of a training; at the end it is an ordinary one again.
+
+        Raises:
+            ValueError, ImportError: As `prepare`.
+        """
+        model = student.model
+        learns = {name: p.requires_grad for name, p in model.named_parameters()}
+        self.prepare(student, seed)
+        try:
+            yield
+        finally:
+            if self.lora_rank:
+                merge_adapters(model)
+                for name, p in model.named_parameters():
+                    p.requires_grad_(learns[name])
+            if self.gradient_checkpointing:
+                model.gradient_checkpointing_disable()
+
+    @contextmanager
     def updating(self, model: PreTrainedModel) -> Iterator[None]:
         """Be in train mode where checkpointing needs it; replies are sampled and scored without dropout."""
         if not self.gradient_checkpointing:
@@ -95,18 +115,23 @@ def adapters_off(model: PreTrainedModel) -> Iterator[None]:
         model.enable_adapters()
 
 
+def merge_adapters(model: PreTrainedModel) -> None:
+    """Add a model's adapters to its weights, in place; it is an ordinary model then."""
+    layer_type = need("peft.tuners.tuners_utils", "lora").BaseTunerLayer
+    for name, module in list(model.named_modules()):
+        if isinstance(module, layer_type):
+            module.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, module.get_base_layer())
+    model._hf_peft_config_loaded = False
+
+
 def save_merged(student: HFStudent, path: str | Path) -> None:
     """Write the student as one ordinary Hugging Face folder, adapters merged into a copy of the weights."""
     model = student.model
     if has_adapters(model):
         model = copy.deepcopy(model)
-        layer_type = need("peft.tuners.tuners_utils", "lora").BaseTunerLayer
-        for name, module in list(model.named_modules()):
-            if isinstance(module, layer_type):
-                module.merge()
-                parent, _, child = name.rpartition(".")
-                setattr(model.get_submodule(parent), child, module.get_base_layer())
-        model._hf_peft_config_loaded = False
+        merge_adapters(model)
     tiny.save(model, student.processor, path)
 
 

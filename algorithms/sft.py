@@ -22,7 +22,7 @@ from steer_env.agents.hf.packed import microbatches, packed_logprobs
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.checkpoints import drop_rows_from, load_state
 from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
-from steer_env.algorithms.tuning import Tuning, precision, saving_memory, trained_part
+from steer_env.algorithms.scaling import Scaling
 from steer_env.files import replacing
 from steer_env.records import JsonlWriter, read_jsonl
 from steer_env.runs import RunFolder
@@ -91,7 +91,7 @@ def train(
     dialogues: Sequence[Dialogue | Prompt],
     config: SFTConfig,
     *,
-    tuning: Tuning | None = None,
+    scaling: Scaling | None = None,
     run_dir: str | Path | None = None,
     resume: bool = False,
     checkpoint_every: int = 100,
@@ -103,7 +103,8 @@ def train(
         student: The model to train.
         dialogues: What to imitate, encoded (`encode`) or not; images are given where they are shown.
         config: Settings.
-        tuning: Which weights are trained and in which precision; default: all of them, in float32.
+        scaling: Precision, gradient checkpointing, LoRA; the default changes nothing. Adapters are
+            merged into the weights at the end.
         run_dir: Gets `metrics.jsonl`, a row per step, and `sft_state.pt`, from which `resume` goes on.
         resume: Go on with the run in `run_dir`; the weights end bitwise as those of a run in one go.
         checkpoint_every: Steps between two writes of that state.
@@ -118,10 +119,10 @@ def train(
             reply to learn.
         ImportError: If LoRA is asked for and peft is not installed.
     """
-    tuning = tuning or Tuning()
+    scaling = scaling or Scaling()
     examples = [d if isinstance(d, Prompt) else student.codec.dialogue(d) for d in check_dialogues(dialogues)]
     model = student.model
-    with trained_part(model, tuning, config.seed), saving_memory(model, tuning), _Log(run_dir) as log:
+    with scaling.applied(student, config.seed), scaling.updating(model), _Log(run_dir) as log:
         student.check_trainable()
         optimizers = make_optimizers(model, config)
         first = log.load(model, optimizers) if resume else log.start()
@@ -130,7 +131,7 @@ def train(
             for step, batch in zip(range(config.steps), stream, strict=False):
                 if step < first:
                     continue
-                log.write(_step(student, optimizers, batch, step, config, tuning))
+                log.write(_step(student, optimizers, batch, step, config, scaling))
                 if (step + 1) % checkpoint_every == 0 or step + 1 == config.steps:
                     log.save(model, optimizers, step + 1)
                 if progress is not None:
@@ -174,14 +175,14 @@ def _step(
     batch: list[Prompt],
     step: int,
     config: SFTConfig,
-    tuning: Tuning,
+    scaling: Scaling,
 ) -> Row:
     started = time.perf_counter()
     lr = learning_rate(step, config)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = lr / config.lr * group["peak_lr"]
-    loss, tokens = _accumulate(student.decoder.adapter, batch, config, tuning)
+    loss, tokens = _accumulate(student.decoder.adapter, batch, config, scaling)
     torch.nn.utils.clip_grad_norm_(student.model.parameters(), config.max_grad_norm)
     for optimizer in optimizers:
         optimizer.step()
@@ -191,13 +192,13 @@ def _step(
 
 
 def _accumulate(
-    adapter: ModelAdapter, batch: list[Prompt], config: SFTConfig, tuning: Tuning
+    adapter: ModelAdapter, batch: list[Prompt], config: SFTConfig, scaling: Scaling
 ) -> tuple[float, int]:
     """Add the gradient of one batch; returns its mean loss and number of tokens."""
     total = sum(int(example.trace.sampled_L.sum()) for example in batch)
     value = 0.0
     for part in microbatches([len(e.trace) for e in batch], len(batch), config.microbatch_tokens):
-        with precision(tuning, adapter.device):
+        with scaling.autocast(adapter.device):
             packed = packed_logprobs(adapter, [batch[i] for i in part])
         loss = -packed.logprobs_N.sum() / total
         loss.backward()

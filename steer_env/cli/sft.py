@@ -20,15 +20,14 @@ from steer_env.cli.common import (
 from steer_env.cli.progress import Bar
 
 _EXAMPLE = """  steer-env sft --model runs/demo/base --data boot --out runs/sft
-  steer-env sft --model hf:Qwen/Qwen2.5-VL-3B-Instruct --data boot --backend trl --bf16 \\
+  steer-env sft --model hf:Qwen/Qwen2.5-VL-3B-Instruct --data boot --precision bf16 \\
       --gradient-checkpointing --lora-rank 16 --lr 1e-4 --out runs/qwen-sft
   steer-env sft --model tiny --data boot --lr 5e-4 --steps 50 --out runs/tiny
   steer-env sft --out runs/sft --resume"""
 
 _DESCRIPTION = """Fine-tune a model on dialogues with answers: those kept by `steer-env data bootstrap`, or
 STEER-SFT as `steer-env data build` writes it. The loss covers the student's replies and the token that closes
-each. Both back ends train on the same tokens with the same loss: `own` is light and repeats bitwise, `trl`
-is TRL's SFTTrainer with accelerate. The run folder gets metrics.jsonl and the trained model in `model`, an
+each, and a run repeats bitwise. The run folder gets metrics.jsonl and the trained model in `model`, an
 ordinary Hugging Face folder."""
 
 #: Name of a model with random weights, built on the spot.
@@ -51,18 +50,16 @@ _SETTINGS: dict[str, tuple[Any, Any, str]] = {
 }
 #: May differ when a run goes on.
 _FREE: dict[str, tuple[Any, Any, str]] = {
-    "microbatch_size": (positive, 1, "trl: dialogues per forward pass and device"),
-    "microbatch_tokens": (positive, 2048, "own: most tokens per forward pass"),
+    "microbatch_tokens": (positive, 2048, "most tokens per forward pass"),
     "checkpoint_every": (positive, 100, "steps between checkpoints"),
 }
 _SWITCHES = {
-    "bf16": "compute in bfloat16; trained weights stay float32",
     "gradient_checkpointing": "less memory, a third slower",
 }
 _DEFAULTS: dict[str, Any] = {
     "model": None,
     "data": None,
-    "backend": "own",
+    "precision": "float32",
     "dtype": None,
     **{name: default for name, (_, default, _) in _SETTINGS.items()},
     **dict.fromkeys(_SWITCHES, False),
@@ -80,7 +77,8 @@ def add(commands: Any) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/sft"), help="run folder (default: runs/sft)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     add_trust(parser)
-    parser.add_argument("--backend", choices=("own", "trl"), help="who runs the steps (default: own)")
+    text = "of the forward passes; trained weights stay float32 (default: float32)"
+    parser.add_argument("--precision", choices=("float32", "bf16"), help=text)
     text = "train although a licence forbids it; names a gate or a dataset; may be repeated"
     parser.add_argument("--allow-licence", metavar="NAME", action="append", default=[], help=text)
     parser.add_argument("--device", help="where the model runs (default: cuda if there is one)")
@@ -111,12 +109,10 @@ def run(args: argparse.Namespace) -> int:
     student = _student(chosen, args)
     from steer_env.agents.hf import Exchange
     from steer_env.algorithms import sft
-    from steer_env.algorithms.tuning import Tuning
+    from steer_env.algorithms.scaling import Scaling
 
-    tuning = Tuning(
-        chosen["lora_rank"], chosen["lora_alpha"], bf16=chosen["bf16"],
-        gradient_checkpointing=chosen["gradient_checkpointing"],
-    )  # fmt: skip
+    names = ("precision", "gradient_checkpointing", "lora_rank", "lora_alpha")
+    scaling = Scaling(**{name: chosen[name] for name in names})
     exchanges = [[Exchange(*turn) for turn in dialogue.turns()] for dialogue in dialogues]
     examples, long = sft.encode(student, exchanges, chosen["max_length"] or 0)
     if long:
@@ -126,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     config = _config(chosen, args, len(examples))
     RunFolder(out).write({"command": "sft", **chosen, **content, "left_out": long})
     print(f"{len(examples)} dialogues, {config.steps} steps; metrics go to {out / 'metrics.jsonl'}")
-    rows = _train(args, chosen["backend"], student, examples, config, tuning)
+    rows = _train(args, student, examples, config, scaling)
     with replacing_folder(out / "model") as part:
         student.save(part)
     print(f"loss: {rows[0]['loss']:.3f} at the first step, {rows[-1]['loss']:.3f} at the last")
@@ -134,28 +130,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _train(
-    args: argparse.Namespace, backend: str, student: Any, examples: Any, config: Any, tuning: Any
-) -> Any:
-    options: dict[str, Any] = {
-        "tuning": tuning,
-        "run_dir": args.out,
-        "resume": args.resume,
-        "checkpoint_every": args.checkpoint_every or _FREE["checkpoint_every"][1],
-    }
-    with Bar(f"sft ({backend})", config.steps) as bar:
+def _train(args: argparse.Namespace, student: Any, examples: Any, config: Any, scaling: Any) -> Any:
+    from steer_env.algorithms import sft
+
+    with Bar("sft", config.steps) as bar:
 
         def tell(done: int, total: int, row: dict[str, Any]) -> None:
             bar.update(done, total, "" if row["loss"] is None else f"loss {row['loss']:.3f}")
 
-        if backend == "trl":
-            from steer_env.algorithms import trl_sft
-
-            size = args.microbatch_size or _FREE["microbatch_size"][1]
-            return trl_sft.train(student, examples, config, microbatch_size=size, progress=tell, **options)
-        from steer_env.algorithms import sft
-
-        return sft.train(student, examples, config, progress=tell, **options)
+        return sft.train(
+            student,
+            examples,
+            config,
+            scaling=scaling,
+            run_dir=args.out,
+            resume=args.resume,
+            checkpoint_every=args.checkpoint_every or _FREE["checkpoint_every"][1],
+            progress=tell,
+        )
 
 
 def _check(chosen: dict[str, Any]) -> None:

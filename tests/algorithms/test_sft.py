@@ -6,6 +6,7 @@ import torch
 
 from steer_env.agents.hf import Exchange
 from steer_env.algorithms import sft
+from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.sft import SFTConfig, batches, make_optimizers, train
 from steer_env.images import Image
 from steer_env.types import USER, Message
@@ -124,3 +125,51 @@ def test_progress_and_bad_input(make_student):
             SFTConfig(**change)
     with pytest.raises(ValueError, match=r"exchanges=\[\]"):
         train(student, [[]], SFTConfig(steps=1))
+
+
+SHORT = SFTConfig(steps=4, batch_size=3, lr=1e-2, warmup=1)
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [Scaling(lora_rank=2), Scaling(precision="bf16"), Scaling(gradient_checkpointing=True)],
+    ids=["lora", "bf16", "checkpointing"],
+)
+def test_options_for_large_models_leave_an_ordinary_model(make_student, scaling):
+    plain = train(make_student(), DIALOGUES, SHORT)
+    student = make_student()
+    before = {name: p.clone() for name, p in student.model.named_parameters()}
+    rows = train(student, DIALOGUES, SHORT, scaling=scaling)
+    assert rows[0]["loss"] == pytest.approx(plain[0]["loss"], abs=0.05)
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    after = dict(student.model.named_parameters())
+    assert list(after) == list(before)
+    assert all(p.requires_grad and p.dtype == torch.float32 for p in after.values())
+    changed = {name for name, p in after.items() if not torch.equal(p, before[name])}
+    assert any("q_proj" in name for name in changed)
+    assert any("norm" in name or "embed" in name for name in changed) is (scaling.lora_rank == 0)
+    assert not student.model.training
+    if scaling.gradient_checkpointing:
+        assert rows[-1]["loss"] == pytest.approx(plain[-1]["loss"], abs=2e-3)
+
+
+@pytest.mark.parametrize("scaling", [Scaling(), Scaling(lora_rank=2)], ids=["all", "lora"])
+def test_interrupted_and_resumed_ends_with_the_same_weights(make_student, tmp_path, scaling):
+    class Stop(Exception):
+        pass
+
+    def stop(done, total, row):
+        if done == 3:
+            raise Stop
+
+    options = {"scaling": scaling, "checkpoint_every": 2}
+    whole, again = make_student(), make_student()
+    rows = train(whole, DIALOGUES, SHORT, run_dir=tmp_path / "a", **options)
+    with pytest.raises(Stop):
+        train(make_student(), DIALOGUES, SHORT, run_dir=tmp_path / "b", progress=stop, **options)
+    with pytest.raises(FileExistsError, match="resume=True"):
+        train(make_student(), DIALOGUES, SHORT, run_dir=tmp_path / "b", **options)
+    resumed = train(again, DIALOGUES, SHORT, run_dir=tmp_path / "b", resume=True, **options)
+    assert [row["loss"] for row in resumed] == [row["loss"] for row in rows]
+    a, b = whole.model.state_dict(), again.model.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)

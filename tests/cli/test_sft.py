@@ -34,11 +34,11 @@ def test_from_bootstrap_to_evaluation(cli, model: Path) -> None:
     words = ("sft", "--model", model, "--data", "boot", *SMALL)
     code, out, err = cli(*words, "--epochs", 1.5, "--out", "own")
     assert code == 0, err
-    assert "6 dialogues, 3 steps" in out and "sft (own)" in err  # 1.5 times two batches of four
-    code, out, err = cli(*words, "--epochs", 1.5, "--out", "trl", "--backend", "trl", "--lora-rank", 2)
+    assert "6 dialogues, 3 steps" in out  # 1.5 times two batches of four
+    code, out, err = cli(*words, "--epochs", 1.5, "--out", "lora", "--precision", "bf16", "--lora-rank", 2)
     assert code == 0, err
-    assert len(losses("own")) == len(losses("trl")) == 3
-    code, _, err = cli("evaluate", "trl", "--episodes", 2, "--max-new-tokens", 4, "--out", "eval")
+    assert len(losses("own")) == len(losses("lora")) == 3
+    code, _, err = cli("evaluate", "lora", "--episodes", 2, "--max-new-tokens", 4, "--out", "eval")
     assert code == 0, err
     code, _, err = cli(*words, "--out", "own")
     assert code == 2 and "--resume" in err
