@@ -1,7 +1,8 @@
 """The words of the world, and the order they come in: which replies are language, and which are word salad.
 
 Two words may stand side by side if they do so in the frames of the world or in `common.SENTENCES`. A reply of
-known words in which too few neighbours may is a heap of words.
+known words in which too few neighbours may is a heap of words, and so is one with a sentence that no English
+sentence can be ("the of at will").
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Language(NamedTuple):
 
 
 _SENTENCE_RE: Final = re.compile(r"[.!?\n]+")
-_CLAUSE_RE: Final = re.compile(r"[.!?\n,;:]+")
+_CLAUSE_RE: Final = re.compile(r"[.!?\n,;:()—–]+")
 
 
 @lru_cache(maxsize=1)
@@ -136,7 +137,76 @@ def order(low: str) -> list[tuple[int, int]]:
     return found
 
 
-def is_babble(low: str, words: list[str], known: float, instructs: bool, refuses: bool) -> bool:
+#: Which small words cannot follow one another in English: firsts, seconds.
+_DETERMINERS: Final = wordset("a an the my your our their its every")
+_BEFORE_NOUNS: Final = wordset("of at with from for into without")
+_SUBJECTS: Final = wordset("i we they he she")
+_MODALS: Final = wordset("would could shall should may might")
+_IS: Final = wordset("is are was were am")
+_PRONOUNS: Final = _SUBJECTS | wordset("you it me him us them")
+_LINKS: Final = wordset("and or but because if")
+_BANNED: Final[tuple[tuple[frozenset[str], frozenset[str]], ...]] = (
+    (
+        _DETERMINERS - {"its"},
+        _BEFORE_NOUNS | _LINKS | _DETERMINERS | _PRONOUNS | _IS | (_MODALS - {"may"})
+        | wordset("to in on by about not be been do does did have has had"),
+    ),
+    (_BEFORE_NOUNS, _IS | _MODALS | _SUBJECTS | wordset("will can must and or but do does did has had be")),
+    (wordset("not"), _IS | _MODALS | wordset("of me us them will can must")),
+    (_SUBJECTS, _DETERMINERS | _BEFORE_NOUNS | _SUBJECTS | wordset("me him us them it you")),
+    (wordset("i we they you"), wordset("is")),
+    (_MODALS | {"will", "can", "must"}, _BEFORE_NOUNS | _IS | _MODALS | wordset("must to them him me us")),
+    (_IS, _IS | _MODALS | wordset("will can must be do does did have has had")),
+    (wordset("to"), _LINKS | _IS | _MODALS | _SUBJECTS | wordset("will can must")),
+    (wordset("be been"), _IS | _MODALS | _PRONOUNS | wordset("will can must do does did have")),
+    (wordset("him us them me"), wordset("every")),
+    (wordset("and or but"), wordset("of and or")),
+    (wordset("it"), _SUBJECTS | wordset("my your of")),
+)  # fmt: skip
+_NEVER: Final = {
+    first: frozenset().union(*(seconds for firsts, seconds in _BANNED if first in firsts))
+    for first in frozenset().union(*(firsts for firsts, _ in _BANNED))
+}
+#: What no sentence ends in.
+_NO_END: Final = _DETERMINERS | _LINKS
+_SMALL: Final = frozenset().union(*(words for pair in _BANNED for words in pair)) | _FUNCTION_WORDS
+#: A sentence is none if so many of its neighbours cannot be, or this share of them, or if so many words in a
+#: row are no small ones. No sentence of two thousand in documentation has two such neighbours.
+_NEVER_COUNT, _NEVER_SHARE, _LONG_RUN = 2, 0.15, 8
+#: The order of the world's words speaks against a sentence if it has so many neighbours, this share of all.
+_ORDER_COUNT, _ORDER_SHARE = 4, 0.6
+
+
+def salad(low: str) -> int:
+    """Return 2 if a sentence of a lower-case text cannot be one, 1 if one is doubtful, 0 for none."""
+    return max(map(_salad, _SENTENCE_RE.split(low)))
+
+
+def _salad(sentence: str) -> int:
+    clauses = [words for clause in _CLAUSE_RE.split(_spread(sentence)) if (words := words_of(clause))]
+    if sum(map(len, clauses)) < 5:
+        return 0
+    never, run, total = int(clauses[-1][-1] in _NO_END), 0, 0
+    for clause in clauses:
+        run = 0
+        for word in clause:
+            run = 0 if word in _SMALL else run + 1
+            if run >= _LONG_RUN:
+                return 2
+        for first, second in pairwise(clause):
+            total += 1
+            never += second in _NEVER.get(first, ())
+    if never >= _NEVER_COUNT or never > _NEVER_SHARE * total:
+        return 2
+    good, count = (sum(column) for column in zip(*order(sentence), strict=True))
+    if count >= max(_ORDER_COUNT, _ORDER_SHARE * total) and good < MIN_ORDER / 2 * count:
+        return 2
+    return never
+
+
+def is_babble(
+    low: str, words: list[str], known: float, instructs: bool, refuses: bool, broken: bool = False
+) -> bool:
     """Return whether a reply is a heap of words: the same ones over and over, or in no known order.
 
     Args:
@@ -145,9 +215,12 @@ def is_babble(low: str, words: list[str], known: float, instructs: bool, refuses
         known: Share of them that are the world's.
         instructs: It reads as instructions, which are rather believed where it is not certain.
         refuses: It reads as a refusal; then one sentence in good order is enough.
+        broken: Unless a sentence of it is `salad`.
     """
     n = len(words)
     if n >= 12 and len(set(words)) < MIN_DIFFERENT * n:
+        return True
+    if broken:
         return True
     spoken = language().spoken
     if n < (5 if refuses else 2) or known < MIN_ORDERED:
