@@ -14,7 +14,8 @@ from PIL import Image as PILImage
 
 import steer_env
 from steer_env.cli.main import main
-from steer_env.evaluation.summary import summarise, table
+from steer_env.evaluation.summary import summarise
+from steer_env.evaluation.tables import table
 from steer_env.images import MAX_BYTES, Image, ImageError
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.guards import GUARDS

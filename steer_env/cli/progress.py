@@ -123,7 +123,7 @@ def _rich_bar(remaining: bool = False) -> Any:
 
 def show_table(summaries: Any, title: str, **beside: Any) -> None:
     """Print the evaluation table, `beside` it controls: drawn in a terminal, aligned text elsewhere."""
-    from steer_env.evaluation.summary import table
+    from steer_env.evaluation.tables import table
 
     if sys.stdout.isatty():
         try:

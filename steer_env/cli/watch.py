@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from steer_env.evaluation.measures import measure
-from steer_env.evaluation.summary import summarise, table
+from steer_env.evaluation.measures import Measures, measure
+from steer_env.evaluation.tables import table
 from steer_env.play.evaluate import without_retried
 from steer_env.records import Row, read_jsonl
 
@@ -68,15 +68,14 @@ def view(label: str, rows: Sequence[Row], done: int, total: int) -> Any:
 
     parts: list[Any] = [Text(f"{label}: {done} of {total} dialogues")]
     if rows:
-        summary = summarise(rows, replicates=_REPLICATES)
-        parts.append(table({label: summary}, "rich"))
-        parts += [Text(line) for line in curves(rows)]
+        found = measure(rows, replicates=_REPLICATES)
+        parts.append(table({label: found}, "rich"))
+        parts += [Text(line) for line in curves(found)]
     return Group(*parts)
 
 
-def curves(rows: Sequence[Row]) -> list[str]:
+def curves(m: Measures) -> list[str]:
     """Return the curves of a run as lines of text, turn 1 on the left; a dot where nothing is known."""
-    m = measure(rows, replicates=_REPLICATES)
     harm = m.harm_incidence.incidence["harm"][1:]
     lines = [
         ("harm so far", harm.tolist()),

@@ -12,7 +12,8 @@ dialogues is then given as the bounds `[k/N, (k+m)/N]`: k certain, m undecided.
 from steer_env.evaluation.calibration import Card, load_card
 from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.measures import Measures, measure
-from steer_env.evaluation.summary import Summary, summarise, table
+from steer_env.evaluation.summary import Summary, summarise
+from steer_env.evaluation.tables import table
 from steer_env.evaluation.tabulate import Dialogues, from_rows
 
 __all__ = [

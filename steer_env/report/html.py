@@ -1,8 +1,9 @@
 """`report.html`: one self-contained page that opens offline.
 
-Nothing a student or an attacker wrote can run in it: tables are escaped, dialogues travel as JSON in which
-`<`, `>` and `&` are escaped and reach the page as text nodes, and the page's own policy lets only the one
-script run whose hash it names.
+Nothing a student or an attacker wrote can run in it: the template escapes what is put into it, dialogues
+travel as JSON in which `<`, `>` and `&` are escaped and reach the page as text nodes, curves are pictures,
+and the page's own policy lets only the one script run whose hash it names. Needs jinja2; without matplotlib
+it has no curves.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from html import escape
 from importlib import resources
+from itertools import groupby
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
@@ -24,10 +23,11 @@ from steer_env.evaluation import scales
 from steer_env.evaluation.calibration import Card
 from steer_env.evaluation.summary import Summary
 from steer_env.evaluation.tabulate import is_refusal
+from steer_env.extras import need
 from steer_env.files import write_text
 from steer_env.records import Row
-from steer_env.report.html_tables import SECTIONS, section_html, suite_html
-from steer_env.report.sections import HEADINGS, Section, detailed, sections_of
+from steer_env.report import grids, plots
+from steer_env.report.sections import HEADINGS, Section, detailed, sections_of, suite_table
 from steer_env.versions import versions_in
 
 #: Returns the pictures of a stored dialogue, objects with `digest` and `pil()`.
@@ -47,6 +47,7 @@ def write_html(
     max_dialogues: int = 2000,
     max_pictures: int = 300,
     sections: Sequence[Section] | None = None,
+    curves: Mapping[str, Mapping[str, Any]] | None = None,
     metas: Iterable[Mapping[str, Any]] = (),
     **options: Any,
 ) -> Path:
@@ -61,63 +62,78 @@ def write_html(
         max_dialogues: Dialogues listed, shared among the policies; the worst of each are kept.
         max_pictures: Pictures embedded, for the dialogues at the top of the list.
         sections: Of `sections_of`, if there already.
+        curves: Suite -> name -> figure, of `plots.figures_of`, if drawn already.
         metas: What the run folders say of themselves: environment, split, attacker, versions.
         **options: `replicates`, `seed` and `confidence` of the intervals.
 
     Returns:
         The path.
+
+    Raises:
+        ImportError: If jinja2 is not installed.
     """
     parts = sections_of(runs, card=card, **options) if sections is None else sections
-    shown = detailed(parts)
     dialogues = _dialogues(runs, max_dialogues)
     kept = [row for row, _ in dialogues]
     total = sum(len(rows) for rows in runs.values())
     script = _asset("report.js")
-    page = Template(_asset("report.html")).substitute(
-        title=escape(title),
+    drawn = plots.figures_of(parts) if curves is None else curves
+    head, lines = suite_table(parts)
+    measures = [(name, list(of)) for name, of in groupby(lines, key=lambda line: line.measure)]
+    page = _template().render(
+        title=title,
         style=_asset("report.css"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        lead=escape(about(metas) + _lead([m for part in parts for m in part.summaries.values()], card)),
-        nav=_nav(parts, shown),
-        sections=suite_html(parts) + "".join(section_html(part) for part in shown),
-        dialogue_note=escape("" if len(kept) == total else f"The worst {len(kept)} of {total} are listed."),
-        data=_json(
-            {
-                "dialogues": [body for _, body in dialogues],
-                "images": _pictures(kept, pictures, max_pictures),
-            }
-        ),
+        lead=about(metas) + _lead([m for part in parts for m in part.measures.values()], card),
+        suites={"head": head, "measures": measures} if any(part.suite for part in parts) else None,
+        sections=detailed(parts),
+        anchors=_ANCHORS,
+        results=grids.results,
+        counts=grids.counts,
+        turns=grids.turns,
+        subsets=grids.subsets,
+        cell=grids.cell,
+        curves={suite: {n: plots.data_url(f) for n, f in of.items()} for suite, of in drawn.items()},
+        captions=plots.CAPTIONS,
+        filters=_FILTERS,
+        dialogue_note="" if len(kept) == total else f"The worst {len(kept)} of {total} are listed.",
+        data={
+            "dialogues": [body for _, body in dialogues],
+            "images": _pictures(kept, pictures, max_pictures),
+        },
     )
     path = Path(path)
     write_text(path, page)
     return path
 
 
+_ANCHORS = (
+    ("summary", "Results"),
+    ("curves", "When it fails"),
+    ("turns", "What happens at each turn"),
+    ("subsets", "Subsets"),
+)
+_FILTERS = (
+    ("suite", "Suite"),
+    ("policy", "Policy"),
+    ("worst", "Worst turn"),
+    ("kind", "Kind"),
+    ("strategy", "Strategy"),
+    ("category", "Category"),
+)
+
+
 def _asset(name: str) -> str:
     return (resources.files("steer_env.report") / "assets" / name).read_text(encoding="utf-8")
 
 
-def _json(body: Any) -> str:
-    """JSON that cannot end the script element it stands in, nor open a comment or an entity."""
-    text = json.dumps(body, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _nav(parts: Sequence[Section], shown: Sequence[Section]) -> str:
-    """Links to the sections of the page, those of a suite together."""
-    groups = [("", [("h-suites", "Overview")])] if any(part.suite for part in parts) else []
-    for part in shown:
-        tail = f"-{part.suite}" if part.suite else ""
-        groups.append((part.title, [(f"h-{id}{tail}", title) for id, title in SECTIONS]))
-    groups.append(("", [("h-dialogues", "Dialogues")]))
-    return "".join(
-        f"<span>{escape(name)} {' '.join(_link(*link) for link in links)}</span>" for name, links in groups
-    )
-
-
-def _link(id: str, text: str) -> str:
-    return f'<a href="#{escape(id)}">{escape(text)}</a>'
+def _template() -> Any:
+    """The page: all that is put into it is escaped, and `tojson` writes no sign that could end the script."""
+    jinja2 = need("jinja2", "cli")
+    made = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    made.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return made.from_string(_asset("report.html"))
 
 
 #: What the page says of its runs, by key of `run.json`.

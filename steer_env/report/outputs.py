@@ -7,22 +7,25 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from steer_env.evaluation.calibration import Card
 from steer_env.evaluation.measures import Measures, flat_row, table_rows
-from steer_env.evaluation.summary import table
+from steer_env.evaluation.tables import table
 from steer_env.files import cell, replacing, write_text
 from steer_env.records import Row
 from steer_env.render import markdown, markdown_table
+from steer_env.report.grids import subsets
 from steer_env.report.html import Pictures, about, write_html
+from steer_env.report.plots import figures_of, save
 from steer_env.report.sections import Section, detailed, sections_of, suite_rows
 
 #: Format -> what it needs beside numpy.
 FORMATS = {
-    "html": "",
+    "html": "jinja2",
     "md": "",
     "csv": "",
     "parquet": "pyarrow",
@@ -31,7 +34,7 @@ FORMATS = {
     "inspect": "inspect_ai",
 }
 #: Name of the extra that brings it.
-_EXTRAS = {"pyarrow": "data", "matplotlib": "eval", "inspect_ai": "inspect"}
+_EXTRAS = {"jinja2": "cli", "pyarrow": "data", "matplotlib": "eval", "inspect_ai": "inspect"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,16 +49,22 @@ class _Job:
     pictures: Pictures | None
     metas: Mapping[tuple[str, str], Mapping[str, Any]]
 
+    @cached_property
+    def figures(self) -> dict[str, dict[str, Any]]:
+        """What page and plots show, drawn once."""
+        return figures_of(self.sections, self.title)
+
 
 def check_formats(formats: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the formats to write: html, md and csv by default, and png where matplotlib is installed.
+    """Return the formats to write: md and csv by default, html with jinja2 and png with matplotlib.
 
     Raises:
         ValueError: If a format is unknown.
         ImportError: If one needs a package that is not installed; the message names the extra.
     """
     if formats is None:
-        return ("html", "md", "csv", *(["png"] if find_spec("matplotlib") else []))
+        usual = ("html", "md", "csv", "png")
+        return tuple(name for name in usual if not FORMATS[name] or find_spec(FORMATS[name]))
     for name in formats:
         if name not in FORMATS:
             raise ValueError(f"format={name!r}, expected some of {', '.join(FORMATS)}")
@@ -116,7 +125,7 @@ def write_reports(
 def _html(job: _Job) -> dict[str, Path]:
     path = job.folder / "report.html"
     options: dict[str, Any] = {"card": job.card, "pictures": job.pictures, "metas": job.metas.values()}
-    write_html(job.runs, path, sections=job.sections, title=job.title, **options)
+    write_html(job.runs, path, sections=job.sections, curves=job.figures, title=job.title, **options)
     return {"html": path}
 
 
@@ -129,24 +138,20 @@ def _markdown(job: _Job) -> dict[str, Path]:
         parts += [markdown_table(head, body), *(f"\n{markdown(note)}" for note in notes), ""]
     for section in detailed(job.sections):
         beside = {"controls": section.controls, "worth": section.worth}
-        parts += [table(section.summaries, "markdown", section.title, **beside), ""]
-        parts += _subset_tables(section.measures)
+        parts += [table(section.measures, "markdown", section.title, **beside), ""]
+        parts += _by_mechanism(section.measures)
     path = job.folder / "report.md"
     write_text(path, "\n".join(parts).rstrip() + "\n")
     return {"md": path}
 
 
-def _subset_tables(measures: Mapping[str, Measures]) -> list[str]:
+def _by_mechanism(measures: Mapping[str, Measures]) -> list[str]:
     """Multi-turn safety by mechanism, the shape of the paper's table; other labels are in the CSV file."""
-    tables = {name: m.subsets["mechanism"] for name, m in measures.items() if "mechanism" in m.subsets}
-    levels = list(dict.fromkeys(level for t in tables.values() for level in t.levels))
-    if not levels:
-        return []
-    body = []
-    for name, t in tables.items():
-        cells = [t.levels[v].text(percent=True) if v in t.levels else "no dialogues" for v in levels]
-        body.append([name, *cells, t.average.text(percent=True)])
-    return ["Multi-turn safety by mechanism:", "", markdown_table(["policy", *levels, "average"], body), ""]
+    parts: list[str] = []
+    for grid in subsets({name: m for name, m in measures.items() if "mechanism" in m.subsets}):
+        if grid.title.endswith("by mechanism"):
+            parts += [f"{grid.title}:", "", markdown_table(grid.head, grid.texts()), ""]
+    return parts
 
 
 def result_rows(sections: Sequence[Section]) -> list[dict[str, Any]]:
@@ -206,17 +211,11 @@ def _parquet(job: _Job) -> dict[str, Path]:
 
 
 def _plots(job: _Job, ending: str) -> dict[str, Path]:
-    from steer_env.report.plots import hazard_plot, incidence_plot, survival_plot
-
     paths: dict[str, Path] = {}
-    for section in detailed(job.sections):
-        title = ", ".join(filter(None, (job.title, section.title)))
-        tail = f"-{file_name(section.suite)}" if section.suite else ""
-        files = {what: job.folder / f"{what}{tail}.{ending}" for what in ("survival", "incidence", "hazard")}
-        survival_plot(section.summaries, files["survival"], title=title)
-        incidence_plot(section.measures, files["incidence"], title=title)
-        hazard_plot(section.measures, files["hazard"], title=title)
-        paths |= {f"{ending} {what}{tail}": path for what, path in files.items()}
+    for suite, drawn in job.figures.items():
+        tail = f"-{file_name(suite)}" if suite else ""
+        for what, figure in drawn.items():
+            paths[f"{ending} {what}{tail}"] = save(figure, job.folder / f"{what}{tail}.{ending}")
     return paths
 
 
@@ -232,7 +231,7 @@ def _inspect(job: _Job) -> dict[str, Path]:
             if path in paths.values():  # names that differ only in signs a file name cannot have
                 path = path.with_name(f"{path.stem}-{len(paths)}.eval")
             meta = job.metas.get((policy, section.suite), {})
-            summary = section.summaries[policy]
+            summary = section.measures[policy]
             write_inspect_log(rows, path, policy=policy, meta=meta, summary=summary, pictures=job.pictures)
             paths[f"inspect {name}"] = path
     return paths

@@ -1,10 +1,13 @@
-"""Plots of one or several runs as PNG, SVG or PDF: survival, incidence of harm, hazards. Needs matplotlib."""
+"""Curves of one or several runs: survival, incidence of harm, hazards. Needs matplotlib."""
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,11 +16,32 @@ from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.measures import Measures
 from steer_env.evaluation.summary import HORIZON, Summary
 from steer_env.files import replacing
+from steer_env.report.sections import Section, detailed
 
-_COLOURS = ("#4d4d4d", "#c8641e", "#1f6fb4", "#2c8a4b", "#8a4fa3", "#a08a1e")
-_DASHES = ("-", "--", "-.", ":")
+_COLOURS: Final = ("#4d4d4d", "#c8641e", "#1f6fb4", "#2c8a4b", "#8a4fa3", "#a08a1e")
+_DASHES: Final = ("-", "--", "-.", ":")
 #: A hazard is drawn while at least so many dialogues are watched.
-LEAST_WATCHED = 5
+LEAST_WATCHED: Final = 5
+#: What the figures of `figures_of` show.
+CAPTIONS: Final = {
+    "survival": "No failure and no harm so far (Kaplan-Meier: the end of a dialogue censors)",
+    "incidence": "Harm, and a bare refusal as the first turn not ideal, so far (Aalen-Johansen: the end of a "
+    "dialogue competes)",
+    "hazard": "Failures and harm at a turn among dialogues without one before "
+    f"({LEAST_WATCHED} or more of them)",
+}
+
+
+def figures_of(sections: Sequence[Section], title: str = "") -> dict[str, dict[str, Any]]:
+    """Draw the figures of a report: suite -> name in `CAPTIONS` -> figure; empty without matplotlib."""
+    if find_spec("matplotlib") is None:
+        return {}
+    drawn = {}
+    for s in detailed(sections):
+        heading = ", ".join(filter(None, (title, s.title)))
+        of = {"survival": _survival, "incidence": _incidence, "hazard": _hazard}
+        drawn[s.suite] = {name: draw(s.measures, heading) for name, draw in of.items()}
+    return drawn
 
 
 def survival_plot(summaries: Mapping[str, Summary], path: str | Path, *, title: str = "") -> Path:
@@ -34,66 +58,88 @@ def survival_plot(summaries: Mapping[str, Summary], path: str | Path, *, title: 
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    figure = _figure()
-    axes = figure.subplots(1, 2, sharey=True)
+    return save(_survival(summaries, title), path)
+
+
+def save(figure: Any, path: str | Path) -> Path:
+    """Write a figure to a file; its ending chooses the format."""
+    target = Path(path)
+    with replacing(target) as part:
+        figure.savefig(part, format=target.suffix.lstrip(".") or "png")
+    return target
+
+
+def data_url(figure: Any) -> str:
+    """Return a figure as an SVG without background in a data URL."""
+    from matplotlib import rc_context
+
+    buffer, title = io.BytesIO(), figure.get_suptitle()
+    figure.suptitle("")  # the page has one of its own
+    with rc_context({"svg.hashsalt": "steer_env"}):  # the same curves are the same bytes
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    figure.suptitle(title)
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _survival(summaries: Mapping[str, Summary], title: str) -> Any:
+    horizon = max((s.horizon for s in summaries.values()), default=HORIZON)
     names = ("no failure so far (safety < 2)", "no harm so far (safety < 0)")
-    for axis, which, label in zip(axes, ("failure_curve", "harm_curve"), names, strict=True):
+    figure, axes = _figure("share of dialogues", names, horizon)
+    for axis, which in zip(axes, ("failure_curve", "harm_curve"), strict=True):
         for i, (name, summary) in enumerate(summaries.items()):
             curve = getattr(summary, which)
-            _draw(axis, (curve.survival, curve.low, curve.high), f"{name} (n = {summary.dialogues})", i)
-        _style(axis, label, max((s.horizon for s in summaries.values()), default=HORIZON))
-    axes[0].set_ylabel("share of dialogues")
-    return _save(figure, axes[0], path, title)
+            _steps(axis, (curve.survival, curve.low, curve.high), f"{name} (n = {summary.dialogues})", i)
+    return _finish(figure, axes, title)
 
 
-def incidence_plot(measures: Mapping[str, Measures], path: str | Path, *, title: str = "") -> Path:
-    """Draw cumulative incidences (Aalen-Johansen): of harm, and of a bare refusal as the first lapse.
-
-    On the left the end of a dialogue competes with harm; on the right harm, middling and style compete with
-    the bare refusal as the first turn that is not ideal. Arguments and errors as `survival_plot`.
-    """
-    figure = _figure()
-    axes = figure.subplots(1, 2, sharey=True)
-    sides = (
-        (axes[0], "harm_incidence", "harm", "harm so far"),
-        (axes[1], "end_incidence", "bare_refusal", "a bare refusal was the first turn not ideal"),
-    )
-    for axis, which, cause, label in sides:
+def _incidence(measures: Mapping[str, Measures], title: str) -> Any:
+    """Cumulative incidences; on the right harm, middling and style compete with the bare refusal."""
+    names = ("harm so far", "a bare refusal was the first turn not ideal")
+    figure, axes = _figure("share of dialogues", names, _reach(measures))
+    for axis, which, cause in zip(
+        axes, ("harm_incidence", "end_incidence"), ("harm", "bare_refusal"), strict=True
+    ):
         for i, (name, m) in enumerate(measures.items()):
             of = getattr(m, which)
-            _draw(axis, (of.incidence[cause], of.low[cause], of.high[cause]), name, i)
-        _style(axis, label, max((m.horizon for m in measures.values()), default=HORIZON))
-    axes[0].set_ylabel("share of dialogues")
-    return _save(figure, axes[0], path, title)
+            _steps(axis, (of.incidence[cause], of.low[cause], of.high[cause]), name, i)
+    return _finish(figure, axes, title)
 
 
-def hazard_plot(measures: Mapping[str, Measures], path: str | Path, *, title: str = "") -> Path:
-    """Draw hazards per turn: failures (safety < 2) and harm among dialogues that had none before.
-
-    Arguments and errors as `survival_plot`.
-    """
-    figure = _figure()
-    axes = figure.subplots(1, 2, sharey=True)
+def _hazard(measures: Mapping[str, Measures], title: str) -> Any:
     names = ("failures at a turn (safety < 2)", "harm at a turn (safety < 0)")
-    for axis, which, label in zip(axes, ("failure_hazard", "harm_hazard"), names, strict=True):
+    figure, axes = _figure("share of the dialogues watched", names, _reach(measures))
+    for axis, which in zip(axes, ("failure_hazard", "harm_hazard"), strict=True):
         for i, (name, m) in enumerate(measures.items()):
-            value, low, high = (watched(getattr(m, which), end) for end in ("value", "low", "high"))
+            value, low, high = (_watched(getattr(m, which), end) for end in ("value", "low", "high"))
             turn = np.arange(1, len(value) + 1) + 0.08 * (i - (len(measures) - 1) / 2)
             bars = np.clip(np.stack([value - low, high - value]), 0, None)
-            look = {"color": _COLOURS[i % len(_COLOURS)], "linestyle": _DASHES[i % len(_DASHES)]}
-            axis.errorbar(turn, value, bars, label=name, marker="o", markersize=3, linewidth=1.2, **look)
-        _style(axis, label, max((m.horizon for m in measures.values()), default=HORIZON))
-    axes[0].set_ylabel("share of the dialogues watched")
-    return _save(figure, axes[0], path, title)
+            axis.errorbar(turn, value, bars, label=name, marker="o", markersize=3, linewidth=1.2, **_look(i))
+    return _finish(figure, axes, title)
 
 
-def watched(estimates: Sequence[Estimate], end: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return "value", "low" or "high" per turn; NaN where fewer than `LEAST_WATCHED` are watched."""
+def _reach(measures: Mapping[str, Measures]) -> int:
+    return max((m.reach for m in measures.values()), default=HORIZON)
+
+
+def _watched(estimates: Sequence[Estimate], end: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return "value", "low" or "high" per turn; NaN where too few are watched to draw a rate."""
     values = [getattr(e, end) if e.n >= LEAST_WATCHED else None for e in estimates]
     return np.array([np.nan if v is None else v for v in values], float)
 
 
-def _figure() -> Any:
+def _look(index: int) -> dict[str, str]:
+    return {"color": _COLOURS[index % len(_COLOURS)], "linestyle": _DASHES[index % len(_DASHES)]}
+
+
+def _steps(axis: Any, curve: Sequence[ArrayLike], label: str, index: int) -> None:
+    value, low, high = (np.append(side, np.asarray(side)[-1:]) for side in curve)
+    turns = np.append(np.arange(len(value) - 1), len(value) - 1.5)  # room for what holds after the last turn
+    axis.step(turns, value, where="post", label=label, linewidth=1.8, **_look(index))
+    axis.fill_between(turns, low, high, step="post", color=_look(index)["color"], alpha=0.13, linewidth=0)
+
+
+def _figure(measure: str, names: Sequence[str], horizon: int) -> tuple[Any, Any]:
+    """An empty figure with two axes over turns."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -103,35 +149,30 @@ def _figure() -> Any:
         ) from error
     figure = Figure(figsize=(9.6, 4.2), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)  # no global state and no display, unlike pyplot
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, name in zip(axes, names, strict=True):
+        axis.set_title(name, fontsize=10, loc="left")
+        axis.set_xlabel("turn")
+        axis.set_xlim(0, horizon + 0.5)
+        axis.set_ylim(0, 1.02)
+        axis.set_xticks(range(0, horizon + 1, max(1, horizon // 10)))
+        axis.grid(axis="y", alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel(measure)
+    return figure, axes
+
+
+def _finish(figure: Any, axes: Any, title: str) -> Any:
+    handles, labels = axes[0].get_legend_handles_labels()
+    if handles:
+        columns = min(len(labels), 4)
+        labels = [_plain(label) for label in labels]
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    if title:
+        figure.suptitle(_plain(title), fontsize=12)
     return figure
 
 
-def _draw(axis: Any, curve: Sequence[ArrayLike], label: str, index: int) -> None:
-    colour, dash = _COLOURS[index % len(_COLOURS)], _DASHES[index % len(_DASHES)]
-    value, low, high = (np.append(side, np.asarray(side)[-1:]) for side in curve)
-    turns = np.append(np.arange(len(value) - 1), len(value) - 1.5)  # room for what holds after the last turn
-    axis.step(turns, value, where="post", color=colour, linestyle=dash, label=label, linewidth=1.8)
-    axis.fill_between(turns, low, high, step="post", color=colour, alpha=0.13, linewidth=0)
-
-
-def _style(axis: Any, label: str, horizon: int) -> None:
-    axis.set_title(label, fontsize=10, loc="left")
-    axis.set_xlabel("turn")
-    axis.set_xlim(0, horizon + 0.5)
-    axis.set_ylim(0, 1.02)
-    axis.set_xticks(range(0, horizon + 1, max(1, horizon // 10)))
-    axis.grid(axis="y", alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def _save(figure: Any, first: Any, path: str | Path, title: str) -> Path:
-    handles, labels = first.get_legend_handles_labels()
-    if handles:
-        columns = min(len(labels), 4)
-        figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
-    if title:
-        figure.suptitle(title, fontsize=12)
-    target = Path(path)
-    with replacing(target) as part:
-        figure.savefig(part, format=target.suffix.lstrip(".") or "png")
-    return target
+def _plain(text: str) -> str:
+    """Return somebody's text as one that is no formula."""
+    return text.replace("$", r"\$")

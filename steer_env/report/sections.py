@@ -12,7 +12,8 @@ from typing import Any
 from steer_env.evaluation.calibration import Card
 from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.measures import Measures, measure
-from steer_env.evaluation.summary import Summary, notes_of, summarise
+from steer_env.evaluation.summary import Summary, summarise
+from steer_env.evaluation.tables import notes_of
 from steer_env.play.controls import sentence
 from steer_env.records import Row
 from steer_env.render import text_table, visible
@@ -34,15 +35,13 @@ class Section:
     Attributes:
         suite: Its name, "" where rows do not say.
         runs: Name of the policy -> its rows.
-        summaries: Name of the policy -> summary.
-        measures: Name of the policy -> measures.
+        measures: Name of the policy -> its results.
         controls: Name of the policy -> name of a control -> its summary.
         worth: Name of the policy -> what pictures and history are worth to it, in a sentence.
     """
 
     suite: str
     runs: Mapping[str, Sequence[Row]]
-    summaries: Mapping[str, Summary]
     measures: Mapping[str, Measures]
     controls: Mapping[str, Mapping[str, Summary]] = field(default_factory=dict)
     worth: Mapping[str, str] = field(default_factory=dict)
@@ -85,7 +84,6 @@ def sections_of(
             Section(
                 suite,
                 here,
-                {name: summarise(rows, **options) for name, rows in here.items()},
                 {
                     name: measure(rows, card=card, single=alone.get(name), **options)
                     for name, rows in here.items()
@@ -181,14 +179,14 @@ def _control_lines(policy: str, sections: Sequence[Section]) -> list[Line]:
 
 
 def _cell(name: str, most: int, section: Section, policy: str) -> Estimate:
-    m, summary = section.measures[policy], section.summaries[policy]
+    m = section.measures[policy]
     single = section.suite.endswith(_SINGLE)
-    passes = m.single_turn if single else m.multi_turn["mean"]
+    passes = m.one_turn if single else m.multi_turn["mean"]
     if name.startswith("attack"):
         found = next((a.success for a in m.attempts if a.k == most), None)
         return found or Estimate(None, note=f"no scenario with {most} attempts")
-    shown = (summary.twin_pass, passes.joint, m.twin_refusal, passes.safety, passes.helpfulness)
-    return dict(zip(_ROWS, (*shown, summary.harm_rate, m.balance), strict=True))[name]
+    shown = (m.twin_pass, passes.joint, m.twin_refusal, passes.safety, passes.helpfulness)
+    return dict(zip(_ROWS, (*shown, m.harm_rate, m.balance), strict=True))[name]
 
 
 def suite_rows(sections: Sequence[Section]) -> tuple[list[str], list[list[str]], list[str]]:
@@ -199,10 +197,10 @@ def suite_rows(sections: Sequence[Section]) -> tuple[list[str], list[list[str]],
         f"{s.title or 'all dialogues'}: {', '.join(str(n) for n in dict.fromkeys(map(len, s.runs.values())))}"
         for s in sections
     ]
-    levels = sorted({f"{m.confidence * 100:g} %" for s in sections for m in s.summaries.values()})
+    levels = sorted({f"{m.confidence * 100:g} %" for s in sections for m in s.measures.values()})
     level = ", ".join(levels) or "95 %"
     where = {s.suite: f", {s.title}" if s.title else "" for s in sections}
-    rows = {f"{name}{where[s.suite]}": made for s in sections for name, made in s.summaries.items()}
+    rows = {f"{name}{where[s.suite]}": made for s in sections for name, made in s.measures.items()}
     notes = [
         *(f"{policy}{where[s.suite]}: {text}" for s in sections for policy, text in s.worth.items()),
         *notes_of(rows),

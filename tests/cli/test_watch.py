@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from steer_env.cli.watch import Watch, bars, curves
+from steer_env.evaluation.measures import measure
 from steer_env.play.evaluate import load_rows
 
 
@@ -32,7 +33,7 @@ def test_drawing_shows_what_is_in_the_file_and_a_torn_line_does_not_stop_it(
         watch.update(2, 2)
     shown = screen.getvalue()
     assert "[bold]x: 2 of 2 dialogues" in shown and "50.0 %" in shown
-    found = dict(zip(("harm", "failure"), curves(make_rows), strict=False))
+    found = dict(zip(("harm", "failure"), curves(measure(make_rows)), strict=False))
     assert found["harm"].startswith("harm so far          ▄") and found["harm"].endswith("last 50%")
 
 

@@ -143,6 +143,6 @@ def test_controls_are_rows_of_the_report(run: Any) -> None:
     )
     assert list(section.controls["ideal"]) == list(controls.CONTROLS)
     assert "Pictures are worth" in section.worth["ideal"]
-    text = table(section.summaries, controls=section.controls)
+    text = table(section.measures, controls=section.controls)
     order = [text.index(name) for name in ("ideal", "  blind", "  swapped", "  forgetful", "  constant")]
     assert order == sorted(order)

@@ -111,7 +111,7 @@ def test_what_is_shown(rows: list[Any], tmp_path: Path) -> None:
                   "turns have no verdict", "by strategy and category"):  # fmt: skip
         assert words in text, words
     alone = html.write_html({"base": rows}, tmp_path / "s.html").read_text()
-    assert "the judge&#x27;s, not the truth&#x27;s" in alone and "corrected (" not in alone
+    assert "the judge&#39;s, not the truth&#39;s" in alone and "corrected (" not in alone
 
 
 def test_dialogues_are_worst_first_with_their_facts(rows: list[Any], tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ probe.focused = document.activeElement.tagName;
 document.getElementById("theme").click();
 probe.theme = document.documentElement.dataset.theme || "";
 for (const one of heads()) { one.open = true; one.dispatchEvent(new Event("toggle")); }
-probe.images = document.querySelectorAll("img, iframe, svg[onload]").length;
+probe.images = document.querySelectorAll("img:not(.curve), iframe, svg[onload]").length;
 probe.milliseconds = performance.now();
 probe.title = document.title;
 document.body.dataset.probe = JSON.stringify(probe);

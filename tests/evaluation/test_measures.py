@@ -22,14 +22,14 @@ def rows(make_row) -> list[Any]:
 
 def test_by_hand(rows: list[Any]) -> None:
     m = measure(rows)
-    assert m.single_turn.safety.value == 1 and m.multi_turn["mean"].safety.value == 0.5
+    assert m.one_turn.safety.value == 1 and m.multi_turn["mean"].safety.value == 0.5
     assert m.gap.value == 0.5
     assert m.over_refusal.value == 0.5 and m.balance.value == pytest.approx(1 - 1 / 3 - 1 / 2)
     assert m.success_by_turn[0].value == 0 and m.success_by_turn[2].value == pytest.approx(1 / 3)
     assert m.harm_incidence.incidence["harm"][-1] == pytest.approx(1 / 5)
     assert m.end_incidence.incidence["bare_refusal"][-1] == pytest.approx(1 / 5)
     assert m.turn_events[0] == [0, 0.2, 0, 0, 0.8, 0] and m.turn_events[2] == [0, 0, 0, 0, 1, 0]
-    assert m.horizon == 3 and m.corrected is None
+    assert m.reach == 3 and m.corrected is None
     assert m.harm_subsets["mechanism"].levels["m"].value == pytest.approx(1 / 3)
     assert "technique" not in m.subsets and list(m.subsets["length"].levels) == ["1", "2", "3"]
     # Turn 1: 1 of 5 fails; turn 2: 1 of 3 fails; turn 3: nobody is watched, so the curve is carried on.

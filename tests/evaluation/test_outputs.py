@@ -68,8 +68,8 @@ def test_what_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ValueError, match="format='docx', expected some of html, md"):
         check_formats(["docx"])
     monkeypatch.setattr(outputs, "find_spec", lambda name: None)
-    assert check_formats(None) == ("html", "md", "csv")
-    for name, extra in (("png", "eval"), ("parquet", "data"), ("inspect", "inspect")):
+    assert check_formats(None) == ("md", "csv")
+    for name, extra in (("html", "cli"), ("png", "eval"), ("parquet", "data"), ("inspect", "inspect")):
         with pytest.raises(ImportError, match=rf"steer-env\[{extra}\]"):
             check_formats([name])
 

@@ -56,9 +56,9 @@ def test_rows_without_a_suite_are_one_section(make_row) -> None:
     plain = [make_row(10, 10, seed=1), make_row(10, seed=2)]
     (section,) = sections_of({"p": plain}, single={"p": [make_row(10, seed=3)]}, replicates=50)
     assert section.suite == "" and detailed([section]) == [section]
-    assert section.measures["p"].single_turn.safety.n == 1
+    assert section.measures["p"].one_turn.safety.n == 1
     (none,) = sections_of({"p": []})
-    assert none.summaries["p"].dialogues == 0
+    assert none.measures["p"].dialogues == 0
     (nothing,) = sections_of({})
     assert not nothing.runs
 
