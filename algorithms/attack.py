@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from steer_env.agents.hf.attacker import briefing, opening
 from steer_env.agents.hf.codec import Exchange
 from steer_env.algorithms.checks import check_integers
+from steer_env.arrays import Floats
 from steer_env.rewards import (
     ATTACK_WEIGHTS,
     attack_harm,
@@ -30,8 +30,6 @@ from steer_env.trajectory import StopReason, Trajectory, TrajectoryGroup
 from steer_env.types import ATTACKER, STUDENT, Scored, Turn, TurnResult, meta_of
 from steer_env.world.listening import read_user
 from steer_env.world.truth import Request
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

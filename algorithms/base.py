@@ -22,13 +22,12 @@ from steer_env.agents.hf.codec import Prompt
 from steer_env.algorithms.advantages import loss_mask, spread
 from steer_env.algorithms.losses import loss_weights
 from steer_env.algorithms.tally import Tally
+from steer_env.records import Row
 from steer_env.trajectory import StopReason, Trajectory, TrajectoryGroup
 
 if TYPE_CHECKING:
     from steer_env.algorithms.forward import Forward
     from steer_env.algorithms.lookahead import PlayOn
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -56,10 +56,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steer_env.algorithms.advantages import trajectory_return
+from steer_env.arrays import Floats
 from steer_env.rewards import declared_return, tcsr
 from steer_env.trajectory import StopReason, Trajectory, TrajectoryGroup
 
-Floats = NDArray[np.float64]
 #: Names of the ways to give credit, see above.
 CREDITS = (
     "own_turn", "discounted", "difference", "counterfactual", "reward_to_go", "turn_normalised", "trajectory",

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from steer_env.algorithms.checks import check_integers
+from steer_env.records import Row
 from steer_env.rollout import VectorEnv
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,10 +31,11 @@ from typing import ClassVar
 from steer_env.agents.base import Agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms import trainer
-from steer_env.algorithms.base import Row, register_algorithm
+from steer_env.algorithms.base import register_algorithm
 from steer_env.algorithms.checks import check_integers
 from steer_env.algorithms.policy import PolicyGradient
 from steer_env.algorithms.trainer import Progress, TrainConfig, step_seeds
+from steer_env.records import Row
 from steer_env.rollout import VectorEnv
 
 __all__ = ["GRPO", "GRPOConfig", "Progress", "Row", "step_seeds", "train"]

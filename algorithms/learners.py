@@ -23,7 +23,7 @@ from steer_env.agents.base import Agent, Failed, Observation
 from steer_env.agents.hf.attacker import HFAttacker
 from steer_env.agents.tactics import ASKS, LEADS, SITUATIONS, TacticAttacker
 from steer_env.algorithms.attack import AttackReward, attack_metrics, attacker_groups
-from steer_env.algorithms.base import Algorithm, Row, make_algorithm
+from steer_env.algorithms.base import Algorithm, make_algorithm
 from steer_env.algorithms.checkpoints import attacker_state, drop_rows_from, load_state, uninterrupted
 from steer_env.algorithms.forward import Forward
 from steer_env.algorithms.scaling import Scaling
@@ -31,7 +31,7 @@ from steer_env.algorithms.settings import CONFIG, TrainConfig, check_run
 from steer_env.algorithms.trainer import Progress, step_seeds
 from steer_env.algorithms.update import make_optimizer, update
 from steer_env.files import replacing, write_json
-from steer_env.records import JsonlWriter, read_jsonl
+from steer_env.records import JsonlWriter, Row, read_jsonl
 from steer_env.rollout import VectorEnv, rollout, teach
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
 from steer_env.types import Utterance

@@ -28,14 +28,14 @@ import torch
 
 from steer_env.agents.base import Agent
 from steer_env.agents.hf.student import HFStudent
-from steer_env.algorithms.base import Algorithm, Row
+from steer_env.algorithms.base import Algorithm
 from steer_env.algorithms.checkpoints import drop_rows_from
 from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
 from steer_env.algorithms.league import SAMPLING, League
 from steer_env.algorithms.learners import Learner, as_json, derive, practise, save_state
 from steer_env.algorithms.trainer import TrainConfig, train
 from steer_env.files import replacing_folder
-from steer_env.records import JsonlWriter, read_jsonl
+from steer_env.records import JsonlWriter, Row, read_jsonl
 from steer_env.rollout import VectorEnv
 from steer_env.runs import RunFolder
 from steer_env.types import ATTACKER, STUDENT

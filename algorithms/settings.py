@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from steer_env.algorithms.averaging import AVERAGES
-from steer_env.algorithms.base import Algorithm, Row
+from steer_env.algorithms.base import Algorithm
 from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
 from steer_env.algorithms.curriculum import Curriculum
 from steer_env.algorithms.overlong import OVERLONG
 from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.schedule import SCHEDULES
 from steer_env.play.evaluate import judge_of
+from steer_env.records import Row
 from steer_env.rollout import VectorEnv
 from steer_env.runs import RunFolder
 from steer_env.versions import versions_in, versions_of

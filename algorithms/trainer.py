@@ -20,7 +20,7 @@ from steer_env.agents.base import Agent, Failed, Observation
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.advantages import trajectory_return
 from steer_env.algorithms.averaging import Average
-from steer_env.algorithms.base import Algorithm, Example, Row
+from steer_env.algorithms.base import Algorithm, Example
 from steer_env.algorithms.checkpoints import (
     AVERAGE,
     Stateful,
@@ -44,7 +44,7 @@ from steer_env.algorithms.update import make_optimizer, update
 from steer_env.algorithms.validation import BEST, Validation
 from steer_env.files import write_json
 from steer_env.judges.independence import check_env
-from steer_env.records import ROLLOUTS
+from steer_env.records import ROLLOUTS, Row
 from steer_env.rollout import ForkableVectorEnv, VectorEnv, rollout, rollout_from, teach
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
 from steer_env.types import Utterance

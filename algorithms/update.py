@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from steer_env.agents.hf.packed import Packed
-from steer_env.algorithms.base import Algorithm, Example, Row, TokenBatch
+from steer_env.algorithms.base import Algorithm, Example, TokenBatch
 from steer_env.algorithms.forward import Forward
 from steer_env.algorithms.losses import kl_estimate
 from steer_env.algorithms.old import OldPolicy, sampled
 from steer_env.algorithms.schedule import rate_share
 from steer_env.algorithms.tally import Tally
+from steer_env.records import Row
 
 if TYPE_CHECKING:
     from steer_env.algorithms.settings import TrainConfig

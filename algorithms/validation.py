@@ -19,9 +19,9 @@ import numpy as np
 from steer_env.agents.base import Agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.advantages import trajectory_return
-from steer_env.algorithms.base import Row
 from steer_env.algorithms.parallel import Parallel
 from steer_env.files import replacing_folder
+from steer_env.records import Row
 from steer_env.rollout import VectorEnv
 from steer_env.trajectory import Trajectory
 from steer_env.unscored import dialogue_metrics

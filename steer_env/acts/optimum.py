@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from steer_env.acts import rules
 from steer_env.acts.speech import ASKS, TACTICS
 from steer_env.acts.tables import ADVERSARY, HISTORIES, tables
+from steer_env.arrays import Floats
 from steer_env.rewards import ALPHA, WEIGHTS, check_alpha, check_returns
-
-Floats = NDArray[np.float64]
 
 
 class Optimum(NamedTuple):

@@ -16,10 +16,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from steer_env.images import Image
+from steer_env.records import Row
 from steer_env.scenarios import KINDS, Scenario, SeedTurn
 from steer_env.world.draw import Recipe, recipe_of, truth_of
-
-Row = dict[str, Any]
 
 #: Key of what the authors' schemas have no place for.
 EXTRA: Final = "steer_env"

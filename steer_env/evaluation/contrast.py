@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from steer_env.arrays import Bools
 from steer_env.evaluation import protocols
 from steer_env.evaluation.intervals import Estimate, rate, unavailable
-from steer_env.evaluation.metrics import Bools
 from steer_env.evaluation.tabulate import Dialogues
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from steer_env.arrays import Bools, Ints
 from steer_env.evaluation import scales
 from steer_env.evaluation.intervals import (
     Estimate,
@@ -25,7 +26,6 @@ from steer_env.evaluation.intervals import (
     resample,
     unavailable,
 )
-from steer_env.evaluation.metrics import Bools, Ints
 from steer_env.evaluation.survival import counts, restricted_mean_estimate
 
 #: Cause k + 1 is event k of `scales.EVENTS`; then the end of the dialogue without any of those asked for.

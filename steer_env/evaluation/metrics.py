@@ -12,10 +12,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from steer_env.arrays import Bools, Ints
 from steer_env.evaluation.scales import FAILURE
 
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.integer]
 Verdicts = tuple[Bools, Bools]
 
 #: Multi-turn thresholds on the turn mean (paper, "Evaluation protocol").

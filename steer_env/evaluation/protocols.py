@@ -15,9 +15,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from steer_env.arrays import Bools, Ints
 from steer_env.evaluation import metrics
 from steer_env.evaluation.intervals import Estimate, rate
-from steer_env.evaluation.metrics import Bools, Ints, Verdicts
+from steer_env.evaluation.metrics import Verdicts
 from steer_env.evaluation.tabulate import Dialogues
 
 Where = Literal["mean", "last", "worst"]

@@ -13,11 +13,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from steer_env.arrays import Floats
 from steer_env.evaluation import metrics, scales
 from steer_env.evaluation.crossed import Effect, hierarchical, level
 from steer_env.evaluation.tabulate import Dialogues, from_rows
-
-Floats = NDArray[np.float64]
 
 
 class Column(NamedTuple):

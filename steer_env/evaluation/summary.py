@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from steer_env.arrays import Bools
 from steer_env.evaluation import attack, breakdown, contrast, metrics, protocols, scales
 from steer_env.evaluation.intervals import REPLICATES, Estimate, rate, unavailable
-from steer_env.evaluation.metrics import Bools
 from steer_env.evaluation.survival import (
     Curve,
     kaplan_meier,

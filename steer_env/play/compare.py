@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from steer_env.arrays import Bools
 from steer_env.evaluation import attack, breakdown, contrast
 from steer_env.evaluation.intervals import Estimate, mcnemar, rate, unavailable
-from steer_env.evaluation.metrics import Bools, Verdicts
+from steer_env.evaluation.metrics import Verdicts
 from steer_env.evaluation.paired import Difference, holm, paired, pairs_needed
 from steer_env.evaluation.tabulate import Dialogues, from_rows
 from steer_env.files import read_json

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from steer_env.data.seeds.base import details_in
-from steer_env.records import REJECTED, read_jsonl
-
-Row = dict[str, Any]
+from steer_env.records import REJECTED, Row, read_jsonl
 
 
 def details_of(row: Mapping[str, Any]) -> Row:
