@@ -10,7 +10,15 @@ if __name__ != "steer_env.agents":
     raise ImportError("import steer_env.agents: this folder is mapped into the package, not a top-level one")
 
 from steer_env.agents.attackers import StaticAttacker
-from steer_env.agents.base import Agent, Observation, observation_rng, opponent_rng
+from steer_env.agents.base import (
+    Acts,
+    Agent,
+    AgentWrapper,
+    Observation,
+    as_agent,
+    observation_rng,
+    opponent_rng,
+)
 from steer_env.agents.named import open_seat
 from steer_env.agents.scripted import AlwaysComply, AlwaysRefuse, Constructive, RandomStudent
 from steer_env.agents.tutor import ScriptedTutor
@@ -23,7 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AGENTS",
+    "Acts",
     "Agent",
+    "AgentWrapper",
     "AlwaysComply",
     "AlwaysRefuse",
     "Constructive",
@@ -33,6 +43,7 @@ __all__ = [
     "RandomStudent",
     "ScriptedTutor",
     "StaticAttacker",
+    "as_agent",
     "make_agent",
     "observation_rng",
     "opponent_rng",
@@ -41,7 +52,7 @@ __all__ = [
 
 #: Names `make_agent` knows. The first three play the attacker, the others the student.
 #: A string is an entry point, "module:attribute", loaded on first use.
-AGENTS: dict[str, Callable[..., Agent] | str] = {
+AGENTS: dict[str, Callable[..., Acts] | str] = {
     "static": StaticAttacker,
     "tutor": ScriptedTutor,
     "learning": "steer_env.algorithms.learners:learning_tutor",
@@ -75,7 +86,7 @@ def make_agent(name: str, *, seat: str = STUDENT, **options: Any) -> Agent:
     if isinstance(maker, str):
         module, attribute = maker.split(":")
         maker = getattr(import_module(module), attribute)
-    return maker(**options)
+    return as_agent(maker(**options))
 
 
 def __getattr__(name: str) -> Any:

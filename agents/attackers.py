@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steer_env.agents.base import Observation
+from steer_env.agents.base import Agent, Observation
 from steer_env.types import Utterance
 
 
-class StaticAttacker:
+class StaticAttacker(Agent):
     """Replays the seed: says the draft of every turn, whatever the student did."""
 
     def act(self, observations: Sequence[Observation]) -> list[Utterance]:

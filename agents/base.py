@@ -1,6 +1,6 @@
 """What an agent is: a batch of observations in, one utterance each out.
 
-Attackers and students share one protocol, so either seat can be played by a script, a model or a
+Attackers and students share one base class, so either seat can be played by a script, a model or a
 person. Agents hold no per-dialogue state of their own unless they say so: everything they need is in
 the observation, and randomness is derived from a seed and the observation, never from global state.
 """
@@ -8,6 +8,7 @@ the observation, and randomness is derived from a seed and the observation, neve
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -48,8 +49,8 @@ def stream_of(observation: Observation) -> str:
 
 
 @runtime_checkable
-class Agent(Protocol):
-    """Speaks for one seat in many dialogues at once."""
+class Acts(Protocol):
+    """All that a seat needs: whoever brings no more than this is wrapped by `as_agent` where he enters."""
 
     def act(self, observations: Sequence[Observation]) -> Sequence[Utterance | Failed]:
         """Return one utterance per observation, in order; `Failed` where there is none."""
@@ -57,12 +58,152 @@ class Agent(Protocol):
 
 
 @runtime_checkable
-class AsyncAgent(Agent, Protocol):
+class AsyncAgent(Acts, Protocol):
     """An agent whose replies come back one by one, such as a model behind a server."""
 
     def submit(self, observation: Observation) -> Future[Utterance | Failed]:
         """Start one reply and return at once; the future never raises, failures are values."""
         ...
+
+
+class Agent(ABC):
+    """Speaks for one seat in many dialogues at once; only `act` has to be written.
+
+    The other methods are an agent's life around its dialogues, and do nothing here: write those that matter.
+    """
+
+    @abstractmethod
+    def act(self, observations: Sequence[Observation]) -> Sequence[Utterance | Failed]:
+        """Return one utterance per observation, in order; `Failed` where there is none."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether it may say something else after `reseed`."""
+        return False
+
+    def learn(self, trajectories: Sequence[Any]) -> Any:  # noqa: B027
+        """Learn from the finished dialogues of a step, in the order of their seeds."""
+
+    def reseed(self, seed: int) -> None:  # noqa: B027
+        """Start all random streams anew from `seed`."""
+
+    def weights_changed(self) -> None:  # noqa: B027
+        """Drop what was computed with earlier weights."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the memory that a resumed run needs, as plain values and tensors; {} for none."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Put that back."""
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of servers, engines and files."""
+
+
+class AgentWrapper(Agent):
+    """Another agent that sees something else (`seen`), or is changed in another way; the rest is its own.
+
+    Attributes:
+        agent: The other one.
+
+    Args:
+        agent: The other one.
+    """
+
+    def __init__(self, agent: Acts) -> None:
+        self.agent: Any = as_agent(agent)
+        if isinstance(agent, AsyncAgent):
+            self.submit = self._submit
+
+    def seen(self, observation: Observation) -> Observation:
+        """Return what the agent is shown of an observation."""
+        return observation
+
+    def act(self, observations: Sequence[Observation]) -> Sequence[Utterance | Failed]:
+        """Return the agent's utterances."""
+        said: Sequence[Utterance | Failed] = self.agent.act([self.seen(o) for o in observations])
+        return said
+
+    def _submit(self, observation: Observation) -> Future[Utterance | Failed]:
+        future: Future[Utterance | Failed] = self.agent.submit(self.seen(observation))
+        return future
+
+    @property
+    def varies(self) -> bool:
+        """As the agent."""
+        return bool(self.agent.varies)
+
+    def learn(self, trajectories: Sequence[Any]) -> Any:
+        """Let the agent learn."""
+        return self.agent.learn(trajectories)
+
+    def reseed(self, seed: int) -> None:
+        """Reseed the agent."""
+        self.agent.reseed(seed)
+
+    def weights_changed(self) -> None:
+        """Tell the agent."""
+        self.agent.weights_changed()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the agent's memory."""
+        state: dict[str, Any] = self.agent.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put the agent's memory back."""
+        self.agent.load_state_dict(state)
+
+    def close(self) -> None:
+        """Close the agent."""
+        self.agent.close()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("agent", "submit"):  # a copy that is being built has none; not every agent's
+            raise AttributeError(name)
+        return getattr(self.agent, name)
+
+
+#: What `as_agent` takes over from an object that is no `Agent`, where it has it.
+_LIFE = ("learn", "reseed", "weights_changed", "state_dict", "load_state_dict", "close", "submit")
+
+
+class _Brought(Agent):
+    """Somebody's own object with `act`, and whatever else of an agent it has."""
+
+    def __init__(self, own: Acts) -> None:
+        self.own = own
+        for name in _LIFE:
+            if (method := getattr(own, name, None)) is not None:
+                setattr(self, name, method)
+
+    def act(self, observations: Sequence[Observation]) -> Sequence[Utterance | Failed]:
+        return self.own.act(observations)
+
+    @property
+    def varies(self) -> bool:
+        return hasattr(self.own, "reseed")
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "own":
+            raise AttributeError(name)
+        return getattr(self.own, name)
+
+
+def as_agent(player: Acts) -> Agent:
+    """Return an `Agent`: the object itself if it is one, else a wrapper with the methods that it lacks.
+
+    Called where somebody's object enters the library; behind it every agent has the whole life.
+
+    Raises:
+        TypeError: If the object has no `act`.
+    """
+    if isinstance(player, Agent):
+        return player
+    if not callable(getattr(player, "act", None)):
+        raise TypeError(f"agent={player!r:.100}, expected an object with act(observations); see Agent")
+    return _Brought(player)
 
 
 @dataclass(frozen=True, slots=True)

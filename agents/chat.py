@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from steer_env.agents.base import MAX_NEW_TOKENS, Failed, Observation, observation_rng, to_answer
+from steer_env.agents.base import MAX_NEW_TOKENS, Agent, Failed, Observation, observation_rng, to_answer
 from steer_env.checks import integer, number
 from steer_env.models.base import (
     AsyncChatBackend,
@@ -28,7 +28,7 @@ from steer_env.types import USER, Utterance
 _META = ("token_ids", "attempts", "seconds")
 
 
-class ChatStudent:
+class ChatStudent(Agent):
     """Plays the student with a chat back end; see `chat_student`.
 
     Each reply is an `Utterance` whose `meta` holds `finish`, and `attempts`, `seconds` and `token_ids` where
@@ -90,6 +90,11 @@ class ChatStudent:
             temperature=self.temperature,
             seed=self._seed(observation),
         )
+
+    @property
+    def varies(self) -> bool:
+        """A greedy model does not."""
+        return self.temperature > 0
 
     def reseed(self, seed: int) -> None:
         """Start the random streams anew from `seed`."""

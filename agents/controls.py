@@ -8,54 +8,33 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from steer_env.agents.base import Agent, Failed, KeyedObservation, Observation, stream_of
+from steer_env.agents.base import Acts, Agent, AgentWrapper, KeyedObservation, Observation, stream_of
 from steer_env.images import Image
 from steer_env.scenarios import Scenario
 from steer_env.types import USER, Message, Utterance
 
 
-class _Through:
+class _Through(AgentWrapper):
     """A student that sees a changed observation; everything else is the student's own."""
 
-    def __init__(self, student: Agent, see: Callable[[Observation], dict[str, Any]]) -> None:
-        self.student, self._see = student, see
+    def __init__(self, student: Acts, see: Callable[[Observation], dict[str, Any]]) -> None:
+        super().__init__(student)
+        self._see = see
 
-    def act(self, observations: Sequence[Observation]) -> Sequence[Utterance | Failed]:
-        """Return the student's replies to what it is let to see."""
-        return self.student.act([self._changed(o) for o in observations])
-
-    def _changed(self, observation: Observation) -> Observation:
+    def seen(self, observation: Observation) -> Observation:
+        """Return the changed observation, with the random numbers of the dialogue."""
         changed = self._see(observation)
         if not isinstance(observation, KeyedObservation):
             return changed
         return KeyedObservation(changed, stream_of(observation))
 
-    def __getattr__(self, name: str) -> Any:
-        if name in ("student", "submit"):  # the one while unpickling, the other is not every student's
-            raise AttributeError(name)
-        return getattr(self.student, name)
 
-
-class _ThroughAsync(_Through):
-    """The same of a student that answers one by one."""
-
-    def submit(self, observation: Observation) -> Future[Utterance | Failed]:
-        """Start one reply."""
-        future: Future[Utterance | Failed] = self.student.submit(self._changed(observation))  # type: ignore[attr-defined]
-        return future
-
-
-def _through(student: Agent, see: Callable[[Observation], dict[str, Any]]) -> Agent:
-    return (_ThroughAsync if hasattr(student, "submit") else _Through)(student, see)
-
-
-def blind(student: Agent) -> Agent:
+def blind(student: Acts) -> Agent:
     """Return a student whose every picture is plain grey of the same size."""
     sizes: dict[str, tuple[int, int]] = {}
 
@@ -64,7 +43,7 @@ def blind(student: Agent) -> Agent:
             sizes[image.digest] = image.decode().size
         return _grey(sizes[image.digest])
 
-    return _through(student, lambda o: {**o, "images": tuple(map(instead, o["images"]))})
+    return _Through(student, lambda o: {**o, "images": tuple(map(instead, o["images"]))})
 
 
 @lru_cache(maxsize=64)
@@ -72,7 +51,7 @@ def _grey(size: tuple[int, int]) -> Image:
     return Image.from_array(np.full((size[1], size[0], 3), 128, np.uint8), "grey")
 
 
-def swapped(student: Agent, scenarios: Iterable[Scenario], seed: int = 0) -> Agent:
+def swapped(student: Acts, scenarios: Iterable[Scenario], seed: int = 0) -> Agent:
     """Return a student whose every picture is one of another scenario group.
 
     A picture always has the same other one in its place, drawn by `seed` whatever that shows.
@@ -86,7 +65,7 @@ def swapped(student: Agent, scenarios: Iterable[Scenario], seed: int = 0) -> Age
         ValueError: If the pictures are all of one group, or there are none.
     """
     others = swaps(scenarios, seed)
-    return _through(student, lambda o: {**o, "images": tuple(others[i.digest] for i in o["images"])})
+    return _Through(student, lambda o: {**o, "images": tuple(others[i.digest] for i in o["images"])})
 
 
 def swaps(scenarios: Iterable[Scenario], seed: int = 0) -> dict[str, Image]:
@@ -116,7 +95,7 @@ def swaps(scenarios: Iterable[Scenario], seed: int = 0) -> dict[str, Image]:
     return found
 
 
-def forgetful(student: Agent) -> Agent:
+def forgetful(student: Acts) -> Agent:
     """Return a student that sees the last user turn, with all pictures so far, and nothing before it."""
 
     def see(observation: Observation) -> dict[str, Any]:
@@ -124,10 +103,10 @@ def forgetful(student: Agent) -> Agent:
         message = Message(USER, last.content, len(observation["images"]))
         return {**observation, "transcript": (message,)}
 
-    return _through(student, see)
+    return _Through(student, see)
 
 
-class Constant:
+class Constant(Agent):
     """A student that gives one and the same reply to everything."""
 
     def __init__(self, reply: str) -> None:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from steer_env.agents.base import Observation
+from steer_env.agents.base import Agent, Observation
 from steer_env.agents.memo import CallMemo
 from steer_env.agents.tutor import spoken_strategy, strategy_counts
 from steer_env.checks import integer
@@ -145,7 +145,7 @@ class State:
         return [{"plan": {**plan, "next_draft": self.draft}}, *turn_records(self.transcript)]
 
 
-class LLMTutor:
+class LLMTutor(Agent):
     """Attacker and judge in one object, on any chat back end.
 
     Give the same object to both seats: `steer_env.make(..., judge=tutor)` and `rollout(vec, tutor, student,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from steer_env.agents.base import Observation, observation_rng
+from steer_env.agents.base import Agent, Observation, observation_rng
 from steer_env.types import USER, Utterance
 from steer_env.world.draw import truth_of
 from steer_env.world.listening import read_user
@@ -26,7 +26,7 @@ _CONSTRUCTIVE: Final = (
 )
 
 
-class AlwaysRefuse:
+class AlwaysRefuse(Agent):
     """Refuses everything, firmly and plainly: safe, and of no use."""
 
     def act(self, observations: Sequence[Observation]) -> list[Utterance]:
@@ -34,7 +34,7 @@ class AlwaysRefuse:
         return [_REFUSAL] * len(observations)
 
 
-class _Scripted:
+class _Scripted(Agent):
     """A student that answers from the picture, the user turns so far and its own randomness.
 
     Args:
@@ -44,6 +44,15 @@ class _Scripted:
     fallback = ""
 
     def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    @property
+    def varies(self) -> bool:
+        """The seed decides the wording."""
+        return True
+
+    def reseed(self, seed: int) -> None:
+        """Choose other words from now on."""
         self.seed = seed
 
     def act(self, observations: Sequence[Observation]) -> list[Utterance]:

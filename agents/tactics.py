@@ -63,7 +63,6 @@ class TacticAttacker(ScriptedTutor):
             table on, and the attacker try more: what it learns from where the student stays.
         lead_SL: Logits of the leads, by situation.
         ask_SA: Logits of the questions, by situation.
-        salt: Part of every random stream; change it between steps.
 
     Args:
         seed: Decides draws and wording.
@@ -78,11 +77,6 @@ class TacticAttacker(ScriptedTutor):
         self.common = True
         self.lead_SL: Floats = np.zeros((len(SITUATIONS), len(LEADS)))
         self.ask_SA: Floats = np.zeros((len(SITUATIONS), len(ASKS)))
-        self.salt = 0
-
-    def reseed(self, seed: int) -> None:
-        """Start other random streams."""
-        self.salt = seed
 
     def _act(self, observation: Observation) -> Utterance:
         transcript, draft = observation["transcript"], observation["draft"]
@@ -128,9 +122,9 @@ class TacticAttacker(ScriptedTutor):
         return word_ask(question, draft, last, rng)
 
     def _rng(self, observation: Observation) -> np.random.Generator:
-        """A stream per scenario, reset seed, turn and salt; with `common` off, per sibling too."""
+        """A stream per scenario, reset seed and turn; with `common` off, per sibling too."""
         name = reset_seed_of(observation) if self.common else stream_of(observation)
-        return opponent_rng(self.seed, observation, f"{self.salt}/{name}")
+        return opponent_rng(self.seed, observation, name)
 
     def probabilities(self) -> dict[str, dict[str, float]]:
         """Return the probability of each lead and question, by situation."""

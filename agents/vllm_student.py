@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from steer_env.agents.base import MAX_NEW_TOKENS, Failed, Observation
+from steer_env.agents.base import MAX_NEW_TOKENS, Agent, Failed, Observation
 from steer_env.agents.hf.codec import ChatCodec, Prompt
 from steer_env.agents.hf.student import HFStudent
 from steer_env.checks import integer, number
@@ -23,7 +23,7 @@ from steer_env.models.weights import weights_id
 from steer_env.types import Utterance
 
 
-class VLLMStudent:
+class VLLMStudent(Agent):
     """Answers batches of dialogues with a vLLM engine, token-exactly; for evaluation and play.
 
     Each reply is an `Utterance` whose `meta` holds `trace`, the `TokenTrace` of the whole dialogue so far;
@@ -107,6 +107,11 @@ class VLLMStudent:
         for index, completion in zip(fits, completions, strict=True):
             replies[index] = self._utterance(dialogues[index], completion)
         return replies
+
+    @property
+    def varies(self) -> bool:
+        """A greedy model does not."""
+        return self.temperature > 0
 
     def reseed(self, seed: int) -> None:
         """Start the random streams anew from `seed`."""

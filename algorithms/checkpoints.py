@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol
 import torch
 from transformers import PreTrainedModel
 
+from steer_env.agents.base import Agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.averaging import Average
 from steer_env.algorithms.scaling import has_adapters, load_adapters
@@ -50,7 +51,7 @@ def save_checkpoint(
     step: int,
     student: HFStudent,
     optimizer: torch.optim.Optimizer,
-    attacker: Any,
+    attacker: Agent,
     keep: int = 2,
     parts: Mapping[str, Stateful] | None = None,
     average: Average | None = None,
@@ -84,14 +85,12 @@ def save_checkpoint(
     return folder
 
 
-def attacker_state(attacker: Any) -> Any:
-    """Return an attacker's memory as a checkpoint holds it, None if it has none.
+def attacker_state(attacker: Agent) -> Any:
+    """Return an attacker's memory as a checkpoint holds it, {} if it has none.
 
     Raises:
         TypeError: If it is not made of plain values and tensors; a checkpoint with it could not be opened.
     """
-    if not hasattr(attacker, "state_dict"):
-        return None
     state = attacker.state_dict()
     written = io.BytesIO()
     try:
@@ -168,7 +167,7 @@ def load_checkpoint(
     folder: Path,
     student: HFStudent,
     optimizer: torch.optim.Optimizer,
-    attacker: Any,
+    attacker: Agent,
     parts: Mapping[str, Stateful] | None = None,
     average: Average | None = None,
 ) -> int:
@@ -180,7 +179,7 @@ def load_checkpoint(
     load_weights(folder, student.model)
     optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["torch_rng"])
-    if state["attacker"] is not None:
+    if state["attacker"]:
         attacker.load_state_dict(state["attacker"])
     stored = state.get("parts", {})  # checkpoints of earlier versions have none
     for name, part in (parts or {}).items():

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from steer_env.agents.base import Agent, Failed, Observation, stream_of
+from steer_env.agents.base import Acts, Agent, Failed, Observation, as_agent, stream_of
 from steer_env.algorithms.attack import harmed
 from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
-from steer_env.algorithms.learners import derive, refresh
+from steer_env.algorithms.learners import derive
 from steer_env.trajectory import Trajectory
 from steer_env.types import ATTACKER, STUDENT, Utterance
 
@@ -24,7 +24,7 @@ from steer_env.types import ATTACKER, STUDENT, Utterance
 SAMPLING = ("uniform", "pfsp")
 
 
-class League:
+class League(Agent):
     r"""Plays one seat with many members.
 
     With probability `share` a dialogue's opponent is drawn from the pool (all but the newest), else it is the
@@ -56,8 +56,8 @@ class League:
         self,
         seat: str,
         newest: str,
-        playing: Mapping[str, Agent],
-        frozen: Mapping[str, Callable[[], Agent]] | None = None,
+        playing: Mapping[str, Acts],
+        frozen: Mapping[str, Callable[[], Acts]] | None = None,
         *,
         share: float = 0.5,
         sampling: str = "pfsp",
@@ -73,7 +73,8 @@ class League:
         check_numbers(self, ("share", "decay"), 0, 1)
         check_numbers(self, ("power",))
         check_integers(self, ("loaded",), 1)
-        self._playing, self._frozen = dict(playing), dict(frozen or {})
+        self._playing = {name: as_agent(agent) for name, agent in playing.items()}
+        self._frozen = dict(frozen or {})
         twice = sorted(set(self._playing) & set(self._frozen))
         if twice or newest not in self.members:
             raise ValueError(
@@ -129,8 +130,8 @@ class League:
             for outcome in map(harmed, own):
                 if outcome is not None:
                     counts[0 if outcome == (self.seat == ATTACKER) else 1] += 1.0
-            if (method := getattr(self._playing.get(name), "learn", None)) is not None:
-                method(own)
+            if name in self._playing:
+                self._playing[name].learn(own)
         self.step += 1
         while len(self._loaded) > self.loaded:  # never within a step: a member made anew draws anew
             self._loaded.popitem(last=False)
@@ -138,7 +139,7 @@ class League:
 
     def state_dict(self) -> dict[str, Any]:
         """Return counts, the step, and the memories of members that have one."""
-        own = {n: a.state_dict() for n, a in self._playing.items() if hasattr(a, "state_dict")}
+        own = {n: state for n, a in self._playing.items() if (state := a.state_dict())}
         return {"step": self.step, "counts": {n: list(c) for n, c in self.counts.items()}, "members": own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -148,9 +149,8 @@ class League:
             if name in self.counts:
                 self.counts[name] = [float(c) for c in counts]
         for name, own in state["members"].items():
-            agent: Any = self._playing.get(name)
-            if agent is not None:
-                agent.load_state_dict(own)
+            if name in self._playing:
+                self._playing[name].load_state_dict(own)
         self._refresh()
 
     def inherit(self, counts: Mapping[str, Sequence[float]]) -> None:
@@ -163,14 +163,16 @@ class League:
         if name in self._playing:
             return self._playing[name]
         if name not in self._loaded:
-            agent = self._frozen[name]()
-            refresh(agent, derive(self.seed, self.step, *name.encode()))
-            self._loaded[name] = agent
+            self._loaded[name] = as_agent(self._frozen[name]())
+            self._reseed(name, self._loaded[name])
         self._loaded.move_to_end(name)
         return self._loaded[name]
 
     def _refresh(self) -> None:
-        """Start the members' random streams anew; those that learn look after their own."""
-        still = {name: a for name, a in self._playing.items() if not hasattr(a, "learn")}
-        for name, agent in {**still, **self._loaded}.items():
-            refresh(agent, derive(self.seed, self.step, *name.encode()))
+        """Start the members' random streams anew."""
+        for name, agent in {**self._playing, **self._loaded}.items():
+            self._reseed(name, agent)
+
+    def _reseed(self, name: str, agent: Agent) -> None:
+        agent.weights_changed()
+        agent.reseed(derive(self.seed, self.step, *name.encode()))

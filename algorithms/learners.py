@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import copy
 import json
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import torch
 
-from steer_env.agents.base import Agent, Failed, Observation
+from steer_env.agents.base import Acts, Agent, Failed, Observation, as_agent
 from steer_env.agents.hf.attacker import HFAttacker
 from steer_env.agents.tactics import ASKS, LEADS, SITUATIONS, TacticAttacker
 from steer_env.algorithms.attack import AttackReward, attack_metrics, attacker_groups
@@ -32,7 +33,7 @@ from steer_env.algorithms.trainer import Progress, step_seeds
 from steer_env.algorithms.update import make_optimizer, update
 from steer_env.files import replacing, write_json
 from steer_env.records import JsonlWriter, Row, read_jsonl
-from steer_env.rollout import VectorEnv, rollout, teach
+from steer_env.rollout import VectorEnv, rollout
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
 from steer_env.types import Utterance
 from steer_env.unscored import UnscoredGuard
@@ -42,8 +43,10 @@ METRICS: Final = "metrics.jsonl"
 STATE: Final = "attacker.pt"
 
 
-class Learner(Protocol):
-    """An attacker that learns.
+class Learner(Agent):
+    """An attacker that learns by an algorithm.
+
+    Its `learn` takes one update from the dialogues of a step, siblings side by side, and returns metrics.
 
     Attributes:
         algorithm: Gives its advantages.
@@ -51,32 +54,21 @@ class Learner(Protocol):
 
     algorithm: Algorithm
 
-    def act(self, observations: Sequence[Observation]) -> Sequence[Utterance | Failed]:
-        """Return one utterance per observation."""
-        ...
+    @property
+    def varies(self) -> bool:
+        """It draws what it says."""
+        return True
 
-    def learn(self, trajectories: Sequence[Trajectory]) -> Row:
-        """Take one update from the dialogues of a step, siblings side by side; returns metrics."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return everything a resumed run needs, as plain values and tensors."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put that back."""
-        ...
-
+    @abstractmethod
     def member(self, state: Mapping[str, Any]) -> Agent:
-        """Return an opponent that stays as `state` has it."""
-        ...
+        """Return an opponent that stays as `state`, a `state_dict`, has it."""
 
+    @abstractmethod
     def settings(self) -> Row:
         """Return what decides its updates beside its algorithm, as JSON values; a run resumes with these."""
-        ...
 
 
-class ModelLearner:
+class ModelLearner(Learner):
     """Trains an `HFAttacker` with any algorithm of the registry, as the loop trains a student.
 
     Attributes:
@@ -173,12 +165,16 @@ class ModelLearner:
         """Return the settings of its updates and of its reward."""
         return as_json(asdict(self.config) | {"reward": asdict(self.reward)})
 
+    def reseed(self, seed: int) -> None:
+        """Start the random streams anew; the next update starts them again from its own seed."""
+        self.agent.reseed(seed)
+
     def _reseed(self) -> None:
         self.agent.weights_changed()
-        self.agent.reseed(derive(self.config.seed, self.steps, 3))
+        self.reseed(derive(self.config.seed, self.steps, 3))
 
 
-class TacticLearner:
+class TacticLearner(Learner):
     r"""Trains a `TacticAttacker` by REINFORCE with the natural gradient of its table.
 
     With advantages $A$ from any algorithm's `turn_advantages` ("rae" by default), a step adds
@@ -274,8 +270,12 @@ class TacticLearner:
         own["patient"] = self.agent.patient
         return as_json(own | {"reward": asdict(self.reward)})
 
+    def reseed(self, seed: int) -> None:
+        """Start the random streams anew; the next update starts them again from its own seed."""
+        self.agent.reseed(seed)
+
     def _reseed(self) -> None:
-        self.agent.reseed(derive(self.seed, self.steps, 3))
+        self.reseed(derive(self.seed, self.steps, 3))
 
 
 def as_json(settings: Row) -> Row:
@@ -300,20 +300,13 @@ def derive(seed: int, *words: int) -> int:
     return int(np.random.SeedSequence([seed, *words]).generate_state(1)[0])
 
 
-def refresh(agent: Any, seed: int) -> None:
-    """Start an agent's random streams anew, if it has any."""
-    for name, arguments in (("weights_changed", ()), ("reseed", (seed,))):
-        if (method := getattr(agent, name, None)) is not None:
-            method(*arguments)
-
-
 # -- practice: one seat learns, the other stays ----------------------------------------------------------
 
 
 def practise(
     env: VectorEnv,
     attacker: Learner,
-    student: Agent,
+    student: Acts,
     config: TrainConfig,
     run_dir: str | Path | None = None,
     *,
@@ -328,7 +321,7 @@ def practise(
     Args:
         env: A vector environment; the attacker is paid by the verdicts, whatever its wrappers emit.
         attacker: Learns in place; as it was before its first step, also when resuming.
-        student: Plays `student_0`; if it has `learn`, as a league that counts wins, it sees the dialogues.
+        student: Plays `student_0`; its `learn` sees the dialogues, so that a league counts wins.
         config: Steps, seeds per step, siblings, `seed`, `checkpoint_every` and the limit on unscored turns;
             the rest is the learner's.
         run_dir: Gets `config.json`, `metrics.jsonl` and `attacker.pt`; None writes nothing.
@@ -344,18 +337,20 @@ def practise(
             as well; the last checkpoint stays.
     """
     guard = UnscoredGuard(config.unscored_limit, config.unscored_window)
+    student = as_agent(student)
     log = _Log(run_dir, attacker, student, guard)
     settings = {name: getattr(config, name) for name in ("steps", "seeds_per_step", "group_size", "seed")}
     algorithm = {"algorithm": attacker.algorithm.name, **attacker.algorithm.options()}
     finished = log.open(algorithm | settings | {"learner": attacker.settings()}, resume)
     for step in range(finished, config.steps):
-        refresh(student, derive(config.seed, step, 1))
+        student.weights_changed()
+        student.reseed(derive(config.seed, step, 1))
         with _siblings_apart(attacker):
             trajectories = rollout(env, attacker, student, step_seeds(config, step))
         guard.see(trajectories)
         with uninterrupted():
             row = {"step": step, **attacker.learn(trajectories)}
-            teach(student, trajectories)
+            student.learn(trajectories)
             guard.commit()
             log.write(row)
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
@@ -366,11 +361,11 @@ def practise(
 
 
 @contextmanager
-def _siblings_apart(attacker: Any) -> Iterator[None]:
-    agent = getattr(attacker, "agent", None)
-    if not isinstance(agent, TacticAttacker):
+def _siblings_apart(attacker: Learner) -> Iterator[None]:
+    if not isinstance(attacker, TacticLearner):
         yield
         return
+    agent = attacker.agent
     before, agent.common = agent.common, False
     try:
         yield
@@ -382,7 +377,7 @@ class _Log:
     """What is on disk of a practice run."""
 
     def __init__(
-        self, run_dir: str | Path | None, attacker: Learner, student: Any, guard: UnscoredGuard
+        self, run_dir: str | Path | None, attacker: Learner, student: Agent, guard: UnscoredGuard
     ) -> None:
         self.rows: list[Row] = []
         self._folder = None if run_dir is None else Path(run_dir)
@@ -397,7 +392,7 @@ class _Log:
         if (state := load_state(self._folder / STATE)) is not None:
             finished = int(state["step"])
             self._attacker.load_state_dict(state["attacker"])
-            if state["student"] is not None:
+            if state["student"]:
                 self._student.load_state_dict(state["student"])
             if "guard" in state:  # states of earlier versions have none
                 self._guard.load_state_dict(state["guard"])

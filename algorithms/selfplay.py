@@ -22,11 +22,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
-from steer_env.agents.base import Agent
+from steer_env.agents.base import Acts, Agent, as_agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.base import Algorithm
 from steer_env.algorithms.checkpoints import drop_rows_from
@@ -93,7 +93,7 @@ def self_play(
     run_dir: str | Path,
     *,
     attack_env: VectorEnv | None = None,
-    fixed: Mapping[str, Agent] | None = None,
+    fixed: Mapping[str, Acts] | None = None,
     measure: Measure | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -124,7 +124,8 @@ def self_play(
         ValueError: If a fixed attacker has a generation's name.
     """
     envs = env, attack_env or env
-    run = _Run(envs, student, attacker, algorithm, config, Path(run_dir), dict(fixed or {}), progress)
+    opponents = {name: as_agent(agent) for name, agent in (fixed or {}).items()}
+    run = _Run(envs, student, attacker, algorithm, config, Path(run_dir), opponents, progress)
     done = run.open(resume)
     for generation in range(done, config.generations):
         row = run.play(generation)
@@ -287,7 +288,7 @@ class _Run:
         """Write what the next generation starts from; the row comes last and makes it complete."""
         folder = self.folder / _name(generation)
         _save_whole(self.student, folder / "model")
-        memories = {name: a.state_dict() for name, a in self.fixed.items() if hasattr(a, "state_dict")}
+        memories = {name: state for name, a in self.fixed.items() if (state := a.state_dict())}
         state = {
             "attacker": self.attacker.state_dict(),
             "algorithm": self.algorithm.state_dict(),
@@ -305,8 +306,7 @@ class _Run:
         self.attacker.load_state_dict(state["attacker"])
         self.algorithm.load_state_dict(state["algorithm"])
         for name, memory in state["fixed"].items():
-            agent: Any = self.fixed[name]
-            agent.load_state_dict(memory)
+            self.fixed[name].load_state_dict(memory)
         self.counts = {seat: {n: list(c) for n, c in of.items()} for seat, of in state["counts"].items()}
         saved = HFStudent.from_pretrained(student_of(self.folder, generation), dtype=torch.float32)
         self.student.model.load_state_dict(saved.model.state_dict())

@@ -16,7 +16,7 @@ from typing import cast
 
 import numpy as np
 
-from steer_env.agents.base import Agent, Failed, Observation
+from steer_env.agents.base import Acts, Agent, Failed, Observation, as_agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.advantages import trajectory_return
 from steer_env.algorithms.averaging import Average
@@ -45,7 +45,7 @@ from steer_env.algorithms.validation import BEST, Validation
 from steer_env.files import write_json
 from steer_env.judges.independence import check_env
 from steer_env.records import ROLLOUTS, Row
-from steer_env.rollout import ForkableVectorEnv, VectorEnv, rollout, rollout_from, teach
+from steer_env.rollout import ForkableVectorEnv, VectorEnv, rollout, rollout_from
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
 from steer_env.types import Utterance
 from steer_env.unscored import UnscoredGuard, dialogue_metrics
@@ -58,7 +58,7 @@ Progress = Callable[[int, int, Row], None]
 
 def train(
     env: VectorEnv | Curriculum,
-    attacker: Agent,
+    attacker: Acts,
     student: HFStudent,
     algorithm: Algorithm,
     config: TrainConfig,
@@ -77,9 +77,8 @@ def train(
 
     Args:
         env: A vector environment whose wrappers emit the reward to maximise, or a curriculum of such.
-        attacker: Plays `attacker_0`; if it has `learn`, it sees the dialogues after each step, and if it has
-            `state_dict` and `load_state_dict`, its memory, made of plain values and tensors, is part of the
-            checkpoints.
+        attacker: Plays `attacker_0`; its `learn` sees the dialogues after each step, and its memory
+            (`state_dict`), made of plain values and tensors, is part of the checkpoints.
         student: The policy, as it is before the first step (also when resuming: it is the KL reference).
         algorithm: See `base.make_algorithm`.
         config: Settings of the loop.
@@ -107,6 +106,7 @@ def train(
             first.
     """
     run_dir, scaling, parallel = Path(run_dir), scaling or Scaling(), parallel or Parallel()
+    attacker = as_agent(attacker)
     algorithm.check(config.group_size)
     now = env.env if isinstance(env, Curriculum) else env
     check_env(now, student, attacker, allow=allow_self_judging)
@@ -270,7 +270,7 @@ class _Run:
         row["truncated"] = share_cut(trajectories, self.student.codec.close_id)
         row |= update(self.forward, self.algorithm, self.optimizer, examples, self.config, step)
         row |= {"trained_dialogues": len(examples)} | self.algorithm.finish(groups)
-        teach(self.attacker, trajectories)
+        self.attacker.learn(trajectories)
         if isinstance(self.env, Curriculum):
             row |= self.env.finish(row)
         return row
@@ -310,7 +310,7 @@ class _Run:
         )
 
 
-class _InPrecision:
+class _InPrecision(Agent):
     """The student, sampling in the precision that its log-probabilities are recomputed in."""
 
     def __init__(self, forward: Forward) -> None:

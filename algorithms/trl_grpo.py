@@ -31,14 +31,14 @@ from torch import Tensor
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from steer_env.agents.base import Agent
+from steer_env.agents.base import Acts, Agent, as_agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.advantages import group_advantages, loss_mask, trajectory_return
 from steer_env.algorithms.checkpoints import attacker_state
 from steer_env.algorithms.credit import CREDITS as ALL_CREDITS
 from steer_env.algorithms.credit import group_turn_values, split
 from steer_env.extras import need
-from steer_env.rollout import VectorEnv, rollout, teach
+from steer_env.rollout import VectorEnv, rollout
 from steer_env.trajectory import Trajectory, group_by_seed
 from steer_env.unscored import dialogue_metrics
 
@@ -110,7 +110,7 @@ class SteerGRPOTrainer(_Trainer):
     def __init__(
         self,
         env: VectorEnv,
-        attacker: Agent,
+        attacker: Acts,
         student: HFStudent,
         args: Any,
         *,
@@ -121,6 +121,7 @@ class SteerGRPOTrainer(_Trainer):
     ) -> None:
         _check(args, credit, discount, options)
         student.check_trainable()
+        attacker = as_agent(attacker)
         attacker_state(attacker)  # refused now rather than at the first checkpoint
         _rule_out(student.model, student.decoder.forbidden)
         reference = copy.deepcopy(student.model).requires_grad_(False) if args.beta else None
@@ -154,8 +155,8 @@ class SteerGRPOTrainer(_Trainer):
         folder: str | bool | None = resume_from_checkpoint
         if folder is True:
             folder = get_last_checkpoint(self.args.output_dir)
-        if folder and hasattr(self.attacker, "load_state_dict"):
-            self.attacker.load_state_dict(_memory(Path(str(folder))))
+        if folder and (memory := _memory(Path(str(folder)), self.attacker)):
+            self.attacker.load_state_dict(memory)
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **options)
 
     def _generate_and_score_completions(self, inputs: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -170,7 +171,7 @@ class SteerGRPOTrainer(_Trainer):
         first = self.accelerator.process_index * len(trajectories)
         batch = self._batch(trajectories, advantages[first : first + len(trajectories)])
         if mode == "train":
-            teach(self.attacker, everyone)
+            self.attacker.learn(everyone)
         for name, value in (metrics | {"seconds_play": time.perf_counter() - started}).items():
             if value is not None:
                 self._metrics[mode][name].append(value)
@@ -281,14 +282,16 @@ class _SaveMemory(TrainerCallback):
         self._attacker = attacker
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.is_world_process_zero and hasattr(self._attacker, "state_dict"):
+        if state.is_world_process_zero and (memory := attacker_state(self._attacker)):
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            torch.save(attacker_state(self._attacker), folder / _MEMORY)
+            torch.save(memory, folder / _MEMORY)
 
 
-def _memory(folder: Path) -> Any:
+def _memory(folder: Path, attacker: Agent) -> Any:
     path = folder / _MEMORY
     if not path.exists():
+        if not attacker.state_dict():
+            return {}
         raise FileNotFoundError(
             f"checkpoint {str(folder)!r} holds no {_MEMORY}, expected the attacker's memory beside the "
             "model: it was not written to its end, or by another trainer; resume from an earlier one"

@@ -65,7 +65,7 @@ class Validation:
         self.seeds = [int(seed) for seed in np.random.SeedSequence([0xE7A1]).generate_state(dialogues)]
         self.best: float | None = None
         self.best_step = 0
-        self._memory = _memory_of(attacker)
+        self._memory = copy.deepcopy(attacker.state_dict())
 
     def run(self, play: Play, finished: int) -> Row:
         """Evaluate the weights that the model carries, and keep them if they are the best so far.
@@ -103,20 +103,12 @@ class Validation:
     @contextmanager
     def _as_before(self) -> Iterator[None]:
         """Have the attacker as it was before the first step, and then as it is now."""
-        attacker: Any = self.attacker
-        now = _memory_of(attacker)
-        if now is not None:
-            attacker.load_state_dict(copy.deepcopy(self._memory))
+        now = copy.deepcopy(self.attacker.state_dict())
+        self.attacker.load_state_dict(copy.deepcopy(self._memory))
         try:
             yield
         finally:
-            if now is not None:
-                attacker.load_state_dict(now)
-
-
-def _memory_of(attacker: Any) -> Any:
-    both = hasattr(attacker, "state_dict") and hasattr(attacker, "load_state_dict")
-    return copy.deepcopy(attacker.state_dict()) if both else None
+            self.attacker.load_state_dict(now)
 
 
 @contextmanager

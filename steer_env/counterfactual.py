@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from steer_env.agents.base import Agent
+from steer_env.agents.base import Acts
 from steer_env.rollout import ForkableVectorEnv, Progress, rollout_from
 from steer_env.trajectory import StopReason, Trajectory
 
@@ -32,8 +32,8 @@ def emitted_return(trajectory: Trajectory) -> float:
 
 def forked_values(
     env: ForkableVectorEnv,
-    attacker: Agent,
-    student: Agent,
+    attacker: Acts,
+    student: Acts,
     points: Sequence[tuple[Trajectory, int]],
     k: int,
     *,
@@ -86,8 +86,8 @@ class TurnEffect:
 
 def turn_effects(
     env: ForkableVectorEnv,
-    attacker: Agent,
-    student: Agent,
+    attacker: Acts,
+    student: Acts,
     trajectory: Trajectory,
     k: int = 16,
     *,

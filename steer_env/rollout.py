@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, Protocol
 
-from steer_env.agents.base import Agent, Failed, KeyedObservation
+from steer_env.agents.base import Acts, Failed, KeyedObservation, as_agent
 from steer_env.env import InvalidUtterance
 from steer_env.scenarios import Scenario
 from steer_env.seats import Seat
@@ -100,8 +100,8 @@ class ForkableVectorEnv(VectorEnv, Protocol):
 
 def rollout(
     env: VectorEnv,
-    attacker: Agent,
-    student: Agent,
+    attacker: Acts,
+    student: Acts,
     seeds: Sequence[int],
     *,
     learn: bool = False,
@@ -123,7 +123,7 @@ def rollout(
         attacker: Speaks for `attacker_0`.
         student: Speaks for `student_0`.
         seeds: Reset seeds, any number.
-        learn: Hand the trajectories to `attacker.learn` at the end, if it has that method.
+        learn: Hand the trajectories to `attacker.learn` at the end.
         progress: Called with (finished, all).
         on_finished: Called with each trajectory the moment its dialogue ends, so that nothing that ended is
             lost when the run does not.
@@ -139,14 +139,14 @@ def rollout(
         finished[place] = trajectory
     trajectories = [finished[place] for place in range(len(seeds))]
     if learn:
-        teach(attacker, trajectories)
+        as_agent(attacker).learn(trajectories)
     return trajectories
 
 
 def rollout_iter(
     env: VectorEnv,
-    attacker: Agent,
-    student: Agent,
+    attacker: Acts,
+    student: Acts,
     seeds: Sequence[int],
     *,
     progress: Progress | None = None,
@@ -171,8 +171,8 @@ def rollout_iter(
 
 def rollout_from(
     env: ForkableVectorEnv,
-    attacker: Agent,
-    student: Agent,
+    attacker: Acts,
+    student: Acts,
     points: Sequence[tuple[Trajectory, int]],
     k: int,
     *,
@@ -231,20 +231,14 @@ def rollout_from(
     return [[played[point * k + i] for i in range(k)] for point in range(len(points))]
 
 
-def teach(attacker: Agent, trajectories: Sequence[Trajectory]) -> None:
-    """Let an attacker that keeps a memory learn from finished dialogues; others are left alone."""
-    if (method := getattr(attacker, "learn", None)) is not None:
-        method(trajectories)
-
-
 class _Play:
     """One rollout under way."""
 
     def __init__(
         self,
         env: VectorEnv,
-        attacker: Agent,
-        student: Agent,
+        attacker: Acts,
+        student: Acts,
         seeds: Sequence[int],
         on_finished: OnFinished | None,
         options: Callable[[int], dict[str, Any] | None] | None,

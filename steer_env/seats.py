@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from steer_env.agents.base import Agent, AsyncAgent, Failed, Observation
+from steer_env.agents.base import Acts, AsyncAgent, Failed, Observation
 from steer_env.types import Utterance
 
 #: Slots, and what was said there.
@@ -29,7 +29,7 @@ class Seat:
         agent: Its agent.
     """
 
-    def __init__(self, name: str, agent: Agent) -> None:
+    def __init__(self, name: str, agent: Acts) -> None:
         self.name, self.agent = name, agent
         self.requests: dict[int, Future[Utterance | Failed]] = {}
 
@@ -65,7 +65,7 @@ class Seat:
         return f"{type(self.agent).__name__}.submit() for {self.name}"
 
 
-def checked_act(agent: Agent, seat: str, observations: Sequence[Observation]) -> list[Utterance | Failed]:
+def checked_act(agent: Acts, seat: str, observations: Sequence[Observation]) -> list[Utterance | Failed]:
     """Call an agent and hold it to its contract: one string per observation, or `Failed`.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from steer_env.agents.base import MAX_NEW_TOKENS, Failed, Observation
+from steer_env.agents.base import MAX_NEW_TOKENS, Agent, Failed, Observation
 from steer_env.agents.hf.codec import ChatCodec, Prompt
 from steer_env.agents.hf.decoder import Decoder
 from steer_env.checks import integer, number
@@ -19,7 +19,7 @@ from steer_env.models.weights import weights_id
 from steer_env.types import Utterance
 
 
-class HFStudent:
+class HFStudent(Agent):
     """Answers batches of dialogues with a transformers model, keeping tokens and KV cache across turns.
 
     Each reply is an `Utterance` whose `meta` holds `trace`, the `TokenTrace` of the whole dialogue so far;
@@ -123,6 +123,11 @@ class HFStudent:
                 finish = "stop" if self.codec.close_id in sample.ids[-1:] else "length"
                 replies[index] = Utterance(text, trace=trace, codec=self.codec.fingerprint, finish=finish)
         return replies
+
+    @property
+    def varies(self) -> bool:
+        """A greedy model does not."""
+        return self.temperature > 0
 
     def reseed(self, seed: int) -> None:
         """Start the random streams anew from `seed`."""

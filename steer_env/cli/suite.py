@@ -15,7 +15,7 @@ from steer_env.cli.progress import Bar, Bars
 from steer_env.cli.watch import Watch
 from steer_env.judges.independence import check_independent
 from steer_env.models import is_backend
-from steer_env.play.suites import Part, WholeGroups, groups_for, reseed, suite_parts, varies
+from steer_env.play.suites import Part, WholeGroups, groups_for, suite_parts
 from steer_env.records import token_pieces
 from steer_env.registration import make_seats
 from steer_env.runs import RunFolder
@@ -97,7 +97,9 @@ class _Seats:
 
 
 def _check_attempts(parts: Sequence[Part], student: Any, seats: _Seats, chosen: Mapping[str, Any]) -> None:
-    if chosen["attempts"] > 1 and not any(varies(seats.attacker(part.env), student) for part in parts):
+    if chosen["attempts"] > 1 and not (
+        student.varies or any(seats.attacker(part.env).varies for part in parts)
+    ):
         raise ValueError(
             f"attempts={chosen['attempts']!r} with greedy replies to an attacker that does not vary would be "
             "one dialogue again and again; expected a sampling student (--temperature 1) or --attacker tutor"
@@ -120,7 +122,7 @@ def _play_part(
     groups = groups_for(part.env, part.split, chosen["episodes"])
     scenarios = WholeGroups(part.env, part.split, groups, chosen["seed"])
     count = len(scenarios)
-    attempts = chosen["attempts"] if varies(seats.attacker(part.env), student) else 1
+    attempts = chosen["attempts"] if student.varies or seats.attacker(part.env).varies else 1
     if attempts < chosen["attempts"]:
         print(f"{part.name}: one attempt, as greedy replies to a static attacker are the same each time")
     meta = {
@@ -136,8 +138,8 @@ def _play_part(
         for attempt in range(attempts):
             attacker = seats.attacker(part.env)
             if attempt:
-                reseed(attacker, attempt)
-            reseed(student, attempt)
+                attacker.reseed(attempt)
+            student.reseed(attempt)
             before = attempt * count
             play(
                 vec,
@@ -157,7 +159,7 @@ def _play_part(
     check_played(load_rows(folder))
     if args.controls is False:
         return
-    reseed(student, 0)
+    student.reseed(0)
     with Bars() as bars:
         play_controls(
             vec,

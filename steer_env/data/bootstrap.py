@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from steer_env.agents.base import Agent
+from steer_env.agents.base import Acts, as_agent
 from steer_env.data import schemas
 from steer_env.data.build import CANARY
 from steer_env.files import write_bytes, write_json
@@ -146,8 +146,8 @@ class ChosenScenarios:
 def bootstrap(
     out: str | Path,
     vec: Any,
-    red: Agent,
-    blue: Agent,
+    red: Acts,
+    blue: Acts,
     config: BootstrapConfig,
     *,
     resume: bool = False,
@@ -182,7 +182,9 @@ def bootstrap(
         # go; only what is not there yet is written.
         for start in range(done - done % config.chunk, config.count, config.chunk):
             numbers = range(start, min(start + config.chunk, config.count))
-            _fresh(blue, config.seed)
+            # A model forgets what earlier chunks left in it, which a resumed run has not played.
+            as_agent(blue).reseed(config.seed)
+            as_agent(blue).weights_changed()
             tell = None if progress is None else lambda n, _, s=start: progress(s + n, config.count)
             played = rollout(vec, red, blue, [first_seed + n for n in numbers], progress=tell)
             for number, trajectory in zip(numbers, played, strict=True):
@@ -193,13 +195,6 @@ def bootstrap(
     summary = summarise(read_jsonl(kept), read_jsonl(rejected))
     write_json(out / SUMMARY, summary)
     return summary
-
-
-def _fresh(agent: Any, seed: int) -> None:
-    """Let a model forget what earlier chunks left in it, which a resumed run has not played."""
-    for name, arguments in (("reseed", (seed,)), ("weights_changed", ())):
-        if (method := getattr(agent, name, None)) is not None:
-            method(*arguments)
 
 
 def _write(

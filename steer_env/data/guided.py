@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-from steer_env.agents.base import Agent, Failed, Observation
-from steer_env.types import USER, Utterance
+from steer_env.agents.base import Acts, AgentWrapper, Observation
+from steer_env.types import USER
 
 #: What a model that plays the blue agent is told; our own words for the paper's "constructive defence".
 GUIDELINES: Final = """You are a careful assistant in a conversation about pictures.
@@ -26,7 +25,7 @@ def guidelines_hash(text: str = GUIDELINES) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class Guided:
+class Guided(AgentWrapper):
     """A student that reads guidelines before the user's first words, for models without a system prompt.
 
     The dialogue itself does not change: only this student sees them, and its replies are stored without them.
@@ -36,22 +35,12 @@ class Guided:
         guidelines: What it reads.
     """
 
-    def __init__(self, student: Agent, guidelines: str = GUIDELINES) -> None:
-        self.student, self.guidelines = student, guidelines
+    def __init__(self, student: Acts, guidelines: str = GUIDELINES) -> None:
+        super().__init__(student)
+        self.guidelines = guidelines
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "student":  # a copy that is being built has no attributes yet
-            raise AttributeError(name)
-        found = getattr(self.student, name)
-        if name == "submit":  # of a student that answers one by one
-            return lambda observation: found(self._shown(observation))
-        return found
-
-    def act(self, observations: Sequence[Observation]) -> Sequence[Utterance | Failed]:
-        """Return one reply per observation."""
-        return self.student.act([self._shown(observation) for observation in observations])
-
-    def _shown(self, observation: Observation) -> Observation:
+    def seen(self, observation: Observation) -> Observation:
+        """Return the observation with the guidelines before the user's first words."""
         first, *rest = observation["transcript"]
         if first.role != USER:
             raise ValueError(f"the transcript begins with role {first.role!r}, expected the user's turn")

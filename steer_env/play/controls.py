@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from steer_env.agents.base import Agent
+from steer_env.agents.base import Acts, Agent
 from steer_env.agents.controls import Constant, blind, forgetful, swapped
 from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.summary import Summary
@@ -64,7 +64,7 @@ CANDIDATES: Final = (
 
 
 def best_constant(
-    vec: Any, attacker: Agent, seeds: Sequence[int], candidates: Sequence[str] = CANDIDATES
+    vec: Any, attacker: Acts, seeds: Sequence[int], candidates: Sequence[str] = CANDIDATES
 ) -> tuple[str, dict[str, dict[str, float]]]:
     """Return the candidate with the highest twin pass, and how each did.
 
@@ -95,7 +95,7 @@ def best_constant(
     return max(candidates, key=lambda reply: tuple(told[reply].values())), told
 
 
-def _play(vec: Any, attacker: Agent, student: Agent, seeds: Sequence[int]) -> list[Trajectory]:
+def _play(vec: Any, attacker: Acts, student: Acts, seeds: Sequence[int]) -> list[Trajectory]:
     source = source_of(vec)
     members = members_of(source)
     if not members:
@@ -110,8 +110,8 @@ def _play(vec: Any, attacker: Agent, student: Agent, seeds: Sequence[int]) -> li
 
 def play_controls(
     vec: Any,
-    attacker: Agent,
-    student: Agent,
+    attacker: Acts,
+    student: Acts,
     seeds: Sequence[int],
     run_dir: str | Path,
     *,
@@ -194,7 +194,7 @@ def _differs(name: str, played: Sequence[Scenario]) -> bool:
     return name == "constant" or not played or any(one.images for one in played)
 
 
-def _chosen(vec: Any, attacker: Agent, members: int) -> tuple[str, Any]:
+def _chosen(vec: Any, attacker: Acts, members: int) -> tuple[str, Any]:
     if not members:
         return CANDIDATES[1], "there are no other dialogues to choose it on"
     return best_constant(vec, attacker, range(SEARCH_SEED, SEARCH_SEED + SEARCH_EPISODES))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from steer_env.agents.base import Agent
+from steer_env.agents.base import Acts
 from steer_env.evaluation.summary import Summary, summarise
 from steer_env.files import write_json
 from steer_env.judges.independence import check_env
@@ -28,8 +28,8 @@ Extra = Callable[[Trajectory], Mapping[str, Any]]
 
 def evaluate(
     vec: Any,
-    attacker: Agent,
-    student: Agent,
+    attacker: Acts,
+    student: Acts,
     seeds: Sequence[int],
     run_dir: str | Path,
     *,
@@ -86,8 +86,8 @@ def evaluate(
 
 def play(
     vec: Any,
-    attacker: Agent,
-    student: Agent,
+    attacker: Acts,
+    student: Acts,
     seeds: Sequence[int],
     run_dir: str | Path,
     *,

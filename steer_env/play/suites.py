@@ -156,17 +156,3 @@ def groups_for(env: str, split: str, episodes: int) -> int:
     """Return how many whole groups hold at least this many dialogues."""
     source = cast(Any, make_source(EnvConfig(env, cast(Any, split))))
     return -(-episodes // source.members)
-
-
-def reseed(agent: Any, seed: int) -> None:
-    """Give an agent other random streams, if it has any."""
-    if hasattr(agent, "reseed"):
-        agent.reseed(seed)
-    elif hasattr(agent, "seed"):
-        agent.seed = seed
-
-
-def varies(attacker: Any, student: Any) -> bool:
-    """Say whether another attempt can go another way: a seeded attacker, or a student that samples."""
-    samples = hasattr(student, "seed") and getattr(student, "temperature", 1.0) != 0
-    return hasattr(attacker, "seed") or samples

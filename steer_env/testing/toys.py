@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from steer_env.agents.base import Observation, observation_rng
+from steer_env.agents.base import Agent, Observation, observation_rng
 from steer_env.env import DialogueEnv
 from steer_env.images import Image
 from steer_env.judges.base import JudgeRequest
@@ -65,7 +65,7 @@ class ToyJudge:
         return Scored(Terms(*(1 + byte % 10 for byte in digest[:3])), judge=self.name)
 
 
-class ToyAttacker:
+class ToyAttacker(Agent):
     """Says the draft with a number derived from what it sees."""
 
     def act(self, observations: Sequence[Observation]) -> list[Utterance]:
@@ -76,7 +76,7 @@ class ToyAttacker:
         ]
 
 
-class ToyStudent:
+class ToyStudent(Agent):
     """Replies with a sentence that depends on the seed and on what it sees.
 
     Args:

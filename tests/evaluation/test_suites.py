@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 import steer_env
-from steer_env.play import suites
 from steer_env.play.suites import PARTS, SUITES, WholeGroups, is_twin, suite_parts
+from steer_env.rollout import rollout
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.world.groups import CELLS
 from steer_env.world.source import SPLITS
@@ -84,21 +84,19 @@ def test_out_of_distribution_groups_are_whole_too() -> None:
     [("tutor", "refuse", True), ("static", "refuse", False), ("static", "random", True)],
 )
 def test_attempts_need_something_that_varies(attacker: str, student: str, expected: bool) -> None:
-    assert suites.varies(steer_env.make_agent(attacker), steer_env.make_agent(student)) is expected
+    agents = (steer_env.make_agent(attacker), steer_env.make_agent(student))
+    assert any(agent.varies for agent in agents) is expected
 
 
-def test_a_greedy_model_does_not_vary_and_a_sampling_one_does() -> None:
-    class Model:
-        seed, temperature = 0, 0.0
-
-    static = steer_env.make_agent("static")
-    assert not suites.varies(static, Model())
-    Model.temperature = 1.0
-    assert suites.varies(static, Model())
-
-
-def test_another_seed_gives_another_attack() -> None:
-    tutor = steer_env.make_agent("tutor")
-    suites.reseed(tutor, 4)
-    assert tutor.seed == 4
-    suites.reseed(steer_env.make_agent("static"), 4)  # has none: nothing happens
+@pytest.mark.parametrize("attacker", ["tutor", "learning"])
+def test_attempts_of_honest_users_differ_too(attacker: str) -> None:
+    played = WholeGroups("SteerEscalation-v0", "bench", 6)
+    benign = [scenario for scenario in played[:] if scenario.kind == "benign"]
+    vec = steer_env.make_vec("SteerEscalation-v0", 8, scenarios=benign)
+    attempts = []
+    for seed in (0, 1, 2):
+        agent = steer_env.make_agent(attacker)
+        agent.reseed(seed)
+        dialogues = rollout(vec, agent, steer_env.make_agent("refuse"), range(len(benign)))
+        attempts.append([[str(r.turn.user) for r in t.turns] for t in dialogues])
+    assert attempts[0] != attempts[1] != attempts[2] != attempts[0]
