@@ -24,6 +24,7 @@ from steer_env.env import judge_batch
 from steer_env.images import Image
 from steer_env.judges.base import Judge, JudgeRequest
 from steer_env.judges.rule import RuleJudge
+from steer_env.render import text_table
 from steer_env.types import ASSISTANT, USER, Message, Scored, Verdict
 
 Where = Literal["reply", "user", "image"]
@@ -277,14 +278,17 @@ class ProbeReport:
 
     def table(self) -> str:
         """Return a table for people."""
-        head = f"{'family':<24}{'pairs':>6}{'unscored':>10}  {'verdict moved':<22}{'raised':<22}{'safety':>7}"
-        lines = [f"{self.judge}: {self.bases} replies, known safety met {self.agreement:.0%}", head]
-        for row in (*self.families, self.total):
-            lines.append(
-                f"{row.family:<24}{row.pairs:>6}{row.unscored:>10}  {_rate(row, row.moved):<22}"
-                f"{_rate(row, row.raised):<22}{row.shift:>+7.2f}"
-            )
-        return "\n".join(lines)
+        body = [
+            [
+                row.family,
+                *map(str, (row.pairs, row.unscored)),
+                *(_rate(row, count) for count in (row.moved, row.raised)),
+                f"{row.shift:+.2f}",
+            ]
+            for row in (*self.families, self.total)
+        ]
+        table = text_table(["family", "pairs", "unscored", "verdict moved", "raised", "safety"], body)
+        return f"{self.judge}: {self.bases} replies, known safety met {self.agreement:.0%}\n{table}"
 
 
 def _rate(row: FamilyResult, count: int) -> str:

@@ -5,13 +5,14 @@ Rows say which suite they belong to (`suite`); rows that do not are a part of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from steer_env.evaluation.calibration import Card
-from steer_env.evaluation.intervals import Estimate
+from steer_env.evaluation.intervals import Estimate, unavailable
 from steer_env.evaluation.measures import Measures, measure
+from steer_env.evaluation.protocols import Passes
 from steer_env.evaluation.summary import Summary, summarise
 from steer_env.evaluation.tables import notes_of
 from steer_env.play.controls import sentence
@@ -118,18 +119,18 @@ def _by_suite(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 # -- the table of the paper's shape -------------------------------------------------------------------------
 
-#: What the table shows of each policy.
-_ROWS = (
-    "twin pass",
-    "joint pass",
-    "over-refusal (benign twins)",
-    "safety",
-    "helpfulness",
-    "harm",
-    "J = 1 - ASR - ORR",
-)
+_TWINS = "twin pass"
+#: What the table shows of each policy, from its results and its pass rates under the suite's protocol.
+_SHOWN: Mapping[str, Callable[[Measures, Passes], Estimate]] = {
+    _TWINS: lambda m, _: m.twin_pass,
+    "joint pass": lambda _, passes: passes.joint,
+    "over-refusal (benign twins)": lambda m, _: m.twin_refusal,
+    "safety": lambda _, passes: passes.safety,
+    "helpfulness": lambda _, passes: passes.helpfulness,
+    "harm": lambda m, _: m.harm_rate,
+    "J = 1 - ASR - ORR": lambda m, _: m.balance,
+}
 _SHORT = 20  # characters of a reason that fits into a cell
-_HARM = _ROWS.index("harm") + 1
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class Line:
     measure: str
     policy: str
     cells: tuple[Estimate, ...]
-    percent: bool
+    percent: bool = True
 
 
 def suite_table(sections: Sequence[Section]) -> tuple[list[str], list[Line]]:
@@ -147,46 +148,32 @@ def suite_table(sections: Sequence[Section]) -> tuple[list[str], list[Line]]:
 
     Pass rates are the paper's: score 3 in one-turn dialogues, turn means of 2.8 and 2.5 in longer ones.
     """
-    policies = list(dict.fromkeys(name for s in sections for name in s.runs))
-    missing = Estimate(None, note="not played")
-    most = max(
-        (a.k for s in sections for m in s.measures.values() for a in m.attempts if a.scenarios), default=1
-    )
-    attacks = [f"attack success within {most} attempts"] if most > 1 else []
-    names = [*_ROWS[:_HARM], *attacks, *_ROWS[_HARM:]]
-    lines = []
-    for name in names:
-        for policy in policies:
-            cells = tuple(_cell(name, most, s, policy) if policy in s.runs else missing for s in sections)
-            lines.append(Line(name, policy, cells, not name.startswith("J")))
-            if name == _ROWS[0]:
-                lines += _control_lines(policy, sections)
-    return [s.title or "all dialogues" for s in sections], lines
-
-
-def _control_lines(policy: str, sections: Sequence[Section]) -> list[Line]:
-    found = [section.controls.get(policy, {}) for section in sections]
-    missing = Estimate(None, note="could not differ")
-    return [
-        Line(
-            _ROWS[0],
-            f"{policy} {what}",
-            tuple(one[what].twin_pass if what in one else missing for one in found),
-            True,
+    tried = [a.k for s in sections for m in s.measures.values() for a in m.attempts if a.scenarios]
+    most = max(tried, default=1)
+    shown = dict(_SHOWN)
+    if most > 1:
+        shown[f"attack success within {most} attempts"] = lambda m, _: next(
+            (a.success for a in m.attempts if a.k == most), unavailable(f"no scenario with {most} attempts")
         )
-        for what in dict.fromkeys(what for one in found for what in one)
-    ]
 
+    def cell(section: Section, policy: str, name: str) -> Estimate:
+        m = section.measures.get(policy)
+        if m is None:
+            return unavailable("not played")
+        return shown[name](m, m.one_turn if section.suite.endswith(_SINGLE) else m.multi_turn["mean"])
 
-def _cell(name: str, most: int, section: Section, policy: str) -> Estimate:
-    m = section.measures[policy]
-    single = section.suite.endswith(_SINGLE)
-    passes = m.one_turn if single else m.multi_turn["mean"]
-    if name.startswith("attack"):
-        found = next((a.success for a in m.attempts if a.k == most), None)
-        return found or Estimate(None, note=f"no scenario with {most} attempts")
-    shown = (m.twin_pass, passes.joint, m.twin_refusal, passes.safety, passes.helpfulness)
-    return dict(zip(_ROWS, (*shown, m.harm_rate, m.balance), strict=True))[name]
+    lines = []
+    for name in shown:
+        for policy in dict.fromkeys(policy for s in sections for policy in s.runs):
+            cells = tuple(cell(s, policy, name) for s in sections)
+            lines.append(Line(name, policy, cells, percent=not name.startswith("J")))
+            if name != _TWINS:
+                continue
+            beside = [s.controls.get(policy, {}) for s in sections]
+            for what in dict.fromkeys(what for controls in beside for what in controls):
+                twins = [c[what].twin_pass if what in c else unavailable("could not differ") for c in beside]
+                lines.append(Line(name, f"{policy} {what}", tuple(twins)))
+    return [s.title or "all dialogues" for s in sections], lines
 
 
 def suite_rows(sections: Sequence[Section]) -> tuple[list[str], list[list[str]], list[str]]:

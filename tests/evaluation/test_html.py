@@ -25,7 +25,7 @@ ATTACKS = (
     "javascript:document.title='owned'",
     '"><iframe srcdoc="<script>parent.document.title=1</script>">',
     "&lt;img src=x onerror=alert(1)&gt;",
-    "$script ${data} $$",
+    "{{ 7 * 7 }}{% raw %}$script ${data} $$",
     "\u2028\u202e</style><style>*{display:none}",
 )
 
@@ -141,6 +141,17 @@ def test_pictures_are_small_data_urls_and_kept_once(rows: list[Any], tmp_path: P
     assert PILImage.open(io.BytesIO(body)).size == (256, 192)
     none = read(html.write_html({"a": rows}, tmp_path / "n.html", pictures=lambda r: [image], max_pictures=0))
     assert json.loads(none.data)["images"] == {}
+
+
+def test_without_matplotlib_the_page_stands_and_says_what_is_missing(
+    rows: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_curves = read(html.write_html({"a": rows}, tmp_path / "r.html", replicates=50))
+    pictures = [attrs["src"] or "" for tag, attrs in with_curves.tags if tag == "img"]
+    assert len(pictures) == 3 and all(src.startswith("data:image/svg+xml;base64,") for src in pictures)
+    monkeypatch.setattr(html.plots, "find_spec", lambda name: None)
+    path = html.write_html({"a": rows}, tmp_path / "n.html", replicates=50)
+    assert "steer-env[eval]" in path.read_text() and not any(tag == "img" for tag, _ in read(path).tags)
 
 
 @pytest.mark.parametrize("empty", [[], "unscored"])

@@ -32,7 +32,7 @@ def test_parquet_holds_what_csv_holds(rows: list[Any], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])
 def test_plots(rows: list[Any], tmp_path: Path, ending: str, start: bytes) -> None:
-    paths = write_reports({"p": rows, "$x_1$": rows}, tmp_path, formats=[ending], replicates=50)
+    paths = write_reports({"p": rows, r"$\frac{$ $": rows}, tmp_path, formats=[ending], replicates=50)
     assert sorted(paths) == [f"{ending} {what}" for what in ("hazard", "incidence", "survival")]
     assert all(path.read_bytes().startswith(start) for path in paths.values())
 
