@@ -137,8 +137,8 @@ def _markdown(job: _Job) -> dict[str, Path]:
         head, body, notes = suite_rows(job.sections)
         parts += [markdown_table(head, body), *(f"\n{markdown(note)}" for note in notes), ""]
     for section in detailed(job.sections):
-        beside = {"controls": section.controls, "worth": section.worth}
-        parts += [table(section.measures, "markdown", section.title, **beside), ""]
+        beside, worth = section.controls, section.worth
+        parts += [table(section.measures, "markdown", section.title, controls=beside, worth=worth), ""]
         parts += _by_mechanism(section.measures)
     path = job.folder / "report.md"
     write_text(path, "\n".join(parts).rstrip() + "\n")
