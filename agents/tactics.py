@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from steer_env.agents import ood_tutor
 from steer_env.agents.base import Observation, opponent_rng, reset_seed_of, stream_of
@@ -27,6 +26,7 @@ from steer_env.agents.tutor import (
     tactic_lead,
     word_ask,
 )
+from steer_env.arrays import Floats
 from steer_env.scenarios import STRATEGIES
 from steer_env.types import USER, Utterance
 from steer_env.world import frames
@@ -40,8 +40,6 @@ SITUATIONS: Final = ("open", "follow_up", "persistence", "bait_and_switch", "dee
 LEADS: Final = ("none", "own", *STRATEGIES)
 #: What is asked: the seed's next turn, the last question again, or a question of its own.
 ASKS: Final = ("plan", "again", "first", "second", "third", "steps", "use", "misuse")
-
-Floats = NDArray[np.float64]
 
 
 class Choice(NamedTuple):

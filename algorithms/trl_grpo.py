@@ -37,6 +37,7 @@ from steer_env.algorithms.advantages import group_advantages, loss_mask, traject
 from steer_env.algorithms.checkpoints import attacker_state
 from steer_env.algorithms.credit import CREDITS as ALL_CREDITS
 from steer_env.algorithms.credit import group_turn_values, split
+from steer_env.arrays import Floats
 from steer_env.extras import need
 from steer_env.rollout import VectorEnv, rollout
 from steer_env.trajectory import Trajectory, group_by_seed
@@ -55,8 +56,6 @@ _IMAGE_INPUTS = {"pixel_values", "image_grid_thw"}
 #: Settings of TRL's that have no effect on a rollout of dialogues, and the value they must have.
 _FIXED = {"use_vllm": False, "top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0,
           "sync_ref_model": False, "log_completions": False}  # fmt: skip
-
-Floats = NDArray[np.float64]
 
 
 def check_version(version: str) -> None:

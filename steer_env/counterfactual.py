@@ -13,13 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from steer_env.agents.base import Acts
+from steer_env.arrays import Floats
 from steer_env.rollout import ForkableVectorEnv, Progress, rollout_from
 from steer_env.trajectory import StopReason, Trajectory
 
-Floats = NDArray[np.float64]
 #: What a finished dialogue is worth, NaN if that is not known.
 Value = Callable[[Trajectory], float]
 

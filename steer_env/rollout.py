@@ -23,6 +23,8 @@ from steer_env.types import ATTACKER, STUDENT, Turn, TurnResult, Utterance, Verd
 
 #: Called after every batch of replies with the number of finished dialogues and of all.
 Progress = Callable[[int, int], None]
+#: Called with (what is being made, units done, units in all).
+StageProgress = Callable[[str, int, int], None]
 #: Called with each trajectory the moment its dialogue ends.
 OnFinished = Callable[[Trajectory], None]
 #: A finished dialogue with its place among the seeds.

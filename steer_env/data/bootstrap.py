@@ -9,7 +9,7 @@ their numbers, so a killed run goes on where it stopped and ends with the same b
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from steer_env.data.build import CANARY
 from steer_env.files import write_bytes, write_json
 from steer_env.images import Image, encoded
 from steer_env.records import REJECTED, JsonlWriter, read_jsonl, trajectory_row
-from steer_env.rollout import rollout
+from steer_env.rollout import Progress, rollout
 from steer_env.runs import RunFolder
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.trajectory import StopReason, Trajectory
@@ -33,9 +33,6 @@ REASONS: Final = ("failed", "unscored", "unsafe", "unhelpful")
 
 #: Reset seeds between two settings of `seed`.
 _SEED_STRIDE: Final = 10_000_000
-
-#: Called with finished dialogues and all.
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

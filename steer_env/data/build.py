@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from steer_env.data.loaders.steer import SUBSETS
 from steer_env.files import remove_torn, write_bytes
 from steer_env.images import Image
 from steer_env.records import JsonlWriter, keep_rows, read_jsonl
+from steer_env.rollout import StageProgress
 from steer_env.runs import RunFolder
 from steer_env.scenarios import Scenario
 from steer_env.world.plan import MECHANISMS
@@ -43,9 +44,6 @@ _FORMAT: Final = 2
 _SEED_STRIDE: Final = 10_000_000
 
 _UNOPENED: Final = Image.from_array(np.zeros((1, 1, 3), dtype=np.uint8))
-
-#: Called with (what is being made, units done, units in all).
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class _Part:
 
 
 def build(
-    out: str | Path, config: BuildConfig | None = None, progress: Progress | None = None
+    out: str | Path, config: BuildConfig | None = None, progress: StageProgress | None = None
 ) -> dict[str, Any]:
     """Build the dataset in `out`, or go on where a killed build stopped.
 
@@ -161,7 +159,7 @@ def _open(out: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _plan(
-    out: Path, split: str, config: BuildConfig, taken: Mapping[bytes, str], tell: Progress
+    out: Path, split: str, config: BuildConfig, taken: Mapping[bytes, str], tell: StageProgress
 ) -> list[_Part]:
     """Choose the dialogues of a split; a group with a picture that an earlier split has is left out.
 
@@ -215,7 +213,7 @@ def _tidy(out: Path, parts: list[_Part]) -> list[bytes]:
 # Rows -----------------------------------------------------------------------------------------------------
 
 
-def _write_rows(out: Path, part: _Part, tell: Progress) -> None:
+def _write_rows(out: Path, part: _Part, tell: StageProgress) -> None:
     final = out / part.jsonl
     total = len(part.indices)
     if final.is_file():
@@ -254,7 +252,7 @@ def _row(out: Path, part: _Part, scenario: Scenario) -> dict[str, Any]:
     return {**row, "split": part.split, "canary": CANARY}
 
 
-def _write_shards(out: Path, part: _Part, size: int, tell: Progress) -> None:
+def _write_shards(out: Path, part: _Part, size: int, tell: StageProgress) -> None:
     shards = -(-len(part.indices) // size)
     for number in range(shards):
         path = out / part.shard(number, shards)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from steer_env.data.seeds.summary import details_of, summarise
 from steer_env.files import remove_torn, write_json
 from steer_env.play.evaluate import SUMMARY
 from steer_env.records import REJECTED, JsonlWriter, read_jsonl
+from steer_env.rollout import StageProgress
 from steer_env.runs import RunExists, RunFolder
 from steer_env.scenario_files import scenario_row
 from steer_env.scenarios import KINDS, Scenario
@@ -31,9 +32,6 @@ from steer_env.world.plan import stream_seed
 
 _IMAGES: Final = "images"
 _FORMAT: Final = 1
-
-#: Called with (what is being made, rows done, rows in all).
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def make_seeds(
     config: SeedsConfig | None = None,
     *,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> dict[str, Any]:
     """Turn the rows of a source into seed dialogues in the folder `out`.
 
@@ -198,7 +196,7 @@ def _flush(
     generator: SeedGenerator,
     writers: _Writers,
     total: int,
-    progress: Progress | None,
+    progress: StageProgress | None,
 ) -> None:
     """Make the seeds of a batch, write a line for each of its rows, and empty it."""
     jobs = [one.job for one in batch if isinstance(one.job, SeedJob)]
