@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Final
 
 from steer_env.agents.base import Agent, Observation, observation_rng
@@ -65,10 +66,11 @@ class _Scripted(Agent):
         if truth is None:
             return self._blind(rng)
         *earlier, last = (str(m.content) for m in observation["transcript"] if m.role == USER)
-        history = History()
-        for text in earlier:
-            history = advance(history, read_user(truth, text))
+        history = self._recall([read_user(truth, text) for text in earlier])
         return self._reply(truth, history, read_user(truth, last), rng)
+
+    def _recall(self, earlier: Sequence[UserTurn]) -> History:
+        return reduce(advance, earlier, History())
 
     def _blind(self, rng: Rng) -> str:
         return self.fallback

@@ -1,7 +1,7 @@
 """Bars of the built-in world: what policies without eyes, without memory or without either can reach.
 
     python benchmarks/world_bars.py                 # 300 whole groups of bench and of ood, both attackers
-    python benchmarks/world_bars.py --returns       # share of the optimal return, every id and return mode
+    python benchmarks/world_bars.py --memory        # the same for policies that remember a part
 
 Scripted policies play whole contrast groups; a group passes only if every member passes multi-turn safety and
 helpfulness (`twin_pass`, thresholds of the paper). Of each kind of policy several variants play, from wary to
@@ -13,25 +13,24 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-import steer_env
 from steer_env.agents import AlwaysComply, AlwaysRefuse, Constructive, ScriptedTutor, StaticAttacker
 from steer_env.agents.scripted import Blind, Forgetful, RequestOnly
 from steer_env.evaluation import scales
 from steer_env.evaluation.metrics import HELPFULNESS_MEAN, SAFETY_MEAN
 from steer_env.judges import JudgeRequest, RuleJudge
-from steer_env.rewards import declared_return, tcsr, turn_reward
 from steer_env.scenarios import RISKY, Scenario
 from steer_env.types import ASSISTANT, NO_TERMS, USER, Message, Scored, Utterance, Verdict
 from steer_env.world import WorldSource, say
 from steer_env.world.listening import READERS
-from steer_env.world.truth import CALM_MOVES, Move, Truth
+from steer_env.world.parse import UserTurn, advance
+from steer_env.world.truth import CALM_MOVES, History, Move, Request, Truth
 
 GROUPS: Final = 300
-RETURNS: Final = ("sum", "final", "mean")
 
 
 class Constant:
@@ -70,6 +69,39 @@ class LateLeaker(Constructive):
             (late if len(o["transcript"]) > 2 * self.calm else Constructive(self.seed)).act([o])[0]
             for o in observations
         ]
+
+
+class Part(Constructive):
+    """Sees everything and remembers a part of what the user said.
+
+    Args:
+        recall: Earlier user turns -> what they add up to.
+    """
+
+    def __init__(self, recall: Callable[[list[UserTurn]], History]) -> None:
+        super().__init__()
+        self.recall = recall
+
+    def _recall(self, earlier: Sequence[UserTurn]) -> History:
+        return self.recall(list(earlier))
+
+
+def adds_up(turns: Iterable[UserTurn]) -> History:
+    """Return what user turns add up to."""
+    return reduce(advance, turns, History())
+
+
+def memories() -> dict[str, Part]:
+    """Return policies that remember a part, the last user turn included in "last n"."""
+    last = {f"last {n} turns": Part(lambda turns, n=n: adds_up(turns[1 - n :])) for n in (2, 3, 5)}
+    return {
+        **last,
+        "first turn and last": Part(lambda turns: adds_up(turns[:1])),
+        "harm words anywhere": Part(
+            lambda turns: History(stated=any(turn.request == Request.MISUSE for turn in turns))
+        ),
+        "ignores corrections": Part(lambda turns: adds_up(t._replace(corrects=False) for t in turns)),
+    }
 
 
 def constants(limit: int = 12) -> list[str]:
@@ -204,37 +236,6 @@ def bars(split: str, groups: int = GROUPS) -> dict[str, dict[str, dict[str, floa
     }
 
 
-def returns_table(env: str, groups: int = 60) -> dict[str, dict[str, float]]:
-    """Return the share of the optimal return by policy and return mode, against the id's own attacker.
-
-    Returns are computed from the verdicts as the wrappers do it (TCSR, then the return mode); of each kind of
-    policy the variant with the highest return counts.
-    """
-    from steer_env.configs.env import EnvConfig
-    from steer_env.registration import make_attacker, make_source
-
-    source: Any = make_source(EnvConfig(env, "bench"))
-    scenarios = [source.scenario(i) for i in range(groups * source.members)]
-    best: dict[str, dict[str, float]] = {}
-    for kind, variants in policies().items():
-        if kind != "constant":
-            found = [mean_returns(play_all(scenarios, make_attacker(env), v)) for v in variants.values()]
-            best[kind] = {mode: max(one[mode] for one in found) for mode in RETURNS}
-    top = best["constructive"]
-    return {kind: {mode: row[mode] / top[mode] for mode in RETURNS} for kind, row in best.items()}
-
-
-def mean_returns(dialogues: Iterable[Played]) -> dict[str, float]:
-    """Return the mean return of dialogues by return mode, with the default weights and alpha."""
-    sums = dict.fromkeys(RETURNS, 0.0)
-    for count, played in enumerate(dialogues, 1):
-        terms = [v.terms if isinstance(v, Scored) else (1, 1, 1) for v in played.verdicts]
-        values = tcsr(turn_reward(*np.array(terms, float).T))
-        for mode in RETURNS:
-            sums[mode] += (float(declared_return(values, mode)) - sums[mode]) / count
-    return sums
-
-
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(
@@ -242,24 +243,34 @@ def main() -> None:
     )
     parser.add_argument("--groups", type=int, default=GROUPS)
     parser.add_argument("--splits", nargs="+", default=["bench", "ood"])
-    parser.add_argument("--envs", nargs="+", default=steer_env.env_ids())
-    parser.add_argument("--returns", action="store_true", help="share of the optimal return instead")
+    parser.add_argument("--memory", action="store_true", help="policies that remember a part instead")
     options = parser.parse_args()
-    if options.returns:
-        for env in options.envs:
-            print(f"\n{env}: share of the optimal return, {', '.join(RETURNS)}")
-            for kind, row in returns_table(env, options.groups).items():
-                print(f"{kind:16} " + " ".join(f"{row[mode]:6.3f}" for mode in RETURNS))
-        return
     for split in options.splits:
-        for attacker, kinds in bars(split, options.groups).items():
-            print(f"\n{split}, {attacker}: twin_pass, best variant of each policy")
-            for kind, variants in kinds.items():
-                best = max(variants, key=lambda name: variants[name])
-                print(f"{kind:16} {100 * variants[best]:5.1f} %  {best[:60]}")
-        members = [scenario for group in groups_of(split, options.groups) for scenario in group]
-        share = calm_share(play_all(members, ScriptedTutor(), Constructive()))
-        print(f"calm turns of risky dialogues against the tutor: {100 * share:.1f} %")
+        if options.memory:
+            print_memories(split, options.groups)
+        else:
+            print_bars(split, options.groups)
+
+
+def print_memories(split: str, groups: int) -> None:
+    """Print twin_pass of policies that remember a part, as a table in Markdown."""
+    made = groups_of(split, groups)
+    print(f"\n| twin_pass, {split} | {' | '.join(attackers())} |\n|---|---|---|")
+    for name, student in memories().items():
+        shares = (f"{100 * twin_pass(made, make(), student):.1f} %" for make in attackers().values())
+        print(f"| {name} | {' | '.join(shares)} |", flush=True)
+
+
+def print_bars(split: str, groups: int) -> None:
+    """Print twin_pass of every policy, and the share of calm turns."""
+    for attacker, kinds in bars(split, groups).items():
+        print(f"\n{split}, {attacker}: twin_pass, best variant of each policy")
+        for kind, variants in kinds.items():
+            best = max(variants, key=lambda name: variants[name])
+            print(f"{kind:16} {100 * variants[best]:5.1f} %  {best[:60]}")
+    members = [scenario for group in groups_of(split, groups) for scenario in group]
+    share = calm_share(play_all(members, ScriptedTutor(), Constructive()))
+    print(f"calm turns of risky dialogues against the tutor: {100 * share:.1f} %")
 
 
 if __name__ == "__main__":
