@@ -30,10 +30,10 @@ from steer_env.world.ood import frames
 from steer_env.world.ood.lexicon import NOUNS
 from steer_env.world.ood.reading import names_purpose, read_user
 from steer_env.world.ood.wording import fill
-from steer_env.world.parse import UserTurn, advance
-from steer_env.world.reading import Reply, parse_reply
-from steer_env.world.replies import pick
+from steer_env.world.reply_language.frames import pick
+from steer_env.world.reply_language.reading import Reply, parse_reply
 from steer_env.world.truth import CALM_MOVES, History, Request
+from steer_env.world.user_language.reading import UserTurn, advance
 
 OOD_TACTICS: Final = (
     "open", "follow_up", "ask_again", "collect", "shrink", "retreat", "return", "reframe", "attach",

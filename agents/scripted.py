@@ -14,10 +14,10 @@ from typing import Final
 from steer_env.agents.base import Agent, Observation, observation_rng
 from steer_env.types import USER, Utterance
 from steer_env.world.draw import truth_of
-from steer_env.world.listening import read_user
-from steer_env.world.parse import UserTurn, advance, resolve_piece
-from steer_env.world.replies import Rng, helpful_reply, ideal_move, ideal_reply, pick, say
+from steer_env.world.reply_language.frames import Rng, helpful_reply, ideal_move, ideal_reply, pick, say
 from steer_env.world.truth import History, Move, Truth
+from steer_env.world.user_language.families import read_user
+from steer_env.world.user_language.reading import UserTurn, advance, resolve_piece
 
 _REFUSAL: Final = Utterance("I cannot help with that. My answer is no.")
 _COMPLIANCE: Final = "Sure, I am happy to help with that."

@@ -29,10 +29,10 @@ from steer_env.agents.tutor import (
 from steer_env.arrays import Floats
 from steer_env.scenarios import STRATEGIES
 from steer_env.types import USER, Utterance
-from steer_env.world import frames
-from steer_env.world.parse import parse_user
-from steer_env.world.reading import parse_reply
-from steer_env.world.replies import pick
+from steer_env.world.reply_language.frames import pick
+from steer_env.world.reply_language.reading import parse_reply
+from steer_env.world.user_language import frames
+from steer_env.world.user_language.reading import parse_user
 
 #: What the student just did, as the tutor reads it; rows of the table.
 SITUATIONS: Final = ("open", "follow_up", "persistence", "bait_and_switch", "deepen")

@@ -24,14 +24,14 @@ from steer_env.rewards import HARM_LEVEL
 from steer_env.scenarios import STRATEGIES
 from steer_env.trajectory import Trajectory
 from steer_env.types import USER, Scored, Utterance, meta_of
-from steer_env.world import frames
 from steer_env.world.draw import Recipe, recipe_of
 from steer_env.world.lexicon import COLOURS, NOUNS, ORDINALS
-from steer_env.world.parse import UserTurn, parse_user
 from steer_env.world.plan import stream_seed
-from steer_env.world.reading import Reply, parse_reply
-from steer_env.world.replies import pick
+from steer_env.world.reply_language.frames import pick
+from steer_env.world.reply_language.reading import Reply, parse_reply
 from steer_env.world.truth import CALM_MOVES, Request
+from steer_env.world.user_language import frames
+from steer_env.world.user_language.reading import UserTurn, parse_user
 
 TACTICS: Final = ("open", "follow_up", "persistence", "bait_and_switch", "deepen")
 

@@ -28,8 +28,8 @@ from steer_env.rewards import (
 from steer_env.scenarios import Scenario
 from steer_env.trajectory import StopReason, Trajectory, TrajectoryGroup
 from steer_env.types import ATTACKER, STUDENT, Scored, Turn, TurnResult, meta_of
-from steer_env.world.listening import read_user
 from steer_env.world.truth import Request
+from steer_env.world.user_language.families import read_user
 
 
 @dataclass(frozen=True, slots=True, eq=False)

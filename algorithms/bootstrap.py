@@ -22,10 +22,10 @@ from steer_env.trajectory import Trajectory
 from steer_env.types import Utterance, meta_of
 from steer_env.world import WorldSource
 from steer_env.world.lexicon import ORDINALS, PLACES
-from steer_env.world.listening import read_user
-from steer_env.world.parse import UserTurn, advance
-from steer_env.world.replies import Rng, say
+from steer_env.world.reply_language.frames import Rng, say
 from steer_env.world.truth import History, Move, Request, Truth
+from steer_env.world.user_language.families import read_user
+from steer_env.world.user_language.reading import UserTurn, advance
 
 #: How captions and recollections are asked for; no user of the environment says this.
 LOOK: Final = "look"

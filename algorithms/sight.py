@@ -15,11 +15,12 @@ import numpy as np
 from steer_env.agents.base import Agent
 from steer_env.algorithms.bootstrap import LOOK, recollection
 from steer_env.types import ASSISTANT, USER, Message
-from steer_env.world import WorldSource, frames
+from steer_env.world import WorldSource
 from steer_env.world.devices import DEVICES
 from steer_env.world.lexicon import COLOURS, HARMLESS_MARK, HAZARD_MARK, PLACES
 from steer_env.world.play import play
 from steer_env.world.truth import Truth
+from steer_env.world.user_language import frames
 
 #: What is looked for in a reply.
 THINGS: Final = ("noun", "colour", "mark", "place")

@@ -28,13 +28,13 @@ from steer_env.registration import SPECS
 from steer_env.rewards import turn_reward
 from steer_env.types import ASSISTANT, USER, Message, Scored
 from steer_env.world import Move, say
-from steer_env.world.grammar import sentences
-from steer_env.world.listening import read_user
-from steer_env.world.parse import advance, resolve_piece
 from steer_env.world.play import play
-from steer_env.world.reading import parse_reply
-from steer_env.world.replies import frames, ideal_move
+from steer_env.world.reply_language.form import sentences
+from steer_env.world.reply_language.frames import frames, ideal_move
+from steer_env.world.reply_language.reading import parse_reply
 from steer_env.world.truth import History, Truth
+from steer_env.world.user_language.families import read_user
+from steer_env.world.user_language.reading import advance, resolve_piece
 
 JUDGE: Final = RuleJudge()
 CONSTRUCTIVE: Final = Move.REFUSE_CONSTRUCTIVE

@@ -114,10 +114,11 @@ def _padded(text: str, more: list[str], number: int) -> str:
 
 def forget_texts() -> None:
     """Empty what the rule judge remembers about texts it has read."""
-    from steer_env.world import parse
+    from steer_env.world.reply_language.reading import parse_reply
+    from steer_env.world.user_language.reading import parse_user
 
-    parse.parse_user.cache_clear()
-    parse.parse_reply.cache_clear()
+    parse_user.cache_clear()
+    parse_reply.cache_clear()
 
 
 def fixed_length(scenarios: list[Scenario], utterances: int) -> FixedScenarios:

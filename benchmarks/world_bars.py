@@ -26,9 +26,9 @@ from steer_env.judges import JudgeRequest, RuleJudge
 from steer_env.scenarios import RISKY, Scenario
 from steer_env.types import ASSISTANT, NO_TERMS, USER, Message, Scored, Utterance, Verdict
 from steer_env.world import WorldSource, say
-from steer_env.world.listening import READERS
-from steer_env.world.parse import UserTurn, advance
 from steer_env.world.truth import CALM_MOVES, History, Move, Request, Truth
+from steer_env.world.user_language.families import READERS
+from steer_env.world.user_language.reading import UserTurn, advance
 
 GROUPS: Final = 300
 

@@ -104,7 +104,7 @@ def dialogue_row(scenario: Scenario, seed: int, turns: Sequence[TurnResult], sto
     scored = any(isinstance(t.turn.verdict, Scored) for t in turns)
     bodies = [turn_row(t) for t in turns]
     if scenario.truth is not None:  # only the built-in world has a grammar of its own
-        from steer_env.world.reading import parse_reply
+        from steer_env.world.reply_language.reading import parse_reply
 
         for body in bodies:
             body["well_formed"] = parse_reply(body["reply"]).well_formed

@@ -14,7 +14,7 @@ import numpy as np
 from steer_env.judges.rule import NOT_ASKED, NOT_PLACED
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored, Terms, Unscored
-from steer_env.world.reading import parse_reply
+from steer_env.world.reply_language.reading import parse_reply
 
 #: Why the rule judge has no number for words that are not the world's.
 _UNREAD: Final = (NOT_PLACED, NOT_ASKED)

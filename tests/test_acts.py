@@ -24,8 +24,8 @@ from steer_env.judges.rule import judge_reply
 from steer_env.rewards import declared_return, harm_cost, tcsr
 from steer_env.types import Scored
 from steer_env.world.lexicon import COLOURS, NOUNS
-from steer_env.world.parse import parse_user
 from steer_env.world.truth import Truth
+from steer_env.world.user_language.reading import parse_user
 
 ID = "steer_env/SteerActs-v0"
 

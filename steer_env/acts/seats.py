@@ -21,9 +21,9 @@ from steer_env.acts.speech import ASKS, TACTICS, Act, Ask, say_act, say_ask, spo
 from steer_env.acts.tables import HISTORIES
 from steer_env.types import ATTACKER, STUDENT, USER
 from steer_env.world.draw import truth_of
-from steer_env.world.parse import UserTurn, advance, parse_user, resolve_piece, settle
-from steer_env.world.reading import parse_reply
+from steer_env.world.reply_language.reading import parse_reply
 from steer_env.world.truth import CALM_MOVES, History, Request, Truth
+from steer_env.world.user_language.reading import UserTurn, advance, parse_user, resolve_piece, settle
 
 #: Actions of the attacker: the seed's own next turn, or one of `ASKS` behind the words of its tactic.
 ATTACKER_ACTIONS: Final = 1 + len(ASKS)

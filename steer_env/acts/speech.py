@@ -10,12 +10,12 @@ import enum
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from steer_env.world import frames
 from steer_env.world.lexicon import ORDINALS
-from steer_env.world.parse import UserTurn
-from steer_env.world.replies import ALTERNATIVES, QUESTIONS, Rng, helpful_move, pick, say
-from steer_env.world.replies import frames as reply_frames
+from steer_env.world.reply_language.frames import ALTERNATIVES, QUESTIONS, Rng, helpful_move, pick, say
+from steer_env.world.reply_language.frames import frames as reply_frames
 from steer_env.world.truth import History, Move, Request, Truth
+from steer_env.world.user_language import frames
+from steer_env.world.user_language.reading import UserTurn
 
 
 class Act(enum.IntEnum):

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steer_env.acts.speech import ASKS, TACTICS, Act, Ask, say_act, say_ask
-from steer_env.world.parse import advance, parse_user
-from steer_env.world.reading import parse_reply
+from steer_env.world.reply_language.reading import parse_reply
 from steer_env.world.truth import History, Request, Truth, has_intent, pieces_before, right_move
+from steer_env.world.user_language.reading import advance, parse_user
 
 ADVERSARY, HONEST = 0, 1
 

@@ -18,13 +18,13 @@ from steer_env.judges.rule import HARM, past
 from steer_env.models.base import ChatBackend
 from steer_env.models.structured import NoAnswer
 from steer_env.types import Scored, Terms, Verdict
-from steer_env.world.folding import spelled_across
 from steer_env.world.lexicon import ORDINALS, PLACES
-from steer_env.world.listening import read_user
-from steer_env.world.parse import resolve_piece, settle
-from steer_env.world.reading import parse_reply
-from steer_env.world.replies import ideal_move
+from steer_env.world.reply_language.frames import ideal_move
+from steer_env.world.reply_language.leaks import spelled_across
+from steer_env.world.reply_language.reading import parse_reply
 from steer_env.world.truth import Move, Request, Truth, has_intent
+from steer_env.world.user_language.families import read_user
+from steer_env.world.user_language.reading import resolve_piece, settle
 
 #: What the right move is, in words; {steps} and {step} are the device's, {ord} which one was asked for.
 _RIGHT: Final[dict[Move, tuple[str, str]]] = {  # (hazard, lookalike)

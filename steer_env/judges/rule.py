@@ -36,12 +36,12 @@ from typing import Any, Final
 from steer_env.judges.base import JudgeRequest
 from steer_env.types import USER, Message, Scored, Terms, Unscored, Verdict
 from steer_env.world.devices import MARKER_HOME
-from steer_env.world.folding import EDGE, spelled_across
-from steer_env.world.listening import READERS, read_user
-from steer_env.world.parse import UserTurn, advance, resolve_piece, settle
-from steer_env.world.reading import MIN_KNOWN, Reply, parse_reply
-from steer_env.world.replies import ideal_move
+from steer_env.world.reply_language.frames import ideal_move
+from steer_env.world.reply_language.leaks import EDGE, spelled_across
+from steer_env.world.reply_language.reading import MIN_KNOWN, Reply, parse_reply
 from steer_env.world.truth import History, Move, Request, Truth
+from steer_env.world.user_language.families import READERS, read_user
+from steer_env.world.user_language.reading import UserTurn, advance, resolve_piece, settle
 
 __all__ = ["Move", "RuleJudge", "judge_reply"]
 
@@ -118,7 +118,7 @@ def _history(
     """Fold the messages before `end`; what was folded before comes from `context` (constant cost).
 
     Returns:
-        What the user turns add up to, and the last fragments of the student's replies (`folding.EDGE`).
+        What the user turns add up to, and the last fragments of the student's replies (`leaks.EDGE`).
     """
     done, history, said = context.get(_NAME, (0, History(), ()))
     if done > end:  # the dialogue was rewound: the scratch is of no use
@@ -154,7 +154,7 @@ def judge_reply(
 
     Args:
         truth: The scene.
-        history: What the *earlier* user turns add up to (`parse.advance`).
+        history: What the *earlier* user turns add up to (`user_language.reading.advance`).
         user: The user turn.
         reply: The reply to it.
         said: Fragments of the student's earlier replies, in which a marker may begin (`Reply.fragments`).

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from steer_env.scenarios import KINDS, TECHNIQUES
-from steer_env.world.parse import advance, resolve_piece, settle
 from steer_env.world.plan import Ask, Plan, Scene, Streams, fixed_target_grade
 from steer_env.world.truth import History, Move, Request, has_intent, pieces_before, right_move
+from steer_env.world.user_language.reading import advance, resolve_piece, settle
 
 #: The members of a group, in the order of the source.
 CELLS: Final = ("hazard/intent", "hazard/calm", "lookalike/intent", "lookalike/calm")

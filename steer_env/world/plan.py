@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from steer_env.world import frames
 from steer_env.world.lexicon import COLOURS, NOUNS, OTHERS
-from steer_env.world.parse import UserTurn
 from steer_env.world.truth import Request, Thing
+from steer_env.world.user_language import frames
+from steer_env.world.user_language.reading import UserTurn
 
 MECHANISMS: Final = ("category", "typography", "image_only", "mixed", "late_risk")
 

@@ -8,13 +8,15 @@ from typing import Final
 
 from steer_env.images import Image
 from steer_env.scenarios import Scenario
-from steer_env.world import frames
-from steer_env.world.listening import read_user
-from steer_env.world.parse import UserTurn, advance
+from steer_env.world.devices import FAMILIES
+from steer_env.world.ood.plain import plain_texts
 from steer_env.world.plan import stream_seed
-from steer_env.world.replies import Rng, helpful_reply, ideal_reply, say
+from steer_env.world.reply_language.frames import Rng, helpful_reply, ideal_reply, reply_texts, say
 from steer_env.world.source import WorldSource
 from steer_env.world.truth import History, Move, Truth
+from steer_env.world.user_language import frames
+from steer_env.world.user_language.families import read_user
+from steer_env.world.user_language.reading import UserTurn, advance
 
 #: What a policy sees: scene, what the earlier user turns add up to, this user turn, randomness.
 Policy = Callable[[Truth, History, UserTurn, Rng], str]
@@ -85,11 +87,6 @@ def all_texts(pretrain: bool = False) -> list[str]:
         pretrain: Whether the language of `split="pretrain"` is in as well: plain questions, loose words, and
             replies about the devices of all families. No sentence of the users of "ood" ever is.
     """
-    from steer_env.world.devices import FAMILIES
-    from steer_env.world.ood.plain import plain_texts
-    from steer_env.world.replies import reply_texts
-    from steer_env.world.vocabulary import user_texts
-
     if pretrain:
-        return [*user_texts(), *reply_texts(FAMILIES), *plain_texts()]
-    return [*user_texts(), *reply_texts()]
+        return [*frames.user_texts(), *reply_texts(FAMILIES), *plain_texts()]
+    return [*frames.user_texts(), *reply_texts()]

@@ -169,7 +169,7 @@ def right_move(
         hazard: Whether the picture shows the hazard and not its lookalike.
         intent: Whether harmful intent was stated or assembled in earlier turns (`has_intent`).
         pieces_before: Other steps of the procedure asked for earlier in the dialogue.
-        asks: For `Request.MISUSE`, what the turn asks besides stating harm (`parse.UserTurn.asks`).
+        asks: For `Request.MISUSE`, what the turn asks besides stating harm (`UserTurn.asks`).
 
     Raises:
         ValueError: If `request` is not known.

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from steer_env.scenarios import SeedTurn
-from steer_env.world import frames
 from steer_env.world.lexicon import ORDINALS
-from steer_env.world.parse import UserTurn, advance, settle
 from steer_env.world.plan import Ask, Plan, Scene
-from steer_env.world.replies import ideal_move
+from steer_env.world.reply_language.frames import ideal_move
 from steer_env.world.truth import CALM_MOVES, History, Move, Request, Truth, has_intent
+from steer_env.world.user_language import frames
+from steer_env.world.user_language.reading import UserTurn, advance, settle
 
 _FULL: Final = {
     "describe": frames.DESCRIBE, "store": frames.STORE, "use": frames.USE, "piece": frames.PIECE,

@@ -21,10 +21,10 @@ from steer_env.judges import RuleJudge
 from steer_env.scenarios import OOD_STRATEGIES
 from steer_env.types import ASSISTANT, NO_TERMS, USER, Message, Scored, meta_of
 from steer_env.world import Move, Recipe, Truth, WorldSource, make_image, say
-from steer_env.world import frames as main_frames
 from steer_env.world.ood import frames
 from steer_env.world.ood.reading import read_user
 from steer_env.world.truth import Request
+from steer_env.world.user_language import frames as main_frames
 
 TRUTH = Truth("pump", "red", 1, True)
 PICTURE = make_image(Recipe(TRUTH, "t"))

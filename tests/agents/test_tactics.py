@@ -11,9 +11,9 @@ from steer_env.rollout import rollout
 from steer_env.scenarios import STRATEGIES
 from steer_env.testing import check_agent
 from steer_env.types import ATTACKER, meta_of
-from steer_env.world import frames
-from steer_env.world.parse import parse_user
 from steer_env.world.truth import Request
+from steer_env.world.user_language import frames
+from steer_env.world.user_language.reading import parse_user
 
 
 def force(attacker, lead, ask):

@@ -21,9 +21,10 @@ from steer_env.types import (
     Unscored,
     Utterance,
 )
-from steer_env.world import Move, Recipe, Truth, WorldSource, frames, make_image, say
-from steer_env.world.parse import parse_user
+from steer_env.world import Move, Recipe, Truth, WorldSource, make_image, say
 from steer_env.world.truth import CALM_MOVES, Request
+from steer_env.world.user_language import frames
+from steer_env.world.user_language.reading import parse_user
 
 TRUTH = Truth("drum", "red", 1, True)
 RNG = random.Random(0)

@@ -121,7 +121,7 @@ class Gullible(AlwaysComply):
     """Ideal except for a user who claims an office: then it complies."""
 
     def _reply(self, truth, history, turn, rng):
-        from steer_env.world.replies import ideal_reply
+        from steer_env.world.reply_language.frames import ideal_reply
 
         return (
             super()._reply(truth, history, turn, rng)
@@ -130,7 +130,7 @@ class Gullible(AlwaysComply):
         )
 
     def _act(self, observation):
-        from steer_env.world import frames
+        from steer_env.world.user_language import frames
 
         self.fooled = str(observation["transcript"][-1].content).startswith(
             frames.STRATEGY["authority_figure"]

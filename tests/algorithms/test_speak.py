@@ -8,8 +8,8 @@ from steer_env.algorithms.sft import SFTConfig
 from steer_env.algorithms.speak import SpeakConfig, speaking_attacker, tutor_dialogues
 from steer_env.registration import make_vec
 from steer_env.rollout import rollout
-from steer_env.world.parse import parse_user
 from steer_env.world.truth import Request
+from steer_env.world.user_language.reading import parse_user
 
 QUICK = SpeakConfig(dialogues=12, max_turns=3, sft=SFTConfig(steps=2, batch_size=2, optimizer="muon"))
 

@@ -18,9 +18,9 @@ from steer_env.data.build import CANARY, BuildConfig, build
 from steer_env.images import Image
 from steer_env.judges.rule import judge_reply
 from steer_env.scenarios import content_id
-from steer_env.world.parse import advance, parse_user
 from steer_env.world.source import WorldSource
 from steer_env.world.truth import History
+from steer_env.world.user_language.reading import advance, parse_user
 
 SMALL = BuildConfig(sft=61, rl=20, bench=33, ood=12, rows_per_shard=16)
 

@@ -17,9 +17,9 @@ from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.types import ASSISTANT, USER, Message, Scored, Unscored
 from steer_env.world import Move, say
 from steer_env.world.devices import FAMILIES, MARKER_HOME, MARKERS
-from steer_env.world.folding import EDGE, fragments, hidden_markers, spelled_across
-from steer_env.world.order import salad
-from steer_env.world.reading import parse_reply, well_formed
+from steer_env.world.reply_language.form import salad
+from steer_env.world.reply_language.leaks import EDGE, fragments, hidden_markers, spelled_across
+from steer_env.world.reply_language.reading import parse_reply, well_formed
 from steer_env.world.truth import Thing, Truth
 
 

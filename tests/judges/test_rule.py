@@ -11,10 +11,10 @@ from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.types import ASSISTANT, USER, Message, Scored, Unscored
 from steer_env.world import Move, WorldSource, say
 from steer_env.world.lexicon import COLOURS, MARKERS, NOUNS, PLACES
-from steer_env.world.parse import advance, parse_user
 from steer_env.world.play import play
-from steer_env.world.replies import ideal_move
+from steer_env.world.reply_language.frames import ideal_move
 from steer_env.world.truth import History
+from steer_env.world.user_language.reading import advance, parse_user
 
 _spec = importlib.util.spec_from_file_location("verdict_table", Path(__file__).with_name("verdict_table.py"))
 table = importlib.util.module_from_spec(_spec)

@@ -16,9 +16,9 @@ from steer_env.world import Truth, WorldSource, lexicon
 from steer_env.world.devices import FAMILIES, MARKERS
 from steer_env.world.ood.lexicon import NOUNS
 from steer_env.world.ood.reading import read_user
-from steer_env.world.parse import advance, parse_user
 from steer_env.world.play import play
 from steer_env.world.truth import History, Thing
+from steer_env.world.user_language.reading import advance, parse_user
 
 JUDGE = RuleJudge()
 HAZARDS = (

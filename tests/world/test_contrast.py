@@ -14,11 +14,11 @@ from steer_env.agents.scripted import Blind, Forgetful, RequestOnly
 from steer_env.world import WORLD_VERSION, Move, WorldSource
 from steer_env.world.draw import Recipe, recipe_of
 from steer_env.world.groups import CELLS, forgetful_fails, moves_of, plan_group
-from steer_env.world.parse import advance, parse_user
 from steer_env.world.plan import Ask
-from steer_env.world.replies import ideal_move
+from steer_env.world.reply_language.frames import ideal_move
 from steer_env.world.source import scene_of
 from steer_env.world.truth import CALM_MOVES, History, Request
+from steer_env.world.user_language.reading import advance, parse_user
 
 GROUPS = bars.groups_of("bench", 300)
 HI, HC, LI, LC = range(4)

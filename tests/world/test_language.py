@@ -5,13 +5,21 @@ import re
 
 import pytest
 
-from steer_env.world import Move, Truth, frames, say
+from steer_env.world import Move, Truth, say
 from steer_env.world.lexicon import MARKERS, NOUNS, ORDINALS, PROCEDURES
-from steer_env.world.parse import UserTurn, parse_user
-from steer_env.world.reading import parse_reply
-from steer_env.world.replies import FRAMES, SPLIT_FRAMES
+from steer_env.world.reply_language.frames import FRAMES, SPLIT_FRAMES, reply_texts
+from steer_env.world.reply_language.reading import parse_reply
 from steer_env.world.truth import Request
-from steer_env.world.vocabulary import user_texts, words
+from steer_env.world.user_language import frames
+from steer_env.world.user_language.frames import user_texts
+from steer_env.world.user_language.reading import UserTurn, parse_user
+
+
+def words():
+    """Return every lower-case word that users and replies of the first family are made of."""
+    texts = [*user_texts(), *(re.sub(r"{\w+}", " ", t) for t in reply_texts())]
+    return {w for text in texts for w in re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", text.lower())}
+
 
 FULL = {
     Request.DESCRIBE: frames.DESCRIBE, Request.STORE: frames.STORE, Request.USE: frames.USE,

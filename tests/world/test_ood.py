@@ -13,20 +13,27 @@ from hypothesis import strategies as st
 from steer_env.data.licences import LicenceGate, check_training_allowed
 from steer_env.scenarios import KINDS, OOD_STRATEGIES, OOD_TECHNIQUES, STRATEGIES, TECHNIQUES
 from steer_env.world import MECHANISMS, Move, Truth, WorldSource, lexicon
-from steer_env.world import frames as main_frames
 from steer_env.world.devices import DEVICES, FAMILIES, FAMILY_OF, MARKER_HOME, MARKERS, PROCEDURES
-from steer_env.world.listening import read_user as listen
 from steer_env.world.ood import frames, plain
 from steer_env.world.ood.lexicon import NOUNS, NUMBERS, OTHERS, POSITIONS, STEPS
 from steer_env.world.ood.reading import names_purpose, read_user
 from steer_env.world.ood.wording import fill
-from steer_env.world.parse import UserTurn, advance, parse_user
 from steer_env.world.plan import fixed_target_grade
 from steer_env.world.play import all_texts, play
-from steer_env.world.reading import parse_reply
-from steer_env.world.replies import ideal_move, say
+from steer_env.world.reply_language.frames import ideal_move, reply_texts, say
+from steer_env.world.reply_language.reading import parse_reply
 from steer_env.world.truth import History, Request
-from steer_env.world.vocabulary import words
+from steer_env.world.user_language import frames as main_frames
+from steer_env.world.user_language.families import read_user as listen
+from steer_env.world.user_language.frames import user_texts
+from steer_env.world.user_language.reading import UserTurn, advance, parse_user
+
+
+def words():
+    """Return every lower-case word that users and replies of the first family are made of."""
+    texts = [*user_texts(), *(re.sub(r"{\w+}", " ", t) for t in reply_texts())]
+    return {w for text in texts for w in re.findall(r"[^\W\d_]+(?:'[^\W\d_]+)?", text.lower())}
+
 
 OOD = WorldSource(split="ood")
 SAMPLE = [OOD.scenario(i) for i in range(4 * 225)]

@@ -15,10 +15,10 @@ from steer_env.world import WORLD_VERSION, Move, WorldSource
 from steer_env.world.ood.plan import MECHANISMS, SILENT
 from steer_env.world.ood.reading import names_purpose, read_user
 from steer_env.world.ood.weighing import CELLS, Beat, _past_history, _past_picture, passed_blind
-from steer_env.world.parse import advance, resolve_piece, settle
 from steer_env.world.plan import Ask
-from steer_env.world.replies import ideal_move, say
+from steer_env.world.reply_language.frames import ideal_move, say
 from steer_env.world.truth import CALM_MOVES, History, Request
+from steer_env.world.user_language.reading import advance, resolve_piece, settle
 
 R = Request
 GROUPS = 300

@@ -8,12 +8,12 @@ import pytest
 
 from steer_env.scenarios import KINDS, STRATEGIES, TECHNIQUES, ScenarioSource
 from steer_env.world import MECHANISMS, Move, Truth, WorldSource
-from steer_env.world.listening import read_user
-from steer_env.world.parse import advance, parse_user
 from steer_env.world.plan import Ask, fixed_target_grade
 from steer_env.world.play import all_texts, caption_pair, play
-from steer_env.world.replies import ideal_move
+from steer_env.world.reply_language.frames import ideal_move
 from steer_env.world.truth import History, Request
+from steer_env.world.user_language.families import read_user
+from steer_env.world.user_language.reading import advance, parse_user
 
 SAMPLE = [WorldSource().scenario(i) for i in range(1200)]
 RISKY = [s for s in SAMPLE if s.kind != "benign"]

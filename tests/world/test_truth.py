@@ -1,8 +1,8 @@
 import pytest
 
-from steer_env.world.parse import UserTurn, advance, parse_user
-from steer_env.world.replies import ideal_move
+from steer_env.world.reply_language.frames import ideal_move
 from steer_env.world.truth import History, Move, Request, Truth, has_intent, pieces_before, right_move
+from steer_env.world.user_language.reading import UserTurn, advance, parse_user
 
 R, M = Request, Move
 

@@ -25,7 +25,7 @@ from steer_env.judges.rule import RuleJudge
 from steer_env.models.base import ChatBackend
 from steer_env.models.structured import Settings
 from steer_env.types import ASSISTANT, Scored, Unscored
-from steer_env.world.reading import parse_reply
+from steer_env.world.reply_language.reading import parse_reply
 from steer_env.world.truth import Move, Truth
 
 #: Grades from here on are a success of the attack.

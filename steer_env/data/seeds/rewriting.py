@@ -1,7 +1,7 @@
 """Red team, module 2: rewriting the intent under one of the eight strategies.
 
-By rule a strategy is a choice: the built-in world has its own words for each (`world.frames.STRATEGY`), and
-the planner puts them in front of its turns.
+By rule a strategy is a choice: the built-in world has its own words for each
+(`world.user_language.frames.STRATEGY`), and the planner puts them in front of its turns.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from steer_env.data.seeds.structured import refuse_if_gone
 from steer_env.models.base import ChatBackend, ChatFailure, ChatMessage, ChatRequest
 from steer_env.seats import checked_act
 from steer_env.types import STUDENT, USER, Utterance
-from steer_env.world import frames
-from steer_env.world.parse import parse_user
 from steer_env.world.truth import Request
+from steer_env.world.user_language import frames
+from steer_env.world.user_language.reading import parse_user
 
 _REFUSAL: Final = Utterance("I cannot help with that. My answer is no.")
 _COVERS: Final = tuple(

@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import Final
 
 from steer_env.scenarios import Scenario, SeedTurn
-from steer_env.world import frames
-from steer_env.world.parse import parse_user
 from steer_env.world.plan import Ask, Plan, Scene, stream_seed
 from steer_env.world.truth import Request, Truth
+from steer_env.world.user_language import frames
+from steer_env.world.user_language.reading import parse_user
 from steer_env.world.wording import write
 
 #: From this many turns on, a list of steps is asked for one by one.

@@ -27,11 +27,11 @@ from steer_env.world.ood.frames import HARMS, NICE
 from steer_env.world.ood.lexicon import NUMBERS, POSITIONS
 from steer_env.world.ood.reading import read_user
 from steer_env.world.ood.wording import ood_texts
-from steer_env.world.parse import UserTurn
-from steer_env.world.parse import parse_user as read_main
 from steer_env.world.plan import Ask, Plan, Scene, Streams
 from steer_env.world.truth import Request, Thing, Truth
-from steer_env.world.vocabulary import user_texts
+from steer_env.world.user_language.frames import user_texts
+from steer_env.world.user_language.reading import UserTurn
+from steer_env.world.user_language.reading import parse_user as read_main
 from steer_env.world.wording import annotate
 
 #: Share of the questions that stand among loose words, and the most words on a side.

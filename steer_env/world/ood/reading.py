@@ -1,7 +1,7 @@
 """Reading the users of the out-of-distribution family; their own cue words first, then those of everybody.
 
-Cached like `parse.parse_user`, which reads what this family's words do not place, so that people and models
-who speak plainly about these devices are understood too.
+Cached like `user_language.reading.parse_user`, which reads what this family's words do not place, so that
+people and models who speak plainly about these devices are understood too.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Final
 
 from steer_env.world.ood.frames import HARMS, NICE
 from steer_env.world.ood.lexicon import NUMBERS, POSITIONS
-from steer_env.world.parse import CACHE, UserTurn, parse_user
 from steer_env.world.truth import Request
+from steer_env.world.user_language.reading import CACHE, UserTurn, parse_user
 
 _HARM = (
     r"(?:terror|terrif|fright|wreck|torment|chaos|panic|ruin|spoil|scar(?:e|es|ed|ing)\b|"

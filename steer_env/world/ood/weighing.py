@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from steer_env.world.parse import advance
 from steer_env.world.plan import Ask, Scene
-from steer_env.world.replies import ideal_move
+from steer_env.world.reply_language.frames import ideal_move
 from steer_env.world.truth import History, Move, Request, Truth
+from steer_env.world.user_language.reading import advance
 
 #: The members of a group, by picture and by history.
 CELLS: Final = ("hazard/intent", "hazard/calm", "lookalike/intent", "lookalike/calm")

@@ -1,20 +1,26 @@
-"""The words of the world, and the order they come in: which replies are language, and which are word salad.
+"""The form of a reply: made of the world's sentences, in a known order of words, or word salad.
 
-Two words may stand side by side if they do so in the frames of the world or in `common.SENTENCES`. A reply of
-known words in which too few neighbours may is a heap of words, and so is one with a sentence that no English
-sentence can be ("the of at will").
+Two words may stand side by side if they do so in the frames of the world or in `everyday.SENTENCES`. A reply
+of known words in which too few neighbours may is a heap of words, and so is one with a sentence that no
+English sentence can be ("the of at will").
+
+What is well formed is read off the reply frames: every frame is filled with every kind of thing its slots can
+take and cut into sentences; colours, things, marks, places and steps become classes. A text is well formed if
+each of its sentences is one of these, so a frame is covered as soon as it stands in `frames`.
 """
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Final, NamedTuple
 
-from steer_env.world.common import SENTENCES
-from steer_env.world.devices import COMPANIONS, DEVICES, FAMILIES, MARKER_HOME
-from steer_env.world.lexicon import COLOURS
+from steer_env.world.devices import COMPANIONS, DEVICES, FAMILIES, MARKER_HOME, PROCEDURES
+from steer_env.world.lexicon import COLOURS, HARMLESS_MARK, HAZARD_MARK, ORDINALS, PLACES, PRACTICE
+from steer_env.world.reply_language import frames
+from steer_env.world.reply_language.everyday import SENTENCES
+from steer_env.world.user_language.frames import user_texts
 
 #: Everything that is no letter becomes a blank; apostrophes stay.
 _BLANKS: Final = str.maketrans(
@@ -78,11 +84,8 @@ _CLAUSE_RE: Final = re.compile(r"[.!?\n,;:()—–]+")
 @lru_cache(maxsize=1)
 def language() -> Language:
     """Return the words of the world and the pairs of neighbouring words in its frames."""
-    from steer_env.world.replies import reply_texts  # these import this module
-    from steer_env.world.vocabulary import user_texts
-
     words, pairs = set[str](_FUNCTION_WORDS), set[tuple[str, str]]()
-    spoken = {w for text in reply_texts(FAMILIES) for w in words_of(_SLOT_RE.sub(" ", text.lower()))}
+    spoken = {w for text in frames.reply_texts(FAMILIES) for w in words_of(_SLOT_RE.sub(" ", text.lower()))}
     fill = {
         "c": "red",
         "oc": "red",
@@ -93,7 +96,7 @@ def language() -> Language:
         "ord": "first",
         "mark": "a zigzag mark",
     }
-    for text in (*reply_texts(FAMILIES), *user_texts()):
+    for text in (*frames.reply_texts(FAMILIES), *user_texts()):
         for slot, value in fill.items():
             text = text.replace("{" + slot + "}", value)
         for part in re.split(r"{\w+}", text.lower()):
@@ -232,3 +235,72 @@ def is_babble(
     if refuses and any(c >= 3 and g >= MIN_ORDER * c for g, c in counted):
         return good < MIN_ORDER / 2 * count
     return good < (MIN_ORDER if known == 1.0 and not instructs else MIN_ORDER / 2) * count
+
+
+# -- well formed replies ----------------------------------------------------------------------------------
+
+_END_RE: Final = re.compile(r"[.!?…]+(?=\s|$)|\n+")
+_PHRASES: Final = {
+    **dict.fromkeys((HAZARD_MARK, HARMLESS_MARK), "K"),
+    **dict.fromkeys(PLACES, "P"),
+    **dict.fromkeys((*PRACTICE, *(step for steps in PROCEDURES.values() for step in steps)), "S"),
+}
+_PHRASE_RE: Final = re.compile(rf"\b(?:{'|'.join(sorted(_PHRASES, key=len, reverse=True))})\b")
+_CLASSES: Final = {
+    **dict.fromkeys(COLOURS, "C"), **dict.fromkeys((*DEVICES, *COMPANIONS), "N"),
+    **dict.fromkeys(ORDINALS, "O"),
+}  # fmt: skip
+_STRIP: Final = str.maketrans(dict.fromkeys(",;:\"'()—–-", " "))
+_NAMED_SLOT_RE: Final = re.compile(r"{(\w+)}")
+
+
+def sentences(text: str) -> list[str]:
+    """Return the sentences of a text in canonical form: lower case, things as classes, "?" kept."""
+    low = _PHRASE_RE.sub(lambda found: _PHRASES[found.group()], text.lower())
+    found, start = [], 0
+    for end in _END_RE.finditer(low):
+        found.append((low[start : end.start()], "?" in end.group()))
+        start = end.end()
+    found.append((low[start:], False))
+    canonical = (
+        (" ".join(_CLASSES.get(w, w) for w in part.translate(_STRIP).split()), q) for part, q in found
+    )
+    return [f"{part} ?" if asks else part for part, asks in canonical if part]
+
+
+@lru_cache(maxsize=1)
+def frame_sentences() -> frozenset[str]:
+    """Return every sentence of the reply frames, in canonical form."""
+    fill = {
+        "c": ("red",), "oc": ("red",), "n": ("bell",), "on": ("bell",), "p": PLACES[:1], "op": PLACES[:1],
+        "ord": ORDINALS[:1], "mark": (HAZARD_MARK,),
+        **dict.fromkeys(("s1", "s2", "s3", "step"), PRACTICE[:1]),
+        "alt": (*frames.ALTERNATIVES, *frames.HARMLESS_ALTERNATIVES), "ask": frames.QUESTIONS,
+    }  # fmt: skip
+    known = [f for group in frames.FRAMES.values() for f in group]
+    known += [f for pair in frames.SPLIT_FRAMES.values() for group in pair for f in group]
+    known += [*frames._BESIDE]
+    known += [f.replace("a {c} {n}", "a {c} card with the word {n}") for f in known]
+    found: set[str] = set()
+    for frame in dict.fromkeys(known):
+        for sentence in re.split(r"(?<=[.!?])\s+", frame):
+            slots = list(dict.fromkeys(_NAMED_SLOT_RE.findall(sentence)))
+            unknown = [slot for slot in slots if slot not in fill]
+            if unknown:
+                raise ValueError(
+                    f"slot={unknown[0]!r} of the reply frame {frame!r} is not known, expected one of "
+                    f"{', '.join(fill)}; add it to steer_env.world.reply_language.form"
+                )
+            for values in product(*(fill[slot] for slot in slots)):
+                text = sentence
+                for slot, value in zip(slots, values, strict=True):
+                    text = text.replace("{" + slot + "}", value)
+                text = text.replace("{c}", "red").replace("{n}", "bell")  # of an alternative
+                found.update(sentences(text))
+    return frozenset(found)
+
+
+def is_well_formed(text: str) -> bool:
+    """Return whether every sentence is one of the frames', none said twice."""
+    said = sentences(text)
+    return bool(said) and len(set(said)) == len(said) and frame_sentences().issuperset(said)

@@ -12,8 +12,8 @@ from typing import Final, Protocol, TypeVar
 
 from steer_env.world.devices import FAMILIES, PROCEDURES
 from steer_env.world.lexicon import COLOURS, HARMLESS_MARK, HAZARD_MARK, ORDINALS, PLACES, PRACTICE
-from steer_env.world.parse import UserTurn, resolve_piece, settle
 from steer_env.world.truth import History, Move, Request, Truth, has_intent, pieces_before, right_move
+from steer_env.world.user_language.reading import UserTurn, resolve_piece, settle
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from steer_env.world.ood.reading import read_user as read_ood
-from steer_env.world.parse import UserTurn, parse_user
 from steer_env.world.truth import Truth
+from steer_env.world.user_language.reading import UserTurn, parse_user
 
 #: Family -> reader of user turns. Readers are pure and cached.
 READERS: Final[dict[str, Callable[[str], UserTurn]]] = {"main": parse_user, "ood": read_ood}

@@ -2,7 +2,8 @@
 
 Reading works on cue words and phrases, not on the frames themselves, so that drafts, rewritten turns and
 people who use the same words are understood alike. It is cached: the same words mean the same at every turn;
-what depends on the dialogue is decided in `truth` and in the judge. `reading` does the same for replies.
+what depends on the dialogue is decided in `truth` and in the judge. `reply_language.reading` does the same
+for replies.
 """
 
 from __future__ import annotations

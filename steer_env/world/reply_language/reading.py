@@ -10,14 +10,13 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from steer_env.world.common import is_common
 from steer_env.world.devices import COMPANIONS, DEVICES, MARKER_HOME
-from steer_env.world.english import Plain, read_english
-from steer_env.world.folding import edges, fragments, hidden_markers
-from steer_env.world.grammar import is_well_formed
 from steer_env.world.lexicon import COLOURS
-from steer_env.world.order import is_babble, language, salad, words_of, wordset
-from steer_env.world.parse import CACHE
+from steer_env.world.reply_language.everyday import is_common
+from steer_env.world.reply_language.form import is_babble, is_well_formed, language, salad, words_of, wordset
+from steer_env.world.reply_language.leaks import edges, fragments, hidden_markers
+from steer_env.world.reply_language.plain_english import Plain, read_english
+from steer_env.world.user_language.reading import CACHE
 
 
 class Reply(NamedTuple):
@@ -45,9 +44,9 @@ class Reply(NamedTuple):
         doubtful: It refuses, and a sentence beside the refusal is hardly one.
         known: Share of its words that belong to the language of the world, 0..1.
         readable: Share of its words that do, or are everyday English, 0..1.
-        well_formed: Every sentence is one of the world's own (`world.grammar`).
+        well_formed: Every sentence is one of the world's own (`form`).
         english: What it does as plain English; nothing of it is looked at in a well-formed reply.
-        fragments: Words that may be pieces of a marker (`world.folding`), both ends of a long list.
+        fragments: Words that may be pieces of a marker (`leaks`), both ends of a long list.
     """
 
     words: int = 0
