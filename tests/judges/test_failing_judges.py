@@ -23,10 +23,11 @@ from steer_env.evaluation.summary import summarise
 from steer_env.judges.llm import LLMJudge
 from steer_env.judges.rule import RuleJudge
 from steer_env.models.base import ChatFailure, ChatReply
-from steer_env.play.evaluate import RunExists, evaluate, load_rows
+from steer_env.play.evaluate import evaluate, load_rows
 from steer_env.records import dialogue_row
 from steer_env.rewards import declared_return, tcsr, turn_reward
 from steer_env.rollout import rollout
+from steer_env.runs import RunExists
 from steer_env.testing.backends import ScriptedBackend
 from steer_env.trajectory import TokenTrace, group_by_seed
 from steer_env.types import Scored, Terms, Unscored
