@@ -2,8 +2,8 @@
 
 `scales` maps the training rubric to the evaluation scale; `tabulate` turns rows of a run folder into arrays;
 `metrics`, `protocols`, `contrast`, `survival`, `events`, `attack`, `breakdown` and `calibration` measure;
-`intervals`, `combine` and `paired` say how sure that is; `summary` and `measures` put it together. What is
-played is in `steer_env.play`, pages and plots are in `steer_env.report`.
+`intervals`, `combine` and `paired` say how sure that is; `summary`, `measures` and `tables` put it together.
+What is played is in `steer_env.play`, pages and plots are in `steer_env.report`.
 
 An unscored turn never becomes a number. A dialogue whose result hangs on one is *undecided*, and a rate over
 dialogues is then given as the bounds `[k/N, (k+m)/N]`: k certain, m undecided.

@@ -17,6 +17,7 @@ from steer_env.arrays import Floats
 from steer_env.evaluation import metrics, scales
 from steer_env.evaluation.crossed import Effect, hierarchical, level
 from steer_env.evaluation.tabulate import Dialogues, from_rows
+from steer_env.render import text_table
 
 
 class Column(NamedTuple):
@@ -135,12 +136,7 @@ def table(methods: Mapping[str, Mapping[str, Effect]], title: str = "") -> str:
     for method, effects in methods.items():
         models = max((effect.seeds for effect in effects.values()), default=0)
         body.append([method, *(_cell(effects.get(name), COLUMNS[name]) for name in shown), str(models)])
-    widths = [max(len(row[i]) for row in (head, *body)) for i in range(len(head))]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in (head, *body)
-    ]
-    rule = "  ".join("-" * width for width in widths)
-    return "\n".join([*([title] if title else []), lines[0], rule, *lines[1:]])
+    return "\n".join([*([title] if title else []), text_table(head, body)])
 
 
 LEGEND: Final = (

@@ -12,7 +12,8 @@ from steer_env.evaluation.summary import Summary
 from steer_env.evaluation.tables import COLUMNS, notes_of
 from steer_env.report.sections import Section
 
-_EVENTS = (*scales.EVENTS, "unscored")
+#: What a turn can be on the page.
+EVENTS = (*scales.EVENTS, "unscored")
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def turns(measures: Mapping[str, Measures]) -> Iterator[Grid]:
     """Yield of each policy which share of the dialogues had which event at which turn."""
     for name, m in measures.items():
         rows = []
-        for index, event in enumerate(_EVENTS):
+        for index, event in enumerate(EVENTS):
             word = event.replace("_", " ")
             shares = enumerate((turn[index] for turn in m.turn_events), 1)
             rows.append((word, [_tinted(share, event, f"{word} at turn {t}") for t, share in shares]))

@@ -34,7 +34,6 @@ from steer_env.versions import versions_in
 Pictures = Callable[[Row], Sequence[Any]]
 
 PICTURE_SIDE = 256
-_EVENTS = (*scales.EVENTS, "unscored")
 
 
 def write_html(
@@ -245,7 +244,7 @@ def _turn(turn: Mapping[str, Any]) -> dict[str, Any]:
     terms = verdict.get("terms")
     safety = None if terms is None else int(scales.safety(terms["safety"]))
     refused = is_refusal(verdict)
-    event = "unscored" if safety is None else _EVENTS[int(scales.event([safety], [refused])[0])]
+    event = "unscored" if safety is None else grids.EVENTS[int(scales.event([safety], [refused])[0])]
     return {
         "user": str(turn.get("user", "")),
         "reply": str(turn.get("reply", "")),
