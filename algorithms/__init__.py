@@ -1,6 +1,7 @@
-"""Learning algorithms, each in one file to be read top to bottom, and the functions they are made of.
+"""Learning algorithms and the functions they are made of.
 
-`grpo` is multi-turn GRPO against a live environment, `sft` supervised fine-tuning on the student's tokens,
+`train` is the door to reinforcement learning: it takes any of the `presets` of the policy gradient (GRPO and
+its relatives) or another registered algorithm. `sft` is supervised fine-tuning on the student's tokens,
 `bootstrap` makes the dialogues that a first student imitates, and `recipes` puts the three together as the
 demo does. `advantages` and `losses` are pure functions to build other methods from; `checkpoints`, `monitor`
 and `checks` keep a run resumable, watched and well configured. Needs the extra `train` (torch, transformers).
@@ -10,3 +11,22 @@ if __name__ != "steer_env.algorithms":
     raise ImportError(
         "import steer_env.algorithms: this folder is mapped into the package, not a top-level one"
     )
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from steer_env.algorithms.base import make_algorithm
+    from steer_env.algorithms.scaling import Scaling
+    from steer_env.algorithms.settings import TrainConfig
+    from steer_env.algorithms.trainer import train
+
+__all__ = ["Scaling", "TrainConfig", "make_algorithm", "train"]
+
+_HOMES = {"Scaling": "scaling", "TrainConfig": "settings", "make_algorithm": "base", "train": "trainer"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:  # they need torch: loaded on first use
+        return getattr(import_module(f"steer_env.algorithms.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'steer_env.algorithms' has no attribute {name!r}")

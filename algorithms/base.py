@@ -212,7 +212,7 @@ def make_example(
 _A = TypeVar("_A", bound=type[Algorithm])
 _REGISTRY: dict[str, type[Algorithm]] = {}
 #: Modules that register the built-in algorithms; imported on the first look into the registry.
-_BUILT_IN = ("grpo", "variants", "ppo", "constrained", "rae")
+_BUILT_IN = ("presets", "reinforce", "ppo", "constrained", "rae")
 
 
 def register_algorithm(name: str) -> Callable[[_A], _A]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steer_env.algorithms.advantages import group_advantages
+from steer_env.algorithms.advantages import group_advantages, leave_one_out
 from steer_env.algorithms.base import Algorithm, TokenBatch
 from steer_env.algorithms.checks import check_choice, check_integers, check_numbers, check_switches
 from steer_env.algorithms.credit import CREDITS, group_turn_values, split
@@ -61,6 +61,8 @@ class PolicyGradient(Algorithm):
         fork_turns: Of "counterfactual": turns of a group that are looked at, at most.
         drop_flat: Leave groups out whose returns are all equal (DAPO's dynamic sampling, arXiv 2503.14476,
             eq. 11, without drawing others in their place): they would add a KL penalty and nothing else.
+        leave_one_out: Compare each sibling with the mean of the others rather than with that of all, which
+            makes the advantages K / (K - 1) times as large.
 
     Raises:
         ValueError: If an option is out of its range.
@@ -82,6 +84,7 @@ class PolicyGradient(Algorithm):
     forks: int = 4
     fork_turns: int = 2
     drop_flat: bool = False
+    leave_one_out: bool = False
 
     def __post_init__(self) -> None:
         check_numbers(self, ("beta",))
@@ -100,14 +103,20 @@ class PolicyGradient(Algorithm):
             raise ValueError(
                 f"credit='counterfactual' with {self.name}, expected an algorithm that compares siblings"
             )
-        check_switches(self, ("scale", "drop_flat"))
+        check_switches(self, ("scale", "drop_flat", "leave_one_out"))
 
     def baseline(self, returns_TK: Floats) -> Floats:
         """Return advantages of the members of a group, (T, K), from what their turns answer for.
 
         Undefined members are NaN and get advantage 0.
         """
-        return group_advantages(returns_TK, scale=self.scale or self.credit == "turn_normalised")
+        scaled = self.scale or self.credit == "turn_normalised"
+        if not self.leave_one_out:
+            return group_advantages(returns_TK, scale=scaled)
+        if not scaled:
+            return leave_one_out(returns_TK)
+        count = (~np.isnan(returns_TK)).sum(1, keepdims=True)
+        return group_advantages(returns_TK, scale=True) * count / np.maximum(count - 1, 1)
 
     def group_advantages(self, group: TrajectoryGroup) -> Floats:
         """Return the advantages of a group's turns, (T, K), or (1, K) where all turns share one."""

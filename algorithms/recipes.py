@@ -26,7 +26,7 @@ from steer_env.agents.attackers import StaticAttacker
 from steer_env.agents.hf.student import HFStudent
 from steer_env.agents.scripted import Constructive
 from steer_env.agents.tutor import ScriptedTutor
-from steer_env.algorithms import grpo, sft
+from steer_env.algorithms import sft, trainer
 from steer_env.algorithms.bootstrap import keep, play
 from steer_env.algorithms.grpo import GRPOConfig
 from steer_env.algorithms.pretraining import Gate, Phase, frozen_vision, pretrain
@@ -238,7 +238,9 @@ def train_grpo(
     env = steer_env.make_vec(ENV, slots, scenarios=source)
     tutor = ScriptedTutor(seed=config.seed)
     with frozen_vision(student):
-        grpo.train(env, tutor, student, settings, folder, resume=resume, progress=progress)
+        trainer.train(
+            env, tutor, student, settings.algorithm(), settings, folder, resume=resume, progress=progress
+        )
     return student
 
 

@@ -20,7 +20,7 @@ from steer_env.agents.base import Acts, Agent, Failed, Observation, as_agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.advantages import trajectory_return
 from steer_env.algorithms.averaging import Average
-from steer_env.algorithms.base import Algorithm, Example
+from steer_env.algorithms.base import Algorithm, Example, make_algorithm
 from steer_env.algorithms.checkpoints import (
     AVERAGE,
     Stateful,
@@ -60,7 +60,7 @@ def train(
     env: VectorEnv | Curriculum,
     attacker: Acts,
     student: HFStudent,
-    algorithm: Algorithm,
+    algorithm: Algorithm | str,
     config: TrainConfig,
     run_dir: str | Path,
     *,
@@ -80,7 +80,7 @@ def train(
         attacker: Plays `attacker_0`; its `learn` sees the dialogues after each step, and its memory
             (`state_dict`), made of plain values and tensors, is part of the checkpoints.
         student: The policy, as it is before the first step (also when resuming: it is the KL reference).
-        algorithm: See `base.make_algorithm`.
+        algorithm: An algorithm, see `base.make_algorithm`, or the name of one with its defaults.
         config: Settings of the loop.
         run_dir: Gets `config.json`, `metrics.jsonl` and `checkpoints/`.
         scaling: Precision, gradient checkpointing, LoRA; the default changes nothing.
@@ -107,6 +107,7 @@ def train(
     """
     run_dir, scaling, parallel = Path(run_dir), scaling or Scaling(), parallel or Parallel()
     attacker = as_agent(attacker)
+    algorithm = make_algorithm(algorithm) if isinstance(algorithm, str) else algorithm
     algorithm.check(config.group_size)
     now = env.env if isinstance(env, Curriculum) else env
     check_env(now, student, attacker, allow=allow_self_judging)

@@ -67,7 +67,7 @@ def check_version(version: str) -> None:
     if version not in need("packaging.specifiers", "trl").SpecifierSet(TRL_VERSIONS):
         raise ImportError(
             f"trl {version} is installed, expected {TRL_VERSIONS}: SteerGRPOTrainer overrides private "
-            f"methods; run: pip install 'trl{TRL_VERSIONS}', or use steer_env.algorithms.grpo, which does "
+            f"methods; run: pip install 'trl{TRL_VERSIONS}', or use steer_env.algorithms.train, which does "
             "without TRL"
         )
 
@@ -249,7 +249,7 @@ class SteerGRPOTrainer(_Trainer):
             raise ValueError(
                 f"{type(self.student.processor).__name__} makes {sorted(unknown)}, expected only "
                 f"{sorted(_IMAGE_INPUTS)}: TRL could not split these; train a model of the "
-                "Qwen-VL family, or use steer_env.algorithms.grpo"
+                "Qwen-VL family, or use steer_env.algorithms.train"
             )
         return found | ({"num_images": [len(row) for row in shown]} if images else {})
 
@@ -331,7 +331,7 @@ def _rule_out(model: Any, forbidden: Tensor) -> None:
     if head.bias is not None:
         raise ValueError(
             f"the language head of {type(model).__name__} has a bias, expected one without; use "
-            "steer_env.algorithms.grpo"
+            "steer_env.algorithms.train"
         )
     bias = torch.zeros(head.weight.shape[0], dtype=head.weight.dtype, device=head.weight.device)
     bias[forbidden.to(bias.device)] = _FORBIDDEN_LOGIT

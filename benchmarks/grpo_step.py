@@ -36,7 +36,8 @@ from transformers import TrainerCallback
 import steer_env
 from steer_env.agents import StaticAttacker
 from steer_env.agents.hf import HFStudent
-from steer_env.algorithms import grpo, trainer
+from steer_env.algorithms import trainer
+from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.forward import Forward
 from steer_env.algorithms.trl_grpo import SteerGRPOTrainer
 from steer_env.models.tiny import TinyConfig, build
@@ -123,8 +124,8 @@ def make_env(slots: int) -> Any:
 
 def ours(args: argparse.Namespace, seed: int) -> list[Step]:
     """Run the library's loop; returns its steps."""
-    config = grpo.GRPOConfig(
-        steps=args.steps, seeds_per_step=args.seeds, group_size=args.group, beta=0.1, seed=seed,
+    config = trainer.TrainConfig(
+        steps=args.steps, seeds_per_step=args.seeds, group_size=args.group, seed=seed,
         max_new_tokens=args.tokens, checkpoint_every=10**6, unscored_limit=1.0,
     )  # fmt: skip
     env, student, watch = make_env(args.seeds * args.group), make_student(args.tokens), Stopwatch()
@@ -139,7 +140,10 @@ def ours(args: argparse.Namespace, seed: int) -> list[Step]:
         (torch.optim.AdamW, "step", "optimiser", None),
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, watch.watching(*parts):
-        grpo.train(env, StaticAttacker(), student, config, folder, progress=lambda *_: watch.next())
+        algorithm = make_algorithm("grpo", beta=0.1)
+        trainer.train(
+            env, StaticAttacker(), student, algorithm, config, folder, progress=lambda *_: watch.next()
+        )
     return watch.steps
 
 
@@ -154,8 +158,8 @@ class _Ticks(TrainerCallback):
 def trls(args: argparse.Namespace, seed: int, microbatch: int) -> list[Step]:
     """Run TRL's trainer with so many dialogues per forward pass; returns its steps."""
     dialogues = args.seeds * args.group
-    config = grpo.GRPOConfig(seeds_per_step=args.seeds, group_size=args.group, seed=seed)
-    seeds = [s for step in range(args.steps) for s in grpo.step_seeds(config, step)[:: args.group]]
+    config = trainer.TrainConfig(seeds_per_step=args.seeds, group_size=args.group, seed=seed)
+    seeds = [s for step in range(args.steps) for s in trainer.step_seeds(config, step)[:: args.group]]
     watch = Stopwatch()
 
     def passed(result: Any, owner: Any, model: Any, ids: Any, *_: Any) -> None:

@@ -6,7 +6,7 @@ import torch
 import steer_env
 from steer_env.agents import make_agent
 from steer_env.agents.hf import HFStudent
-from steer_env.algorithms.grpo import GRPOConfig, train
+from steer_env.algorithms import TrainConfig, train
 from steer_env.types import Scored, Terms
 
 
@@ -46,8 +46,8 @@ def test_two_grpo_steps_with_the_engines_samples(student, engine, tmp_path):
     env = steer_env.make_vec("SteerEscalation-v0", num_envs=8, max_cycles=2, judge=LetterJudge())
     before = {name: weight.clone() for name, weight in student.model.state_dict().items()}
     version = engine.weights_version
-    config = GRPOConfig(steps=2, seeds_per_step=2, group_size=4, lr=1e-3, max_new_tokens=12)
-    rows = train(env, make_agent("tutor"), student, config, tmp_path)
+    config = TrainConfig(steps=2, seeds_per_step=2, group_size=4, lr=1e-3, max_new_tokens=12)
+    rows = train(env, make_agent("tutor"), student, "grpo", config, tmp_path)
     print(f"largest gap in each step: {[row['logprob_gap_max'] for row in rows]}")
     assert len(rows) == 2 and all(0 < row["logprob_gap_max"] < 1e-4 for row in rows)
     assert all(row["grad_norm"] > 0 for row in rows)

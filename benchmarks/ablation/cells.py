@@ -17,7 +17,7 @@ from steer_env.agents.attackers import StaticAttacker
 from steer_env.agents.base import Agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.agents.scripted import Constructive
-from steer_env.algorithms import grpo, recipes, sft
+from steer_env.algorithms import recipes, sft, trainer
 from steer_env.algorithms.bootstrap import exchanges, keep, play
 from steer_env.algorithms.exploit import best_response
 from steer_env.algorithms.trainer import TrainConfig
@@ -190,7 +190,7 @@ def train_grpo(
     env = steer_env.make_vec(ENVS[stage.turns], slots, split="train", **length, **reward)
     seeded = {} if stage.attacker == "static" else {"seed": config.seed}
     red = steer_env.make_agent(stage.attacker, seat=ATTACKER, **seeded)
-    grpo.train(env, red, student, chosen, folder, resume=resume, progress=progress)
+    trainer.train(env, red, student, chosen.algorithm(), chosen, folder, resume=resume, progress=progress)
     return student
 
 

@@ -7,8 +7,10 @@ import torch
 
 from steer_env.agents.base import Failed
 from steer_env.agents.hf import HFStudent
+from steer_env.algorithms import trainer
 from steer_env.algorithms.checkpoints import checkpoints
-from steer_env.algorithms.grpo import GRPOConfig, step_seeds, train
+from steer_env.algorithms.grpo import GRPOConfig
+from steer_env.algorithms.trainer import step_seeds
 from steer_env.models.tiny import load
 from steer_env.records import JsonlWriter
 from steer_env.runs import RunExists
@@ -19,6 +21,11 @@ SMALL = GRPOConfig(
     steps=4, seeds_per_step=3, group_size=3, lr=3e-3, beta=0.05, max_new_tokens=4, minibatch_size=5,
     microbatch_size=2, epochs=2, checkpoint_every=2, seed=3,
 )  # fmt: skip
+
+
+def train(env, attacker, student, config, run_dir, **options):
+    """Train with GRPO as its settings ask for it."""
+    return trainer.train(env, attacker, student, config.algorithm(), config, run_dir, **options)
 
 
 def weights(student):

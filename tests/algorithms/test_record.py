@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from steer_env.algorithms.grpo import GRPOConfig, train
+from steer_env.algorithms import trainer
+from steer_env.algorithms.grpo import GRPOConfig
 from steer_env.play.compare import load_run
 from steer_env.records import ROLLOUTS
 from steer_env.report import html
@@ -16,6 +17,11 @@ CONFIG = GRPOConfig(
     steps=3, seeds_per_step=2, group_size=2, lr=1e-3, beta=0.0, max_new_tokens=4, checkpoint_every=1, seed=3,
     credit="trajectory",
 )  # fmt: skip
+
+
+def train(env, attacker, student, config, run_dir, **options):
+    """Train with GRPO as its settings ask for it."""
+    return trainer.train(env, attacker, student, config.algorithm(), config, run_dir, **options)
 
 
 def test_rollouts_are_recorded_and_resumed(make_vec, make_student, learner, tmp_path) -> None:

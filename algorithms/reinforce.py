@@ -1,18 +1,14 @@
-"""Relatives of GRPO: each is the policy gradient of `policy` with other defaults or another baseline.
-
-KL weights are the sources'; where a source has none, `beta` is 0 and no reference model is kept.
-"""
+"""REINFORCE with a baseline that all seeds share: it needs no groups of siblings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from steer_env.algorithms.advantages import leave_one_out
 from steer_env.algorithms.base import register_algorithm
 from steer_env.algorithms.checks import check_choice, check_numbers
 from steer_env.algorithms.credit import reward_ledger, split, turn_values
@@ -20,94 +16,6 @@ from steer_env.algorithms.policy import PolicyGradient
 from steer_env.arrays import Floats
 from steer_env.records import Row
 from steer_env.trajectory import TrajectoryGroup
-
-
-@register_algorithm("dapo")
-@dataclass(kw_only=True)
-class DAPO(PolicyGradient):
-    """Clip-higher, token-level loss, no flat groups, no KL (Yu et al. 2025, arXiv 2503.14476, eq. 8-11).
-
-    Flat groups are left out, not replaced by others. For overlong replies see `TrainConfig.overlong`.
-    """
-
-    least_group: ClassVar[int] = 2
-
-    beta: float = 0.0
-    clip_high: float = 0.28
-    scale: bool = True
-    drop_flat: bool = True
-
-
-@register_algorithm("dr_grpo")
-@dataclass(kw_only=True)
-class DrGRPO(PolicyGradient):
-    """No division by deviation or by length, which favour easy seeds and long wrong replies.
-
-    Source: Liu et al. 2025, "Understanding R1-Zero-like training", arXiv 2503.20783, sec. 3. `normaliser` is
-    its constant, a generous bound of a dialogue's student tokens.
-    """
-
-    least_group: ClassVar[int] = 2
-
-    beta: float = 0.0
-    aggregation: str = "constant"
-
-
-@register_algorithm("gspo")
-@dataclass(kw_only=True)
-class GSPO(PolicyGradient):
-    """One ratio per sequence, as the reward is (Zheng et al. 2025, arXiv 2507.18071, eq. 5-7).
-
-    A sequence is all of the student's tokens in a dialogue; `ratio="turn"` takes each reply for one. The clip
-    is tight, for a geometric mean over many tokens hardly moves.
-    """
-
-    least_group: ClassVar[int] = 2
-
-    beta: float = 0.0
-    ratio: str = "sequence"
-    clip_low: float = 3e-4
-    clip_high: float = 4e-4
-    scale: bool = True
-    aggregation: str = "sequence"
-
-
-@register_algorithm("cispo")
-@dataclass(kw_only=True)
-class CISPO(PolicyGradient):
-    """The ratio as a clipped weight without gradient (MiniMax-M1, arXiv 2506.13585, sec. 3.1).
-
-    No token loses its gradient to the clip. The source sets no lower bound and does not give its upper one;
-    5 (`clip_high` 4) is from Khatri et al. 2025, arXiv 2510.13786.
-    """
-
-    least_group: ClassVar[int] = 2
-
-    beta: float = 0.0
-    surrogate: str = "cispo"
-    clip_low: float = 1.0
-    clip_high: float = 4.0
-    scale: bool = True
-
-
-@register_algorithm("rloo")
-@dataclass(kw_only=True)
-class RLOO(PolicyGradient):
-    """Leave-one-out baseline, unbiased (Ahmadian et al. 2024, arXiv 2402.14740, sec. 2.4).
-
-    The KL is a penalty of the loss here, a part of the reward there. With `scale` advantages are divided by
-    the group's deviation, which the source does not do.
-    """
-
-    least_group: ClassVar[int] = 2
-
-    def baseline(self, returns_TK: Floats) -> Floats:
-        """Compare each member with the mean of the others."""
-        advantages = super().baseline(returns_TK)
-        if self.scale or self.credit == "turn_normalised":
-            count = (~np.isnan(returns_TK)).sum(1, keepdims=True)
-            return advantages * count / np.maximum(count - 1, 1)
-        return leave_one_out(returns_TK)
 
 
 @register_algorithm("reinforce")
