@@ -15,7 +15,7 @@ from steer_env.evaluation.measures import Measures, measure
 from steer_env.evaluation.protocols import Passes
 from steer_env.evaluation.summary import Summary, summarise
 from steer_env.evaluation.tables import notes_of
-from steer_env.play.controls import sentence
+from steer_env.play.controls import CONTROLS, sentence
 from steer_env.records import Row
 from steer_env.render import text_table, visible
 
@@ -170,7 +170,7 @@ def suite_table(sections: Sequence[Section]) -> tuple[list[str], list[Line]]:
             if name != _TWINS:
                 continue
             beside = [s.controls.get(policy, {}) for s in sections]
-            for what in dict.fromkeys(what for controls in beside for what in controls):
+            for what in (what for what in CONTROLS if any(what in controls for controls in beside)):
                 twins = [c[what].twin_pass if what in c else unavailable("could not differ") for c in beside]
                 lines.append(Line(name, f"{policy} {what}", tuple(twins)))
     return [s.title or "all dialogues" for s in sections], lines
