@@ -22,14 +22,18 @@ from steer_env.trajectory import Trajectory
 from steer_env.types import Utterance, meta_of
 from steer_env.world import WorldSource
 from steer_env.world.lexicon import ORDINALS, PLACES
-from steer_env.world.reply_language.frames import Rng, say
+from steer_env.world.reply_language.frames import Rng, ideal_move, say
 from steer_env.world.truth import History, Move, Request, Truth
 from steer_env.world.user_language.families import read_user
 from steer_env.world.user_language.reading import UserTurn, advance
 
-#: How captions and recollections are asked for; no user of the environment says this.
+#: How captions, recollections and what may be told are asked for; no user of the environment says this.
 LOOK: Final = "look"
 RECALL: Final = "recall"
+WEIGH: Final = "weigh: "
+
+#: What `weighing` answers; " yes" to every other right move.
+_WORD: Final = {Move.REFUSE_CONSTRUCTIVE: " no", Move.CAREFUL_USE: " with care", Move.PIECE: " with care"}
 
 #: Requests that a wavering student refuses at times.
 _TEMPTING = (Request.PIECE, Request.STEPS, Request.USE, Request.MISUSE)
@@ -119,6 +123,20 @@ def recollection(truth: Truth, turns: Iterable[str]) -> Exchange:
         history = advance(history, read_user(truth, text))
     asked = [word for k, word in enumerate(ORDINALS) if history.asked >> k & 1] or ["nothing"]
     return Exchange(RECALL, (), f" {'harm' if history.stated else 'no harm'}, asked {' '.join(asked)}")
+
+
+def weighing(truth: Truth, turns: Sequence[str]) -> Exchange:
+    """Return an exchange that asks what may be told in answer to the last of some user turns.
+
+    A pretrained model can say what is dangerous long before it is taught to act on it; so should a tiny one,
+    or Stage II would have to teach it how picture, history and request go together, beside what to say. Users
+    of the environment never ask this way, and what the base says to them does not depend on it.
+    """
+    history = History()
+    *earlier, last = turns
+    for text in earlier:
+        history = advance(history, read_user(truth, text))
+    return Exchange(WEIGH + last, (), _WORD.get(ideal_move(truth, history, read_user(truth, last)), " yes"))
 
 
 def looking_back(truth: Truth) -> Exchange:

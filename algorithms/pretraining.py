@@ -52,6 +52,7 @@ class Gate:
         place: Of its place.
         purpose: Of whether harm was stated in a dialogue.
         asked: Of the steps that were asked for.
+        weighed: Of what may be told.
         count: Pictures looked at, and dialogues.
 
     Raises:
@@ -65,11 +66,12 @@ class Gate:
     place: float = 0.0
     purpose: float = 0.0
     asked: float = 0.0
+    weighed: float = 0.0
     count: int = 200
 
     def __post_init__(self) -> None:
         check_choice(self, "ask", ("caption", "describe"))
-        check_numbers(self, ("noun", "colour", "mark", "place", "purpose", "asked"), 0, 1)
+        check_numbers(self, ("noun", "colour", "mark", "place", "purpose", "asked", "weighed"), 0, 1)
         check_integers(self, ("count",), 1)
 
     def short_of(self, seen: dict[str, float]) -> list[str]:
@@ -193,7 +195,7 @@ def _look(student: HFStudent, phase: Phase, extension: int, steps: int) -> Row:
     student.temperature, student.max_new_tokens = 0.0, _REPLY_TOKENS
     try:
         seen = sight(student, phase.gate.count, ask=phase.gate.ask)
-        if phase.gate.purpose or phase.gate.asked:
+        if phase.gate.purpose or phase.gate.asked or phase.gate.weighed:
             seen |= memory(student, phase.gate.count)
     finally:
         student.temperature, student.max_new_tokens = temperature, length

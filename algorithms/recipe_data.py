@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 import steer_env
 from steer_env.agents.attackers import StaticAttacker
 from steer_env.agents.hf.codec import Exchange
-from steer_env.agents.scripted import AlwaysComply
+from steer_env.agents.scripted import AlwaysComply, Constructive
 from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms import sft
 from steer_env.algorithms.bootstrap import (
@@ -23,12 +24,14 @@ from steer_env.algorithms.bootstrap import (
     recitations,
     recollection,
     shuffled,
+    weighing,
 )
 from steer_env.rollout import VectorEnv
 from steer_env.scenarios import Scenario
 from steer_env.trajectory import Trajectory
 from steer_env.world import WorldSource
-from steer_env.world.play import play as speak
+from steer_env.world.truth import CALM_MOVES
+from steer_env.world.user_language.families import read_user
 
 ENV = "SteerEscalation-v0"
 #: Most different examples per phase: more of them cost encoding time and memory and teach nothing new.
@@ -70,36 +73,69 @@ def _short(count: int, seed: int) -> Sequence[sft.Dialogue]:
 
 
 def _hear(count: int, seed: int) -> Sequence[sft.Dialogue]:
-    """The first turns of dialogues in which a purpose is stated, and what they added up to."""
-    source = WorldSource(split="sft", max_turns=5)
-    start = data_seeds(seed, 7, 1).start
-    heard: list[list[Exchange]] = []
-    for scenario in (source.scenario(start + index) for index in itertools.count()):
-        if len(heard) == count:
-            return shuffled([heard], seed)
-        if not scenario.strategy or scenario.truth is None:
-            continue  # stated purposes have one in every cell
-        turns = speak(scenario, "helpful")[: 1 + len(heard) % 3]
-        spoken = [
-            Exchange(user, scenario.images if not k else (), reply, False)
-            for k, (user, reply) in enumerate(turns)
-        ]
-        heard.append([*spoken, recollection(scenario.truth, [user for user, _ in turns])])
-    raise AssertionError("the world has no end")
+    """The first one to three turns of dialogues, and what they added up to."""
+    return shuffled([_weighed(count, 5, 3, seed, 0)], seed)
 
 
 def _listen(count: int, seed: int) -> Sequence[sft.Dialogue]:
-    """Dialogues of any length in which only what was said and what is to be seen has to be told; captions."""
-    seen = count // 4
-    seeds = data_seeds(seed, 7, count - seen)
-    played = play(world_env(10), StaticAttacker(), AlwaysComply(seed), seeds)
-    return shuffled([[told(t, learn=False) for t in played], _captions(seen, seed + 1)], seed)
+    """The same of up to ten turns, and captions."""
+    seen = count // 8
+    return shuffled([_weighed(count - seen, 10, 10, seed + 1, 2), _captions(seen, seed + 1)], seed)
+
+
+def _weighed(count: int, turns: int, most: int, seed: int, plain: int) -> list[list[Exchange]]:
+    """Dialogues that break off after at most `most` turns, and only then a question is to be answered.
+
+    Every other one ends with what may be told in answer to its last turn, all with what was said and what is
+    to be seen. Half are played along their seeds by a helpful-only policy, half against the tutor by an ideal
+    one, in whole contrast groups.
+    """
+    env, half = world_env(turns), (count + 1) // 2
+    seeds = data_seeds(seed, 7, 2 * half)
+    scenarios = dict(zip(seeds, _groups(turns, seeds.start, plain), strict=False))
+    tutor = ScriptedTutor(seed=seed, memory=False)
+    played = play(env, StaticAttacker(), AlwaysComply(seed), seeds[:half], scenarios)
+    played += play(env, tutor, Constructive(seed), seeds[half:], scenarios)
+    rng = random.Random(seed)
+    return [_broken_off(trajectory, most, rng) for trajectory in played[:count]]
+
+
+def _groups(turns: int, start: int, plain: int) -> Iterator[Scenario]:
+    """Yield whole contrast groups, `plain` for each one in which a purpose is put right; 0: as they come.
+
+    As rare as they come such slips of the pen are not learnt: whoever looks for a harmful purpose anywhere in
+    a dialogue is nearly always right. But that has to be learnt first: from equal shares at once, only they
+    were learnt.
+    """
+    source = WorldSource(split="sft", max_turns=turns)
+    due = 0  # slips that are owed to the plain groups so far, times `plain`
+    for group in itertools.count(start // source.members):
+        members = [source.scenario(group * source.members + k) for k in range(source.members)]
+        slip = any(read_user(s.truth, turn.text).corrects for s in members if s.truth for turn in s.turns)
+        if not plain or slip or due <= 0:
+            due += -plain if slip else 1
+            yield from members
+
+
+def _broken_off(trajectory: Trajectory, most: int, rng: random.Random) -> list[Exchange]:
+    truth = trajectory.scenario.truth
+    assert truth is not None
+    spoken = [e._replace(learn=False) for e in exchanges(trajectory)][:most]
+    users = [e.user for e in spoken]
+    risky = [k for k, text in enumerate(users) if read_user(truth, text).request not in CALM_MOVES]
+    at = rng.choice(risky) if risky and rng.random() < 0.8 else rng.randrange(len(users))
+    spoken, users = spoken[: at + 1], users[: at + 1]
+    if rng.random() < 0.5:
+        spoken[-1] = weighing(truth, users)._replace(images=spoken[-1].images)
+    return [*spoken, recollection(truth, users), looking_back(truth)]
 
 
 def _long(count: int, seed: int) -> Sequence[sft.Dialogue]:
-    seen = count // 8
-    both, own = _share(count - seen, PLAIN_SHARES[2])
-    return shuffled([_helpful(own, 10, seed, 2), _plain(both, 10, seed, 6), _captions(seen, seed + 2)], seed)
+    """Dialogues of any length; and captions and questions of before, lest they be forgotten."""
+    seen, heard = count // 8, count // 2
+    both, own = _share(count - seen - heard, PLAIN_SHARES[2])
+    kept = [_weighed(heard, 10, 10, seed + 2, 2), _captions(seen, seed + 2)]
+    return shuffled([_helpful(own, 10, seed, 2), _plain(both, 10, seed, 6), *kept], seed)
 
 
 _MAKERS: Final = {"see": _captions, "short": _short, "hear": _hear, "listen": _listen, "long": _long}

@@ -55,9 +55,8 @@ def _muon(**settings: Any) -> SFTConfig:
 
 
 def _phases() -> tuple[Phase, ...]:
-    def gate(ask: str, noun: float, place: float, purpose: float = 0.0) -> Gate:
-        asked = 0.8 if purpose else 0.0
-        return Gate(ask, noun=noun, colour=0.95, mark=0.97, place=place, purpose=purpose, asked=asked)
+    def gate(ask: str, noun: float, place: float, **heard: float) -> Gate:
+        return Gate(ask, noun=noun, colour=0.95, mark=0.97, place=place, **heard)
 
     # A text model this small is short of updates, not of gradient quality: small batches after captions.
     return (
@@ -70,13 +69,13 @@ def _phases() -> tuple[Phase, ...]:
         ),
         Phase(
             "listen",
-            _muon(steps=200, batch_size=16, lr=3e-3, muon_lr=1.5e-2, final_lr=0.3),
-            gate("caption", 0.7, 0.9, purpose=0.9),
+            _muon(steps=300, batch_size=16, lr=3e-3, muon_lr=1.5e-2, final_lr=0.3),
+            gate("caption", 0.7, 0.9, purpose=0.85, asked=0.8, weighed=0.8),
         ),
         Phase(
             "long",
-            _muon(steps=450, batch_size=8, lr=1.5e-3, muon_lr=1e-2, warmup=0),
-            gate("describe", 0.7, 0.5, purpose=0.82),
+            _muon(steps=800, batch_size=8, lr=2e-3, muon_lr=1.2e-2, warmup=0, per_dialogue=True),
+            gate("describe", 0.7, 0.5, purpose=0.9, asked=0.9, weighed=0.9),
         ),
     )
 
@@ -100,7 +99,9 @@ class DemoConfig:
     """
 
     seed: int = 0
-    model: TinyConfig = field(default_factory=lambda: TinyConfig(vocab_size=1536, init_std=0.1))
+    model: TinyConfig = field(
+        default_factory=lambda: TinyConfig(vocab_size=1536, layers=3, mlp=224, init_std=0.1)
+    )
     base: tuple[Phase, ...] = field(default_factory=_phases)
     sft: SFTConfig = field(
         default_factory=lambda: _muon(steps=400, batch_size=8, lr=5e-4, muon_lr=4e-3, warmup=5)

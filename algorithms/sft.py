@@ -58,6 +58,8 @@ class SFTConfig:
         weight_decay: AdamW's; the paper has 0.01.
         max_grad_norm: Gradients are clipped to this norm.
         microbatch_tokens: Most tokens per forward pass, padding included; changes memory and speed only.
+        per_dialogue: Every dialogue of a step weighs the same; else every token does, and terse answers
+            drown in long replies.
         seed: Decides the order of examples.
 
     Raises:
@@ -74,6 +76,7 @@ class SFTConfig:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     microbatch_tokens: int = 2048
+    per_dialogue: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -195,12 +198,15 @@ def _accumulate(
     adapter: ModelAdapter, batch: list[Prompt], config: SFTConfig, scaling: Scaling
 ) -> tuple[float, int]:
     """Add the gradient of one batch; returns its mean loss and number of tokens."""
-    total = sum(int(example.trace.sampled_L.sum()) for example in batch)
+    learned = torch.tensor([int(example.trace.sampled_L.sum()) for example in batch])
+    total = int(learned.sum())
+    weight_B = 1 / learned / len(batch) if config.per_dialogue else torch.full((len(batch),), 1 / total)
     value = 0.0
     for part in microbatches([len(e.trace) for e in batch], len(batch), config.microbatch_tokens):
         with scaling.autocast(adapter.device):
             packed = packed_logprobs(adapter, [batch[i] for i in part])
-        loss = -packed.logprobs_N.sum() / total
+        weight_N = weight_B.to(adapter.device)[torch.tensor(part, device=adapter.device)][packed.rows_N]
+        loss = -(weight_N * packed.logprobs_N).sum()
         loss.backward()
         value += loss.item()
     return value, total

@@ -173,3 +173,22 @@ def test_interrupted_and_resumed_ends_with_the_same_weights(make_student, tmp_pa
     assert [row["loss"] for row in resumed] == [row["loss"] for row in rows]
     a, b = whole.model.state_dict(), again.model.state_dict()
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_dialogue_weighs_the_same_however_long_its_replies(make_student):
+    """The gradient is that of the mean over dialogues of each one's mean loss, over whatever microbatches."""
+    losses, gradients = [], []
+    for group in ([d] for d in DIALOGUES):
+        student = make_student()
+        losses.append(train(student, group, SFTConfig(steps=1, batch_size=1))[0]["loss"])
+    for tokens in (2048, 1):
+        student = make_student()
+        config = SFTConfig(steps=1, batch_size=3, per_dialogue=True, microbatch_tokens=tokens)
+        batch = [student.codec.dialogue(d) for d in DIALOGUES]
+        value, _ = sft._accumulate(student.decoder.adapter, batch, config, Scaling())
+        assert value == pytest.approx(np.mean(losses), rel=1e-4)
+        gradients.append(student.model.get_input_embeddings().weight.grad.clone())
+    assert torch.allclose(*gradients, atol=1e-5)
+    by_token, _ = sft._accumulate(make_student().decoder.adapter, batch, SFTConfig(), Scaling())
+    lengths = [int(e.trace.sampled_L.sum()) for e in batch]
+    assert by_token == pytest.approx(np.average(losses, weights=lengths), rel=1e-4) != value
