@@ -104,7 +104,7 @@ class DemoConfig:
     )
     base: tuple[Phase, ...] = field(default_factory=_phases)
     sft: SFTConfig = field(
-        default_factory=lambda: _muon(steps=400, batch_size=8, lr=5e-4, muon_lr=4e-3, warmup=5)
+        default_factory=lambda: _muon(steps=200, batch_size=8, lr=1e-3, muon_lr=8e-3, warmup=5)
     )
     sft_dialogues: int = 800
     sft_turns: int = 5
@@ -133,7 +133,7 @@ class DemoConfig:
         )
     )
     grpo_turns: int = 10
-    grpo_shares: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
+    grpo_shares: tuple[float, ...] = (1.0, 1.0, 1.0, 1.3)
 
     @classmethod
     def quick(cls, seed: int = 0) -> DemoConfig:

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 import steer_env
 from steer_env.agents.hf import HFStudent
@@ -27,7 +28,7 @@ from steer_env.algorithms.sight import memory, sight
 from steer_env.cli.stages import MARK
 from steer_env.evaluation.replications import outcomes
 from steer_env.judges import RuleJudge
-from steer_env.models.shipped import CARD, FOLDER, SHIPPED, weights_hash
+from steer_env.models.shipped import CARD, FOLDER, SHIPPED, WEIGHTS, weights_hash
 from steer_env.play.evaluate import evaluate, load_rows
 from steer_env.world import WORLD_VERSION, WorldSource
 
@@ -54,20 +55,16 @@ def main() -> None:
         stage = args.run / PLACES[name]
         folder = FOLDER / name
         shutil.rmtree(folder, ignore_errors=True)
-        HFStudent.from_pretrained(stage / "model").save(folder, half(stage / "model"))
+        HFStudent.from_pretrained(stage / "model").save(folder)
+        # The config goes on saying float32, in which the weights are opened.
+        weights = {key: value.half() for key, value in load_file(folder / WEIGHTS).items()}
+        save_file(weights, folder / WEIGHTS, {"format": "pt"})
         card = describe(name, folder, stage, args.episodes)
         (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         size = sum(file.stat().st_size for file in folder.iterdir())
         print(f"{folder}: {size:,} bytes\n{json.dumps(card['bench'])}\n{json.dumps(card['held_out'])}")
         if size >= MOST:
             raise SystemExit(f"{folder} has {size:,} bytes, expected less than {MOST:,}")
-
-
-def half(model: Path) -> dict[str, torch.Tensor]:
-    """Return the weights of a model in float16, as they are saved."""
-    from safetensors.torch import load_file
-
-    return {name: value.half() for name, value in load_file(model / "model.safetensors").items()}
 
 
 def describe(name: str, folder: Path, stage: Path, episodes: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -107,6 +107,12 @@ class VisionTower:
                 "image": SimpleNamespace(pooler_output=pooled, deepstack_features=deepstack)
             }
         }
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Yield the weights that only pictures go through."""
+        base = self.model.model
+        text = {id(parameter) for parameter in base.language_model.parameters()}
+        return (parameter for parameter in base.parameters() if id(parameter) not in text)
 
     @property
     def plain(self) -> bool:
