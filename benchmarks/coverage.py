@@ -1,7 +1,9 @@
 """How often each interval of `steer_env.evaluation` holds the truth: simulated coverage beside the nominal.
 
-    python benchmarks/coverage.py              # two minutes, writes benchmarks/results/coverage.json
+    python benchmarks/coverage.py              # minutes, writes benchmarks/results/coverage.json
     python benchmarks/coverage.py --simulations 200 --only rate survival
+
+Rates in groups stand in a table of their own: p = 0.01 to 0.1, 5 to 200 groups, correlation 0 to 0.6.
 
 Each case draws data sets from a process whose truth is known, and counts the intervals that hold it. With S
 simulations the count itself is uncertain by about 1.96 sqrt(0.95 * 0.05 / S): 1.0 points for 2,000. A case is
@@ -14,10 +16,12 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import betaln
 
 from steer_env.evaluation import attack, calibration, events, intervals, paired, survival
 from steer_env.evaluation.combine import Part, weighted_sum
@@ -44,8 +48,8 @@ def _ends(estimate: Any) -> Interval:
 
 def _clustered(rng: np.random.Generator, clusters: int, size: int, p: float, rho: float) -> Any:
     """Binary results whose probability varies between clusters: correlation rho within them."""
-    a, b = p * (1 - rho) / rho, (1 - p) * (1 - rho) / rho
-    levels = rng.beta(a, b, clusters)
+    odds = (1 - rho) / rho if rho else 0.0
+    levels = rng.beta(p * odds, (1 - p) * odds, clusters) if rho else np.full(clusters, p)
     return rng.random((clusters, size)) < levels[:, None], np.repeat(np.arange(clusters), size)
 
 
@@ -55,13 +59,10 @@ def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
     return 0.1, _ends(intervals.rate(yes, ~yes, np.arange(60)))
 
 
-@case("rate, 80 groups of 4, correlation 0.3 (cluster bootstrap)")
+@case("rate, 80 groups of 4, p = 0.3, correlation 0.3")
 def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
     yes, cluster = _clustered(rng, 80, 4, 0.3, 0.3)
-    got = intervals.rate(
-        yes.ravel(), ~yes.ravel(), cluster, replicates=replicates, seed=rng.integers(1 << 30)
-    )
-    return 0.3, _ends(got)
+    return 0.3, _ends(intervals.rate(yes.ravel(), ~yes.ravel(), cluster))
 
 
 @case("rate with 10 % unscored, more often where it failed (bounds)")
@@ -86,13 +87,44 @@ def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
     return (1 - _HAZARD) ** 6, (curve.low[6], curve.high[6])
 
 
-@case("survival to turn 6, 60 images of 3 equal dialogues (cluster bootstrap)")
+@case("survival to turn 6, 60 images of 3 equal dialogues")
 def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
     when, failed = (np.repeat(x, 3) for x in _times(rng, 60))
-    seed = int(rng.integers(1 << 30))
-    cluster = np.repeat(np.arange(60), 3)
-    low, high = events.survival_band(when, failed, cluster, horizon=10, replicates=replicates, seed=seed)
-    return (1 - _HAZARD) ** 6, (low[6], high[6])
+    curve = survival.kaplan_meier(when, failed, np.repeat(np.arange(60), 3), horizon=10)
+    return (1 - _HAZARD) ** 6, (curve.low[6], curve.high[6])
+
+
+def _rare_times(rng: np.random.Generator, groups: int, size: int, hazard: float, rho: float) -> Any:
+    levels = np.repeat(_beta(rng, hazard, rho, groups), size)
+    when = np.minimum(rng.geometric(np.maximum(levels, 1e-9)), 99)
+    alpha, beta = hazard * (1 - rho) / rho, (1 - hazard) * (1 - rho) / rho
+    survives = np.exp(betaln(alpha, beta + np.arange(11)) - betaln(alpha, beta))
+    return np.minimum(when, 10), when <= 10, np.repeat(np.arange(groups), size), survives
+
+
+def _beta(rng: np.random.Generator, p: float, rho: float, count: int) -> Any:
+    return rng.beta(p * (1 - rho) / rho, (1 - p) * (1 - rho) / rho, count)
+
+
+@case("survival to turn 6, 66 groups of 3, hazard 0.004")
+def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
+    when, failed, group, truth = _rare_times(rng, 66, 3, 0.004, 0.3)
+    curve = survival.kaplan_meier(when, failed, group, horizon=10)
+    return truth[6], (curve.low[6], curve.high[6])
+
+
+@case("incidence by turn 6, 66 groups of 3, hazard 0.004")
+def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
+    when, failed, group, truth = _rare_times(rng, 66, 3, 0.004, 0.3)
+    got = events.incidence(when, failed.astype(int), group, horizon=10, causes={"harm": 1})
+    return 1 - truth[6], (got.low["harm"][6], got.high["harm"][6])
+
+
+@case("restricted mean share of 10 safe turns, 5 groups of 12")
+def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
+    when, failed, group, truth = _rare_times(rng, 5, 12, 0.08, 0.3)
+    got = events.safe_turns(np.where(failed, when, 11), failed, group, 10)
+    return truth[1:].mean(), (got.low / 10, got.high / 10)  # type: ignore[operator]
 
 
 @case("incidence of harm by turn 6, two other causes, 150 dialogues")
@@ -103,10 +135,7 @@ def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
     cut = rng.integers(3, 12, 150)
     why = np.where(when <= cut, cause, 0)
     names = {"harm": 1, "refusal": 2, "over": 3}
-    seed = int(rng.integers(1 << 30))
-    got = events.incidence(
-        np.minimum(when, cut), why, np.arange(150), horizon=10, causes=names, replicates=replicates, seed=seed
-    )
+    got = events.incidence(np.minimum(when, cut), why, np.arange(150), horizon=10, causes=names)
     truth = share[0] / share.sum() * (1 - (1 - share.sum()) ** 6)
     return truth, (got.low["harm"][6], got.high["harm"][6])
 
@@ -115,8 +144,7 @@ def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
 def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
     when = rng.geometric(_HAZARD, 100)
     time_, failed = np.minimum(when, 9), when <= 9
-    seed = int(rng.integers(1 << 30))
-    got = events.safe_turns(time_, failed, np.arange(100), 8, replicates=replicates, seed=seed)
+    got = events.safe_turns(time_, failed, np.arange(100), 8)
     return float(((1 - _HAZARD) ** np.arange(1, 9)).sum()), _ends(got)
 
 
@@ -132,7 +160,7 @@ def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
     subset = np.repeat(np.arange(5), sizes)
     yes = rng.random(len(subset)) < shares[subset]
     parts = [Part(0.2, yes, ~yes, subset == i) for i in range(5)]
-    got = weighted_sum(parts, np.arange(len(subset)), replicates=replicates, seed=int(rng.integers(1 << 30)))
+    got = weighted_sum(parts, np.arange(len(subset)))
     return float(shares.mean()), _ends(got)
 
 
@@ -141,11 +169,11 @@ def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
     risky = np.arange(150) < 100
     yes = rng.random(150) < np.where(risky, 0.03, 0.2)
     parts = [Part(-1.0, yes, ~yes, risky), Part(-1.0, yes, ~yes, ~risky)]
-    got = weighted_sum(parts, np.arange(150), constant=1.0, replicates=replicates)
+    got = weighted_sum(parts, np.arange(150), constant=1.0)
     return 1 - 0.03 - 0.2, _ends(got)
 
 
-@case("J with benign twins of the same group (joint bootstrap)")
+@case("J with benign twins of the same group (MOVER with correlation)")
 def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
     level = rng.beta(2, 6, 100)
     harm, refuse = rng.random(100) < level, rng.random(100) < level  # the hard groups are hard both ways
@@ -153,8 +181,7 @@ def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
     first = np.arange(200) < 100
     parts = [Part(-1.0, yes, ~yes, first), Part(-1.0, yes, ~yes, ~first)]
     cluster = np.tile(np.arange(100), 2)
-    seed = int(rng.integers(1 << 30))
-    got = weighted_sum(parts, cluster, constant=1.0, replicates=replicates, seed=seed)
+    got = weighted_sum(parts, cluster, constant=1.0)
     return 1 - 0.25 - 0.25, _ends(got)
 
 
@@ -163,15 +190,8 @@ def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
     level = rng.beta(1, 4, 80)
     hits = rng.binomial(5, level)
     value = attack.within_k(np.full(80, 5), hits, 3)
-    values = np.stack([value, np.ones(80)], 1)
-    low, high = intervals.bootstrap(
-        values,
-        np.arange(80),
-        lambda t: t[:, 0] / t[:, 1],
-        replicates=replicates,
-        seed=int(rng.integers(1 << 30)),
-    )
-    return 1 - 4 / 7, (float(low), float(high))  # E[(1 - p)^3] = 4 / 7 for p of Beta(1, 4)
+    low, high = intervals.mean_interval(value, np.arange(80))
+    return 1 - 4 / 7, (low, high)  # E[(1 - p)^3] = 4 / 7 for p of Beta(1, 4)
 
 
 def _calibrated(rng: np.random.Generator, sampling: str) -> tuple[Any, calibration.Card]:
@@ -206,24 +226,26 @@ def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
     hard = rng.beta(2, 2, 60)[:, None]
     a, b = rng.random((60, 3)) < 0.9 * hard, rng.random((60, 3)) < 0.7 * hard
     group = np.repeat(np.arange(60), 3)
-    seed = int(rng.integers(1 << 30))
-    got = paired.paired(a.ravel(), b.ravel(), group, replicates=replicates, seed=seed)
-    return 0.1, _ends(got.estimate)
+    return 0.1, _ends(paired.paired(a.ravel(), b.ravel(), group).estimate)
+
+
+@case("paired difference of 0, one training seed, 5 groups of 40, correlation 0.8")
+def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
+    a, b = (_clustered(rng, 5, 40, 0.3, 0.8)[0] for _ in range(2))
+    return 0.0, _ends(paired.paired(a.ravel(), b.ravel(), np.repeat(np.arange(5), 40)).estimate)
 
 
 @case("paired difference of two rare rates, 100 dialogues, 0.03 and 0.01")
 def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
     a, b = rng.random(100) < 0.03, rng.random(100) < 0.01
-    seed = int(rng.integers(1 << 30))
-    return 0.02, _ends(paired.paired(a, b, replicates=replicates, seed=seed).estimate)
+    return 0.02, _ends(paired.paired(a, b).estimate)
 
 
 @case("paired difference of two rare rates, 60 groups of 3, correlated")
 def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
     hard = rng.beta(0.2, 1.8, 60)[:, None]
     a, b = rng.random((60, 3)) < 0.5 * hard, rng.random((60, 3)) < 0.2 * hard
-    seed, group = int(rng.integers(1 << 30)), np.repeat(np.arange(60), 3)
-    return 0.03, _ends(paired.paired(a.ravel(), b.ravel(), group, replicates=replicates, seed=seed).estimate)
+    return 0.03, _ends(paired.paired(a.ravel(), b.ravel(), np.repeat(np.arange(60), 3)).estimate)
 
 
 def _trained(runs: int) -> Case:
@@ -252,6 +274,44 @@ def simulate(name: str, simulations: int, replicates: int, seed: int = 0) -> dic
         hits += low - 1e-12 <= truth <= high + 1e-12
         widths.append(high - low)
     return {"coverage": 100 * hits / simulations, "width": float(np.mean(widths))}
+
+
+GROUPS, RATES, CORRELATIONS = (5, 10, 20, 66, 200), (0.01, 0.02, 0.05, 0.1), (0.0, 0.1, 0.3, 0.6)
+
+
+def grid(simulations: int, size: int = 3, seed: int = 0) -> list[dict[str, float]]:
+    """Return the coverage of rates in groups: how often the truth is in the interval, and how often above it.
+
+    A truth above the interval is harm understated.
+    """
+    rows = []
+    for groups, p, rho in product(GROUPS, RATES, CORRELATIONS):
+        inside = above = width = 0.0
+        for index in range(simulations):
+            rng = np.random.default_rng([seed, groups, int(1000 * p), int(10 * rho), index])
+            yes, cluster = _clustered(rng, groups, size, p, rho)
+            low, high = intervals.mean_interval(yes.ravel(), cluster)
+            inside += low <= p <= high
+            above += p > high
+            width += high - low
+        shares = [100 * inside / simulations, 100 * above / simulations]
+        row = {"groups": groups, "size": size, "p": p, "correlation": rho}
+        rows.append({**row, "coverage": shares[0], "truth_above": shares[1], "width": width / simulations})
+    return rows
+
+
+def show_grid(rows: list[dict[str, float]]) -> str:
+    """Return the table: rates by groups, in a cell the least coverage over correlations, and most above."""
+    lines = ["coverage of rates in groups of 3 (truth above the interval), worst of correlations 0 to 0.6"]
+    lines.append(f"{'groups':>8}" + "".join(f"{f'p = {p}':>16}" for p in RATES))
+    for groups in GROUPS:
+        cells = []
+        for p in RATES:
+            here = [row for row in rows if (row["groups"], row["p"]) == (groups, p)]
+            worst = min(row["coverage"] for row in here), max(row["truth_above"] for row in here)
+            cells.append(f"{worst[0]:.1f} ({worst[1]:.1f})")
+        lines.append(f"{groups:>8}" + "".join(f"{cell:>16}" for cell in cells))
+    return "\n".join(lines)
 
 
 def show(results: Mapping[str, Mapping[str, float]]) -> str:
@@ -284,8 +344,16 @@ def main() -> None:
             print(show({name: results[name]}).splitlines()[-1], flush=True)
     print(f"\n{show(results)}\n\n{args.simulations} simulations, {args.replicates} bootstrap samples, "
           f"{time.monotonic() - started:.0f} s")  # fmt: skip
+    groups = grid(args.simulations) if args.only == [""] else []
+    if groups:
+        print(f"\n{show_grid(groups)}")
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    body = {"simulations": args.simulations, "replicates": args.replicates, "results": results}
+    body = {
+        "simulations": args.simulations,
+        "replicates": args.replicates,
+        "results": results,
+        "groups": groups,
+    }
     args.out.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
 
 

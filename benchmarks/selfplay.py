@@ -52,7 +52,7 @@ from steer_env.algorithms.recipes import REPLY_TOKENS, DemoConfig, build
 from steer_env.algorithms.selfplay import SelfPlayConfig, attacker_of, self_play, student_of
 from steer_env.algorithms.speak import UTTERANCE_TOKENS, SpeakConfig, speaking_attacker
 from steer_env.algorithms.trainer import TrainConfig
-from steer_env.evaluation.intervals import paired_difference
+from steer_env.evaluation.paired import paired
 from steer_env.rollout import rollout
 from steer_env.scenarios import RISKY
 
@@ -186,7 +186,7 @@ def paired_static(found: list[Exploitability], args: argparse.Namespace, run_dir
         with greedy(student):
             played = rollout(bench, StaticAttacker(), student, list(range(10_000, 10_000 + args.report)))
         outcomes.append([np.nan if (o := harmed(t)) is None else float(o) for t in played])
-    return paired_difference(outcomes[1], outcomes[0], np.array(found[0].clusters))
+    return paired(outcomes[1], outcomes[0], np.array(found[0].clusters)).estimate
 
 
 def write_dialogues(path: Path, one: Exploitability, count: int = 12) -> None:
@@ -239,7 +239,7 @@ def attacks(attacker: HFAttacker, student: HFStudent, args: argparse.Namespace) 
 def text_line(seed: int, before: Any, after: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
     clusters = np.array(before[0].clusters)
     gain = fall(before[0], after[0])
-    reward = paired_difference(after[1], before[1], clusters)
+    reward = paired(after[1], before[1], clusters).estimate
     rates = [one.success.text(percent=True) for one, _ in (before, after)]
     print(
         f"seed {seed}: success {rates[0]} -> {rates[1]}, "

@@ -12,16 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from steer_env.evaluation import metrics, protocols, scales
 from steer_env.evaluation.breakdown import harmed
 from steer_env.evaluation.combine import Part, weighted_sum
-from steer_env.evaluation.intervals import (
-    Estimate,
-    Floats,
-    cluster_sums,
-    percentile_interval,
-    rate,
-    resample,
-    unavailable,
-    wilson,
-)
+from steer_env.evaluation.intervals import Estimate, Floats, mean_interval, rate, unavailable
 from steer_env.evaluation.metrics import Verdicts
 from steer_env.evaluation.tabulate import Dialogues
 
@@ -86,7 +77,7 @@ def attempts(d: Dialogues, ks: Sequence[int] | None = None, **options: Any) -> l
     """Return the attack success within k attempts for each k; attempts are risky dialogues of one scenario.
 
     By default k is 1, 2, 4, 8 and the most attempts that a scenario has. Undecided attempts give
-    bounds: they count as failures, then as successes. Resampled by cluster.
+    bounds: they count as failures, then as successes.
     """
     risky = d.where(~d.benign)
     yes, no = harmed(risky)
@@ -105,32 +96,23 @@ def attempts(d: Dialogues, ks: Sequence[int] | None = None, **options: Any) -> l
             continue
         values = np.stack([within_k(n[enough], h[enough], k) for h in hits])
         doubt = int(((~yes & ~no) & enough[code]).sum())
-        estimate = _mean_between(values, risky.cluster[first][enough], kept, doubt, options)
+        estimate = _mean_between(values, risky.cluster[first][enough], kept, doubt, **options)
         queries = float(k * (turns[enough] / n[enough]).mean())
         result.append(Attempts(k, estimate, kept, len(first) - kept, queries))
     return result
 
 
 def _mean_between(
-    values: Floats, cluster: NDArray[Any], n: int, undecided: int, options: dict[str, Any]
+    values: Floats, cluster: NDArray[Any], n: int, undecided: int, confidence: float = 0.95, **options: Any
 ) -> Estimate:
     """Mean over scenarios of (2, S) values: the two are least and most where attempts are undecided."""
-    draw = {name: value for name, value in options.items() if name != "confidence"}
-    confidence = options.get("confidence", 0.95)
-    sums = cluster_sums(np.stack([*values, np.ones(n)], 1), cluster)
-    least, most = values.mean(axis=1)
-    if len(sums) < 2 or np.ptp(values) == 0:
-        # Nothing varies between samples: Wilson with clusters as sample size, as zero width claims certainty.
-        low = float(wilson(least * len(sums), len(sums), confidence)[0])
-        high = float(wilson(most * len(sums), len(sums), confidence)[1])
-    else:
-        totals = resample(sums, **draw)
-        low = float(percentile_interval(totals[:, 0] / totals[:, 2], confidence)[0])
-        high = float(percentile_interval(totals[:, 1] / totals[:, 2], confidence)[1])
+    least, most = (float(side.mean()) for side in values)
+    low, _ = mean_interval(values[0], cluster, confidence)
+    _, high = mean_interval(values[1], cluster, confidence)
     if undecided:
         note = f"{undecided} attempts hang on unscored turns"
-        return Estimate(None, low, high, n, undecided, (float(least), float(most)), note)
-    return Estimate(float(least), low, high, n)
+        return Estimate(None, low, high, n, undecided, (least, most), note)
+    return Estimate(least, low, high, n)
 
 
 def refused(d: Dialogues) -> Verdicts:

@@ -9,15 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steer_env.evaluation.intervals import (
-    Estimate,
-    Floats,
-    cluster_sums,
-    percentile_interval,
-    rate,
-    resample,
-    unavailable,
-)
+from steer_env.evaluation.intervals import Estimate, Floats, cluster_sums, rate, unavailable
 
 Bools = NDArray[np.bool_]
 
@@ -46,15 +38,16 @@ def weighted_sum(
 ) -> Estimate:
     r"""Estimate `constant + sum of weight * rate`.
 
-    If no cluster feeds two parts they are independent, and the interval combines those of the rates (MOVER:
-    Zou and Donner 2008): $L = \hat\theta - \sqrt{\sum_i (w_i (\hat p_i - l_i))^2}$, with $u_i$ in place of
-    $l_i$ where $w_i < 0$. It stays honest where a rate is 0 or 1. Otherwise clusters are resampled jointly.
+    The interval combines those of the rates (MOVER: Zou and Donner 2008, Zou 2008):
+    $L = \hat\theta - \sqrt{\sum_{ij} r_{ij} d_i d_j}$, with $d_i = w_i (\hat p_i - l_i)$, or
+    $w_i (\hat p_i - u_i)$ where $w_i < 0$, and $r_{ij}$ the correlation of two terms over clusters that feed
+    both, 0 where none does. It stays honest where a rate is 0 or 1.
 
     Args:
         parts: The rates. Undecided dialogues turn the sum into bounds.
         cluster: (N,) labels.
         constant: Added.
-        **options: `replicates`, `seed` and `confidence`.
+        **options: `confidence`.
     """
     if not parts:
         return unavailable("no rates to add")
@@ -66,12 +59,9 @@ def weighted_sum(
     weights = np.array([p.weight for p in parts])
     ends = np.array([r.bounds or (r.value, r.value) for r in rates], float)
     low_value, high_value = (constant + float(weights @ side) for side in _sides(weights, ends))
-    low, high = _mover(weights, ends, np.array([(r.low, r.high) for r in rates], float), constant)
-    if _shared(parts, cluster):
-        joint = _bootstrap(parts, weights, cluster, constant, options)
-        spread = all(e[0] > 0 and e[1] < 1 for e in ends)
-        # What does not vary between samples, as a rate of 0 or 1, would make the bootstrap claim certainty.
-        low, high = joint if spread and joint[0] < joint[1] else (min(low, joint[0]), max(high, joint[1]))
+    limits = np.array([(r.low, r.high) for r in rates], float)
+    low, high = _mover(weights, ends, limits, _correlation(parts, weights, cluster))
+    low, high = constant + low, constant + high
     note = f"{undecided} of {n} units hang on unscored turns" if undecided else ""
     if undecided:
         return Estimate(None, low, high, n, undecided, (low_value, high_value), note)
@@ -84,30 +74,24 @@ def _sides(weights: Floats, ends: Floats) -> tuple[Floats, Floats]:
     return np.where(positive, ends[:, 0], ends[:, 1]), np.where(positive, ends[:, 1], ends[:, 0])
 
 
-def _mover(weights: Floats, ends: Floats, limits: Floats, constant: float) -> tuple[float, float]:
+def _mover(weights: Floats, ends: Floats, limits: Floats, correlation: Floats) -> tuple[float, float]:
     (least, most), (low, high) = _sides(weights, ends), _sides(weights, limits)
+    down, up = weights * (least - low), weights * (high - most)
     return (
-        float(constant + weights @ least - np.sqrt(((weights * (least - low)) ** 2).sum())),
-        float(constant + weights @ most + np.sqrt(((weights * (high - most)) ** 2).sum())),
+        float(weights @ least - np.sqrt(max(0.0, down @ correlation @ down))),
+        float(weights @ most + np.sqrt(max(0.0, up @ correlation @ up))),
     )
 
 
-def _shared(parts: Sequence[Part], cluster: NDArray[Any]) -> bool:
-    seen = [np.unique(cluster[p.units]) for p in parts]
-    return sum(len(s) for s in seen) > len(np.unique(np.concatenate(seen)))
-
-
-def _bootstrap(
-    parts: Sequence[Part], weights: Floats, cluster: NDArray[Any], constant: float, options: dict[str, Any]
-) -> tuple[float, float]:
-    columns = [column for p in parts for column in (p.yes & p.units, ~p.no & p.units, p.units)]
-    draw = {name: value for name, value in options.items() if name != "confidence"}
-    totals = resample(cluster_sums(np.stack(columns, 1), cluster), **draw)
-    totals = totals.reshape(len(totals), len(parts), 3)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        least, most = totals[..., 0] / totals[..., 2], totals[..., 1] / totals[..., 2]
-    positive = weights >= 0
-    confidence = options.get("confidence", 0.95)
-    low, _ = percentile_interval(constant + np.where(positive, least, most) @ weights, confidence)
-    _, high = percentile_interval(constant + np.where(positive, most, least) @ weights, confidence)
-    return float(low), float(high)
+def _correlation(parts: Sequence[Part], weights: Floats, cluster: NDArray[Any]) -> Floats:
+    """Return the correlation (K, K) of the weighted rates, from what each cluster adds to them."""
+    middle = np.stack([(p.yes.astype(float) + ~p.no) / 2 for p in parts], 1)
+    units = np.stack([p.units for p in parts], 1)
+    mean = (middle * units).sum(axis=0) / units.sum(axis=0)
+    added = weights * cluster_sums((middle - mean) * units, cluster)
+    covariance = added.T @ added
+    scale = np.sqrt(np.diag(covariance))
+    scale = np.where(scale > 0, scale, 1.0)
+    correlation = covariance / np.outer(scale, scale)
+    np.fill_diagonal(correlation, 1.0)
+    return correlation

@@ -17,8 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from steer_env.evaluation.intervals import Estimate, cluster_sums, percentile_interval, resample, wilson
-from steer_env.evaluation.paired import newcombe, t_cdf, t_quantile
+from steer_env.evaluation.intervals import (
+    Estimate,
+    cluster_sums,
+    percentile_interval,
+    resample,
+    t_test,
+    t_value,
+    wilson,
+)
+from steer_env.evaluation.paired import newcombe
 
 Floats = NDArray[np.float64]
 REPLICATES = 2000
@@ -111,9 +119,9 @@ def hierarchical(
     if own + added == 0 or below == 0:
         return Effect(estimate, None, 0.0, runs, groups, percentile, each)
     error, df = math.sqrt(own + added), max(1.0, (own + added) ** 2 / below)
-    half = t_quantile(0.5 + confidence / 2, df) * error
+    half = t_value(confidence, df) * error
     estimate = replace(estimate, low=value - half, high=value + half)
-    return Effect(estimate, 2 * (1 - t_cdf(abs(value) / error, df)), df, runs, groups, percentile, each)
+    return Effect(estimate, t_test(value / error, df), df, runs, groups, percentile, each)
 
 
 def _seed_variance(means: Floats, by_seed: Floats) -> tuple[float, float]:

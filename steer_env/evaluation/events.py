@@ -20,11 +20,13 @@ from steer_env.evaluation import scales
 from steer_env.evaluation.intervals import (
     Estimate,
     Floats,
+    cluster_size,
     cluster_sums,
-    percentile_interval,
-    ratio_interval,
-    resample,
+    effective,
+    jackknife,
+    mean_interval,
     unavailable,
+    wilson,
 )
 from steer_env.evaluation.survival import counts, restricted_mean_estimate
 
@@ -40,7 +42,7 @@ class Incidence:
     Attributes:
         turn: (H+1,) 0, 1, ..., H.
         incidence: Cause -> (H+1,) probability that it came first, by that turn (Aalen-Johansen).
-        low: Cause -> (H+1,) lower end of the pointwise cluster-bootstrap band.
+        low: Cause -> (H+1,) lower end of the pointwise band.
         high: Cause -> (H+1,) upper end.
         none: (H+1,) probability that none has come yet.
         at_risk: (H+1,) dialogues still watched at that turn; all of them at turn 0.
@@ -110,11 +112,10 @@ def incidence(
     *,
     horizon: int | None = None,
     causes: Mapping[str, int] | None = None,
-    replicates: int = 1000,
-    seed: int = 0,
     confidence: float = 0.95,
+    **options: Any,
 ) -> Incidence:
-    r"""Return Aalen-Johansen curves of all causes with bands that resample clusters.
+    r"""Return Aalen-Johansen curves of all causes with pointwise bands that respect clusters.
 
     $\hat F_k(t) = \sum_{s \le t} \hat S(s-1) d_{ks} / n_s$ (Aalen and Johansen 1978), where $\hat S$ counts
     every cause. From the turn on at which nobody is watched the curves are carried on, and `note` says so.
@@ -125,9 +126,9 @@ def incidence(
         cluster: (N,) labels.
         horizon: Last turn; the longest duration by default.
         causes: Name -> integer; those that occur by default.
-        replicates: Bootstrap samples.
-        seed: Of the bootstrap.
-        confidence: Coverage of the bands.
+        confidence: Coverage of the bands: Wilson's at the effective number of dialogues (`intervals`), by the
+            jackknife's variance over clusters.
+        **options: Those of a bootstrap, which is not needed here.
     """
     why, time = np.asarray(cause), np.asarray(duration)
     present = set(np.unique(why[why != 0]).tolist())
@@ -143,9 +144,12 @@ def incidence(
     low = high = np.full_like(value, np.nan)
     note = "" if len(sums) > 1 else "fewer than two clusters: no band"
     if len(sums) > 1 and named:
-        samples = _aalen_johansen(resample(sums, replicates, seed), len(named), len(turns))
-        low, high = percentile_interval(samples, confidence)
-        low, high = _open_ends(value, low, high, risk * len(sums) / len(time), confidence)
+        variance = jackknife(sums, lambda totals: _aalen_johansen(totals, len(named), len(turns)))
+        size = cluster_size(np.unique(np.asarray(cluster), return_counts=True)[1].astype(float))
+        watched = np.minimum.accumulate(np.concatenate([[len(time)], np.where(risk > 0, risk, len(time))]))
+        n = effective(value, variance, watched, size)
+        low, high = wilson(np.clip(value, 0, 1) * n, n, confidence, df=len(sums) - 1)
+        low[:, 0] = high[:, 0] = 0.0  # before the first turn nothing has happened
     if len(risk) and not risk[-1] and value[:, -1].sum() < 1 - 1e-9:
         note = "; ".join(filter(None, [note, f"nobody is watched after turn {int(time.max(initial=0))}"]))
     names = list(named)
@@ -158,20 +162,6 @@ def incidence(
         np.concatenate([[len(time)], risk]),
         note,
     )
-
-
-def _open_ends(
-    value: Floats, low: Floats, high: Floats, at_risk: Floats, confidence: float
-) -> tuple[Floats, Floats]:
-    """Widen a band where a curve is still 0, or 1: no sample differs there, which is not certainty.
-
-    The exact binomial limit of the clusters at risk at that turn takes its place.
-    """
-    tail = (1 - confidence) / 2
-    limit = np.concatenate([[1.0], tail ** (1 / np.maximum(at_risk, 1.0))])
-    low = np.where(value >= 1 - 1e-12, np.minimum(low, limit), low)
-    high = np.where(value <= 1e-12, np.maximum(high, 1 - limit), high)
-    return low, high
 
 
 def _aalen_johansen(totals: Floats, kinds: int, turns: int) -> Floats:
@@ -197,7 +187,7 @@ def hazards(
             continue
         here = time >= turn
         fails = (time == turn) & event
-        low, high = ratio_interval(fails[here], np.ones(int(at_risk)), labels[here], **options)
+        low, high = mean_interval(fails[here], labels[here], options.get("confidence", 0.95))
         result.append(Estimate(float(failures / at_risk), low, high, int(at_risk)))
     return result
 
@@ -215,23 +205,3 @@ def safe_turns(
         return None if value is None else value - 1.0
 
     return replace(longer, value=less(longer.value), low=less(longer.low), high=less(longer.high))
-
-
-def survival_band(
-    duration: ArrayLike,
-    failed: ArrayLike,
-    cluster: ArrayLike,
-    *,
-    horizon: int | None = None,
-    replicates: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> tuple[Floats, Floats]:
-    """Return a pointwise Kaplan-Meier band at turns 0..H that resamples clusters, such as seed images.
-
-    Greenwood's band takes dialogues as independent; this one does not.
-    """
-    event = np.asarray(failed).astype(bool)
-    options: dict[str, Any] = {"replicates": replicates, "seed": seed, "confidence": confidence}
-    got = incidence(duration, event.astype(int), cluster, horizon=horizon, causes={"failure": 1}, **options)
-    return 1 - got.high["failure"], 1 - got.low["failure"]

@@ -20,9 +20,11 @@ from steer_env.evaluation.intervals import (
     Estimate,
     Floats,
     cluster_sums,
+    design_effect,
     mcnemar,
-    percentile_interval,
     resample,
+    t_test,
+    t_value,
     wilson,
     z_value,
 )
@@ -50,30 +52,28 @@ def paired(
     b: ArrayLike,
     group: ArrayLike | None = None,
     *,
-    resample_dialogues: bool = False,
     replicates: int = REPLICATES,
     seed: int = 0,
     confidence: float = 0.95,
 ) -> Difference:
-    r"""Estimate the difference of two methods on the same dialogues.
+    """Estimate mean(a - b) over training seeds, scenario groups and dialogues.
 
-    With one training seed a side, the interval holds for *these two models*: Tango's score interval with
-    exact McNemar for passes and failures of independent dialogues; the same with a design effect where few
-    groups differ; else percentiles of resampled scenario groups. With more, training seeds are resampled
-    above them, and the interval is t times the bootstrap's standard error with Satterthwaite's degrees of
-    freedom: three seeds say little about the spread of seeds, and a percentile interval would hide it. The
-    deviations between seeds are scaled, since a bootstrap of m seeds has only (m - 1)/m of their variance and
-    counts chance on these dialogues twice.
+    With one training seed a side nothing is resampled. Passes and failures get Tango's score interval, of
+    independent dialogues with exact McNemar, in groups at counts divided by the design effect (Rao and Scott
+    1992; `intervals.design_effect`) and with t of one less than the groups; other results a t interval of the
+    clustered mean. With more, training seeds are resampled above scenario groups, and the interval is t times
+    the bootstrap's standard error with Satterthwaite's degrees of freedom: three seeds say little about the
+    spread of seeds, and a percentile interval would hide it. The deviations between seeds are scaled, since a
+    bootstrap of m seeds has only (m - 1)/m of their variance and counts chance on these dialogues twice.
 
     Dialogues of a drawn group are kept as they are, which estimates the variance of a clustered mean better
-    than to resample them too (Davison and Hinkley 1997, Sec. 3.8); `resample_dialogues` does so all the same.
+    than to resample them too (Davison and Hinkley 1997, Sec. 3.8).
 
     Args:
         a: (RA, N) or (N,) results of the first method, one row per training seed; NaN where unknown.
         b: (RB, N) or (N,) of the second, dialogues in the same order.
         group: (N,) labels of scenario groups, each dialogue its own by default.
-        resample_dialogues: Resample within groups as well.
-        replicates: Bootstrap samples.
+        replicates: Bootstrap samples, of several training seeds.
         seed: Of the generator.
         confidence: Coverage.
 
@@ -91,28 +91,25 @@ def paired(
     known = np.isfinite(first).all(axis=0) & np.isfinite(second).all(axis=0)
     missing = int((~known).sum())
     first, second, labels = first[:, known], second[:, known], labels[known]
-    if len(np.unique(labels)) < 2:
+    groups = len(np.unique(labels))
+    if groups < 2:
         none = Estimate(None, n=n, undecided=missing, note="fewer than two scored groups of pairs")
         return Difference(none, None, "none", seeds)
     value = float(first.mean() - second.mean())
-    draw = _totals_within if resample_dialogues else _totals
-    totals = draw(np.concatenate([first, second, np.ones((1, first.shape[1]))]), labels, replicates, seed)
-    samples, fixed, added = _samples(totals[:, :-1] / totals[:, -1:], seeds, seed)
     notes = [f"{missing} pairs left out: unscored"] if missing else []
+    p: float | None
     if seeds == (1, 1):
-        low, high = (float(x) for x in percentile_interval(fixed, confidence))
-        p: float | None = _bootstrap_p(fixed)
-        method = "bootstrap of scenario groups"
-        low, high = _not_certain(first, second, labels, low, high, confidence)
-        if (few := _few(first[0], second[0], labels, confidence)) is not None:
-            (low, high), p, method = few
+        (low, high), p, method = _one_seed(first[0], second[0], labels, confidence)
         notes.append("one training seed a side: holds for these two models, not for the methods")
     else:
+        columns = np.concatenate([first, second, np.ones((1, first.shape[1]))]).T
+        totals = resample(cluster_sums(columns, labels), replicates, seed)
+        samples, fixed, added = _samples(totals[:, :-1] / totals[:, -1:], seeds, seed)
         own = float(fixed.var(ddof=1))
-        parts = [(own, own, len(np.unique(labels)) - 1)]
+        parts = [(own, own, groups - 1)]
         parts += [(*v, runs - 1) for v, runs in zip(added, seeds, strict=True) if runs > 1]
         half, p, df = _student(value, float(samples.std(ddof=1)), parts, confidence)
-        low, high = _not_certain(first, second, labels, value - half, value + half, confidence)
+        low, high = _not_certain(first, second, groups, value - half, value + half, confidence)
         method = f"hierarchical bootstrap, t with {df:.1f} degrees of freedom"
         if 1 in seeds:
             notes.append("one side has one training seed: its spread over seeds is unknown and left out")
@@ -121,21 +118,24 @@ def paired(
     )
 
 
-def _totals(values: Floats, labels: NDArray[np.generic], replicates: int, seed: int) -> Floats:
-    """Resample whole groups; values (F, N) become totals (B, F)."""
-    return resample(cluster_sums(values.T, labels), replicates, seed)
-
-
-def _totals_within(values: Floats, labels: NDArray[np.generic], replicates: int, seed: int) -> Floats:
-    """Resample groups and dialogues in them; each copy of a group draws its dialogues anew."""
-    rng = np.random.default_rng(seed)
-    _, code, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    times = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=replicates)
-    totals = np.zeros((replicates, len(values)))
-    for index, size in enumerate(sizes):
-        drawn = rng.multinomial(times[:, index] * size, np.full(size, 1 / size))
-        totals += drawn @ values[:, code == index].T
-    return totals
+def _one_seed(
+    a: Floats, b: Floats, labels: NDArray[np.generic], confidence: float
+) -> tuple[tuple[float, float], float | None, str]:
+    """Interval, p-value and method for one model a side."""
+    n, df = len(a), len(np.unique(labels)) - 1
+    if not np.isin([a, b], (0, 1)).all():
+        value = float((a - b).mean())
+        sums = cluster_sums(a - b - value, labels)
+        error = math.sqrt(float((sums**2).sum()) * (df + 1) / df) / n
+        half = t_value(confidence, df) * error
+        return (value - half, value + half), t_test(value / error, df) if error else None, "t over groups"
+    only_a, only_b = int((a > b).sum()), int((b > a).sum())
+    if df + 1 == n:
+        return tango(only_a, only_b, n, confidence), mcnemar(only_a, only_b), "exact McNemar"
+    effect = design_effect(a - b, labels, agreeing=0)
+    interval = tango(only_a / effect, only_b / effect, n / effect, confidence, df)
+    score = (only_a - only_b) / math.sqrt(effect * (only_a + only_b)) if only_a + only_b else 0.0
+    return interval, t_test(score, df), "score test with the groups' design effect"
 
 
 def _samples(
@@ -182,7 +182,7 @@ def _seed_variance(side: Floats) -> tuple[float, float]:
 
 
 def _not_certain(
-    a: Floats, b: Floats, labels: NDArray[np.generic], low: float, high: float, confidence: float
+    a: Floats, b: Floats, groups: int, low: float, high: float, confidence: float
 ) -> tuple[float, float]:
     """Widen the interval of two rates where a rate is 0 or 1, which no sample can change."""
     binary = np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()
@@ -193,7 +193,7 @@ def _not_certain(
         [np.tile(a, (len(b), 1)).ravel()[None], np.repeat(b, len(a), axis=0).ravel()[None]]
     )
     correlation = 0.0 if np.ptp(pooled, axis=1).min() == 0 else float(np.corrcoef(pooled)[0, 1])
-    other = newcombe(p, q, correlation, len(np.unique(labels)), confidence)
+    other = newcombe(p, q, correlation, groups, confidence)
     return min(low, other[0]), max(high, other[1])
 
 
@@ -216,37 +216,9 @@ def newcombe(p: float, q: float, correlation: float, n: int, confidence: float =
     return max(-1.0, p - q - length(*down)), min(1.0, p - q + length(*up))
 
 
-#: With fewer groups that differ, a bootstrap of them says too little.
-_FEW_GROUPS = 20
-
-
-def _few(
-    a: Floats, b: Floats, labels: NDArray[np.generic], confidence: float
-) -> tuple[tuple[float, float], float, str] | None:
-    """Interval, p-value and method for passes and failures of independent dialogues, or of few that differ.
-
-    In groups the counts are divided by the design effect, by how much groups inflate the variance of the mean
-    difference (Rao and Scott 1992), at least 1; where nothing differs, groups count as dialogues.
-    """
-    if not np.isin([a, b], (0, 1)).all():
-        return None
-    n, only_a, only_b = len(a), int((a > b).sum()), int((b > a).sum())
-    sums = cluster_sums(np.stack([a - b, np.ones(n)], 1), labels)
-    groups = len(sums)
-    if groups == n:
-        return tango(only_a, only_b, n, confidence), mcnemar(only_a, only_b), "exact McNemar"
-    if np.count_nonzero(sums[:, 0]) >= _FEW_GROUPS:
-        return None
-    mean = (only_a - only_b) / n
-    plain = (only_a + only_b) / n - mean**2
-    spread = ((sums[:, 0] - mean * sums[:, 1]) ** 2).sum() * groups / (groups - 1) / n
-    effect = max(1.0, float(spread / plain)) if plain > 0 else n / groups
-    interval = tango(only_a / effect, only_b / effect, n / effect, confidence)
-    score = abs(only_a - only_b) / math.sqrt(effect * (only_a + only_b)) if only_a + only_b else 0.0
-    return interval, math.erfc(score / math.sqrt(2)), "score test with the groups' design effect"
-
-
-def tango(only_a: float, only_b: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+def tango(
+    only_a: float, only_b: float, n: float, confidence: float = 0.95, df: float | None = None
+) -> tuple[float, float]:
     r"""Return Tango's score interval (1998) for the difference of two rates on n independent pairs.
 
     It holds the differences $\Delta$ at which $|b - c - n\Delta| \le z \sqrt{n (2 \hat q + \Delta (1 -
@@ -259,11 +231,13 @@ def tango(only_a: float, only_b: float, n: float, confidence: float = 0.95) -> t
         only_b: c, pairs in which the second alone passes.
         n: All pairs.
         confidence: Coverage.
+        df: Takes Student's t with so many degrees of freedom for z.
 
     >>> [round(x, 4) for x in tango(0, 0, 50)]
     [-0.0713, 0.0713]
     """
-    z, centre = z_value(confidence), (only_a - only_b) / n
+    z = z_value(confidence) if df is None else t_value(confidence, df)
+    centre = (only_a - only_b) / n
 
     def score(delta: float) -> float:
         middle = -only_a - only_b + (2 * n - only_a + only_b) * delta
@@ -281,12 +255,6 @@ def tango(only_a: float, only_b: float, n: float, confidence: float = 0.95) -> t
     return solve(-1.0, centre, z), solve(centre, 1.0, -z)
 
 
-def _bootstrap_p(samples: Floats) -> float:
-    """Two-sided p-value by inverting the percentile interval; never 0."""
-    below, above = (samples <= 0).sum(), (samples >= 0).sum()
-    return float(min(1.0, 2 * (min(below, above) + 1) / (len(samples) + 1)))
-
-
 def _student(
     value: float, error: float, parts: Sequence[tuple[float, float, int]], confidence: float
 ) -> tuple[float, float | None, float]:
@@ -298,37 +266,7 @@ def _student(
     if error == 0 or below == 0:
         return 0.0, None, float(parts[0][2])
     df = max(1.0, sum(v for v, _, _ in parts) ** 2 / below)
-    half = t_quantile(0.5 + confidence / 2, df) * error
-    return half, 2 * (1 - t_cdf(abs(value) / error, df)), df
-
-
-_GRID = 20_001
-
-
-def _t_table(df: float) -> tuple[Floats, Floats]:
-    # With t = sqrt(df) tan(angle) the density becomes cos(angle)^(df - 1): no special functions needed.
-    angle = np.linspace(0, np.pi / 2, _GRID)
-    density = np.cos(angle) ** (df - 1)
-    steps = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return angle, 0.5 + 0.5 * steps / steps[-1]
-
-
-def t_cdf(t: float, df: float) -> float:
-    """Return Student's distribution function at t >= 0, df >= 1."""
-    angle, cdf = _t_table(df)
-    return float(np.interp(math.atan(t / math.sqrt(df)), angle, cdf))
-
-
-def t_quantile(probability: float, df: float) -> float:
-    """Return Student's quantile for a probability in [0.5, 1), df >= 1.
-
-    >>> round(t_quantile(0.975, 2), 3), round(t_quantile(0.975, 1e6), 2)
-    (4.303, 1.96)
-    """
-    if not 0.5 <= probability < 1 or df < 1:
-        raise ValueError(f"probability={probability!r}, df={df!r}, expected [0.5, 1) and at least 1")
-    angle, cdf = _t_table(min(df, 1e5))
-    return math.sqrt(min(df, 1e5)) * math.tan(float(np.interp(probability, cdf, angle)))
+    return t_value(confidence, df) * error, t_test(value / error, df), df
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

@@ -121,7 +121,8 @@ def summarise(
     options: dict[str, Any] = {"replicates": replicates, "seed": seed, "confidence": confidence}
     kinds = scales.event(d.safety[d.scored], d.refused[d.scored])
     times = [metrics.first_failure(d.safety, d.scored, d.played, below=below) for below in _BELOW]
-    curves = [kaplan_meier(*one, horizon=horizon, confidence=confidence) for one in times]
+    of: dict[str, Any] = {"horizon": horizon, "confidence": confidence}
+    curves = [kaplan_meier(*one, d.cluster, **of) for one in times]
     passes = protocols.multi_turn(d, **options)
     return Summary(
         dialogues=len(d),

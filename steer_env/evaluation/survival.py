@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from steer_env.evaluation.intervals import Estimate, bootstrap, unavailable, z_value
+from steer_env.evaluation.intervals import (
+    Estimate,
+    cluster_size,
+    cluster_sums,
+    effective,
+    jackknife,
+    unavailable,
+    wilson,
+    z_value,
+)
 
 Floats = NDArray[np.float64]
 
@@ -64,15 +73,23 @@ def counts(
 
 
 def kaplan_meier(
-    duration: ArrayLike, failed: ArrayLike, *, horizon: int | None = None, confidence: float = 0.95
+    duration: ArrayLike,
+    failed: ArrayLike,
+    cluster: ArrayLike | None = None,
+    *,
+    horizon: int | None = None,
+    confidence: float = 0.95,
 ) -> Curve:
-    r"""Return the Kaplan-Meier curve with log-log Greenwood bands.
+    r"""Return the Kaplan-Meier curve with a pointwise band.
 
     $\hat S(t) = \prod_{s \le t} (1 - d_s / n_s)$ (Kaplan and Meier 1958); with
     $\hat V = \sum_{s \le t} d_s / (n_s (n_s - d_s))$ (Greenwood 1926) the band is
     $\hat S^{\exp(\pm z \sqrt{\hat V} / \log \hat S)}$ (Kalbfleisch and Prentice). The band is undefined where
     $\hat S$ is 1 or 0; there the exact binomial limit of the dialogues at risk is given on the open side, as
     zero width would claim certainty.
+
+    Greenwood takes dialogues as independent. With clusters of more than one the variance is the jackknife's
+    over clusters, and the band Wilson's at the effective number of dialogues (`intervals`).
 
     Example:
         Ten dialogues, two fail at turn 1, one is watched for 1 turn only, one of the other seven fails at
@@ -99,7 +116,9 @@ def kaplan_meier(
     low = np.where(survival == 1, exact, np.where(survival == 0, 0.0, low))
     high = np.where(survival == 1, 1.0, high)
     end = np.flatnonzero(survival == 0)
-    if len(end):  # the limit stays where it was when there still was somebody to watch
+    if cluster is not None and len(np.unique(np.asarray(cluster))) < total:
+        low, high = _clustered(*_check(duration, failed), cluster, survival, n, confidence)
+    elif len(end):  # the limit stays where it was when there still was somebody to watch
         before = high[end[0] - 1] if end[0] else 1.0
         high[end] = min(before, 1 - tail ** (1 / int(n[end[0]])))
     return Curve(
@@ -113,6 +132,38 @@ def kaplan_meier(
     )
 
 
+def _clustered(
+    time: NDArray[np.int64],
+    event: NDArray[np.bool_],
+    cluster: ArrayLike,
+    survival: Floats,
+    at_risk: NDArray[Any],
+    confidence: float,
+) -> tuple[Floats, Floats]:
+    sums = _sums(time, event, cluster, len(survival))
+    if len(sums) < 2:  # one group says nothing of others
+        return np.where(np.isnan(survival), np.nan, 0.0), np.where(np.isnan(survival), np.nan, 1.0)
+    variance = jackknife(sums, lambda totals: np.cumprod(1 - _hazard(totals), axis=1))
+    size = cluster_size(np.unique(np.asarray(cluster), return_counts=True)[1].astype(float))
+    # Where nobody is watched any more the curve rests on those who were last.
+    watched = np.minimum.accumulate(np.where(at_risk > 0, at_risk, len(time)))
+    n = effective(np.nan_to_num(survival), variance, watched, size)
+    low, high = wilson(np.nan_to_num(survival) * n, n, confidence, df=len(sums) - 1)
+    return np.where(np.isnan(survival), np.nan, low), np.where(np.isnan(survival), np.nan, high)
+
+
+def _sums(time: NDArray[np.int64], event: NDArray[np.bool_], cluster: ArrayLike, turns: int) -> Floats:
+    """Return the failures at turns 1..H, then the dialogues at risk, of every cluster: (C, 2 H)."""
+    turn = np.arange(1, turns + 1)
+    fails = (time[:, None] == turn) & event[:, None]
+    return cluster_sums(np.concatenate([fails, time[:, None] >= turn], axis=1), cluster)
+
+
+def _hazard(totals: Floats) -> Floats:
+    d, n = np.split(totals, 2, axis=1)
+    return np.asarray(d / np.maximum(n, 1))
+
+
 def median(curve: Curve) -> tuple[int | None, int | None, int | None]:
     """Return the median turn of first failure with its interval; None means "not reached".
 
@@ -121,7 +172,7 @@ def median(curve: Curve) -> tuple[int | None, int | None, int | None]:
     """
 
     def first(values: Floats) -> int | None:
-        hit = np.flatnonzero(values <= 0.5)
+        hit = np.flatnonzero(values <= 0.5 + 1e-9)  # a product of shares may be off by a few bits
         return int(curve.turn[hit[0]]) if len(hit) else None
 
     return first(curve.survival), first(curve.low), first(curve.high)
@@ -154,7 +205,7 @@ def restricted_mean_estimate(
     confidence: float = 0.95,
     **options: Any,
 ) -> Estimate:
-    """Estimate the restricted mean turn of first failure with a cluster bootstrap.
+    """Estimate the restricted mean turn of first failure; its variance is the jackknife's over clusters.
 
     Where nobody is at risk any more the curve is carried on, and `note` says so; choose a `horizon` that some
     dialogues could reach.
@@ -172,10 +223,15 @@ def restricted_mean_estimate(
         note = f"nobody is at risk after turn {curve.followed}, the curve is carried on"
     if len(np.unique(labels)) < 2:
         return Estimate(value, n=len(time), note="; ".join(filter(None, [note, "one cluster: no interval"])))
-    low, high = _interval(time, event, labels, horizon, confidence, options)
-    if low == high:
-        # All dialogues alike: bootstrap has no spread. Integrate the band of the curve instead.
-        low, high = (float(_carry(band)[:horizon].sum()) for band in (curve.low, curve.high))
+    if horizon < 2:
+        return Estimate(value, value, value, len(time), note=note)
+    sums = _sums(time, event, labels, horizon - 1)
+    # Of the turns after the first, the share that is survived lies in [0, 1] as a rate does.
+    share, turns = (value - 1) / (horizon - 1), horizon - 1
+    variance = jackknife(sums, lambda totals: np.cumprod(1 - _hazard(totals), axis=1).sum(axis=1) / turns)
+    size = cluster_size(np.unique(labels, return_counts=True)[1].astype(float))
+    n = effective(share, variance, len(time), size)
+    low, high = (1 + turns * float(x) for x in wilson(share * n, n, confidence, df=len(sums) - 1))
     return Estimate(value, low, high, len(time), note=note)
 
 
@@ -191,29 +247,6 @@ def sensitivity_range(fails: Estimate, safe: Estimate, undecided: int) -> Estima
     note = f"{undecided} of {fails.n} dialogues hang on unscored turns: range if all of them fail, or none"
     ends = (min(fails.value, safe.value), max(fails.value, safe.value))
     return Estimate(None, min(lows, default=None), max(highs, default=None), fails.n, undecided, ends, note)
-
-
-def _interval(
-    time: NDArray[np.int64],
-    event: NDArray[np.bool_],
-    cluster: NDArray[Any],
-    horizon: int,
-    confidence: float,
-    options: dict[str, Any],
-) -> tuple[float, float]:
-    turns = np.arange(1, horizon)
-    if not len(turns):
-        return float(horizon), float(horizon)
-    fails = (time[:, None] == turns) & event[:, None]
-    risk = time[:, None] >= turns
-
-    def mean(totals: Floats) -> Floats:
-        d, n = np.split(totals, 2, axis=1)
-        return 1 + np.cumprod(1 - d / np.maximum(n, 1), axis=1).sum(axis=1)
-
-    values = np.concatenate([fails, risk], axis=1)
-    low, high = bootstrap(values, cluster, mean, confidence=confidence, **options)
-    return float(low), float(high)
 
 
 def cumulative_incidence(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from steer_env.arrays import Bools
 from steer_env.evaluation import attack, breakdown, contrast
-from steer_env.evaluation.intervals import Estimate, mcnemar, rate, unavailable
+from steer_env.evaluation.intervals import Estimate, rate, unavailable
 from steer_env.evaluation.metrics import Verdicts
 from steer_env.evaluation.paired import Difference, holm, paired, pairs_needed
 from steer_env.evaluation.tabulate import Dialogues, from_rows
@@ -342,13 +342,11 @@ def _one(
         return Result(a, b, measure, subset, rates[0], rates[1], none, None, None, None, None, "none", None)
     got = _difference(yes, no, cluster, options)
     only: tuple[int | None, int | None] = (None, None)
-    p, test, needed = got.p, got.method, None
+    needed = None
     if got.training_seeds == (1, 1):
         only = (int((yes[0][0] & no[1][0]).sum()), int((no[0][0] & yes[1][0]).sum()))
-        if len(np.unique(cluster)) == len(cluster) and got.p is not None:
-            p, test = mcnemar(*only), "exact McNemar"  # pairs are independent
         needed = _needed(only, count)
-    return Result(a, b, measure, subset, rates[0], rates[1], got.estimate, *only, p, None, test, needed)
+    return Result(a, b, measure, subset, *rates, got.estimate, *only, got.p, None, got.method, needed)
 
 
 def _rate(yes: Bools, no: Bools, cluster: NDArray[np.int64], options: dict[str, Any]) -> Estimate:

@@ -10,7 +10,8 @@ from benchmarks.ablation import analysis, coverage, report, sweep
 from benchmarks.ablation.analysis import survival
 from benchmarks.ablation.outcomes import COLUMNS, CURVES, Outcomes, write_csv
 from steer_env.evaluation.crossed import difference, hierarchical, level
-from steer_env.evaluation.paired import paired, t_quantile
+from steer_env.evaluation.intervals import t_value
+from steer_env.evaluation.paired import paired
 
 
 def test_two_seeds_on_two_groups_by_hand():
@@ -22,7 +23,7 @@ def test_two_seeds_on_two_groups_by_hand():
     own, between, chance = 9 / 128, 1 / 32, 1 / 64
     added = (between - chance) / 2
     df = (own + added) ** 2 / (own**2 + (between / 2) ** 2)
-    half = t_quantile(0.975, df) * math.sqrt(own + added)
+    half = t_value(0.95, df) * math.sqrt(own + added)
     assert effect.estimate.value == 3 / 8 and effect.by_seed == (0.5, 0.25)
     assert effect.df == pytest.approx(df, rel=0.03)
     assert (effect.estimate.high - effect.estimate.low) / 2 == pytest.approx(half, rel=0.05)

@@ -30,3 +30,10 @@ def test_every_interval_covers_in_a_small_simulation(benchmark: ModuleType) -> N
     assert results[naive[0]]["coverage"] < 60
     text = benchmark.show(results)
     assert text.count("\n") == len(results) and "<< below nominal" in text
+
+
+def test_rates_in_groups_have_a_table(benchmark: ModuleType) -> None:
+    rows = benchmark.grid(30)
+    assert len(rows) == 5 * 4 * 4 and min(row["coverage"] for row in rows) > 80
+    assert max(row["truth_above"] for row in rows) < 15
+    assert benchmark.show_grid(rows).count("(") == 5 * 4 + 1

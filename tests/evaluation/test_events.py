@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lifelines import AalenJohansenFitter, KaplanMeierFitter
+from lifelines import AalenJohansenFitter
 
 from steer_env.evaluation import events, from_rows, metrics
 from steer_env.evaluation.events import CAUSES, OVER
+from steer_env.evaluation.intervals import wilson
+from steer_env.evaluation.survival import kaplan_meier
 
 
 def test_first_event_by_hand(make_row) -> None:
@@ -60,16 +62,27 @@ def test_incidence_matches_lifelines() -> None:
         np.testing.assert_allclose(ours, curve.to_numpy(), atol=1e-12)
 
 
-def test_band_covers_the_kaplan_meier_curve_and_widens_with_clusters() -> None:
+def test_one_cause_is_the_kaplan_meier_curve_with_the_same_band() -> None:
     rng = np.random.default_rng(0)
     when, failed = rng.integers(1, 8, 300), rng.random(300) < 0.5
-    alone = events.survival_band(when, failed, np.arange(300))
-    km = KaplanMeierFitter().fit(when, failed).survival_function_.iloc[:, 0].to_numpy()
-    assert (alone[0] <= km + 1e-12).all() and (km <= alone[1] + 1e-12).all()
-    doubled = np.repeat(np.arange(300), 4)
-    copies = events.survival_band(np.repeat(when, 4), np.repeat(failed, 4), doubled)
-    width = lambda band: (band[1] - band[0])[1:-1].mean()  # noqa: E731
-    assert width(copies) == pytest.approx(width(alone), rel=0.15)  # copies are no new information
+    group = np.arange(300) // 3
+    got = events.incidence(when, failed.astype(int), group, causes={"failure": 1})
+    curve = kaplan_meier(when, failed, group)
+    np.testing.assert_allclose(got.incidence["failure"], 1 - curve.survival, atol=1e-12)
+    np.testing.assert_allclose(got.low["failure"], 1 - curve.high, atol=1e-12)
+    np.testing.assert_allclose(got.high["failure"], 1 - curve.low, atol=1e-12)
+
+
+def test_copies_are_no_new_information() -> None:
+    rng = np.random.default_rng(0)
+    when, failed = rng.integers(1, 8, 300), rng.random(300) < 0.5
+    causes = {"failure": 1}
+    alone = events.incidence(when, failed.astype(int), np.arange(300), causes=causes)
+    copies = events.incidence(
+        np.repeat(when, 4), np.repeat(failed, 4).astype(int), np.repeat(np.arange(300), 4), causes=causes
+    )
+    for end in ("low", "high"):
+        np.testing.assert_allclose(getattr(copies, end)["failure"], getattr(alone, end)["failure"], atol=1e-9)
 
 
 def test_without_censoring_incidence_is_the_share_and_over_is_not_carried_on(make_row) -> None:
@@ -115,7 +128,7 @@ def test_nothing_to_watch_is_said(make_row) -> None:
 
 def test_a_curve_without_events_is_no_certainty() -> None:
     got = events.incidence([3] * 20, [OVER] * 20, range(20), causes={"harm": 1, "over": OVER})
-    limit = 1 - 0.025 ** (1 / 20)  # exact limit of 0 of 20
+    limit = float(wilson(0, 20, df=19)[1])
     assert got.high["harm"].tolist() == pytest.approx([0, limit, limit, limit])
     assert got.low["over"][3] == pytest.approx(1 - limit) and got.incidence["over"][3] == 1
     assert got.low["harm"].tolist() == [0, 0, 0, 0]

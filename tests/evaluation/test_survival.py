@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lifelines import AalenJohansenFitter, KaplanMeierFitter
-from lifelines.utils import restricted_mean_survival_time
+from lifelines.utils import median_survival_times, restricted_mean_survival_time
+from scipy import special
 
 from steer_env.evaluation import survival
 
@@ -84,6 +85,52 @@ def test_nobody_fails_and_everybody_fails_keep_honest_bands() -> None:
     for duration, failed in ((np.full(20, 5), np.zeros(20)), (np.ones(20), np.ones(20))):
         estimate = survival.restricted_mean_estimate(duration, failed, np.arange(20), 5)
         assert estimate.low is not None and estimate.high is not None and estimate.low < estimate.high
+
+
+def test_the_median_is_right_at_exactly_one_half() -> None:
+    """1 - 1/10 - ... - 1/5 comes out as 0.5 and a bit; five of ten have failed by turn 7 all the same."""
+    curve = survival.kaplan_meier([4, 6, 10, 10, 8, 10, 7, 4, 10, 5], np.ones(10))
+    assert curve.survival[7] != 0.5 and survival.median(curve)[0] == 7
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        duration, failed = np.full(100, 10), np.arange(100) < 50
+        duration[:50] = rng.integers(1, 11, 50)
+        middle = survival.median(survival.kaplan_meier(duration, failed, horizon=10))[0]
+        assert (
+            middle
+            == duration[:50].max()
+            == median_survival_times(KaplanMeierFitter().fit(duration, failed).survival_function_.round(12))
+        )
+
+
+def test_bands_and_median_respect_groups() -> None:
+    """20 groups of 10 equal dialogues know what 20 dialogues know."""
+    when = np.random.default_rng(0).geometric(0.12, 20)
+    time, failed = np.minimum(when, 10), when <= 10
+    copies = [np.repeat(x, 10) for x in (time, failed, np.arange(20))]
+    grouped = survival.kaplan_meier(*copies)
+    alone = survival.kaplan_meier(time, failed)
+    naive = survival.kaplan_meier(*copies[:2])
+    width = [(c.high - c.low)[5] for c in (grouped, alone, naive)]
+    assert width[0] == pytest.approx(width[1], rel=0.1) and width[2] < 0.4 * width[0]
+    assert survival.median(grouped)[1] <= survival.median(naive)[1]
+    one = survival.kaplan_meier([1, 2, 3], [1, 1, 0], [0, 0, 0])
+    assert (one.low.tolist(), one.high.tolist()) == ([1, 0, 0, 0], [1, 1, 1, 1])
+
+
+def test_bands_in_groups_cover() -> None:
+    """200 data sets each, rare failures and few groups, where Greenwood has 39 to 88 %."""
+    rng = np.random.default_rng(5)
+    for groups, size, hazard, rho in ((66, 3, 0.004, 0.3), (5, 12, 0.08, 0.3), (20, 10, 0.08, 0.6)):
+        alpha, beta = hazard * (1 - rho) / rho, (1 - hazard) * (1 - rho) / rho
+        truth = np.exp(special.betaln(alpha, beta + 6) - special.betaln(alpha, beta))
+        group, hits = np.repeat(np.arange(groups), size), 0
+        for _ in range(200):
+            level = rng.beta(alpha, beta, groups)[group]
+            when = np.minimum(rng.geometric(np.maximum(level, 1e-9)), 99)
+            curve = survival.kaplan_meier(np.minimum(when, 10), when <= 10, group)
+            hits += curve.low[6] <= truth <= curve.high[6]
+        assert hits / 200 > 0.92, (groups, size)
 
 
 def test_where_nobody_is_at_risk_the_curve_is_carried_on_and_said() -> None:
