@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from steer_env.algorithms.forward import Forward
     from steer_env.algorithms.lookahead import PlayOn
 
+#: Called after every step of training with the finished steps, all of them, and the step's metrics.
+Progress = Callable[[int, int, Row], None]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:

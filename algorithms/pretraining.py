@@ -15,23 +15,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms import sft
+from steer_env.algorithms.base import Progress
 from steer_env.algorithms.checkpoints import load_weights
 from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
 from steer_env.algorithms.sft import SFTConfig
 from steer_env.algorithms.sight import memory, sight
 from steer_env.files import write_json
+from steer_env.records import Row
 
 #: What happened, in the run folder: "phases" has one entry per training.
 GATES: Final = "gates.json"
 #: Tokens of a reply about a picture; the longest description has about 30.
 _REPLY_TOKENS: Final = 40
 
-Row = dict[str, Any]
-Progress = Callable[[int, int, Row], None]
 #: Makes the data of a phase: its name, the number of examples, and how often it was extended.
 MakeData = Callable[[str, int, int], Sequence[sft.Dialogue]]
 

@@ -16,7 +16,6 @@ Three stages, each a function of the settings and of the stage before:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from steer_env.agents.hf.student import HFStudent
 from steer_env.agents.scripted import Constructive
 from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms import sft, trainer
+from steer_env.algorithms.base import Progress
 from steer_env.algorithms.bootstrap import keep, play
 from steer_env.algorithms.grpo import GRPOConfig
 from steer_env.algorithms.pretraining import Gate, Phase, frozen_vision, pretrain
@@ -44,10 +44,6 @@ __all__ = ["ENV", "REPLY_TOKENS", "STAGES", "DemoConfig", "build", "data_seeds",
 STAGES = ("base", "sft", "grpo")
 #: Longest reply in tokens; the longest ideal one has 42.
 REPLY_TOKENS = 44
-
-Row = dict[str, Any]
-#: Called with finished steps, all steps of the stage, and the last step's metrics.
-Progress = Callable[[int, int, Row], None]
 
 
 def _muon(**settings: Any) -> SFTConfig:

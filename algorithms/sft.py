@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
@@ -20,16 +20,15 @@ from steer_env.agents.hf.adapter import ModelAdapter
 from steer_env.agents.hf.codec import Exchange, Prompt
 from steer_env.agents.hf.packed import microbatches, packed_logprobs
 from steer_env.agents.hf.student import HFStudent
+from steer_env.algorithms.base import Progress
 from steer_env.algorithms.checkpoints import drop_rows_from, load_state
 from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
 from steer_env.algorithms.scaling import Scaling
 from steer_env.files import replacing
-from steer_env.records import JsonlWriter, read_jsonl
+from steer_env.records import JsonlWriter, Row, read_jsonl
 from steer_env.runs import RunFolder
 
 Dialogue = Sequence[Exchange]
-Row = dict[str, Any]
-Progress = Callable[[int, int, Row], None]
 
 METRICS: Final = "metrics.jsonl"
 #: Weights and optimisers of an unfinished run.

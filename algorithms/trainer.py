@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from steer_env.agents.base import Acts, Agent, Failed, Observation, as_agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.advantages import trajectory_return
 from steer_env.algorithms.averaging import Average
-from steer_env.algorithms.base import Algorithm, Example, make_algorithm
+from steer_env.algorithms.base import Algorithm, Example, Progress, make_algorithm
 from steer_env.algorithms.checkpoints import (
     AVERAGE,
     Stateful,
@@ -51,9 +51,6 @@ from steer_env.types import Utterance
 from steer_env.unscored import UnscoredGuard, dialogue_metrics
 
 __all__ = ["Progress", "TrainConfig", "check_run", "final_folder", "step_seeds", "train"]
-
-#: Called after every step with the number of finished steps, of all, and the step's metrics.
-Progress = Callable[[int, int, Row], None]
 
 
 def train(
