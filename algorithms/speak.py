@@ -17,6 +17,7 @@ from steer_env.agents.scripted import Constructive, RandomStudent
 from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms import sft
 from steer_env.algorithms.attack import AttackReward, attack_exchanges
+from steer_env.algorithms.base import Progress
 from steer_env.algorithms.bootstrap import Wavering, play, shuffled
 from steer_env.algorithms.sft import SFTConfig
 from steer_env.models.tiny import TinyConfig, build
@@ -53,7 +54,7 @@ class SpeakConfig:
     )
 
 
-def speaking_attacker(config: SpeakConfig | None = None, progress: sft.Progress | None = None) -> HFAttacker:
+def speaking_attacker(config: SpeakConfig | None = None, progress: Progress | None = None) -> HFAttacker:
     """Return an attacker that has learnt to say what the scripted tutor says."""
     config = config or SpeakConfig()
     model, processor = build([*all_texts(), *briefing_texts()], config.model, config.seed)
