@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from typing import Any, Protocol
 
 from steer_env.agents.base import Acts, Failed, KeyedObservation, as_agent
 from steer_env.env import InvalidUtterance
+from steer_env.judges.base import DEADLINE, give_up
 from steer_env.scenarios import Scenario
 from steer_env.seats import Seat
 from steer_env.trajectory import StopReason, Trajectory
@@ -109,6 +110,7 @@ def rollout(
     learn: bool = False,
     progress: Progress | None = None,
     on_finished: OnFinished | None = None,
+    deadline: float = DEADLINE,
 ) -> list[Trajectory]:
     """Play one dialogue per seed and return them in the order of `seeds`.
 
@@ -129,6 +131,8 @@ def rollout(
         progress: Called with (finished, all).
         on_finished: Called with each trajectory the moment its dialogue ends, so that nothing that ended is
             lost when the run does not.
+        deadline: Seconds after which a reply or verdict under way counts as lost: that dialogue fails, that
+            turn is unscored. An `act` or `judge` that does not return cannot be ended.
 
     Raises:
         ValueError: If an agent returns the wrong number of utterances.
@@ -136,7 +140,7 @@ def rollout(
     """
     finished: dict[int, Trajectory] = {}
     for place, trajectory in rollout_iter(
-        env, attacker, student, seeds, progress=progress, on_finished=on_finished
+        env, attacker, student, seeds, progress=progress, on_finished=on_finished, deadline=deadline
     ):
         finished[place] = trajectory
     trajectories = [finished[place] for place in range(len(seeds))]
@@ -154,6 +158,7 @@ def rollout_iter(
     progress: Progress | None = None,
     on_finished: OnFinished | None = None,
     options: Callable[[int], dict[str, Any] | None] | None = None,
+    deadline: float = DEADLINE,
 ) -> Iterator[Placed]:
     """Play one dialogue per seed and yield each as it ends, with its place in `seeds`.
 
@@ -167,8 +172,9 @@ def rollout_iter(
         progress: Called with (finished, all).
         on_finished: Called with each trajectory before any that ended with it is yielded.
         options: Gives the reset options of a seed, such as `{"scenario": ...}`.
+        deadline: As of `rollout`.
     """
-    yield from _Play(env, attacker, student, seeds, on_finished, options).run(progress)
+    yield from _Play(env, attacker, student, seeds, on_finished, options, deadline=deadline).run(progress)
 
 
 def rollout_from(
@@ -246,6 +252,7 @@ class _Play:
         options: Callable[[int], dict[str, Any] | None] | None,
         begin: Callable[[int, int], None] | None = None,
         streams: Sequence[str] | None = None,
+        deadline: float = DEADLINE,
     ) -> None:
         self.env, self.seeds, self.on_finished, self.options = env, seeds, on_finished, options
         self.seats = (Seat(ATTACKER, attacker), Seat(STUDENT, student))
@@ -253,6 +260,8 @@ class _Play:
         self.streams = _streams(seeds) if streams is None else streams
         self.playing: dict[int, int] = {}  # slot -> place in `seeds`
         self.started = self.finished = 0
+        self.deadline = deadline
+        self._since: dict[Future[Any], float] = {}
 
     def run(self, progress: Progress | None) -> Iterator[Placed]:
         self.env.reset(seeds=[])
@@ -335,7 +344,7 @@ class _Play:
                 f"{len(self.playing)} dialogues run and none waits for a seat or a judge, expected one that "
                 "does; pending() of the vector environment must list every running dialogue"
             )
-        wait(open_requests, return_when=FIRST_COMPLETED)
+        give_up(open_requests, self._since, self.deadline)
 
 
 def _streams(seeds: Sequence[int]) -> list[str]:

@@ -48,7 +48,7 @@ class Seat:
             if i not in self.requests:
                 self.requests[i] = self._submit(self.agent, seen)
         arrived = sorted(i for i, future in self.requests.items() if future.done())
-        answers = [self.requests.pop(i).result() for i in arrived]
+        answers = [_result(self.requests.pop(i)) for i in arrived]
         for answer in answers:
             if not isinstance(answer, str | Failed):
                 raise TypeError(f"{self._method} gave {answer!r}, expected a str or Failed(reason)")
@@ -63,6 +63,14 @@ class Seat:
     @property
     def _method(self) -> str:
         return f"{type(self.agent).__name__}.submit() for {self.name}"
+
+
+def _result(answer: Future[Utterance | Failed]) -> Utterance | Failed:
+    """Return an answer; one that was waited for too long is a failure."""
+    try:
+        return answer.result()
+    except TimeoutError as error:
+        return Failed(f"timeout: {error}")
 
 
 def checked_act(agent: Acts, seat: str, observations: Sequence[Observation]) -> list[Utterance | Failed]:

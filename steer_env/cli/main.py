@@ -52,8 +52,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    args = build_parser().parse_args(argv)
+    args = argparse.Namespace(command="")
     try:
+        build_parser().parse_args(argv, args)
         with ExitStack() as args.held:  # run folders, see `steer_env.cli.common.claim`
             code: int = args.run(args)
         sys.stdout.flush()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Sequence
-from concurrent.futures import Future
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from steer_env.scenarios import Scenario
 from steer_env.types import Message, Scored, Unscored, Verdict
+
+#: Seconds after which an answer that is under way, a verdict or a reply, counts as lost. Back ends give up
+#: sooner, each with its own reason; this is for futures that somebody forgot.
+DEADLINE: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +56,35 @@ class AsyncJudge(Judge, Protocol):
         ...
 
 
+def give_up(waiting: Iterable[Future[Any]], since: dict[Future[Any], float], deadline: float) -> None:
+    """Sleep until one of these is done, and end those that have been waited for longer than the deadline.
+
+    Args:
+        waiting: Futures that are not done.
+        since: When each was first waited for; kept up to date here. Starts empty.
+        deadline: Seconds; a future over it raises `TimeoutError` from then on.
+    """
+    now = time.monotonic()
+    known = {future: since.get(future, now) for future in waiting}
+    since.clear()
+    since.update(known)
+    wait(known, timeout=max(0.0, min(known.values()) + deadline - now), return_when=FIRST_COMPLETED)
+    for future, start in known.items():
+        if not future.done() and time.monotonic() - start >= deadline:
+            with suppress(InvalidStateError):  # it came at the last moment
+                future.set_exception(TimeoutError(f"no answer within {deadline:g} s, given up"))
+
+
 def read_verdict(judge: Judge, future: Future[Verdict]) -> Verdict:
     """Return the verdict of an asynchronous judge, waiting for it, by the rules of `judge_batch`.
 
-    An exception becomes `Unscored`, never a number.
+    An exception becomes `Unscored`, never a number, and so does a verdict that takes longer than `DEADLINE`.
 
     Raises:
         TypeError: If it is neither `Scored` nor `Unscored`.
     """
     try:
-        verdict = future.result()
+        verdict = future.result(timeout=DEADLINE)
     except Exception as error:
         reason = f"judge {judge.name!r} raised {type(error).__name__}: {error}"
         warnings.warn(f"{reason}; 1 turn is unscored", RuntimeWarning, stacklevel=2)

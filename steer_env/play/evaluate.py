@@ -10,6 +10,7 @@ from typing import Any
 from steer_env.agents.base import Acts
 from steer_env.evaluation.summary import Summary, summarise
 from steer_env.files import write_json
+from steer_env.judges.base import DEADLINE
 from steer_env.judges.independence import check_env
 from steer_env.records import JsonlWriter, Row, read_jsonl, trajectory_row
 from steer_env.rollout import Progress, rollout_iter
@@ -40,6 +41,7 @@ def evaluate(
     progress: Progress | None = None,
     unscored_limit: float = 0.05,
     allow_self_judging: Collection[str] = (),
+    deadline: float = DEADLINE,
     **options: Any,
 ) -> Summary:
     """Play one dialogue per seed and summarise.
@@ -67,6 +69,7 @@ def evaluate(
         unscored_limit: Stop when more than this share of the turns has no verdict, 1 to never stop; a failed
             dialogue counts as one.
         allow_self_judging: Roles ("student", "attacker") whose weights the judge may share.
+        deadline: Seconds after which a reply or verdict under way counts as lost, see `rollout`.
         **options: Of `summarise`.
 
     Raises:
@@ -77,7 +80,7 @@ def evaluate(
         ValueError: If seeds repeat.
     """
     given: dict[str, Any] = {"scenarios": scenarios, "meta": meta, "extra": extra, "progress": progress}
-    given["allow_self_judging"] = allow_self_judging
+    given |= {"allow_self_judging": allow_self_judging, "deadline": deadline}
     seeds = _whole_seeds(vec, seeds, scenarios)
     with run_lock(run_dir):
         play(vec, attacker, student, seeds, run_dir, resume=resume, unscored_limit=unscored_limit, **given)
@@ -98,6 +101,7 @@ def play(
     progress: Progress | None = None,
     unscored_limit: float = 0.05,
     allow_self_judging: Collection[str] = (),
+    deadline: float = DEADLINE,
 ) -> None:
     """Play and record without a summary; arguments and errors as `evaluate`."""
     check_env(vec, student, attacker, allow=allow_self_judging)
@@ -124,7 +128,7 @@ def play(
                 writer.write(trajectory_row(trajectory, policy=policy, **more))
 
             for _, trajectory in rollout_iter(
-                vec, attacker, student, left, progress=tell, on_finished=write, options=chosen
+                vec, attacker, student, left, progress=tell, on_finished=write, options=chosen, deadline=deadline
             ):
                 guard.see([trajectory])
             writer.sync()

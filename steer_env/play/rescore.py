@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from steer_env.configs.env import EnvConfig
 from steer_env.env import judge_batch
 from steer_env.evaluation.summary import Summary, summarise
 from steer_env.files import read_json, write_json
-from steer_env.judges.base import AsyncJudge, Judge, JudgeRequest, read_verdict
+from steer_env.judges.base import DEADLINE, AsyncJudge, Judge, JudgeRequest, give_up, read_verdict
 from steer_env.judges.combine import submitted
 from steer_env.play.compare import Run, load_run
 from steer_env.play.controls import CHOICE, FOLDER, load_controls
@@ -88,6 +88,7 @@ def rescore(
     resume: bool = False,
     batch: int = 16,
     progress: Progress | None = None,
+    deadline: float = DEADLINE,
     **options: Any,
 ) -> Summary:
     """Judge every stored turn again, of a run and of its controls, and write a run folder of its own.
@@ -103,6 +104,7 @@ def rescore(
         resume: Go on with a folder that holds part of it.
         batch: Dialogues per call of the judge.
         progress: Called with (finished, all).
+        deadline: Seconds after which a verdict under way counts as lost; its turn is unscored.
         **options: Of `summarise`.
 
     Raises:
@@ -119,7 +121,7 @@ def rescore(
     for place, run in runs.items():
         tell = None if progress is None else lambda n, before=before: progress(before + n, total)
         meta = {**run.meta, "rescored_from": str(source / place)}
-        _rescore(run, judge, scenario_of, folder / place, meta, resume, batch, tell)
+        _rescore(run, judge, scenario_of, folder / place, meta, resume, batch, tell, deadline)
         summary = summarise(load_run(folder / place).rows, **options)
         write_json(folder / place / SUMMARY, summary.to_dict())
         summaries.append(summary)
@@ -138,6 +140,7 @@ def _rescore(
     resume: bool,
     batch: int,
     tell: Callable[[int], None] | None,
+    deadline: float,
 ) -> None:
     """Judge one run folder again; see `rescore`."""
     seeds = [row.get("seed") for row in run.rows]
@@ -151,7 +154,7 @@ def _rescore(
         left = [row for row in run.rows if row["seed"] not in done]
         judged = len(run.rows) - len(left)
         with JsonlWriter(folder / DIALOGUES) as writer:
-            for row in _judged(left, judge, scenario_of, batch):
+            for row in _judged(left, judge, scenario_of, batch, deadline):
                 writer.write(row)
                 judged += 1
                 if tell is not None:
@@ -159,7 +162,9 @@ def _rescore(
             writer.sync()
 
 
-def _judged(rows: Sequence[Row], judge: Judge, scenario_of: Any, batch: int) -> Iterator[Row]:
+def _judged(
+    rows: Sequence[Row], judge: Judge, scenario_of: Any, batch: int, deadline: float
+) -> Iterator[Row]:
     """Yield judged dialogues: batch by batch, or of an asynchronous judge each as its verdicts are there."""
     if not isinstance(judge, AsyncJudge):
         for start in range(0, len(rows), batch):
@@ -171,6 +176,7 @@ def _judged(rows: Sequence[Row], judge: Judge, scenario_of: Any, batch: int) -> 
         return
     waiting = iter(rows)
     open_rows: dict[int, tuple[Row, list[Future[Verdict]]]] = {}
+    since: dict[Future[Any], float] = {}
     while True:
         for row in islice(waiting, batch - len(open_rows)):
             futures = [submitted(judge, request) for request in requests(row, scenario_of(row))]
@@ -179,7 +185,7 @@ def _judged(rows: Sequence[Row], judge: Judge, scenario_of: Any, batch: int) -> 
             return
         ready = [key for key, (_, futures) in open_rows.items() if all(f.done() for f in futures)]
         if not ready:
-            wait([f for _, fs in open_rows.values() for f in fs if not f.done()], return_when=FIRST_COMPLETED)
+            give_up([f for _, fs in open_rows.values() for f in fs if not f.done()], since, deadline)
         for key in ready:
             row, futures = open_rows.pop(key)
             yield _with_verdicts(row, [read_verdict(judge, future) for future in futures])
