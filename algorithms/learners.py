@@ -406,6 +406,7 @@ class _Log:
         if self._folder is not None:
             with JsonlWriter(self._folder / METRICS) as writer:
                 writer.write(row)
+                writer.sync()
 
     def save(self, step: int) -> None:
         if self._folder is not None:

@@ -129,8 +129,9 @@ class MetricsLogger:
         self._rows = JsonlWriter(run_dir / "metrics.jsonl")
 
     def write(self, row: Row) -> None:
-        """Append a row; its "step" numbers it."""
+        """Append a row; its "step" numbers it. It is on disk before the checkpoint that counts it."""
         self._rows.write(dict(row))
+        self._rows.sync()
         numbers = {
             name: float(value)
             for name, value in row.items()

@@ -241,6 +241,8 @@ class _Log:
     def save(self, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], step: int) -> None:
         if self._folder is None:
             return
+        if self._writer is not None:
+            self._writer.sync()  # the rows that the state counts
         learned = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
         state = {"step": step, "weights": learned, "optimizers": [o.state_dict() for o in optimizers]}
         if (self._folder / STATE).exists():  # what resuming falls back to

@@ -1,10 +1,10 @@
 """Break run folders at random and count what got lost: `python -m benchmarks.soak --minutes 20`.
 
 Each round takes a command, does it harm (kill -9, SIGTERM, SIGINT, a limit on file sizes as on a full disk, a
-second process in the same folder, a torn last line, a malformed input, a server that fails), lets it go on
-until it is through, and compares what it wrote with what an undisturbed run wrote. Counts per command and
-harm: rounds, rows lost, doubled or wrong, hangs, tracebacks. Commands run in forked children of one process
-that has imported everything, so that harm meets work and not imports.
+second process in the same folder, a torn last line or checkpoint, a malformed input, a server that fails),
+lets it go on until it is through, and compares what it wrote with what an undisturbed run wrote. Counts per
+command and harm: rounds, rows lost, doubled or wrong, hangs, tracebacks. Commands run in
+forked children of one process that has imported everything, so that harm meets work and not imports.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def commands(url: str) -> list[Command]:
             _RUN, ["seeds/benign.jsonl", "seeds/images/*.png"],
         ),
         Command(
-            "evaluate, model", ["evaluate", "{in}/model", *some, "--temperature", "1", "--max-new-tokens", "6"],
+            "evaluate, model", ["evaluate", "{in}/model", *some, "--temperature", "1", "--max-new-tokens=6"],
             _RUN, ["model/*.json", "model/*.safetensors"],
         ),
         Command(
@@ -133,7 +133,7 @@ def commands(url: str) -> list[Command]:
         ),
         Command(
             "sft", ["sft", "--model", "{in}/model", "--data", "{in}/boot", "--batch-size", "2", *_SHORT],
-            {"metrics.jsonl": "step", "model/*.safetensors": ""}, ["boot/sft/steer_sft.jsonl", "boot/run.json"],
+            {"metrics.jsonl": "step", "model/*.safetensors": ""}, ["boot/sft/steer_sft.jsonl"],
         ),
         Command(
             "train", ["train", "--student", "{in}/model", *_TRAIN],
@@ -144,7 +144,7 @@ def commands(url: str) -> list[Command]:
             {"metrics.jsonl": "step", "model/*.safetensors": ""},
         ),
         Command(
-            "demo", ["demo", "--quick", "--seeds", "1", "--processes", "1", "--episodes", "4"],
+            "demo", ["demo", "--quick", "--seeds", "1", "--processes", "1", "--episodes", "8"],
             {"eval/*/dialogues.jsonl": "seed", "*/*/metrics.jsonl": "step", "*/model/*.safetensors": ""},
             resume=False,
         ),
@@ -295,8 +295,14 @@ class Round:
             time.sleep(random.random() * self.seconds)
             os.kill(child.pid, _SIGNALS[how])
         child.wait(self.counts)
-        if how == "torn file" and self.command.resume:
-            for path in self.found():
+        if how == "torn file":
+            # A row of metrics is on disk before its checkpoint: there the newest checkpoint is damaged.
+            states = [*self.out.rglob("training_state.pt"), *self.out.rglob("sft_state.pt")]
+            for path in (max(states, key=lambda p: p.stat().st_mtime),) if states else self.found():
+                if states:
+                    path.write_bytes(path.read_bytes()[: random.randrange(path.stat().st_size)])
+                if not self.command.resume:
+                    continue
                 if path.suffix == ".jsonl" and path.stat().st_size > 40:
                     with path.open("rb+") as file:
                         file.truncate(path.stat().st_size - random.randrange(1, 40))
@@ -418,7 +424,7 @@ def label(path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
-        writer.writerows({**row, "label": str(number % 2)} for number, row in enumerate(rows))
+        writer.writerows({**row, "label": str(int(row["seed"]) % 2)} for row in rows)
 
 
 def soak(minutes: float, seed: int = 0, only: str = "") -> dict[str, Any]:

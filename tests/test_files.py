@@ -34,6 +34,16 @@ def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path):
     assert read_json(path) == {"a": 2} and names(path.parent) == ["a.json"]
 
 
+def test_two_writers_of_one_file_do_not_take_each_others(tmp_path):
+    path = tmp_path / "p.png"
+    with replacing(path) as one:
+        one.write_bytes(b"one")
+        with replacing(path) as two:
+            assert one != two
+            two.write_bytes(b"two")
+    assert path.read_bytes() == b"one" and list(tmp_path.iterdir()) == [path]
+
+
 def test_an_error_while_writing_keeps_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "old")

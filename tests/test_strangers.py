@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -21,7 +22,7 @@ from steer_env.judges.base import JudgeRequest
 from steer_env.judges.guards import GUARDS
 from steer_env.judges.prompting import data_line
 from steer_env.models.base import BackendError, ChatFailure, ChatMessage, ChatReply, ChatRequest
-from steer_env.scenario_files import validate
+from steer_env.scenario_files import save_scenarios, validate
 from steer_env.types import ASSISTANT, USER, Message
 
 pytest.importorskip("openai")
@@ -172,6 +173,35 @@ def test_a_cache_that_only_the_folder_names_is_not_written(tmp_path, capsys):
     assert "repeat --judge" in capsys.readouterr().err and not victim.exists()
 
 
+def test_a_model_that_only_the_folder_names_is_not_fetched(tmp_path, capsys):
+    again = ["--episodes", "4", "--resume"]
+    for name in ("hf:evil/model", "vllm:evil/model", "ensemble(rule, hf:evil/model?dtype=float32)"):
+        run = stranger(tmp_path / str(len(name)), judge=name)
+        assert main(["evaluate", "constructive", "--out", str(run), *again]) == 2
+        said = capsys.readouterr().err
+        assert "repeat --judge" in said and "fetch a model" in said
+    (tmp_path / "mine").mkdir()
+    run = stranger(tmp_path / "here", attacker=f"hf:{tmp_path / 'mine'}")  # it is here: nothing to ask about
+    main(["evaluate", "constructive", "--out", str(run), *again])
+    assert "repeat" not in capsys.readouterr().err
+
+
+def test_code_in_a_model_folder_is_not_run(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    from steer_env.cli.common import open_student
+
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    auto = dict.fromkeys(("AutoConfig", "AutoProcessor", "AutoModelForImageTextToText"), "evil.Evil")
+    for name in ("config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text(json.dumps({"model_type": "evil", "auto_map": auto}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    for name in (str(tmp_path), f"hf:{tmp_path}"):
+        with pytest.raises((ValueError, OSError, BackendError)):
+            open_student(name)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_links_of_a_received_folder_are_not_written_through(tmp_path, capsys):
     run, victim = stranger(tmp_path), tmp_path / "victim"
     victim.write_text("precious")
@@ -217,6 +247,29 @@ def exif(kind, payload):
     segment = b"Exif\0\0" + tiff
     data = buffer.getvalue()
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + data[2:]
+
+
+def test_a_picture_is_stored_under_the_name_of_its_format(tmp_path):
+    (tmp_path / "poly.html").write_bytes(picture("JPEG") + b"<script>alert(1)</script>")
+    source = {"id": "a", "turns": [{"text": "What is it?", "images": ["poly.html"]}]}
+    (tmp_path / "in.jsonl").write_text(json.dumps(source))
+    copy = save_scenarios(steer_env.load_scenarios(tmp_path / "in.jsonl"), tmp_path / "out.jsonl")
+    assert [path.suffix for path in (tmp_path / "out.images").iterdir()] == [".jpg"]
+    assert len(steer_env.load_scenarios(copy)) == 1
+
+
+def picture(kind):
+    file = io.BytesIO()
+    PILImage.new("RGB", (8, 8), "red").save(file, kind)
+    return file.getvalue()
+
+
+def test_many_keys_cost_no_time(tmp_path):
+    path = tmp_path / "s.jsonl"
+    path.write_text("{" + ", ".join(f'"k{i}": 1' for i in range(20_000)) + "}\n")
+    started = time.process_time()
+    assert validate(path)
+    assert time.process_time() - started < 3
 
 
 @pytest.mark.parametrize("kind", [2, 5, 7, 12, 99])

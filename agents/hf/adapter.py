@@ -34,6 +34,12 @@ class ModelAdapter:
     """
 
     def __init__(self, model: PreTrainedModel, codec: ChatCodec, *, direct: bool = True) -> None:
+        if getattr(model.config.get_text_config(), "cross_attention_layers", None):
+            raise ValueError(
+                f"model {type(model).__name__} looks at pictures through cross-attention, expected one that "
+                "reads them as tokens of its text (Qwen-VL, LLaVA, SmolVLM, ...); use it behind a server "
+                "(openai:MODEL@URL)"
+            )
         self.model, self.codec = model, codec
         self.vision = VisionTower(model, codec)
         self._accepts = set(inspect.signature(model.forward).parameters)

@@ -272,7 +272,9 @@ class ChatCodec:
         return EncodedImage(encoded["input_ids"][0].numpy().astype(np.int64), inputs)
 
     def _endings(self) -> tuple[str, ...]:
-        tokens = [self.tokenizer.eos_token, *self.tokenizer.all_special_tokens]
+        # Gemma's and Phi's end of a turn is a special token that the tokenizer's map does not name.
+        added = [t for t in self.tokenizer.added_tokens_decoder.values() if t.special]
+        tokens = [self.tokenizer.eos_token, *self.tokenizer.all_special_tokens, *added]
         return tuple(dict.fromkeys(str(token) for token in tokens if token))
 
     def _close_id(self) -> int:

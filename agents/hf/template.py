@@ -90,7 +90,15 @@ class ChatTemplate:
                 )
             pictures = [{"type": "image"} for _ in range(count)]
             messages.append({"role": "user", "content": [*pictures, {"type": "text", "text": _USERS[turn]}]})
-        rendered = self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        try:
+            rendered = self._processor.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # whatever a template does with what it did not expect
+            raise ChatTemplateError(
+                f"the chat template cannot render messages whose content is a list of parts "
+                f"({type(error).__name__}: {error}); set processor.chat_template to one that can"
+            ) from error
         return rendered if isinstance(rendered, str) else rendered[0]
 
     def _reply_prefix(self, in_history: str, in_prompt: str) -> str:

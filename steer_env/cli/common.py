@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,8 +96,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def positive(text: str) -> int:
     """Parse a positive integer for argparse."""
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}, expected a positive integer")
+    if not 1 <= value < 2**62:
+        raise argparse.ArgumentTypeError(f"{text}, expected a positive integer below 2**62")
     return value
 
 
@@ -112,8 +113,16 @@ def attacker(text: str) -> str:
 def natural(text: str) -> int:
     """Parse a non-negative integer for argparse."""
     value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text}, expected 0 or a positive integer")
+    if not 0 <= value < 2**62:
+        raise argparse.ArgumentTypeError(f"{text}, expected 0 or a positive integer below 2**62")
+    return value
+
+
+def finite(text: str) -> float:
+    """Parse a number for argparse that is neither infinite nor none at all."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text}, expected a finite number")
     return value
 
 
@@ -128,11 +137,25 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 
 
 def _reaches_out(name: Any) -> bool:
-    """Whether opening a name contacts a server or writes a file: a back end but our own, or a cache."""
+    """Whether opening a name contacts a server, the hub's included, or writes a file: a back end, a cache."""
     text = str(name) if isinstance(name, str) else ""
-    return "cached(" in text or any(
-        is_backend(word) and not word.startswith(("hf:", "vllm:")) for word in re.split(r"[\s(),]+", text)
-    )
+    words = [word for word in re.split(r"[\s(),]+", text) if is_backend(word)]
+    return "cached(" in text or any(not _is_here(word) for word in words)
+
+
+def _is_here(name: str) -> bool:
+    """Whether a model is on this machine, so that opening it asks nobody."""
+    scheme, model = _in_process(name)
+    if not scheme:
+        return False
+    if local_path(model).exists():
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        return isinstance(try_to_load_from_cache(model, "config.json"), str)
+    except ValueError:  # no name of the hub: opening it is an error and nothing else
+        return True
 
 
 def _check_trusted(args: argparse.Namespace, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -145,10 +168,11 @@ def _check_trusted(args: argparse.Namespace, stored: Mapping[str, Any], given: M
         return
     for option, name in stored.items():
         if option not in given and _reaches_out(name):
+            again = f"--{option.replace('_', '-')}"
             raise ValueError(
                 f"{option}={name!r} comes from {RUN} of the run folder, and opening it would send this run's "
-                f"data and a key of yours there, or write a file; repeat --{option.replace('_', '-')} to "
-                "confirm it, or accept what the folder says with --trust"
+                f"data and a key of yours there, fetch a model, or write a file; repeat {again} to confirm, "
+                "or accept what the folder says with --trust"
             )
 
 

@@ -15,6 +15,7 @@ from steer_env.cli.common import (
     add_model_options,
     add_trust,
     check_unchanged,
+    finite,
     judge_content,
     model_hash,
     natural,
@@ -104,7 +105,7 @@ def add(actions: Any) -> None:
         help="use scenarios although a licence forbids training; names a gate or a dataset; may be repeated",
     )
     add_model_options(parser)
-    parser.add_argument("--temperature", type=float, help="of a model's replies (default: its own)")
+    parser.add_argument("--temperature", type=finite, help="of a model's replies (default: its own)")
     parser.add_argument("--max-new-tokens", type=positive, help="longest reply of a model (default: 256)")
 
 

@@ -16,6 +16,7 @@ from steer_env.cli.common import (
     add_trust,
     check_unchanged,
     command,
+    finite,
     judge_content,
     model_hash,
     natural,
@@ -114,7 +115,7 @@ def add(commands: Any) -> None:
     add_format_option(parser)
     add_leakage_option(parser)
     add_model_options(parser)
-    parser.add_argument("--temperature", type=float, help="of a model's replies, 0 is greedy (default: 0)")
+    parser.add_argument("--temperature", type=finite, help="of a model's replies, 0 is greedy (default: 0)")
     parser.add_argument(
         "--max-new-tokens", type=positive, help="longest reply of a model in tokens (default: 256)"
     )

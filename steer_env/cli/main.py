@@ -64,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `steer-env envs | head -1` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        if getattr(args, "resume", None) is None:
+            return 0
+        print("nobody reads the output any more, so the command stopped; --resume goes on", file=sys.stderr)
+        return 2
     except Silent:
         return 2
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:

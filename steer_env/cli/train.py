@@ -109,13 +109,15 @@ _DEFAULTS: dict[str, Any] = {
     "reward": None,
     "curriculum": None,
     "dtype": None,
+    "tracker": None,
+    "record_every": None,
     **dict.fromkeys(_SCALING),
     **dict.fromkeys(_SETTINGS),
 }
 #: Rewards of `--reward`, inside out; "tcsr" is the environments' default.
 REWARDS = ("tcsr", "helpfulness")
 # These may differ when a run goes on.
-_FREE = ("steps", "checkpoint_every", "microbatch_size")
+_FREE = ("steps", "checkpoint_every", "microbatch_size", "tracker", "record_every")
 
 
 def add(commands: Any) -> None:
@@ -141,7 +143,7 @@ def add(commands: Any) -> None:
     )
     add_trust(parser)
     parser.add_argument(
-        "--record-every", metavar="N", type=positive, default=0,
+        "--record-every", metavar="N", type=positive,
         help="write the dialogues of every Nth step with tokens and advantages, for steer-env report",
     )  # fmt: skip
     parser.add_argument("--num-envs", type=positive, default=64, help="dialogues at a time (default: 64)")
@@ -183,7 +185,6 @@ def _add_algorithm(parser: argparse.ArgumentParser) -> None:
         "--tracker",
         metavar="NAME",
         action="append",
-        default=[],
         help="also send metrics to tensorboard, wandb or trackio; may be repeated",
     )
     large = parser.add_argument_group("large models (defaults: steer_env.algorithms.scaling.Scaling)")
@@ -230,7 +231,7 @@ def _run(args: argparse.Namespace) -> int:
     from steer_env.algorithms.scaling import Scaling
 
     algorithm, config = _algorithm(chosen)
-    check_trackers(args.tracker)
+    check_trackers(chosen["tracker"] or ())
     scaling = Scaling(**{name: chosen[name] for name in _SCALING if chosen[name] is not None})
     env = _environments(chosen, setting, args.num_envs)
     parallel = launched()
@@ -258,10 +259,10 @@ def _run(args: argparse.Namespace) -> int:
             out,
             scaling=scaling,
             parallel=parallel,
-            trackers=args.tracker,
+            trackers=chosen["tracker"] or (),
             resume=args.resume,
             progress=None if bar is None else lambda done, total, row: bar.update(done, total, note(row)),
-            record_every=args.record_every,
+            record_every=chosen["record_every"] or 0,
             allow_self_judging=allowed,
         )
     if parallel.main:

@@ -293,9 +293,17 @@ def load(
     """
     processor, path = load_processor(path), find(path)
     with no_bars():
-        model = AutoModelForImageTextToText.from_pretrained(
-            path, dtype=dtype or "auto", trust_remote_code=False
-        )
+        try:
+            model = AutoModelForImageTextToText.from_pretrained(
+                path, dtype=dtype or "auto", trust_remote_code=False
+            )
+        except ValueError as error:
+            if "Unrecognized configuration class" not in str(error):
+                raise
+            raise ValueError(
+                f"model={str(path)!r} takes no pictures, expected an image-text model; a text model can "
+                "judge or play the user (hf:PATH), and be a student behind a server (openai:MODEL@URL)"
+            ) from error
     placed = cast(PreTrainedModel, torch.nn.Module.to(model, device))
     return placed.eval(), processor
 

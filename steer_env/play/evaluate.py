@@ -128,7 +128,14 @@ def play(
                 writer.write(trajectory_row(trajectory, policy=policy, **more))
 
             for _, trajectory in rollout_iter(
-                vec, attacker, student, left, progress=tell, on_finished=write, options=chosen, deadline=deadline
+                vec,
+                attacker,
+                student,
+                left,
+                progress=tell,
+                on_finished=write,
+                options=chosen,
+                deadline=deadline,
             ):
                 guard.see([trajectory])
             writer.sync()

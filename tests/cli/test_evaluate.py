@@ -26,6 +26,19 @@ def test_a_scripted_student(cli) -> None:
     assert Image.open(run / "survival.png").size[0] > 1000
 
 
+def test_the_type_of_weights_is_part_of_a_run(cli) -> None:
+    run = ("evaluate", "refuse", "--episodes", 4, "--out", "r")
+    assert cli(*run, "--dtype", "bfloat16").code == 0
+    code, _, err = cli(*run, "--dtype", "float32", "--resume")
+    assert code == 2 and "dtype: 'bfloat16' there, 'float32' now" in err
+
+
+def test_numbers_without_end_are_refused(cli) -> None:
+    for option, value in (("--seed", 10**20), ("--episodes", 10**20), ("--temperature", "nan")):
+        code, _, err = cli("evaluate", "refuse", option, value)
+        assert code == 2 and f"argument {option}: {value}, expected" in err
+
+
 def test_existing_run_resume_and_extension(cli) -> None:
     first = ("evaluate", "random", "--out", "r")
     members = WorldSource().members

@@ -17,7 +17,7 @@ from steer_env.play.evaluate import evaluate, load_rows
 from steer_env.play.rescore import CannotRescore, Scenes, rescore
 from steer_env.runs import RunExists
 from steer_env.scenarios import Scenario, SeedTurn
-from steer_env.types import Scored, Terms, Verdict
+from steer_env.types import Scored, Terms, Unscored, Verdict
 
 ENV = "SteerEscalation-v0"
 SCENES = Scenes(EnvConfig(ENV, "bench"))
@@ -64,6 +64,16 @@ def test_another_judge_replaces_every_verdict_and_is_named(run: Path, tmp_path: 
     meta = json.loads((tmp_path / "other" / "run.json").read_text())
     assert meta["judge"] == "counting" and meta["rescored_from"] == str(run)
     assert all(t["cost"] == 1 for row in load_rows(tmp_path / "other") for t in row["turns"])
+
+
+def test_what_is_unscored_has_no_cost(run: Path, tmp_path: Path) -> None:
+    class Silent(Counting):
+        def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
+            return [Unscored("nothing to say", self.name)] * len(requests)
+
+    rescore(run, Silent(), SCENES, tmp_path / "silent", replicates=50)
+    turns = [t for row in load_rows(tmp_path / "silent") for t in row["turns"]]
+    assert turns and all(t["cost"] is None and "unscored" in t["verdict"] for t in turns)
 
 
 def test_controls_are_judged_again_too(run: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 import json
+import time
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -71,12 +73,39 @@ def test_form_is_forgiven(text):
         # A quoted verdict inside an object that the quotation marks broke must not be taken for the verdict.
         ('{"why": "he wrote {"why": "x", "kind": "a", "score": 10}", "kind": "b", "score": 1}', "broken"),
         ("{" * 3000, "broken"),
+        (
+            '<think> first {"why": "so", "kind": "a", "score": 9}, but no, it leaks',
+            "thought was not finished",
+        ),
     ],
 )
 def test_content_is_never_guessed(text, error):
     with pytest.raises(BadAnswer) as caught:
         read_answer(text, Shape)
     assert error in str(caught.value)
+
+
+def test_hostile_answers_cost_no_time():
+    started = time.process_time()
+    for text in (
+        '{"a": ' + '\\"' * 40_000,
+        '{"' * 20_000,
+        '{"a": "' + "\\" * 40_001,
+        "{" + '"k": 1, ' * 20_000,
+    ):
+        with pytest.raises(BadAnswer):
+            read_answer(text, Shape)
+    assert time.process_time() - started < 3
+
+
+def test_a_huge_number_spoils_its_own_answer_only():
+    good, bad = (json.dumps({"why": "so", "kind": "a", "score": 7}), '{"score": ' + "9" * 5000 + "}")
+    backend = SimpleNamespace(
+        name="b", complete=lambda requests: [ChatReply(bad if k == 1 else good) for k in range(len(requests))]
+    )
+    asked = [Exchange(QUESTION, Shape, schema_of(Shape), Settings(attempts=1)) for _ in range(3)]
+    ask_all(backend, asked)
+    assert [isinstance(one.outcome, NoAnswer) for one in asked] == [False, True, False]
 
 
 @given(why=st.text(max_size=40), around=st.text(st.characters(exclude_characters="{<"), max_size=20))

@@ -171,6 +171,13 @@ def test_a_generation_prompt_that_history_lacks_is_refused(tiny):
         ChatCodec(template_of(tiny[1], text))
 
 
+def test_a_template_that_wants_plain_text_is_refused_by_name(tiny):
+    with pytest.raises(ChatTemplateError, match="cannot render messages whose content is a list"):
+        ChatCodec(
+            template_of(tiny[1], "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}{% endfor %}")
+        )
+
+
 def test_a_missing_template_is_named(tiny):
     with pytest.raises(ChatTemplateError, match="has no chat template"):
         ChatCodec(template_of(tiny[1], None))

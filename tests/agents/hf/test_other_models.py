@@ -2,18 +2,20 @@
 
 import copy
 import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPVisionConfig,
     Idefics3Config,
     Idefics3ForConditionalGeneration,
     Idefics3Processor,
     LlamaConfig,
+    LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
@@ -26,7 +28,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
-from steer_env.agents.hf import HFStudent, ModelAdapter, packed_logprobs
+from steer_env.agents.hf import ChatCodec, HFStudent, ModelAdapter, packed_logprobs
 from steer_env.types import ASSISTANT, USER, Message
 
 from .test_decoder import SCRIPTS, gap, play
@@ -79,6 +81,39 @@ def llava():
         vision_feature_layer=-1,
     )  # fmt: skip
     return LlavaForConditionalGeneration(config), processor
+
+
+def test_a_turn_may_end_with_a_special_token_that_no_map_names():
+    """Gemma 3's layout: eos is <eos>, turns end with <end_of_turn>."""
+    tok = tokenizer(["<s>", "</s>", "<image>"], bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    tok.add_tokens([AddedToken("<end_of_turn>", special=True)])
+    end = tok.convert_tokens_to_ids("<end_of_turn>")
+    assert "<end_of_turn>" not in tok.all_special_tokens
+    images = CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    template = LLAVA_TEMPLATE.replace("{% endfor %}{% if add", "{{ '<end_of_turn>\n' }}{% endfor %}{% if add")
+    processor = LlavaProcessor(
+        images, tok, patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1,
+        chat_template=template,
+    )  # fmt: skip
+    codec = ChatCodec(processor)
+    assert codec.close_id == end and end not in codec.forbidden(len(tok))
+
+
+def test_pictures_through_cross_attention_are_refused():
+    config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(cross_attention_layers=[3]))
+    with pytest.raises(ValueError, match="cross-attention"):
+        ModelAdapter(SimpleNamespace(config=config), None)
+
+
+def test_a_text_model_is_one_line(tmp_path):
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2
+    )
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    tokenizer(["<s>"], eos_token="<s>").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="takes no pictures") as caught:
+        HFStudent.from_pretrained(tmp_path)
+    assert len(str(caught.value)) < 400
 
 
 def idefics3(config_class=Idefics3Config, model_class=Idefics3ForConditionalGeneration):
