@@ -91,6 +91,7 @@ def test_a_turn_may_end_with_a_special_token_that_no_map_names():
     assert "<end_of_turn>" not in tok.all_special_tokens
     images = CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
     template = LLAVA_TEMPLATE.replace("{% endfor %}{% if add", "{{ '<end_of_turn>\n' }}{% endfor %}{% if add")
+    template = template.replace("c['text'] + ' '", "c['text']")
     processor = LlavaProcessor(
         images, tok, patch_size=14, vision_feature_select_strategy="default", num_additional_image_tokens=1,
         chat_template=template,
