@@ -12,12 +12,13 @@ import json
 import os
 import sqlite3
 import threading
+import time
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from steer_env.judges.base import AsyncJudge, Judge, JudgeRequest
 from steer_env.judges.combine import asked, later, settled, submitted, when_done
@@ -66,6 +67,19 @@ def _check_tables(connection: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(f"it holds other tables: {', '.join(others)[:100]}")
 
 
+def _log_ahead(connection: sqlite3.Connection) -> None:
+    """Turn write-ahead logging on; SQLite itself does not wait for another process that does so just now."""
+    end = time.monotonic() + BUSY
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+        time.sleep(0.02)
+
+
 class CachedJudge:
     """Looks a verdict up before it asks.
 
@@ -94,6 +108,10 @@ class CachedJudge:
         self._connect()
         if isinstance(judge, AsyncJudge):
             self.submit = self._submit
+
+    def children(self) -> tuple[Any, ...]:
+        """Return what it asks."""
+        return (self.inner,)
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """Return one verdict per request, in order; equal requests are asked once."""
@@ -139,7 +157,7 @@ class CachedJudge:
             try:
                 connection = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None)
                 _check_tables(connection)
-                connection.execute("PRAGMA journal_mode=WAL")
+                _log_ahead(connection)
                 connection.execute(
                     "CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, judge TEXT NOT NULL, "
                     "prompt TEXT NOT NULL, verdict TEXT NOT NULL) WITHOUT ROWID"

@@ -176,6 +176,10 @@ class Ensemble:
         if any(isinstance(judge, AsyncJudge) for judge in judges):
             self.submit = self._submit
 
+    def children(self) -> tuple[Any, ...]:
+        """Return what it asks."""
+        return self.judges
+
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """Return one verdict per request, in order."""
         votes = zip(*(asked(judge, requests) for judge in self.judges), strict=True)
@@ -226,6 +230,10 @@ class Cascade:
     def spent(self) -> float:
         """What the verdicts so far cost."""
         return sum(count * cost for count, cost in zip(self.asked, self.costs, strict=True))
+
+    def children(self) -> tuple[Any, ...]:
+        """Return what it asks."""
+        return (self.cheap, self.expensive)
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """Return one verdict per request, in order."""

@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from steer_env.judges.base import Judge, JudgeRequest
 from steer_env.judges.combine import asked, later, settled, submitted, when_done
@@ -226,6 +226,10 @@ class GuardJudge:
         self.name = f"{guard}({backend.name},{helpfulness.name})"
         if hasattr(backend, "submit"):
             self.submit = self._submit
+
+    def children(self) -> tuple[Any, ...]:
+        """Return what it asks."""
+        return (self.backend, self.helpfulness)
 
     def judge(self, requests: Sequence[JudgeRequest]) -> list[Verdict]:
         """Return one verdict per request, in order."""

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
-#: Where they keep what they are made of.
-_PARTS: Final = ("backend", "inner", "cheap", "expensive", "helpfulness")
 #: What of a part decides its verdicts.
 _DECIDING: Final = (
     "weights", "prompt_hash", "version", "settings", "rule", "least", "most", "guard", "dtype",
 )  # fmt: skip
 
 
+@runtime_checkable
+class Composite(Protocol):
+    """Something made of judges, agents or back ends, whose weights and prompts are its own as well."""
+
+    def children(self) -> tuple[Any, ...]:
+        """Return what it asks, always in the same order."""
+        ...
+
+
 def parts(whole: Any) -> Iterator[Any]:
-    """Yield an object and everything it is made of, back ends included."""
+    """Yield an object and everything it is made of: its `children`, or without that method its `backend`."""
     if whole is None:
         return
     yield whole
-    for name in _PARTS:
-        yield from parts(getattr(whole, name, None))
-    for inner in getattr(whole, "judges", None) or ():
-        yield from parts(inner)
+    children = whole.children() if isinstance(whole, Composite) else (getattr(whole, "backend", None),)
+    for part in children:
+        yield from parts(part)
 
 
 def weights_of(whole: Any) -> list[str]:

@@ -10,6 +10,7 @@ from steer_env.judges.combine import Cascade, Ensemble
 from steer_env.judges.guards import GuardJudge
 from steer_env.judges.independence import SelfJudging, check_independent
 from steer_env.judges.llm import LLMJudge
+from steer_env.judges.parts import weights_of
 from steer_env.testing.backends import ScriptedBackend
 
 
@@ -66,3 +67,22 @@ def test_judges_made_of_others_are_looked_into(tmp_path):
 def test_unknown_roles_are_refused():
     with pytest.raises(ValueError, match="expected names of roles"):
         check_independent(None, allow={"judge"})
+
+
+def test_only_what_says_so_is_made_of_parts():
+    """A judge of one's own names its children, or has a back end; what is called `inner` is no part."""
+
+    class Model:
+        weights = "w"
+
+    class Says:
+        def children(self):
+            return (Model(), None)
+
+    class Holds:
+        inner = Model()
+
+    class Asks:
+        backend = Model()
+
+    assert weights_of(Says()) == weights_of(Asks()) == ["w"] and weights_of(Holds()) == []
