@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from steer_env.arrays import Floats
 from steer_env.evaluation import metrics, protocols, scales
 from steer_env.evaluation.breakdown import harmed
 from steer_env.evaluation.combine import Part, weighted_sum
-from steer_env.evaluation.intervals import Estimate, Floats, mean_interval, rate, unavailable
+from steer_env.evaluation.intervals import Estimate, mean_interval, rate, unavailable
 from steer_env.evaluation.metrics import Verdicts
 from steer_env.evaluation.tabulate import Dialogues
 

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from steer_env.evaluation.intervals import Estimate, Floats, cluster_sums, rate, unavailable
-
-Bools = NDArray[np.bool_]
+from steer_env.arrays import Bools, Floats
+from steer_env.evaluation.intervals import Estimate, cluster_sums, rate, unavailable
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from steer_env.arrays import Floats
 from steer_env.evaluation.intervals import (
     Estimate,
     cluster_sums,
@@ -28,7 +29,6 @@ from steer_env.evaluation.intervals import (
 )
 from steer_env.evaluation.paired import newcombe
 
-Floats = NDArray[np.float64]
 REPLICATES = 2000
 
 

@@ -15,11 +15,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from steer_env.arrays import Bools, Ints
+from steer_env.arrays import Bools, Floats, Ints
 from steer_env.evaluation import scales
 from steer_env.evaluation.intervals import (
     Estimate,
-    Floats,
     cluster_size,
     cluster_sums,
     effective,

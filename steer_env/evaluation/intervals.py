@@ -23,9 +23,9 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
+from steer_env.arrays import Floats
 
 #: Default number of bootstrap replicates.
 REPLICATES = 2000

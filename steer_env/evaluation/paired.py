@@ -15,10 +15,10 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from steer_env.arrays import Floats
 from steer_env.evaluation.intervals import (
     REPLICATES,
     Estimate,
-    Floats,
     cluster_sums,
     design_effect,
     mcnemar,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from steer_env.arrays import Floats
 from steer_env.evaluation.intervals import (
     Estimate,
     cluster_size,
@@ -23,8 +24,6 @@ from steer_env.evaluation.intervals import (
     wilson,
     z_value,
 )
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
