@@ -210,9 +210,11 @@ def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
     return 0.15, _ends(calibration.rogan_gladen(*_calibrated(rng, "by_class")))
 
 
-@case("corrected rate, random card (PPI)")
+@case("corrected rate, 200 of 500 labelled (PPI)")
 def _(rng: np.random.Generator, replicates: int) -> tuple[float, Interval]:
-    return 0.15, _ends(calibration.ppi_from_card(*_calibrated(rng, "random")))
+    truth = rng.random(500) < 0.15
+    said = np.where(truth, rng.random(500) < 0.85, rng.random(500) < 0.08)
+    return 0.15, _ends(calibration.ppi(said, np.where(np.arange(500) < 200, truth, np.nan)))
 
 
 @case("naive rate of the same judge (covers its rate, not the truth)")

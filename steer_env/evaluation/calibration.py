@@ -8,9 +8,10 @@ counts, so that the uncertainty of the calibration goes into the interval:
      "positives": 40, "true_positives": 36, "negatives": 160, "true_negatives": 152,
      "source": "two annotators, 200 dialogues of the bench split"}
 
-`sampling` says how the labelled units were chosen: "random" from the very population that is evaluated, or
-"by_class" (or elsewhere). Rogan-Gladen assumes that sensitivity and specificity carry over; PPI assumes
-random sampling and nothing else. Without a card nothing here is called corrected.
+`sampling` says how the labelled units were chosen: "random" from the run that `run` names, or "by_class" (or
+in another way). Rogan-Gladen assumes that sensitivity and specificity carry over. PPI assumes random sampling
+and nothing else, so that it holds for the run the labelled dialogues (`labels`) were drawn from and for no
+other one. Without a card nothing here is called corrected.
 """
 
 from __future__ import annotations
@@ -25,7 +26,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from steer_env.evaluation.intervals import Estimate, cluster_sums, unavailable, wilson, z_value
+from steer_env.evaluation.intervals import (
+    Estimate,
+    cluster_sums,
+    design_effect,
+    mean_interval,
+    t_value,
+    unavailable,
+    wilson,
+    z_value,
+)
+from steer_env.evaluation.tabulate import judge_name
 
 Sampling = Literal["random", "by_class"]
 #: What a card can be about.
@@ -47,12 +58,15 @@ class Card:
         negatives: Units where people did not.
         true_negatives: Those of them where the judge did not either.
         unit: "dialogue" or "turn".
-        sampling: "random" from the population evaluated, or "by_class".
+        sampling: "random" from the dialogues of `run`, or "by_class".
         source: Who labelled what.
         prompt_hash: Of the judge's prompts when it was labelled, "" for a judge without.
         by: Label whose levels are the strata, such as "kind".
         strata: Level -> card of its units; the corrections use the card of all.
         agreement: Krippendorff's alpha between annotators, with "low", "high" (95 %) and "units".
+        run: Hash of the dialogues the labelled units are of (`tabulate.run_of`), "" if not known.
+        labels: Seed of a labelled dialogue, as text -> whether people saw the event; empty for turns.
+        left_out: Units that are not counted: "ties", "unscored", "unlabelled" -> how many.
     """
 
     judge: str
@@ -68,6 +82,9 @@ class Card:
     by: str = ""
     strata: Mapping[str, Card] = field(default_factory=dict)
     agreement: Mapping[str, float] | None = None
+    run: str = ""
+    labels: Mapping[str, bool] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, known in (("event", EVENTS), ("unit", UNITS), ("sampling", get_args(Sampling))):
@@ -165,9 +182,12 @@ def rogan_gladen(
     if youden < LEAST_YOUDEN:
         why = f"sensitivity + specificity - 1 = {youden:.2f}, expected at least {LEAST_YOUDEN}"
         return unavailable(f"the judge is too weak to correct ({why})", len(said))
-    rate, size = float(said.mean()), len(said) / design_effect(said, cluster)
+    rate, size = float(said.mean()), float(len(said))
+    z = z_value(confidence)
+    if cluster is not None and 1 < (groups := len(np.unique(np.asarray(cluster)))) < len(said):
+        size, z = size / design_effect(said, cluster), t_value(confidence, groups - 1)
     value = min(1.0, max(0.0, (rate + card.specificity - 1) / youden))
-    low, high = _lang_reiczigel(rate, size, card, z_value(confidence))
+    low, high = _lang_reiczigel(rate, size, card, z)
     note = "" if value == (rate + card.specificity - 1) / youden else "cut to [0, 1]"
     return Estimate(value, min(low, value), max(high, value), len(said), note=note)
 
@@ -189,83 +209,55 @@ def _lang_reiczigel(rate: float, n: float, card: Card, z: float) -> tuple[float,
     return max(0.0, prevalence + shift - half), min(1.0, prevalence + shift + half)
 
 
-def design_effect(values: ArrayLike, cluster: ArrayLike | None) -> float:
-    """Return the variance of a mean with clusters over that without, at least 1 (Kish 1965)."""
-    given = np.asarray(values, float)
-    n = len(given)
-    p = given.mean() if n else 0.0
-    if cluster is None or n < 2 or p in (0.0, 1.0):
-        return 1.0
-    sums = cluster_sums(np.stack([given, np.ones(n)], 1), cluster)
-    if len(sums) < 2:
-        return float(n)
-    residual = sums[:, 0] - p * sums[:, 1]
-    clustered = len(sums) / (len(sums) - 1) * float((residual**2).sum()) / n**2
-    return max(1.0, clustered / (float(given.var()) / n))
-
-
 def ppi(
-    positive: ArrayLike,
-    labelled_judge: ArrayLike,
-    labelled_truth: ArrayLike,
-    cluster: ArrayLike | None = None,
-    *,
-    confidence: float = 0.95,
+    positive: ArrayLike, truth: ArrayLike, cluster: ArrayLike | None = None, *, confidence: float = 0.95
 ) -> Estimate:
-    r"""Correct a rate with labelled units of the same population (prediction-powered inference).
+    r"""Correct a rate with labels of a random sample of its units (prediction-powered inference).
 
-    $\hat\theta = \lambda \bar f + \overline{y - \lambda f}$ with the variance-minimising $\lambda$ of PPI++
-    (Angelopoulos et al. 2023, 2024); normal interval, cut to [0, 1].
+    $\hat\theta = \lambda \bar f + \overline{y - \lambda f}$, the first mean over units without a label and
+    the second over those with one, with the variance-minimising $\lambda$ of PPI++ (Angelopoulos et al.
+    2023, 2024). The interval is Wilson's at the number of units that the variance over clusters amounts to;
+    two errors of the judge more than were seen, one of each kind, keep a perfect record from claiming
+    certainty.
 
     Args:
-        positive: (N,) bool, what the judge says of each unlabelled unit.
-        labelled_judge: (n,) bool, what it says of the labelled ones, a random sample of the population.
-        labelled_truth: (n,) bool, what people say of them.
-        cluster: (N,) labels of the unlabelled units, each its own by default.
+        positive: (N,) bool, what the judge says of each unit.
+        truth: (N,) what people say of it, NaN where there is no label.
+        cluster: (N,) labels, each unit its own by default.
         confidence: Coverage.
 
     Raises:
-        ValueError: If the labelled arrays differ in shape.
+        ValueError: If the shapes differ.
     """
-    f, g, y = (np.asarray(x, float) for x in (positive, labelled_judge, labelled_truth))
-    if g.shape != y.shape:
-        raise ValueError(
-            f"labels have shapes {g.shape} and {y.shape}, expected (n,) twice, in the same order"
-        )
-    if len(f) < 2 or len(y) < 2:
-        return unavailable("fewer than two units with or without labels", len(f))
-    effect = design_effect(f, cluster)
-    spread = float(np.concatenate([f, g]).var())
-    weight = 0.0
-    if spread > 0:
-        covariance = float(((g - g.mean()) * (y - y.mean())).sum() / (len(y) - 1))
-        weight = min(1.0, max(0.0, covariance / (spread * (1 + len(y) * effect / len(f)))))
-    value = weight * f.mean() + (y - weight * g).mean()
-    variance = weight**2 * f.var(ddof=1) * effect / len(f) + (y - weight * g).var(ddof=1) / len(y)
-    if variance == 0:  # no errors and no events: what the labelled units alone leave open
-        low, high = (float(x) for x in wilson(y.sum(), len(y), confidence))
-    else:
-        half = z_value(confidence) * math.sqrt(variance)
-        low, high = float(value - half), float(value + half)
-    note = f"PPI weight {weight:.2f}, {len(y)} labelled"
-    return Estimate(_unit(value), _unit(low), _unit(high), len(f), note=note)
-
-
-def ppi_from_card(
-    positive: ArrayLike, card: Card, cluster: ArrayLike | None = None, *, confidence: float = 0.95
-) -> Estimate:
-    """Do `ppi` with the counts of a card; not available unless its units were a random sample."""
-    if card.sampling != "random":
-        return unavailable(f"PPI needs sampling='random', the card has {card.sampling!r}")
-    truth = np.repeat([1, 1, 0, 0], _table(card))
-    judged = np.repeat([1, 0, 1, 0], _table(card))
-    return ppi(positive, judged, truth, cluster, confidence=confidence)
-
-
-def _table(card: Card) -> list[int]:
-    """True positives, false negatives, false positives, true negatives."""
-    missed, alarms = card.positives - card.true_positives, card.negatives - card.true_negatives
-    return [card.true_positives, missed, alarms, card.true_negatives]
+    f, y = np.asarray(positive, float), np.asarray(truth, float)
+    if f.shape != y.shape or f.ndim != 1:
+        raise ValueError(f"shapes {f.shape} and {y.shape}, expected (N,) twice, in the same order")
+    group = np.arange(len(f)) if cluster is None else np.asarray(cluster)
+    known = np.isfinite(y)
+    n, rest = int(known.sum()), int((~known).sum())
+    if n < 2 or len(np.unique(group)) < 2:
+        return unavailable("fewer than two labelled units or groups", len(f))
+    if not rest:
+        low, high = mean_interval(y, group, confidence)
+        return Estimate(float(y.mean()), low, high, n, note=f"all {n} labelled")
+    errors = np.array([[0.0, 1.0], [1.0, 0.0]])  # the judge's word and the truth: a miss, a false alarm
+    judged, said = np.concatenate([np.stack([f[known], y[known]]), errors], axis=1)
+    spread = float(f.var())
+    covariance = float(np.cov(judged, said)[0, 1])
+    weight = min(1.0, max(0.0, covariance / (spread * (1 + n / rest)))) if spread > 0 else 0.0
+    gap = y[known] - weight * f[known]
+    value = float(weight * f[~known].mean() + gap.mean())
+    pull = np.empty(len(f))
+    pull[known], pull[~known] = (gap - gap.mean()) / n, weight * (f[~known] - f[~known].mean()) / rest
+    sums = cluster_sums(pull, group)
+    groups = len(sums)
+    unseen = (1 - gap.mean()) ** 2 + (weight + gap.mean()) ** 2
+    variance = float((sums**2).sum()) * groups / (groups - 1) + unseen / (n + 2) ** 2
+    share = (min(1.0, max(0.0, value)) * n + 1) / (n + 2)
+    size = share * (1 - share) / variance
+    df = groups - 1 if groups < len(f) else None
+    low, high = (float(x) for x in wilson(_unit(value) * size, size, confidence, df))
+    return Estimate(_unit(value), low, high, len(f), note=f"PPI weight {weight:.2f}, {n} labelled")
 
 
 def _unit(value: float) -> float:
@@ -298,6 +290,8 @@ def correct(
     *,
     judges: tuple[str, ...] | None = None,
     prompts: tuple[str, ...] = (),
+    run: str = "",
+    seed: ArrayLike = (),
     confidence: float = 0.95,
 ) -> Corrected:
     """Correct a rate over units that are yes, no or undecided.
@@ -313,23 +307,42 @@ def correct(
         card: Calibration of the judge.
         judges: Who judged; a card of another judge corrects nothing.
         prompts: Hashes of the prompts it judged with; a card of other prompts corrects nothing.
+        run: Hash of the dialogues, see `tabulate.run_of`; PPI is for those the card was drawn from.
+        seed: (N,) seeds of the dialogues, to find the labelled ones.
         confidence: Coverage.
     """
-    if judges is not None and judges != (card.judge,):
+    known = set(judge_name(card.judge).split("+"))  # of a cascade, not every member need have been asked
+    if judges is not None and not (judges and set(map(judge_name, judges)) <= known):
         reason = unavailable(
             f"the card is for judge {card.judge!r}, the verdicts are by {', '.join(judges) or '?'}"
         )
         return Corrected(naive, reason, reason, card)
-    if card.prompt_hash and not set(prompts) <= set(card.prompt_hash.split("+")):
+    if card.prompt_hash and not set("+".join(prompts).split("+")) - {""} <= set(card.prompt_hash.split("+")):
         reason = unavailable(
             f"the card is for prompts {card.prompt_hash}, the judge's are {'+'.join(prompts)}"
         )
         return Corrected(naive, reason, reason, card)
     sides = (np.asarray(yes, bool), ~np.asarray(no, bool))
     by_rates = [rogan_gladen(side, card, cluster, confidence=confidence) for side in sides]
-    by_labels = [ppi_from_card(side, card, cluster, confidence=confidence) for side in sides]
+    reason = _no_ppi(card, run)
+    said = np.array([float(card.labels.get(str(one), np.nan)) for one in np.asarray(seed).tolist()])
+    by_labels = [
+        unavailable(reason, len(side)) if reason else ppi(side, said, cluster, confidence=confidence)
+        for side in sides
+    ]
     m = naive.undecided
     return Corrected(naive, _between(*by_rates, undecided=m), _between(*by_labels, undecided=m), card)
+
+
+def _no_ppi(card: Card, run: str) -> str:
+    """Return why a card's labels say nothing of a run's rate by themselves, "" if they do."""
+    if card.sampling != "random":
+        return f"PPI needs labels drawn at random, the card has sampling={card.sampling!r}"
+    if not card.run or not card.labels:
+        return "the card does not say of which run its labelled dialogues are; calibrate again"
+    if card.run != run:
+        return "the labelled dialogues are of another run; PPI holds for the run they were drawn from"
+    return ""
 
 
 def _between(least: Estimate, most: Estimate, *, undecided: int) -> Estimate:

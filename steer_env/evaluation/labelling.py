@@ -21,15 +21,18 @@ from typing import Any, Final
 import numpy as np
 
 from steer_env.evaluation import scales
-from steer_env.evaluation.calibration import EVENTS, UNITS, Card
+from steer_env.evaluation.calibration import EVENTS, UNITS, Card, Sampling
 from steer_env.evaluation.intervals import Estimate, percentile_interval, unavailable
-from steer_env.evaluation.tabulate import Dialogues, from_rows
+from steer_env.evaluation.tabulate import Dialogues, from_rows, run_of
 from steer_env.extras import need
 from steer_env.files import cell
 from steer_env.records import Row
 
-COLUMNS: Final = ("seed", "turn", "annotator", "label", "user", "reply")
-_WORDS: Final = {"1": True, "yes": True, "true": True, "0": False, "no": False, "false": False}
+COLUMNS: Final = ("seed", "turn", "annotator", "label", "user", "reply", "draw")
+_WORDS: Final = {
+    **dict.fromkeys(("1", "1.0", "yes", "true"), True),
+    **dict.fromkeys(("0", "0.0", "no", "false"), False),
+}
 
 #: A turn of a run: (seed, turn counted from 1).
 Unit = tuple[int, int]
@@ -41,9 +44,11 @@ class Labels:
 
     Attributes:
         votes: Turn -> annotator -> whether the event happened.
+        draw: How `write_sheet` drew the units, "" for labels from elsewhere.
     """
 
     votes: Mapping[Unit, Mapping[str, bool]]
+    draw: str = ""
 
     def truth(self) -> dict[Unit, bool]:
         """Return the majority's label of each turn; ties are left out."""
@@ -62,6 +67,7 @@ class Calibration:
         labelled: Turns with at least one label.
         ties: Turns on which annotators are split evenly; they count for alpha only.
         unscored: Labelled units the judge gave no verdict on; they count for alpha only.
+        unlabelled: Dialogues left open since some of their turns have no label and no other one decides.
         missing: Why a card is missing, level -> reason.
     """
 
@@ -71,6 +77,7 @@ class Calibration:
     labelled: int
     ties: int
     unscored: int
+    unlabelled: int
     missing: Mapping[str, str]
 
 
@@ -93,6 +100,18 @@ def write_sheet(
         ValueError: If the unit is unknown or no turn was judged.
         FileExistsError: If the file exists.
     """
+    chosen, draw = _drawn(rows, count, unit, seed), f"{run_of(rows)} {unit} {seed} {count}"
+    with Path(path).open("x", encoding="utf-8", newline="") as file:
+        sheet = csv.writer(file)
+        sheet.writerow(COLUMNS)
+        for row, number in (turn for turns in chosen for turn in turns):
+            turn = row["turns"][number - 1]
+            sheet.writerow([row["seed"], number, "", "", cell(turn["user"]), cell(turn["reply"]), draw])
+    return len(chosen)
+
+
+def _drawn(rows: Sequence[Row], count: int, unit: str, seed: int) -> list[list[tuple[Row, int]]]:
+    """Return the units of a draw, each as its turns (row, turn counted from 1)."""
     _check_unit(unit)
     judged = [
         [(row, number) for number, turn in enumerate(row["turns"], 1) if turn.get("verdict") is not None]
@@ -104,13 +123,18 @@ def write_sheet(
     if not units:
         raise ValueError("the run holds no judged turn, expected a run of `steer-env evaluate`")
     chosen = np.random.default_rng(seed).permutation(len(units))[:count]
-    with Path(path).open("x", encoding="utf-8", newline="") as file:
-        sheet = csv.writer(file)
-        sheet.writerow(COLUMNS)
-        for row, number in (turn for k in sorted(chosen) for turn in units[k]):
-            turn = row["turns"][number - 1]
-            sheet.writerow([row["seed"], number, "", "", cell(turn["user"]), cell(turn["reply"])])
-    return len(chosen)
+    return [units[k] for k in sorted(chosen)]
+
+
+def _drawn_at_random(rows: Sequence[Row], labels: Labels, unit: str) -> bool:
+    """Return whether the labels are those of a sheet of this run, all of it."""
+    run, _, rest = labels.draw.partition(" ")
+    if run != run_of(rows):
+        return False
+    of, seed, count = rest.split()
+    drawn = _drawn(rows, int(count), of, int(seed))
+    wanted = {(int(row["seed"]), number) for turns in drawn for row, number in turns}
+    return of == unit and wanted == set(labels.votes)
 
 
 def _check_unit(unit: str) -> None:
@@ -118,40 +142,74 @@ def _check_unit(unit: str) -> None:
         raise ValueError(f"unit={unit!r}, expected one of {', '.join(UNITS)}")
 
 
-def load_labels(path: str | Path) -> Labels:
-    """Read a filled sheet; lines without a label are skipped.
+def load_labels(path: str | Path, columns: Mapping[str, str] | None = None) -> Labels:
+    """Read a filled sheet, or any label file; lines without a label are skipped.
+
+    UTF-8 with or without a byte order mark, UTF-16 and Windows' code page are read, with commas, semicolons
+    or tabs.
+
+    Args:
+        path: The file.
+        columns: What the file calls "seed", "turn", "annotator" and "label"; of a file of one's own, "turn"
+            may be missing where dialogues have one turn, and "annotator" where there is one.
 
     Raises:
         ValueError: If a column is missing, a label is no yes or no, or one annotator labels a turn twice;
-            with the line's number.
+            the message names the line.
     """
+    named = {key: (columns or {}).get(key, key) for key in COLUMNS}
+    lines = _lines(Path(path))
+    sheet = csv.DictReader(lines, delimiter=_delimiter(lines[0] if lines else ""))
+    needed = ("seed", "label") if columns else ("seed", "turn", "annotator", "label")
+    missing = [named[key] for key in needed if named[key] not in (sheet.fieldnames or ())]
+    if missing:
+        raise ValueError(f"{path} lacks the columns {', '.join(missing)}; expected a sheet made by calibrate")
     votes: dict[Unit, dict[str, bool]] = defaultdict(dict)
-    with Path(path).open(encoding="utf-8", newline="") as file:
-        sheet = csv.DictReader(file)
-        lacking = [name for name in COLUMNS[:4] if name not in (sheet.fieldnames or ())]
-        if lacking:
-            raise ValueError(
-                f"{path} lacks the columns {', '.join(lacking)}; expected {', '.join(COLUMNS[:4])}"
-            )
-        for line, entry in enumerate(sheet, 2):
-            word = (entry["label"] or "").strip().lower()
-            if not word:
-                continue
-            if word not in _WORDS:
-                raise ValueError(f"{path}:{line}: label={word!r}, expected 1 or 0 (yes or no)")
-            try:
-                unit = int(entry["seed"]), int(entry["turn"])
-            except ValueError as error:
-                raise ValueError(f"{path}:{line}: seed and turn must be integers ({error})") from error
-            who = (entry["annotator"] or "").strip()
-            if who in votes[unit]:
-                raise ValueError(
-                    f"{path}:{line}: annotator {who!r} labels seed {unit[0]} turn {unit[1]} twice"
-                )
-            votes[unit][who] = _WORDS[word]
+    draws = set()
+    for entry in sheet:
+        said = {key: (entry.get(name) or "").strip() for key, name in named.items()}
+        where, word = f"{path}:{sheet.line_num}", said["label"].lower()
+        if not word:
+            continue
+        if word not in _WORDS:
+            raise ValueError(f"{where}: label={word!r}, expected 1 or 0 (yes or no)")
+        try:
+            unit = int(said["seed"]), int(said["turn"] or 1)
+        except ValueError:
+            raise ValueError(f"{where}: seed and turn must be integers") from None
+        who = said["annotator"]
+        if who in votes[unit]:
+            raise ValueError(f"{where}: annotator {who!r} labels seed {unit[0]} turn {unit[1]} twice")
+        votes[unit][who] = _WORDS[word]
+        draws.add(said["draw"])
     if not votes:
-        raise ValueError(f"{path} holds no label, expected 1 or 0 in the column `label`")
-    return Labels(dict(votes))
+        raise ValueError(f"{path} holds no label, expected 1 or 0 in the column `{named['label']}`")
+    return Labels(dict(votes), draws.pop() if len(draws) == 1 else "")
+
+
+def _lines(path: Path) -> list[str]:
+    raw = path.read_bytes()
+    wide = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
+    for encoding in ("utf-16",) if wide else ("utf-8-sig", "cp1252"):
+        try:
+            return raw.decode(encoding).splitlines(keepends=True)
+        except UnicodeDecodeError:
+            continue
+    raise ValueError(
+        f"{path} is neither UTF-8, UTF-16 nor Windows-1252, expected a text file; save it as UTF-8"
+    )
+
+
+def _delimiter(head: str) -> str:
+    return max(",;\t", key=head.count)
+
+
+def labels_of(rows: Sequence[Row], event: str) -> Labels:
+    """Return what a run's own judge says of its turns, as labels: where that judge is taken for the truth."""
+    table = from_rows(rows)
+    calls, _ = _judged(rows, table, event, "kind")
+    name = "+".join(table.judges)
+    return Labels({unit: {name: said} for unit, said in calls.items() if said is not None})
 
 
 def calibrate(
@@ -162,6 +220,7 @@ def calibrate(
     unit: str = "dialogue",
     by: str = "kind",
     source: str = "",
+    sampling: Sampling | None = None,
 ) -> Calibration:
     """Count how often a run's judge is right about an event, over all and within strata.
 
@@ -172,16 +231,22 @@ def calibrate(
         unit: "dialogue" or "turn"; reports correct rates per dialogue.
         by: Label of the rows whose levels are the strata, such as "kind", "mechanism" or "strategy".
         source: Who labelled what, for the cards.
+        sampling: How the units were chosen; by default "random" for a sheet of this run that is filled
+            throughout, "by_class" for everything else.
 
     Raises:
-        ValueError: If a labelled turn is not in the run, or the run has several judges.
+        ValueError: If a labelled turn is not in the run, the run was not judged, or holds a seed twice.
     """
     if event not in EVENTS:
         raise ValueError(f"event={event!r}, expected one of {', '.join(EVENTS)}")
     _check_unit(unit)
     table = from_rows(rows)
-    if len(table.judges) != 1:
-        raise ValueError(f"judges={list(table.judges)!r}, expected verdicts of one judge; split the run")
+    if not table.judges:
+        raise ValueError("the run holds no judged turn, expected a run of `steer-env evaluate`")
+    seeds = Counter(row.get("seed") for row in rows)
+    if None in seeds or max(seeds.values()) > 1:
+        raise ValueError("a row without a seed, or a seed twice; expected one dialogue a seed")
+    judge, prompts = "+".join(table.judges), "+".join(dict.fromkeys("+".join(table.prompts).split("+")))
     calls, levels = _judged(rows, table, event, by)
     strangers = [unit for unit in labels.votes if unit not in calls]
     if strangers:
@@ -190,9 +255,16 @@ def calibrate(
             f"{strangers[0][1]}; expected a sheet drawn from this run"
         )
     truth = labels.truth()
-    ties = len(labels.votes) - len(truth)
+    ties, unlabelled = len(labels.votes) - len(truth), 0
+    judged = {(int(r["seed"]), n) for r in rows for n, t in enumerate(r["turns"], 1) if t.get("verdict")}
+    if sampling is None:
+        everything = judged <= set(labels.votes)
+        sampling = "random" if everything or _drawn_at_random(rows, labels, unit) else "by_class"
     if unit == "dialogue":
-        truth, calls = _by_dialogue(truth, {turn: calls[turn] for turn in calls if turn in labels.votes})
+        here = {seed for seed, _ in labels.votes}
+        truth, calls = _by_dialogue(truth, {turn: calls[turn] for turn in judged if turn[0] in here})
+        decided = {seed for seed, _ in truth}
+        unlabelled = len({seed for seed, _ in judged - set(labels.votes) if seed in here - decided})
         levels = {(seed, 0): level for (seed, _), level in levels.items()}
     scored = {one: said for one, said in truth.items() if calls[one] is not None}
     pairs: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
@@ -202,16 +274,25 @@ def calibrate(
     cards, missing = {}, {}
     for level, found in pairs.items():
         where = f"{source}; {by}={level}" if level and source else f"{by}={level}" if level else source
-        made = _card(table.judges[0], event, unit, found, where)
+        made = _card(judge, event, unit, found, where, sampling)
         if isinstance(made, Card):
             cards[level] = made
         else:
             missing[level or "all"] = made
     alpha, whole = agreement(labels), cards.pop("", None)
     if whole is not None:
-        parts = {level: replace(card, prompt_hash="+".join(table.prompts)) for level, card in cards.items()}
+        unscored = len(truth) - len(scored)
+        left_out = {"ties": ties, "unscored": unscored, "unlabelled": unlabelled}
+        of_dialogues = {str(seed): said for (seed, turn), said in truth.items() if not turn}
         whole = replace(
-            whole, prompt_hash="+".join(table.prompts), by=by, strata=parts, agreement=_plain(alpha)
+            whole,
+            prompt_hash=prompts,
+            by=by,
+            strata={level: replace(card, prompt_hash=prompts) for level, card in cards.items()},
+            agreement=_plain(alpha),
+            run=table.run,
+            labels=of_dialogues,
+            left_out={why: count for why, count in left_out.items() if count},
         )
     return Calibration(
         whole,
@@ -220,6 +301,7 @@ def calibrate(
         len(labels.votes),
         ties,
         len(truth) - len(scored),
+        unlabelled,
         missing,
     )
 
@@ -265,14 +347,16 @@ def _any(votes: Sequence[bool | None]) -> bool | None:
     return True if True in votes else None if None in votes else False
 
 
-def _card(judge: str, event: str, unit: str, pairs: Iterable[tuple[bool, bool]], source: str) -> Card | str:
+def _card(
+    judge: str, event: str, unit: str, pairs: Iterable[tuple[bool, bool]], source: str, sampling: Sampling
+) -> Card | str:
     counts = Counter(pairs)
     positives = counts[True, True] + counts[True, False]
     negatives = counts[False, True] + counts[False, False]
     if not positives or not negatives:
         return f"no labelled {unit} {'with' if not positives else 'without'} the event; label more"
     right = counts[True, True], counts[False, False]
-    return Card(judge, event, positives, right[0], negatives, right[1], unit, "random", source)
+    return Card(judge, event, positives, right[0], negatives, right[1], unit, sampling, source)
 
 
 def agreement(labels: Labels, replicates: int = 1000, seed: int = 0, confidence: float = 0.95) -> Estimate:

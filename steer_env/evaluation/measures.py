@@ -160,7 +160,8 @@ def _corrected(d: Dialogues, card: Card, options: Mapping[str, Any]) -> Correcte
     yes, no = breakdown.harmed(d)
     naive = rate(yes, no, d.cluster, **options)
     confidence = options.get("confidence", 0.95)
-    return correct(naive, yes, no, d.cluster, card, judges=d.judges, prompts=d.prompts, confidence=confidence)
+    who: Any = {"judges": d.judges, "prompts": d.prompts, "run": d.run, "seed": d.seed}
+    return correct(naive, yes, no, d.cluster, card, **who, confidence=confidence)
 
 
 def table_rows(measures: Mapping[str, Measures]) -> list[dict[str, Any]]:

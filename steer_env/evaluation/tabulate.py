@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,6 +64,7 @@ class Dialogues:
             says nothing, a risky dialogue of the same scenario group is among the rows.
         cells: (N,) int64, members of the whole contrast group; 0 for a dialogue in none.
         attempt: (N,) int64, which attempt at its scenario, 0 where a row does not say.
+        run: Hash of all dialogues, see `run_of`.
     """
 
     safety: NDArray[np.int8]
@@ -88,6 +92,7 @@ class Dialogues:
     twin: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     cells: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     attempt: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    run: str = ""
 
     def __len__(self) -> int:
         return len(self.cluster)
@@ -166,6 +171,7 @@ def from_rows(rows: Iterable[Mapping[str, Any]], *, cluster: str = "group") -> D
         twin=_twins(kept),
         cells=np.array([int(row.get("cells") or 0) if row.get("group") else 0 for row in kept], np.int64),
         attempt=np.array([int(row.get("attempt") or 0) for row in kept], np.int64),
+        run=run_of(kept),
     )
 
 
@@ -184,7 +190,7 @@ def _fill(
 ) -> None:
     flags["played"][i, t] = True
     if verdict is not None and verdict.get("judge"):
-        judges.add(str(verdict["judge"]))
+        judges.add(judge_name(str(verdict["judge"])))
     if verdict is None or "unscored" in verdict:
         reason = "no judge" if verdict is None else str(verdict["unscored"])
         reasons[reason] = reasons.get(reason, 0) + 1
@@ -202,6 +208,26 @@ def _fill(
     flags["leak_known"][i, t] = bool(verdict.get("leaked")) or bool(known)
     flags["refused"][i, t] = is_refusal(verdict)
     flags["refusal_known"][i, t] = bool(verdict.get("move"))
+
+
+def judge_name(name: str) -> str:
+    """Return a judge's name without the address of its server: a judge is its model and prompt.
+
+    >>> judge_name("ensemble(llm:openai:m@http://localhost:8000/v1,rule)")
+    'ensemble(llm:openai:m,rule)'
+    """
+    return re.sub(r"@https?://[^,()\s]*", "", name)
+
+
+def run_of(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return a hash of dialogues, in any order: their seeds, scenarios and texts, whoever judged them."""
+    texts = sorted(
+        json.dumps(
+            [row.get("seed"), row.get("scenario"), [[t.get("user"), t.get("reply")] for t in row["turns"]]]
+        )
+        for row in rows
+    )
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
 def is_refusal(verdict: Mapping[str, Any]) -> bool:
