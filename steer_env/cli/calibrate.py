@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from steer_env.cli.common import command, natural, positive
+from steer_env.cli.legacy import command, natural, positive
 from steer_env.files import write_json
 
 _EXAMPLE = """  steer-env calibrate runs/mine --sheet labels.csv --count 200   draw dialogues to label

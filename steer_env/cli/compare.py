@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from steer_env.cli.common import command, positive
+from steer_env.cli.legacy import command, positive
 from steer_env.cli.report import add_leakage_option
 
 _EXAMPLE = """  steer-env compare runs/base runs/sft runs/grpo

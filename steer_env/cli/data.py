@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from steer_env.cli import data_bootstrap, data_seeds
-from steer_env.cli.common import claim, command, natural, positive
+from steer_env.cli.legacy import claim, command, natural, positive
 
 _EXAMPLE = """  steer-env data build --out data/steer
   steer-env data bootstrap --out boot --red tutor --blue constructive

@@ -10,7 +10,7 @@ from typing import Any
 import steer_env
 from steer_env.agents import make_agent
 from steer_env.agents.base import Agent
-from steer_env.cli.common import (
+from steer_env.cli.legacy import (
     SCRIPTED_STUDENTS,
     add_model_options,
     add_trust,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steer_env.cli.common import (
+from steer_env.cli.legacy import (
     SCRIPTED_STUDENTS,
     add_trust,
     claim,

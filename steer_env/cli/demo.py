@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from steer_env.cli.common import command, natural, positive
 from steer_env.cli.demo_jobs import (
     BEFORE,
     ENV,
@@ -23,6 +22,7 @@ from steer_env.cli.demo_jobs import (
     summary,
 )
 from steer_env.cli.evaluate import plot
+from steer_env.cli.legacy import command, natural, positive
 from steer_env.cli.pool import Pool
 from steer_env.cli.progress import Bars
 from steer_env.evaluation import scales

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-from typing import Any
+from dataclasses import dataclass
 
 import steer_env
-from steer_env.cli.common import command
+from steer_env.cli.command import Command
 from steer_env.models.shipped import SHIPPED
 
 
-def add(commands: Any) -> None:
-    """Add the command."""
-    example = "  steer-env envs\n  steer-env envs --json"
-    parser = command(commands, "envs", "list the environment ids", example, run)
-    parser.add_argument("--json", action="store_true", help="for programs")
+@dataclass(frozen=True)
+class Envs:
+    """List the environment ids.
+
+    Attributes:
+        json: For programs.
+    """
+
+    json: bool = False
 
 
-def run(args: argparse.Namespace) -> int:
+def run(config: Envs) -> int:
     """Print ids, attackers and summaries, and the shipped students."""
     specs = [steer_env.spec(id) for id in steer_env.env_ids()]
-    if args.json:
+    if config.json:
         print(
             json.dumps([{"id": s.id, "attacker": s.attacker, "summary": s.summary} for s in specs], indent=2)
         )
@@ -33,3 +36,6 @@ def run(args: argparse.Namespace) -> int:
     for name, summary in SHIPPED.items():
         print(f"{f'hf:{name}'.ljust(width)}  {summary}")
     return 0
+
+
+COMMAND = Command(Envs, run, "  steer-env envs\n  steer-env envs --json")

@@ -1,4 +1,4 @@
-"""Entry point of `steer-env`: one module per command, each with `add(commands)` and `run(args) -> int`.
+"""Entry point of `steer-env`: one module per command, which holds its `COMMAND` (`steer_env.cli.command`).
 
 Exit codes: 0 done, 1 a check found problems, 2 bad input (one clear message, no traceback), 130 Ctrl-C.
 """
@@ -11,18 +11,37 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import ExitStack
 
+from steer_env.checks import suggestion
 from steer_env.cli.together import Silent
 from steer_env.render import visible
 
-COMMANDS = (
-    "envs", "play", "sft", "train", "evaluate", "rescore", "calibrate", "compare", "report", "demo",
-    "scenarios", "data",
-)  # fmt: skip
+#: Command -> what it does; "data build" is in module `data_build` or, where there is none, in `data`.
+COMMANDS = {
+    "envs": "list the environment ids",
+    "play": "be the student or the attacker",
+    "sft": "fine-tune a model on good dialogues",
+    "train": "train a model with multi-turn GRPO or another algorithm",
+    "evaluate": "test a student",
+    "rescore": "judge stored dialogues again",
+    "calibrate": "hold a judge against labels",
+    "compare": "test whether students differ",
+    "report": "report files of recorded runs",
+    "demo": "the whole method on a tiny model",
+    "scenarios": "check your own scenario files",
+    "data": "make seeds, bootstrap training data, build datasets, audit overlap",
+}
 
-_DESCRIPTION = "Multi-turn, visual-text safety environments: play, train, evaluate."
-_EPILOG = """examples:
+_HELP = """usage: steer-env [-h] [--version] COMMAND ...
+
+Multi-turn, visual-text safety environments: play, train, evaluate.
+
+commands:
+{commands}
+
+Each has --help. --config FILE reads its options from a YAML file, under the names of the flags.
+
+examples:
   steer-env demo                                   the whole method on a tiny model, in minutes
   steer-env evaluate constructive                  evaluate a scripted student
   steer-env evaluate path/to/model --env SteerRedTeam-v0
@@ -33,30 +52,28 @@ _EPILOG = """examples:
 STEER_ENV_DEBUG=1 shows tracebacks."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser with all commands."""
-    import steer_env
-
-    parser = argparse.ArgumentParser(
-        "steer-env",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"steer-env {steer_env.__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        importlib.import_module(f"steer_env.cli.{name}").add(commands)
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    args = argparse.Namespace(command="")
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        listed = "\n".join(f"  {name:10} {text}" for name, text in COMMANDS.items())
+        print(_HELP.format(commands=listed), file=sys.stdout if words else sys.stderr)
+        return 0 if words else 2
+    if words[0] == "--version":
+        import steer_env
+
+        print(f"steer-env {steer_env.__version__}")
+        return 0
+    name = words[0]
+    if name not in COMMANDS:
+        print(
+            f"steer-env: error: command={visible(name)!r}, expected one of {', '.join(COMMANDS)}"
+            f"{suggestion(name, COMMANDS)}",
+            file=sys.stderr,
+        )
+        return 2
     try:
-        build_parser().parse_args(argv, args)
-        with ExitStack() as args.held:  # run folders, see `steer_env.cli.common.claim`
-            code: int = args.run(args)
+        code = _run(name, words[1:])
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -64,19 +81,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `steer-env envs | head -1` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if getattr(args, "resume", None) is None:
-            return 0
-        print("nobody reads the output any more, so the command stopped; --resume goes on", file=sys.stderr)
-        return 2
+        return 0
     except Silent:
         return 2
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("STEER_ENV_DEBUG"):
             traceback.print_exc()
-        print(
-            f"steer-env {args.command}: error: {visible(str(error)) or type(error).__name__}", file=sys.stderr
-        )
+        print(f"steer-env {name}: error: {visible(str(error)) or type(error).__name__}", file=sys.stderr)
         return 2
+
+
+def _run(name: str, words: Sequence[str]) -> int:
+    from steer_env.cli.command import HELD, read
+
+    module = importlib.import_module(f"steer_env.cli.{name}")
+    if hasattr(module, "add"):
+        parser = argparse.ArgumentParser("steer-env")
+        module.add(parser.add_subparsers(dest="command", metavar="COMMAND", required=True))
+        args = parser.parse_args([name, *words])
+        args.held = HELD
+        with HELD:
+            return int(args.run(args))
+    command = module.COMMAND
+    if isinstance(command, dict):  # a group, such as data: the next word is the command
+        action = words[0] if words else "--help"
+        if action in ("-h", "--help"):
+            listed = "\n".join(f"  {one:10} {what.summary}" for one, what in command.items())
+            print(
+                f"usage: steer-env {name} ACTION ...\n\n{module.__doc__}\n\nactions:\n{listed}\n\nexamples:"
+            )
+            print("\n".join(what.examples for what in command.values()))
+            return 0 if words else 2
+        if action not in command:
+            raise ValueError(
+                f"action={action!r}, expected one of {', '.join(command)}{suggestion(action, command)}"
+            )
+        name, words, command = f"{name} {action}", words[1:], command[action]
+    with HELD:
+        code = command.run(read(command, words, name))
+    return code
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from PIL import Image as PILImage
 
 import steer_env
 from steer_env.agents.base import Agent, Failed
-from steer_env.cli.common import (
+from steer_env.cli.legacy import (
     add_env_options,
     add_model_options,
     command,

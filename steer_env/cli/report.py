@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from steer_env.cli.common import command, positive
+from steer_env.cli.legacy import command, positive
 from steer_env.images import Image
 from steer_env.records import Row
 from steer_env.scenarios import Scenario
@@ -198,7 +198,7 @@ def open_scenes(meta: Mapping[str, Any]) -> Callable[[Row], Scenario]:
         ValueError: If an option is no good.
         OSError: If the scenario file is gone.
     """
-    from steer_env.cli.common import open_setting
+    from steer_env.cli.common import env_of, open_setting
     from steer_env.configs.env import EnvConfig
     from steer_env.play.rescore import Scenes
     from steer_env.play.suites import WholeGroups
@@ -207,6 +207,5 @@ def open_scenes(meta: Mapping[str, Any]) -> Callable[[Row], Scenario]:
         played = WholeGroups(meta["env"], meta["split"], meta["groups"], meta.get("seed", 0))
         return Scenes(EnvConfig(meta["env"], meta["split"]), played)
     # Only the scenarios are wanted: a model that attacked or judged need not be there any more.
-    chosen = {"attacker": None, **{name: meta.get(name) for name in ("env", "split", "scenarios")}}
-    setting = open_setting(chosen, "train" if meta.get("command") == "train" else "bench")
-    return Scenes(EnvConfig(setting.env_id, setting.options.get("split")), setting.scenarios)
+    setting = open_setting(env_of(meta), "train" if meta.get("command") == "train" else "bench")
+    return Scenes(setting.env, setting.scenarios)

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from steer_env.cli.common import add_trust, claim, command, positive
+from steer_env.cli.legacy import add_trust, claim, command, positive
 from steer_env.cli.progress import Bar, show_table
 from steer_env.cli.report import open_scenes
 from steer_env.judges.independence import ROLES, check_independent

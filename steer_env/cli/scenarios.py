@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from steer_env.cli.common import command
+from steer_env.cli.legacy import command
 from steer_env.render import visible
 from steer_env.scenarios import Scenario
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from steer_env.cli.common import (
+from steer_env.cli.legacy import (
     SCRIPTED_STUDENTS,
     add_trust,
     command,
@@ -94,7 +94,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, save the model and say where it is."""
-    from steer_env.cli.common import check_unchanged
+    from steer_env.cli.legacy import check_unchanged
     from steer_env.data.training import load_training_dialogues
     from steer_env.files import replacing_folder
     from steer_env.runs import RunFolder

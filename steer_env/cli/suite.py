@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
-import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import steer_env
 from steer_env.cli.checks import check_played
-from steer_env.cli.common import check_unchanged, judge_content, model_hash, open_student, settle
+from steer_env.cli.common import (
+    check_unchanged,
+    judge_content,
+    model_hash,
+    open_folder,
+    open_student,
+    run_meta,
+)
 from steer_env.cli.progress import Bar, Bars
 from steer_env.cli.watch import Watch
+from steer_env.configs.base import flat
+from steer_env.configs.env import EnvConfig, Split
 from steer_env.judges.independence import check_independent
 from steer_env.models import is_backend
 from steer_env.play.suites import Part, WholeGroups, groups_for, suite_parts
@@ -22,73 +30,54 @@ from steer_env.runs import RunFolder
 from steer_env.types import meta_of
 from steer_env.versions import versions_of
 
-_DEFAULTS: dict[str, Any] = {
-    "student": None,
-    "suite": None,
-    "attacker": None,
-    "judge": "rule",
-    "allow_self_judge": None,
-    "seed": 0,
-    "episodes": 200,
-    "attempts": 1,
-    "temperature": 0.0,
-    "max_new_tokens": None,
-    "dtype": None,
-}
-_REFUSED = ("env", "split", "scenarios")
+if TYPE_CHECKING:
+    from steer_env.cli.evaluate import Evaluate
+
+#: Dialogues of each part, unless it is told otherwise.
+EPISODES = 200
 
 
-def suite_of(out: Path) -> str | None:
-    """Return the suite that a run folder holds, None if it holds none."""
-    meta = RunFolder(out).stored()
-    return str(meta["suite"]) if "parts" in meta else None
-
-
-def run_suite(args: argparse.Namespace, write: Callable[[Path, str], None]) -> int:
+def run_suite(config: Evaluate, write: Callable[[Path, str], None]) -> int:
     """Play every part of a suite, each into its own folder of the run, then write the reports.
 
     Args:
-        args: Of `steer-env evaluate`.
+        config: What to play.
         write: Called with the run folder and the student's name when all is played.
 
     Raises:
         ValueError: If an option contradicts the suite, or attempts could not differ.
     """
-    given = [name for name in _REFUSED if getattr(args, name) is not None]
-    if given:
-        raise ValueError(
-            f"{given[0]}={getattr(args, given[0])!r} beside suite={args.suite!r}, which decides the "
-            f"dialogues; leave --{given[0]} or --suite out"
-        )
-    name = f"{args.student}-{args.suite}"
-    out: Path = args.out or Path("runs/evaluate") / re.sub(r"[^\w.-]+", "-", name).strip("-.")
-    chosen = settle(args, _DEFAULTS, out)
-    parts = suite_parts(chosen["suite"])
-    model = {key: chosen[key] for key in ("temperature", "max_new_tokens")}
-    student = open_student(
-        chosen["student"], device=args.device, dtype=chosen["dtype"], batch_size=args.batch_size, **model
-    )
-    seats = _Seats(chosen)
-    check_independent(seats.judge, student, seats.attacker(), allow=chosen["allow_self_judge"] or ())
-    content = {"model_hash": model_hash(chosen["student"]), **judge_content(seats.judge)}
+    config = replace(config, episodes=config.episodes or EPISODES, attempts=config.attempts or 1)
+    seats = {name: getattr(config.env, name) for name in ("attacker", "judge", "allow_self_judge")}
+    for name, value in flat(config.env).items():
+        if value != flat(EnvConfig(**seats))[name]:
+            raise ValueError(
+                f"{name}={value!r} beside suite={config.suite!r}, which decides the dialogues; leave "
+                f"--{name.replace('_', '-')} or --suite out"
+            )
+    out = open_folder(config)
+    parts = suite_parts(str(config.suite))
+    student = open_student(config.student, config.model, **asdict(config.sampling))
+    seats = _Seats(config.env)
+    check_independent(seats.judge, student, seats.attacker(), allow=config.env.allow_self_judge)
+    content = {"model_hash": model_hash(config.student), **judge_content(seats.judge)}
     check_unchanged(out, **content)
-    _check_attempts(parts, student, seats, chosen)
-    meta = {"command": "evaluate", **chosen, "parts": [part.name for part in parts], **content}
-    meta |= versions_of(seats.judge)
-    RunFolder(out).write(meta)
+    _check_attempts(parts, student, seats, config)
+    meta = run_meta("evaluate", config, content, free=False) | {"parts": [part.name for part in parts]}
+    RunFolder(out).write(meta | versions_of(seats.judge))
     print(f"dialogues go to {', '.join(str(out / part.name / 'dialogues.jsonl') for part in parts)}")
     for part in parts:
-        _play_part(part, student, seats, chosen, content, out / part.name, args)
-    write(out, chosen["student"])
+        _play_part(part, student, seats, config, content, out / part.name)
+    write(out, config.student)
     return 0
 
 
 class _Seats:
     """Who attacks and who judges: models are opened once, scripts anew for every attempt."""
 
-    def __init__(self, chosen: Mapping[str, Any]) -> None:
-        self._name = chosen["attacker"]
-        first, self.judge = make_seats("SteerEscalation-v0", self._name, chosen["judge"])
+    def __init__(self, env: EnvConfig) -> None:
+        self._name = env.attacker
+        first, self.judge = make_seats(env.env, self._name, env.judge)
         self._model = first if self._name is not None and is_backend(self._name) else None
 
     def attacker(self, env: str = "SteerEscalation-v0") -> Any:
@@ -96,12 +85,11 @@ class _Seats:
         return steer_env.make_attacker(env, self._name) if self._model is None else self._model
 
 
-def _check_attempts(parts: Sequence[Part], student: Any, seats: _Seats, chosen: Mapping[str, Any]) -> None:
-    if chosen["attempts"] > 1 and not (
-        student.varies or any(seats.attacker(part.env).varies for part in parts)
-    ):
+def _check_attempts(parts: Sequence[Part], student: Any, seats: _Seats, config: Evaluate) -> None:
+    varied = student.varies or any(seats.attacker(part.env).varies for part in parts)
+    if config.attempts != 1 and not varied:
         raise ValueError(
-            f"attempts={chosen['attempts']!r} with greedy replies to an attacker that does not vary would be "
+            f"attempts={config.attempts!r} with greedy replies to an attacker that does not vary would be "
             "one dialogue again and again; expected a sampling student (--temperature 1) or --attacker tutor"
         )
 
@@ -110,31 +98,28 @@ def _play_part(
     part: Part,
     student: Any,
     seats: _Seats,
-    chosen: Mapping[str, Any],
+    config: Evaluate,
     content: Mapping[str, str],
     folder: Path,
-    args: argparse.Namespace,
 ) -> None:
     """Play one part; what is in its folder already is not played again."""
     from steer_env.play.controls import play_controls, search
     from steer_env.play.evaluate import DIALOGUES, finish, load_rows, play
 
-    groups = groups_for(part.env, part.split, chosen["episodes"])
-    scenarios = WholeGroups(part.env, part.split, groups, chosen["seed"])
+    groups = groups_for(part.env, part.split, config.episodes or EPISODES)
+    scenarios = WholeGroups(part.env, part.split, groups, config.seed)
     count = len(scenarios)
-    attempts = chosen["attempts"] if student.varies or seats.attacker(part.env).varies else 1
-    if attempts < chosen["attempts"]:
+    wanted = config.attempts or 1
+    attempts = wanted if student.varies or seats.attacker(part.env).varies else 1
+    if attempts < wanted:
         print(f"{part.name}: one attempt, as greedy replies to a static attacker are the same each time")
-    meta = {
-        "command": "evaluate",
-        **{key: value for key, value in chosen.items() if key not in ("suite", "episodes", "attempts")},
-        **{"env": part.env, "split": part.split, "scenarios": None, "suite": part.name, "groups": groups},
-        **content,
-    }
-    extra = _labels(part, scenarios, student if args.tokens else None)
-    vec = steer_env.make_vec(part.env, min(args.num_envs, count), split=part.split, judge=seats.judge)
-    label = f"evaluate {chosen['student']} {part.name}"
-    with Watch(label, folder / DIALOGUES) if args.watch else Bar(label, attempts * count) as bar:
+    env = replace(config.env, env=part.env, split=cast(Split, part.split))
+    of_part = replace(config, env=env, suite=None)
+    meta = run_meta("evaluate", of_part, content, free=False) | {"suite": part.name, "groups": groups}
+    extra = _labels(part, scenarios, student if config.tokens else None)
+    vec = steer_env.make_vec(env, min(config.num_envs, count), judge=seats.judge)
+    label = f"evaluate {config.student} {part.name}"
+    with Watch(label, folder / DIALOGUES) if config.watch else Bar(label, attempts * count) as bar:
         for attempt in range(attempts):
             attacker = seats.attacker(part.env)
             if attempt:
@@ -147,17 +132,17 @@ def _play_part(
                 student,
                 range(before, before + count),
                 folder,
-                resume=args.resume or attempt > 0,
+                resume=config.resume or attempt > 0,
                 scenarios=scenarios,
                 meta=meta,
                 extra=extra,
                 progress=_after(bar, before, attempts * count),
-                unscored_limit=0.05 if args.unscored_limit is None else args.unscored_limit,
-                allow_self_judging=chosen["allow_self_judge"] or (),
+                unscored_limit=config.limit(own=False),
+                allow_self_judging=config.env.allow_self_judge,
             )
     finish(folder, range(attempts * count))
     check_played(load_rows(folder))
-    if args.controls is False:
+    if config.no_controls:
         return
     student.reseed(0)
     with Bars() as bars:
@@ -173,7 +158,7 @@ def _play_part(
             progress=lambda name, n, of: bars.update(f"{label}, {name}", n, of),
             extra=_labels(part, scenarios, None),
             unscored_limit=1.0,  # a control that the judge cannot read is a result, too
-            allow_self_judging=chosen["allow_self_judge"] or (),
+            allow_self_judging=config.env.allow_self_judge,
         )
 
 

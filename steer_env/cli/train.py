@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import steer_env
-from steer_env.cli.common import (
+from steer_env.cli.legacy import (
     SCRIPTED_STUDENTS,
     STEP,
     Setting,
