@@ -12,15 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from steer_env.images import Image
 from steer_env.types import USER, Message, Utterance
-
-#: Longest reply of a model in tokens, unless it is told otherwise: the same behind every back end.
-MAX_NEW_TOKENS: Final = 256
 
 #: Student: {"images": tuple[Image], "transcript": tuple[Message]}. The attacker sees in addition "goal",
 #: "draft" (the seed's next user turn), "kind", "strategy", "technique", "verdict" (Terms, zeros if none) and

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from steer_env.agents.base import MAX_NEW_TOKENS, Agent, Failed, Observation, observation_rng, to_answer
+from steer_env.agents.base import Agent, Failed, Observation, observation_rng, to_answer
 from steer_env.checks import integer, number
 from steer_env.models.base import (
     AsyncChatBackend,
@@ -21,7 +21,7 @@ from steer_env.models.base import (
     ChatResult,
     Role,
 )
-from steer_env.spaces import MAX_LENGTH
+from steer_env.spaces import MAX_LENGTH, MAX_NEW_TOKENS
 from steer_env.types import USER, Utterance
 
 #: What of a reply's meta rides along with the utterance.

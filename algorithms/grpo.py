@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 from steer_env.algorithms.base import Algorithm, make_algorithm
 from steer_env.algorithms.checks import check_integers
 from steer_env.algorithms.settings import TrainConfig
+from steer_env.configs.base import config
 
 
-@dataclass(frozen=True, slots=True)
+@config(frozen=True)
 class GRPOConfig(TrainConfig):
     """Settings of a GRPO run: those of the loop (`TrainConfig`) and the most used ones of the algorithm.
 
@@ -37,7 +38,7 @@ class GRPOConfig(TrainConfig):
     discount: float = 0.5
 
     def __post_init__(self) -> None:
-        TrainConfig.__post_init__(self)  # super() does not know a class that slots made anew
+        super().__post_init__()
         check_integers(self, ("group_size",), 2, ": advantages compare siblings")
         self.algorithm()
 

@@ -7,16 +7,17 @@ the closing one is put behind it unsampled, so the trace tells them apart for ev
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steer_env.algorithms.base import Example
+from steer_env.configs.train import Overlong
 from steer_env.trajectory import TokenTrace, Trajectory
 
 #: Names of the ways to treat replies that were cut, see `treat`.
-OVERLONG: Final = ("keep", "mask", "penalise")
+OVERLONG: Final = get_args(Overlong)
 
 
 def cut_turns(trace: TokenTrace, close_id: int) -> NDArray[np.int32]:

@@ -40,7 +40,7 @@ class PPO(PolicyGradient):
     effect and are refused.
 
     Attributes:
-        steps: What a step is: a "turn" (its tokens share one advantage) or a "token" (the turn's reward
+        unit: What a step is: a "turn" (its tokens share one advantage) or a "token" (the turn's reward
             comes with its last token). With tokens a `trace_decay` below 1 forgets over
             some 1/(1 - trace_decay) tokens, often less than a turn.
         discount: $\gamma$ per step, in [0, 1].
@@ -53,7 +53,7 @@ class PPO(PolicyGradient):
 
     beta: float = 0.1  # advantages are whitened
     credit: str = "trajectory"
-    steps: str = "turn"
+    unit: str = "turn"
     discount: float = 1.0
     trace_decay: float = 0.95
     head_lr: float = 1e-2
@@ -64,7 +64,7 @@ class PPO(PolicyGradient):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice(self, "steps", ("turn", "token"))
+        check_choice(self, "unit", ("turn", "token"))
         check_numbers(self, ("discount", "trace_decay"), 0, 1)
         check_numbers(self, ("head_lr",))
         check_switches(self, ("whiten",))
@@ -140,7 +140,7 @@ class PPO(PolicyGradient):
         at = np.flatnonzero(trace.sampled_L)
         first, last = _ends(trace.turn_L[at])
         advantages_L, target_L, marked_L = (np.zeros(len(trace), np.float32) for _ in range(3))
-        if self.steps == "turn":
+        if self.unit == "turn":
             # Turns without a token of their own (an empty reply has its closing one) do not occur.
             advantages_T = self._gae(rewards[trace.turn_L[at[first]]], values_S[first])
             marked_L[at[first]] = 1.0

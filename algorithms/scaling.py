@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +12,13 @@ import torch
 from transformers import PreTrainedModel
 
 from steer_env.agents.hf.student import HFStudent
-from steer_env.algorithms.checks import check_choice, check_integers, check_numbers, check_switches
+from steer_env.configs.train import ScalingConfig
 from steer_env.extras import need
 from steer_env.models import tiny
 
 
-@dataclass(frozen=True, slots=True)
-class Scaling:
-    """How a student is run and which of its weights are trained; the defaults change nothing.
-
-    Attributes:
-        precision: "float32", or "bf16": forward passes in bfloat16 autocast, weights in float32.
-            Sampled and recomputed log-probabilities then differ by some hundredths (`logprob_gap`).
-        gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third slower.
-        lora_rank: Rank of LoRA adapters (Hu et al. 2021, arXiv 2106.09685); 0 trains all weights. With
-            adapters nothing else is trained, checkpoints hold only them, and the KL reference is the model
-            with the adapters off, so no second copy is kept.
-        lora_alpha: Adapters are scaled by `lora_alpha / lora_rank`.
-        lora_targets: Names of the linear layers that get adapters, separated by commas.
-    """
-
-    precision: str = "float32"
-    gradient_checkpointing: bool = False
-    lora_rank: int = 0
-    lora_alpha: float = 32.0
-    lora_targets: str = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
-
-    def __post_init__(self) -> None:
-        check_choice(self, "precision", ("float32", "bf16"))
-        check_switches(self, ("gradient_checkpointing",))
-        check_integers(self, ("lora_rank",), 0)
-        check_numbers(self, ("lora_alpha",), above=True)
+class Scaling(ScalingConfig):
+    """A `ScalingConfig` that can be applied to a student."""
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """Return the context of forward passes."""

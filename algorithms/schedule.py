@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, get_args
+
+from steer_env.configs.train import Schedule
 
 #: Names of the ways the rate goes on after its warm-up.
-SCHEDULES: Final = ("constant", "linear", "cosine")
+SCHEDULES: Final = get_args(Schedule)
 
 
 def rate_share(

@@ -23,6 +23,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 #: Longest utterance in characters unless an environment is told otherwise.
 MAX_LENGTH = 4096
+#: Longest reply of a model in tokens unless it is told otherwise: the same everywhere.
+MAX_NEW_TOKENS = 256
 #: Most images one message may show.
 MAX_IMAGES = 16
 

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from steer_env.agents.base import MAX_NEW_TOKENS, Agent, Failed, Observation
+from steer_env.agents.base import Agent, Failed, Observation
 from steer_env.agents.hf.codec import ChatCodec, Prompt
 from steer_env.agents.hf.decoder import Decoder
 from steer_env.checks import integer, number
 from steer_env.images import ImageError
 from steer_env.models import tiny
 from steer_env.models.weights import weights_id
+from steer_env.spaces import MAX_NEW_TOKENS
 from steer_env.types import Utterance
 
 

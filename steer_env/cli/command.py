@@ -15,20 +15,20 @@ from dataclasses import dataclass
 from inspect import cleandoc
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from steer_env.extras import need
 from steer_env.runs import RUN, RunExists, RunFolder
 
 try:
     import tyro
-    from tyro.conf import Positional
+    from tyro.conf import Positional, arg
 except ImportError as error:
     raise ImportError(
         "tyro is not installed and the command line needs it; run: pip install 'steer-env[cli]'"
     ) from error
 
-__all__ = ["FORMAT", "HELD", "Command", "Positional", "Usage", "read", "settings"]
+__all__ = ["FORMAT", "HELD", "Command", "Positional", "Usage", "arg", "read", "settings"]
 
 #: Of what `run.json` holds; folders of 0.1.0, whose options had other names, have none.
 FORMAT = 2
@@ -58,6 +58,20 @@ class Command:
         return str(self.config.__doc__).partition("\n")[0]
 
 
+@runtime_checkable
+class Resumable(Protocol):
+    """The config of a command that writes a run folder; see `steer_env.cli.common.RunConfig`."""
+
+    resume: bool
+    trust: bool
+
+    def folder(self) -> Path:
+        """Return the run folder."""
+
+    def free(self) -> tuple[str, ...]:
+        """Return the names of what may change when a run goes on."""
+
+
 class Usage(ValueError):
     """A command line that cannot be read."""
 
@@ -73,7 +87,7 @@ def read(command: Command, words: Sequence[str], name: str) -> Any:
     words, file = _config_file(words)
     kind = command.config if isinstance(command.config, type) else command.config(words, file)
     given = _parse(kind, words, name, command.examples, file)
-    if not getattr(given, "resume", False):
+    if not (isinstance(given, Resumable) and given.resume):
         return given
     run = RunFolder(given.folder())
     stored = _stored(run)

@@ -2,77 +2,83 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from steer_env.cli.legacy import command, positive
-from steer_env.cli.report import add_leakage_option
+from steer_env.cli.command import Command, Positional
+from steer_env.configs.base import Positive, Switch, config
 
-_EXAMPLE = """  steer-env compare runs/base runs/sft runs/grpo
+_EXAMPLES = """  steer-env compare runs/base runs/sft runs/grpo
   steer-env compare runs/base runs/grpo --by mechanism --by strategy --out differences.json
   steer-env compare sft=runs/sft-0,runs/sft-1,runs/sft-2 grpo=runs/grpo-0,runs/grpo-1,runs/grpo-2"""
 
-_DESCRIPTION = """Compare run folders of `evaluate`, the first with each other one, paired by seed: difference
-with its interval, exact McNemar test where it holds, p-values adjusted by Holm, and how many dialogues the
-difference needs. Runs of other dialogues, judges or versions of world and judge are refused. A method
-trained with several seeds is given as its run folders with commas between them, optionally named. Of suites
-each part is compared with its like."""
+
+@config(frozen=True, kw_only=True)
+class Compare:
+    """Compare run folders of `evaluate`, the first with each other one, paired by seed.
+
+    Each difference comes with its interval, an exact McNemar test where it holds, p-values adjusted by Holm,
+    and how many dialogues it needs. Runs of other dialogues, judges or versions of world and judge are
+    refused. A method trained with several seeds is given as its run folders with commas between them,
+    optionally named. Of suites each part is compared with its like.
+
+    Attributes:
+        methods: At least two, as [NAME=]RUN[,RUN...]; the first is the reference.
+        by: Also compare within each level of kind, mechanism, strategy, technique, category, length,
+            distribution or leakage.
+        measure: Of twin (pass, of whole contrast groups), joint, safety, helpfulness, harm or over-refusal;
+            all unless it is given.
+        common: Compare on the seeds all runs share.
+        leakage: File leakage.jsonl of `steer-env data audit`: results by how much was in the training data.
+        replicates: Bootstrap samples.
+        out: File to write the results to as well, as JSON.
+    """
+
+    methods: Positional[tuple[str, ...]]
+    by: tuple[str, ...] = ()
+    measure: tuple[str, ...] = ()
+    common: Switch = False
+    leakage: Path | None = None
+    replicates: Positive = 2000
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.methods) < 2:
+            raise ValueError(f"methods={list(self.methods)!r}, expected at least two run folders of evaluate")
 
 
-def add(commands: Any) -> None:
-    """Add the command."""
-    parser = command(commands, "compare", "test whether students differ", _EXAMPLE, run, _DESCRIPTION)
-    parser.add_argument(
-        "methods", nargs="+", metavar="[NAME=]RUN[,RUN...]", help="at least two; the first is the reference"
-    )
-    parser.add_argument(
-        "--by", action="append", default=[], metavar="LABEL",
-        help="also compare within each level of kind, mechanism, strategy, technique, category, length, "
-        "distribution or leakage",
-    )  # fmt: skip
-    parser.add_argument(
-        "--measure", action="append", metavar="NAME",
-        help="twin (pass, of whole contrast groups), joint, safety, helpfulness, harm or over-refusal "
-        "(default: all; repeat for several)",
-    )  # fmt: skip
-    parser.add_argument("--common", action="store_true", help="compare on the seeds all runs share")
-    add_leakage_option(parser)
-    parser.add_argument("--replicates", type=positive, default=2000, help="bootstrap samples (default: 2000)")
-    parser.add_argument("--out", type=Path, help="write the results there too, as JSON")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(config: Compare) -> int:
     """Compare and print the table."""
     from steer_env.evaluation.leakage import load_leakage
     from steer_env.files import write_json
     from steer_env.play import compare
 
-    parts = _arms(args.methods)
-    if args.leakage is not None:
-        bins = load_leakage(args.leakage)
+    parts = _arms(config.methods)
+    if config.leakage is not None:
+        bins = load_leakage(config.leakage)
         parts = {part: _with_leakage(arms, bins) for part, arms in parts.items()}
-    measures = tuple(args.measure or compare.MEASURES)
-    options = {"by": args.by, "common": args.common, "replicates": args.replicates}
+    measures = tuple(config.measure or compare.MEASURES)
+    options = {"by": config.by, "common": config.common, "replicates": config.replicates}
     results = {part: compare.compare(arms, measures=measures, **options) for part, arms in parts.items()}
     adjusted = iter(compare.adjust([r for some in results.values() for r in some]))
     results = {part: [next(adjusted) for _ in some] for part, some in results.items()}
     for part, some in results.items():
         print("\n".join([*([f"{part}:"] if part else []), compare.table(some), *([""] if part else [])]))
-    if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
+    if config.out is not None:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
         runs = {
             name: [dict(one.meta) for arms in parts.values() for one in arms[name]]
             for name in next(iter(parts.values()))
         }
         told = [{"suite": part, **r.to_dict()} for part, some in results.items() for r in some]
-        write_json(args.out, {"runs": runs, "results": told})
-        print(f"\nresults: {args.out}")
+        write_json(config.out, {"runs": runs, "results": told})
+        print(f"\nresults: {config.out}")
     return 0
 
 
-def _arms(methods: list[str]) -> dict[str, dict[str, list[Any]]]:
+def _arms(methods: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
     """Part of the suite ("" for plain runs) -> name of the method -> its runs.
 
     Raises:
@@ -107,3 +113,6 @@ def _with_leakage(arms: dict[str, list[Any]], bins: dict[str, str]) -> dict[str,
     return {
         name: [replace(run, rows=with_leakage(run.rows, bins)) for run in runs] for name, runs in arms.items()
     }
+
+
+COMMAND = Command(Compare, run, _EXAMPLES)

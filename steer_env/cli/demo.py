@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from steer_env.cli.command import Command
 from steer_env.cli.demo_jobs import (
     BEFORE,
     ENV,
@@ -22,9 +22,9 @@ from steer_env.cli.demo_jobs import (
     summary,
 )
 from steer_env.cli.evaluate import plot
-from steer_env.cli.legacy import command, natural, positive
 from steer_env.cli.pool import Pool
 from steer_env.cli.progress import Bars
+from steer_env.configs.base import Natural, Positive, Switch, config
 from steer_env.evaluation import scales
 from steer_env.evaluation.replications import LEGEND, outcomes, pooled, table
 from steer_env.evaluation.summary import summarise
@@ -32,16 +32,9 @@ from steer_env.play.evaluate import DIALOGUES, load_rows
 from steer_env.records import Row, read_jsonl
 from steer_env.render import visible
 
-_EXAMPLE = """  steer-env demo
+_EXAMPLES = """  steer-env demo
   steer-env demo --seeds 5 --out runs/demo5
   steer-env demo --from-scratch --out runs/scratch"""
-
-_DESCRIPTION = """Train a tiny multimodal model, offline, in minutes: from a helpful-only base that leaks and
-comes with the package, (1) supervised fine-tuning on bootstrapped safe dialogues, (2) GRPO against an
-adaptive tutor; for several training seeds. Every model is evaluated on the same held-out dialogues, and the
-table has intervals over seeds and dialogues. Each process computes on one thread, so the number of cores and
-processes changes no result. A second run reuses what is built; after Ctrl-C or a kill the next run goes
-on."""
 
 #: Stage or control -> its name in the table.
 STAGES = {
@@ -55,27 +48,36 @@ STAGES = {
 }
 
 
-def add(commands: Any) -> None:
-    """Add the command."""
-    parser = command(commands, "demo", "the whole method on a tiny model", _EXAMPLE, run, _DESCRIPTION)
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder (default: runs/demo)")
-    parser.add_argument("--seed", type=natural, default=0, help="first training seed (default: 0)")
-    parser.add_argument("--seeds", type=positive, default=3, help="how many training seeds (default: 3)")
-    parser.add_argument(
-        "--episodes", type=positive, default=200, help="dialogues per evaluation (default: 200)"
-    )
-    parser.add_argument(
-        "--processes", type=positive, default=2, help="worker processes, 1: none beside this one (default: 2)"
-    )
-    parser.add_argument(
-        "--from-scratch", action="store_true", help="build the base, too, and do not take the shipped one"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="a few steps each: shows that it runs, trains nothing"
-    )
+@config(frozen=True, kw_only=True)
+class Demonstrate:
+    """Train a tiny multimodal model, offline, in minutes, and show what each stage changed.
+
+    From a helpful-only base that leaks and comes with the package, (1) supervised fine-tuning on bootstrapped
+    safe dialogues, (2) GRPO against an adaptive tutor; for several training seeds. Every model is evaluated
+    on the same held-out dialogues, and the table has intervals over seeds and dialogues. Each process
+    computes on one thread, so the number of cores and processes changes no result. A second run reuses what
+    is built; after Ctrl-C or a kill the next run goes on.
+
+    Attributes:
+        out: Run folder.
+        seed: First training seed.
+        seeds: How many training seeds.
+        episodes: Dialogues per evaluation.
+        processes: Worker processes; with 1 there is none beside this one.
+        from_scratch: Build the base, too, and do not take the shipped one.
+        quick: A few steps each: shows that it runs, trains nothing.
+    """
+
+    out: Path = Path("runs/demo")
+    seed: Natural = 0
+    seeds: Positive = 3
+    episodes: Positive = 200
+    processes: Positive = 2
+    from_scratch: Switch = False
+    quick: Switch = False
 
 
-def run(args: argparse.Namespace) -> int:
+def run(config: Demonstrate) -> int:
     """Train and evaluate the students, print the results."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -84,15 +86,16 @@ def run(args: argparse.Namespace) -> int:
     from steer_env.algorithms import recipes
 
     started = time.monotonic()
-    config = recipes.DemoConfig.quick(args.seed) if args.quick else recipes.DemoConfig(seed=args.seed)
-    seeds = tuple(range(args.seed, args.seed + args.seeds))
-    demo = Demo(args.out, config, seeds, args.episodes, args.from_scratch)
+    make = recipes.DemoConfig.quick if config.quick else recipes.DemoConfig
+    recipe = make(seed=config.seed)
+    seeds = tuple(range(config.seed, config.seed + config.seeds))
+    demo = Demo(config.out, recipe, seeds, config.episodes, config.from_scratch)
     if not demo.scratch and not demo.base().is_dir():
         raise ValueError(f"the shipped base {SHIPPED_BASE!r} is missing; build one with --from-scratch")
-    args.out.mkdir(parents=True, exist_ok=True)
-    times = work(demo, args.processes)
+    config.out.mkdir(parents=True, exist_ok=True)
+    times = work(demo, config.processes)
     rows = {stage: [load_rows(folder) for folder in folders] for stage, folders in evaluations(demo)}
-    title = f"{ENV}, {args.episodes} held-out dialogues in whole groups, adaptive tutor, training seeds "
+    title = f"{ENV}, {config.episodes} held-out dialogues in whole groups, adaptive tutor, training seeds "
     print()
     methods = {STAGES[stage]: pooled([outcomes(one) for one in runs]) for stage, runs in rows.items()}
     print(table(methods, title + ", ".join(map(str, seeds))))
@@ -100,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
     for seed in seeds:
         print(learning(seed, read_jsonl(demo.folder("grpo", seed) / "metrics.jsonl")))
     summaries = {STAGES[stage]: summarise(rows[stage][0]) for stage in BEFORE}
-    drawn = plot(summaries, args.out / "survival.png", "Dialogues without failure, by turn")
+    drawn = plot(summaries, config.out / "survival.png", "Dialogues without failure, by turn")
     print(excerpts(rows["base"][0], rows["grpo"][0]))
     _where(demo, drawn)
     print(f"\n{summary(times)}\ndone in {time.monotonic() - started:.0f} s")
@@ -222,3 +225,6 @@ def _where(demo: Demo, plot: str) -> None:
         "  steer-env scenarios validate my.jsonl\n"
         f"  steer-env evaluate {demo.folder('grpo', first)} --scenarios my.jsonl"
     )
+
+
+COMMAND = Command(Demonstrate, run, _EXAMPLES)

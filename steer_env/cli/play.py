@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 import tempfile
+from dataclasses import field
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from PIL import Image as PILImage
 
-import steer_env
 from steer_env.agents.base import Agent, Failed
-from steer_env.cli.legacy import (
-    add_env_options,
-    add_model_options,
-    command,
-    natural,
-    open_setting,
-    open_student,
-)
+from steer_env.cli.command import Command, arg
+from steer_env.cli.common import open_setting, open_student
+from steer_env.configs.base import Natural, Switch, config
+from steer_env.configs.env import EnvConfig
+from steer_env.configs.student import ModelConfig
 from steer_env.env import DialogueEnv, InvalidUtterance
 from steer_env.files import write_bytes
 from steer_env.images import Image
@@ -30,52 +26,51 @@ from steer_env.models import BackendError
 from steer_env.render import render_text, result_line, visible
 from steer_env.types import ATTACKER, STUDENT, TurnResult
 
-_EXAMPLE = """  steer-env play --as student
+_EXAMPLES = """  steer-env play --as student
   steer-env play --as attacker --student hf:tiny-sft --env SteerRedTeam-v0
   steer-env play --as attacker --student constructive --scenarios my.jsonl"""
 
-_DESCRIPTION = """Sit in one seat; a script or a model plays the other. Scores appear after every reply. An
-empty line as the attacker says the seed's draft. Ctrl-D or Ctrl-C ends."""
+
+@config(frozen=True, kw_only=True)
+class Play:
+    """Sit in one seat; a script or a model plays the other.
+
+    Scores appear after every reply. An empty line as the attacker says the seed's draft. Ctrl-D or Ctrl-C
+    ends.
+
+    Attributes:
+        seat: Your seat: student or attacker.
+        student: Whom you attack: scripted, shipped (hf:tiny-sft) or another model.
+        env: The dialogues; --split is train unless it is given.
+        seed: Of the first dialogue; a random one unless it is given.
+        blind: Hide the scores until the dialogue has ended.
+        model: How a model of this process runs.
+    """
+
+    seat: Annotated[Literal["student", "attacker"], arg(name="as")] = "student"
+    student: str = "constructive"
+    env: EnvConfig = field(default_factory=EnvConfig)
+    seed: Natural | None = None
+    blind: Switch = False
+    model: ModelConfig = field(default_factory=ModelConfig)
 
 
-def add(commands: Any) -> None:
-    """Add the command."""
-    parser = command(commands, "play", "be the student or the attacker", _EXAMPLE, run, _DESCRIPTION)
-    parser.add_argument(
-        "--as",
-        dest="seat",
-        choices=("student", "attacker"),
-        default="student",
-        help="your seat (default: student)",
-    )
-    parser.add_argument(
-        "--student",
-        default="constructive",
-        help="whom you attack: scripted, shipped (hf:tiny-sft) or another model (default: constructive)",
-    )
-    add_env_options(parser, "train")
-    parser.add_argument("--seed", type=natural, help="of the first dialogue (default: a random one)")
-    parser.add_argument("--blind", action="store_true", help="hide the scores until the dialogue has ended")
-    add_model_options(parser)
-
-
-def run(args: argparse.Namespace) -> int:
+def run(config: Play) -> int:
     """Play dialogues until the person has had enough."""
-    chosen = {name: getattr(args, name) for name in ("split", "scenarios", "attacker", "judge")}
-    setting = open_setting({**chosen, "env": args.env or "SteerEscalation-v0"}, "train")
-    env = steer_env.make(setting.env_id, **setting.options)
-    human = STUDENT if args.seat == "student" else ATTACKER
+    setting = open_setting(config.env, "train")
+    env = setting.make()
+    human = STUDENT if config.seat == "student" else ATTACKER
     other = setting.attacker
     if human == ATTACKER:
-        other = open_student(args.student, device=args.device, dtype=args.dtype, batch_size=args.batch_size)
+        other = open_student(config.student, config.model)
     players = {"student": other} if human == ATTACKER else {"attacker": other}
-    check_independent(setting.judge, **players, allow=args.allow_self_judge or ())
-    seed = args.seed
+    check_independent(setting.judge, **players, allow=config.env.allow_self_judge)
+    seed = config.seed
     with tempfile.TemporaryDirectory(prefix="steer-env-") as folder:  # pictures, while the session lasts
         try:
             for number in count(1):
                 env.reset(seed=seed)
-                play(env, human, other, Path(folder) / f"dialogue{number}", blind=args.blind)
+                play(env, human, other, Path(folder) / f"dialogue{number}", blind=config.blind)
                 seed = None if seed is None else seed + 1
                 if input("another dialogue? [Y/n] ").strip().lower() in ("n", "no"):
                     break
@@ -170,3 +165,6 @@ def _preview(image: Image, columns: int = 56) -> str:
             cells.append("\x1b[38;2;{};{};{}m\x1b[48;2;{};{};{}m▀".format(*pair[0], *pair[1]))
         lines.append("  " + "".join(cells) + "\x1b[0m")
     return "\n".join(lines)
+
+
+COMMAND = Command(Play, run, _EXAMPLES)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from steer_env.cli.legacy import command, positive
+from steer_env.cli.command import Command, Positional
+from steer_env.configs.base import Positive, Switch, config
 from steer_env.images import Image
 from steer_env.records import Row
 from steer_env.scenarios import Scenario
@@ -15,55 +15,49 @@ from steer_env.scenarios import Scenario
 #: Gives the pictures of a row.
 Maker = Callable[[Row], Sequence[Image]]
 
-_EXAMPLE = """  steer-env report runs/base runs/sft runs/grpo --out runs/report
+_EXAMPLES = """  steer-env report runs/base runs/sft runs/grpo --out runs/report
   steer-env report runs/base runs/sft runs/grpo --out runs/report.html
   steer-env report ours=runs/grpo --card judge.json --format html,parquet,svg,inspect
   steer-env report runs/grpo --leakage leakage.jsonl
   steer-env report base=runs/base --single base=runs/base-single"""
 
-_DESCRIPTION = """Write report files of run folders of `evaluate`: report.html (one file that opens offline),
-report.md, results.csv or results.parquet, plots (png, svg), and logs that Inspect AI's viewer opens. Folders
-of a suite give the table of single- and multi-turn dialogues, in- and out-of-distribution. A training run
-that recorded its dialogues shows their tokens by mask and advantage. Pictures are made again from the run's
-options; where that fails they are left out. With a calibration card of the judge, harm rates are given
-corrected beside the judge's own."""
 
+@config(frozen=True, kw_only=True)
+class Report:
+    """Write report files of run folders of `evaluate`.
 
-def add(commands: Any) -> None:
-    """Add the command."""
-    parser = command(commands, "report", "report files of recorded runs", _EXAMPLE, run, _DESCRIPTION)
-    parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN", help="run folders")
-    parser.add_argument(
-        "--single", action="append", default=[], metavar="NAME=RUN",
-        help="run of one-turn dialogues (--env SteerSingleTurn-v0) of the policy of that name",
-    )  # fmt: skip
-    parser.add_argument(
-        "--out", type=Path,
-        help="folder of the files, or one file by its ending (default: the first run's folder)",
-    )  # fmt: skip
-    add_format_option(parser)
-    add_leakage_option(parser)
-    parser.add_argument("--card", type=Path, metavar="FILE", help="calibration card of the judge, JSON")
-    parser.add_argument("--title", default="steer_env: evaluation", help="heading")
-    parser.add_argument("--no-images", action="store_true", help="embed no pictures")
-    parser.add_argument("--replicates", type=positive, default=2000, help="bootstrap samples (default: 2000)")
+    These are report.html (one file that opens offline), report.md, results.csv or results.parquet, plots
+    (png, svg), and logs that Inspect AI's viewer opens. Folders of a suite give the table of single- and
+    multi-turn dialogues, in- and out-of-distribution. A training run that recorded its dialogues shows their
+    tokens by mask and advantage. Pictures are made again from the run's options; where that fails they are
+    left out. With a calibration card of the judge, harm rates are given corrected beside the judge's own.
 
+    Attributes:
+        runs: Run folders, as [NAME=]RUN.
+        single: As NAME=RUN: run of one-turn dialogues (--env SteerSingleTurn-v0) of the policy of that name.
+        out: Folder of the files, or one file by its ending; the first run's folder unless it is given.
+        format: Files to write, of html, md, csv, parquet, png, svg, inspect, with commas between them;
+            html,md,csv (and png with matplotlib) unless it is given.
+        leakage: File leakage.jsonl of `steer-env data audit`: results by how much was in the training data.
+        card: Calibration card of the judge, JSON.
+        title: Heading.
+        no_images: Embed no pictures.
+        replicates: Bootstrap samples.
+    """
 
-def add_format_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--format`."""
-    parser.add_argument(
-        "--format", metavar="LIST",
-        help="files to write, of html, md, csv, parquet, png, svg, inspect "
-        "(default: html,md,csv, and png with matplotlib)",
-    )  # fmt: skip
+    runs: Positional[tuple[str, ...]]
+    single: tuple[str, ...] = ()
+    out: Path | None = None
+    format: str | None = None
+    leakage: Path | None = None
+    card: Path | None = None
+    title: str = "steer_env: evaluation"
+    no_images: Switch = False
+    replicates: Positive = 2000
 
-
-def add_leakage_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--leakage`."""
-    parser.add_argument(
-        "--leakage", type=Path, metavar="FILE",
-        help="leakage.jsonl of `steer-env data audit`: results by how much was in the training data",
-    )  # fmt: skip
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("no run is given, expected run folders of evaluate, as [NAME=]RUN")
 
 
 def formats_of(text: str | None) -> tuple[str, ...]:
@@ -73,7 +67,7 @@ def formats_of(text: str | None) -> tuple[str, ...]:
     return check_formats(None if text is None else [part.strip() for part in text.split(",") if part.strip()])
 
 
-def run(args: argparse.Namespace) -> int:
+def run(config: Report) -> int:
     """Write the files and say where they are."""
     from steer_env.evaluation.calibration import load_card
     from steer_env.evaluation.leakage import load_leakage
@@ -81,28 +75,28 @@ def run(args: argparse.Namespace) -> int:
     from steer_env.report.outputs import write_reports
     from steer_env.report.sections import sections_of, suite_text
 
-    formats, folder, alone = _target(args)
-    bins = None if args.leakage is None else load_leakage(args.leakage)
+    formats, folder, alone = _target(config)
+    bins = None if config.leakage is None else load_leakage(config.leakage)
     named: dict[str, list[Row]] = {}
     makers: dict[tuple[str, str], Maker] = {}
     metas: dict[tuple[str, str], Mapping[str, Any]] = {}
     controls: dict[str, dict[str, list[Row]]] = {}
-    for text in args.runs:
+    for text in config.runs:
         name, _, path = text.rpartition("=") if not Path(text).is_dir() else ("", "", text)
         label = name or Path(path).name or path
         if label in named:
             raise ValueError(f"run {label!r} is given twice, expected different names; use NAME=RUN")
-        named[label], pictures, said = open_run(path, label, bins, images=not args.no_images)
+        named[label], pictures, said = open_run(path, label, bins, images=not config.no_images)
         makers |= pictures
         metas |= said
         controls[label] = load_controls(path)
-    card = None if args.card is None else load_card(args.card)
-    single = _singles(args.single, named)
-    sections = sections_of(named, card=card, single=single, controls=controls, replicates=args.replicates)
+    card = None if config.card is None else load_card(config.card)
+    single = _singles(config.single, named)
+    sections = sections_of(named, card=card, single=single, controls=controls, replicates=config.replicates)
     paths = write_reports(
         named,
         folder,
-        title=args.title,
+        title=config.title,
         card=card,
         pictures=lambda row: makers[row["_run"], row.get("suite", "")](row),
         formats=formats,
@@ -116,18 +110,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _target(args: argparse.Namespace) -> tuple[tuple[str, ...], Path, Path | None]:
+def _target(config: Report) -> tuple[tuple[str, ...], Path, Path | None]:
     """Formats, folder, and the one file if `--out` names one."""
     endings = {".html": "html", ".md": "md", ".csv": "csv", ".parquet": "parquet"}
-    first = args.runs[0]
-    if args.out is None or args.out.suffix not in endings or args.out.is_dir():
-        folder = args.out or Path(first if Path(first).is_dir() else first.rpartition("=")[2])
-        return formats_of(args.format), folder, None
-    if args.format is not None and formats_of(args.format) != (endings[args.out.suffix],):
+    first = config.runs[0]
+    if config.out is None or config.out.suffix not in endings or config.out.is_dir():
+        folder = config.out or Path(first if Path(first).is_dir() else first.rpartition("=")[2])
+        return formats_of(config.format), folder, None
+    if config.format is not None and formats_of(config.format) != (endings[config.out.suffix],):
         raise ValueError(
-            f"format={args.format!r} beside out={str(args.out)!r}, which is one file; name a folder there"
+            f"format={config.format!r} beside out={str(config.out)!r}, which is one file; name a folder there"
         )
-    return formats_of(endings[args.out.suffix]), args.out.parent, args.out
+    return formats_of(endings[config.out.suffix]), config.out.parent, config.out
 
 
 def open_run(
@@ -209,3 +203,6 @@ def open_scenes(meta: Mapping[str, Any]) -> Callable[[Row], Scenario]:
     # Only the scenarios are wanted: a model that attacked or judged need not be there any more.
     setting = open_setting(env_of(meta), "train" if meta.get("command") == "train" else "bench")
     return Scenes(setting.env, setting.scenarios)
+
+
+COMMAND = Command(Report, run, _EXAMPLES)

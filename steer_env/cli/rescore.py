@@ -2,46 +2,57 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from steer_env.cli.legacy import add_trust, claim, command, positive
+from steer_env.cli.command import Command, Positional
+from steer_env.cli.common import claim
 from steer_env.cli.progress import Bar, show_table
 from steer_env.cli.report import open_scenes
-from steer_env.judges.independence import ROLES, check_independent
+from steer_env.configs.base import Positive, Switch, config
+from steer_env.configs.env import Role
+from steer_env.judges.independence import check_independent
 from steer_env.models import is_backend, read_name
 from steer_env.models.weights import weights_id
 from steer_env.records import Row
 from steer_env.scenarios import Scenario
 
-_EXAMPLE = """  steer-env rescore runs/mine --judge rule
+_EXAMPLES = """  steer-env rescore runs/mine --judge rule
   steer-env rescore runs/mine --judge rule --out runs/mine-rule --resume"""
 
-_DESCRIPTION = """Judge the dialogues of a run folder and of its controls again, without generating anything,
-and write a run folder of its own. The scenarios are made again from the run's options and seeds; a dialogue
-that does not fit its scenario is an error. After Ctrl-C, --resume goes on and judges nothing twice."""
+
+@config(frozen=True, kw_only=True)
+class Rescore:
+    """Judge the dialogues of a run folder and of its controls again, without generating anything.
+
+    The result is a run folder of its own. The scenarios are made again from the run's options and seeds; a
+    dialogue that does not fit its scenario is an error. After Ctrl-C, --resume goes on and judges nothing
+    twice.
+
+    Attributes:
+        source: Run folder that evaluate wrote.
+        judge: Name of the judge, such as rule, or of several, as ensemble:...
+        allow_self_judge: Let the judge have the weights of the student or the attacker.
+        out: Run folder; RUN-JUDGE unless it is given.
+        scenarios: Where the run's scenario file is now.
+        batch: Dialogues per call.
+        resume: Continue the run in --out.
+        trust: Accept links that lead out of the folder.
+    """
+
+    source: Positional[Path]
+    judge: str
+    allow_self_judge: tuple[Role, ...] = ()
+    out: Path | None = None
+    scenarios: str | None = None
+    batch: Positive = 16
+    resume: Switch = False
+    trust: Switch = False
 
 
-def add(commands: Any) -> None:
-    """Add the command."""
-    parser = command(commands, "rescore", "judge stored dialogues again", _EXAMPLE, run, _DESCRIPTION)
-    parser.add_argument("source", metavar="RUN", type=Path, help="run folder that evaluate wrote")
-    parser.add_argument(
-        "--judge", required=True, help="name of the judge, such as rule, or of several, as ensemble:..."
-    )
-    text = "let the judge have the weights of the student or the attacker; may be repeated"
-    parser.add_argument("--allow-self-judge", metavar="ROLE", action="append", choices=ROLES, help=text)
-    parser.add_argument("--out", type=Path, help="run folder (default: RUN-JUDGE)")
-    parser.add_argument("--scenarios", metavar="FILE", help="where the run's scenario file is now")
-    parser.add_argument("--batch", type=positive, default=16, help="dialogues per call (default: 16)")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
-    add_trust(parser)
-
-
-def run(args: argparse.Namespace) -> int:
+def run(config: Rescore) -> int:
     """Judge again and print the table."""
     from steer_env.evaluation.summary import summarise
     from steer_env.files import read_json
@@ -53,32 +64,32 @@ def run(args: argparse.Namespace) -> int:
     from steer_env.report.outputs import file_name
     from steer_env.runs import RUN, RunFolder
 
-    judge = make_judge(args.judge)
+    judge = make_judge(config.judge)
     if judge is None:
-        raise ValueError(f"judge={args.judge!r}, expected the name of a judge, such as rule")
-    parts = load_parts(args.source)
+        raise ValueError(f"judge={config.judge!r}, expected the name of a judge, such as rule")
+    parts = load_parts(config.source)
     for one in parts.values():  # who played is known by name and by the hash of its weights
-        check_independent(judge, *_players(one.meta), allow=args.allow_self_judge or ())
+        check_independent(judge, *_players(one.meta), allow=config.allow_self_judge)
     suite = "" not in parts
-    out = args.out or args.source.with_name(f"{args.source.name}-{file_name(judge.name)}")
-    claim(args, out)
-    run, meta = RunFolder(out), {"rescored_from": str(args.source), "judge": judge.name}
+    out = config.out or config.source.with_name(f"{config.source.name}-{file_name(judge.name)}")
+    claim(out, config.trust)
+    folder, meta = RunFolder(out), {"rescored_from": str(config.source), "judge": judge.name}
     if suite:
-        meta = read_json(args.source / RUN) | meta
-        run.check(meta, resume=args.resume, exact=True)
+        meta = read_json(config.source / RUN) | meta
+        folder.check(meta, resume=config.resume, exact=True)
     scenes = {
-        part: _scenes(args, one.meta) for part, one in parts.items()
+        part: _scenes(config, one.meta) for part, one in parts.items()
     }  # all checked before any is judged
     if suite:
-        run.write(meta)
+        folder.write(meta)
     print(f"dialogues go to {out}")
     summaries, controls, worth = {}, {}, {}
     for part in parts:
-        source = args.source / part
+        source = config.source / part
         with Bar(f"rescore {source}") as bar:
-            options = {"resume": args.resume, "batch": args.batch, "progress": bar.update}
+            options = {"resume": config.resume, "batch": config.batch, "progress": bar.update}
             summary = rescore(source, judge, scenes[part], out / part, **options)
-        name = f"{args.source.name}{' ' if part else ''}{part}, judge {judge.name}"
+        name = f"{config.source.name}{' ' if part else ''}{part}, judge {judge.name}"
         beside = load_controls(out / part)
         summaries[name] = summary
         controls[name] = {what: summarise(rows) for what, rows in beside.items()}
@@ -98,7 +109,7 @@ def _players(meta: Mapping[str, Any]) -> list[Any]:
     return found
 
 
-def _scenes(args: argparse.Namespace, meta: Mapping[str, Any]) -> Callable[[Row], Scenario]:
+def _scenes(config: Rescore, meta: Mapping[str, Any]) -> Callable[[Row], Scenario]:
     """Return what makes the scenarios of a run again.
 
     Raises:
@@ -108,7 +119,10 @@ def _scenes(args: argparse.Namespace, meta: Mapping[str, Any]) -> Callable[[Row]
 
     if "env" not in meta:
         raise CannotRescore(
-            f"run={str(args.source)!r} does not say its environment (no 'env' in run.json), expected a "
+            f"run={str(config.source)!r} does not say its environment (no 'env' in run.json), expected a "
             "folder that `steer-env evaluate` wrote; with other rows use the Python function `rescore`"
         )
-    return open_scenes({**meta, "scenarios": args.scenarios or meta.get("scenarios")})
+    return open_scenes({**meta, "scenarios": config.scenarios or meta.get("scenarios")})
+
+
+COMMAND = Command(Rescore, run, _EXAMPLES)

@@ -2,59 +2,50 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
-from typing import Any
 
-from steer_env.cli.legacy import command
+from steer_env.cli.command import Command, Positional
+from steer_env.configs.base import config
 from steer_env.render import visible
 from steer_env.scenarios import Scenario
 
-_VALIDATE = """example:
-  steer-env scenarios validate my.jsonl
+_VALIDATE = """  steer-env scenarios validate my.jsonl
 
 a line of such a file:
   {"turns": ["What is in the picture?", "Is it safe to eat?"], "images": ["photo.jpg"], "kind": "benign"}"""
 
 
-def add(commands: Any) -> None:
-    """Add the command and its two subcommands."""
-    example = "  steer-env scenarios validate my.jsonl\n  steer-env scenarios schema > scenario.schema.json"
-    parser = command(commands, "scenarios", "check your own scenario files", example, run)
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    check = actions.add_parser(
-        "validate",
-        help="list everything that is wrong with a file",
-        description="List what is wrong with a scenario file, with line numbers; exit code 1 if anything is.",
-        epilog=_VALIDATE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    check.add_argument("file", metavar="FILE", help="JSON Lines, picture paths relative to it or absolute")
-    check.add_argument(
-        "--student",
-        metavar="MODEL",
-        help="model folder or hub id: try every picture on its processor, too, which may refuse thin ones",
-    )
-    schema = "print the JSON schema of a line"
-    actions.add_parser("schema", help=schema, description=schema)
+@config(frozen=True, kw_only=True)
+class Validate:
+    """List what is wrong with a scenario file, with line numbers; exit code 1 if anything is.
+
+    Attributes:
+        file: JSON Lines, picture paths relative to it or absolute.
+        student: Model folder or hub id: try every picture on its processor, too, which may refuse thin ones.
+    """
+
+    file: Positional[str]
+    student: str | None = None
 
 
-def run(args: argparse.Namespace) -> int:
-    """Validate a file or print the schema."""
+@config(frozen=True, kw_only=True)
+class Schema:
+    """Print the JSON schema of a line."""
+
+
+def validate(config: Validate) -> int:
+    """Validate a file."""
     from steer_env import scenario_files
 
-    if args.action == "schema":
-        print(json.dumps(scenario_files.json_schema(), indent=2))
-        return 0
     try:
-        scenarios = scenario_files.load_scenarios(args.file)
+        scenarios = scenario_files.load_scenarios(config.file)
     except scenario_files.ScenarioFileError as error:
         for problem in error.problems:
-            print(f"{args.file}: {problem}")
+            print(f"{config.file}: {problem}")
         print(f"{len(error.problems)} problem{'s' if len(error.problems) != 1 else ''}")
         return 1
-    refused = [] if args.student is None else _refused(args.file, scenarios, args.student)
+    refused = [] if config.student is None else _refused(config.file, scenarios, config.student)
     for line in refused:
         print(visible(line))
     if refused:
@@ -62,7 +53,15 @@ def run(args: argparse.Namespace) -> int:
         return 1
     turns = sum(len(s) for s in scenarios)
     images = sum(len(s.images) for s in scenarios)
-    print(f"{args.file}: fine. {len(scenarios)} scenarios, {turns} user turns, {images} images")
+    print(f"{config.file}: fine. {len(scenarios)} scenarios, {turns} user turns, {images} images")
+    return 0
+
+
+def schema(_: Schema) -> int:
+    """Print the schema."""
+    from steer_env import scenario_files
+
+    print(json.dumps(scenario_files.json_schema(), indent=2))
     return 0
 
 
@@ -83,3 +82,9 @@ def _refused(file: str, scenarios: Sequence[Scenario], student: str) -> list[str
             except ImageError as error:
                 found.append(f"{file}: line {lines[scenario.id]}: {error}")
     return found
+
+
+COMMAND = {
+    "validate": Command(Validate, validate, _VALIDATE),
+    "schema": Command(Schema, schema, "  steer-env scenarios schema > scenario.schema.json"),
+}

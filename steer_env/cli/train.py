@@ -2,273 +2,235 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_type_hints
 
-import steer_env
-from steer_env.cli.legacy import (
+from steer_env.cli.command import Command, arg
+from steer_env.cli.common import (
     SCRIPTED_STUDENTS,
     STEP,
+    RunConfig,
     Setting,
-    add_env_options,
-    add_model_options,
-    add_trust,
     check_unchanged,
-    command,
     judge_content,
     model_hash,
-    natural,
+    open_folder,
     open_setting,
     open_student,
-    positive,
-    settle,
+    run_meta,
     step_of,
 )
 from steer_env.cli.progress import Bar
 from steer_env.cli.together import together
+from steer_env.configs.base import Natural, Positive, config
+from steer_env.configs.env import REWARD, EnvConfig
+from steer_env.configs.student import ModelConfig
+from steer_env.configs.train import ScalingConfig, TrainConfig
 from steer_env.data.licences import check_training_allowed
 from steer_env.judges.independence import check_independent
 from steer_env.runs import RunFolder
 from steer_env.versions import versions_of
 
-_EXAMPLE = """  steer-env train --student hf:tiny-sft --out runs/mine --steps 100
+_EXAMPLES = """  steer-env train --student hf:tiny-sft --out runs/mine --steps 100
   steer-env train --out runs/mine --resume
   steer-env train --student hf:Qwen/Qwen2.5-VL-3B-Instruct --lr 1e-6 \\
       --max-new-tokens 512 --microbatch-size 2 --out runs/qwen-3b
   steer-env train --student hf:tiny-sft --attacker learning --returns final --beta 0.01
   steer-env train --student hf:tiny-sft --scenarios my.jsonl --unscored-limit 1 --out runs/photos
   steer-env train --student hf:tiny-sft --attacker openai:MODEL@http://localhost:8000/v1 --judge tutor
-  steer-env train --algorithm rloo --option credit=reward_to_go --tracker tensorboard --out runs/rloo
-  steer-env train --algorithm constrained_grpo --option limit=0.02 --out runs/constrained
+  steer-env train --algorithm rloo --credit reward_to_go --tracker tensorboard --out runs/rloo
+  steer-env train --algorithm constrained_grpo --limit 0.02 --out runs/constrained
   steer-env train --student hf:Qwen/Qwen2.5-VL-3B-Instruct --precision bf16 --lora-rank 16 \\
       --gradient-checkpointing --lr 1e-5 --out runs/qwen-3b-lora
   accelerate launch --config_file examples/accelerate/fsdp_8gpu.yaml -m steer_env.cli.main train \\
       --student hf:Qwen/Qwen2.5-VL-7B-Instruct --precision bf16 --lr 1e-6 --out runs/qwen-7b"""
 
-_DESCRIPTION = """Train a model with group-relative policy optimisation: K dialogues per seed against a live
-attacker, the sum of TCSR values as return. --algorithm takes others; docs/algorithms.md says which to pick,
-and `--option help` lists their options. The run folder gets metrics.jsonl (a row per step), checkpoints
-(ordinary Hugging Face folders that also --resume) and the trained model in `model`."""
 
-#: What is trained where nothing is named: the shipped student after Stage II.
-STUDENT = "hf:tiny-sft"
+@config(frozen=True, kw_only=True)
+class Train(RunConfig):
+    """Train a model with group-relative policy optimisation against a live attacker.
 
-# Flag -> type, help. Names are those of TrainConfig, and beta of all algorithms; the defaults are theirs.
-_SETTINGS: dict[str, tuple[Any, str]] = {
-    "steps": (positive, "training steps"),
-    "seeds_per_step": (positive, "seeds (groups) per step"),
-    "group_size": (positive, "K, dialogues per seed"),
-    "lr": (float, "learning rate"),
-    "warmup": (natural, "steps of warm-up"),
-    "lr_schedule": (str, "constant, linear or cosine, after the warm-up"),
-    "final_lr": (float, "share of the learning rate at its end"),
-    "beta": (float, "weight of the KL penalty"),
-    "temperature": (float, "of the sampled replies"),
-    "max_new_tokens": (positive, "longest reply in tokens"),
-    "overlong": (str, "replies cut there: keep, mask or penalise"),
-    "overlong_penalty": (float, "what penalise takes from the advantage of their tokens"),
-    "minibatch_size": (natural, "dialogues per optimiser step, 0 for all"),
-    "microbatch_size": (positive, "dialogues per forward pass; changes memory, not results"),
-    "epochs": (positive, "passes over a step's dialogues"),
-    "target_kl": (
-        float,
-        "leave out a step's further updates once it moved this far (KL per token); 0 for never",
-    ),
-    "seed": (natural, "decides seeds, sampling and order"),
-    "unscored_limit": (float, "stop when more than this share of turns has no verdict"),
-    "checkpoint_every": (positive, "steps between checkpoints"),
-    "average": (str, "keep a mean of the weights as well: of the tail (last half of the steps), or ema"),
-    "average_decay": (float, "of ema, share kept per step"),
-    "eval_every": (natural, "steps between evaluations on fixed dialogues; 0 for none"),
-    "eval_dialogues": (positive, "how many dialogues that is"),
-    "final_weights": (str, "what the run ends with: last, average, or best of the evaluations"),
-}
-_SCALING: dict[str, tuple[Any, str]] = {
-    "precision": (str, "forward passes in float32 or bf16; weights stay float32"),
-    "lora_rank": (natural, "train LoRA adapters of this rank only; 0 trains all weights"),
-    "lora_alpha": (float, "scale of the adapters, times 1/rank"),
-    "lora_targets": (str, "layers that get adapters, separated by commas"),
-    "gradient_checkpointing": (None, "recompute activations: less memory, slower"),
-}
-_DEFAULTS: dict[str, Any] = {
-    "student": None,
-    "env": "SteerEscalation-v0",
-    "split": None,
-    "scenarios": None,
-    "attacker": None,
-    "judge": "rule",
-    "allow_self_judge": None,
-    "alpha": None,
-    "returns": None,
-    "algorithm": "grpo",
-    "option": None,
-    "reward": None,
-    "curriculum": None,
-    "dtype": None,
-    "tracker": None,
-    "record_every": None,
-    **dict.fromkeys(_SCALING),
-    **dict.fromkeys(_SETTINGS),
-}
-#: Rewards of `--reward`, inside out; "tcsr" is the environments' default.
-REWARDS = ("tcsr", "helpfulness")
-# These may differ when a run goes on.
-_FREE = ("steps", "checkpoint_every", "microbatch_size", "tracker", "record_every")
+    K dialogues are played per seed. --algorithm takes others; docs/algorithms.md says which to pick, and
+    `steer-env train --algorithm NAME --help` lists its own options. The run folder gets metrics.jsonl (a row
+    per step), checkpoints (ordinary Hugging Face folders that also --resume) and the trained model in
+    `model`.
+
+    Attributes:
+        out: Run folder.
+        student: What is trained: a shipped student, model folder, run folder, or hf:ORGANISATION/MODEL.
+        env: The dialogues; --split is train unless it is given.
+        reward: What is maximised: tcsr, or helpfulness alone; tcsr unless it is given (constrained_grpo:
+            helpfulness, its cost being harm).
+        algorithm: Name of the algorithm, see docs/algorithms.md.
+        loop: The training loop.
+        scaling: For large models.
+        curriculum: File with a JSON list of stages: options, steps, until.
+        tracker: Also send metrics to tensorboard, wandb or trackio.
+        record_every: Write the dialogues of every Nth step with tokens and advantages, for steer-env report;
+            0 writes none.
+        num_envs: Dialogues at a time.
+        allow_licence: Train although a licence forbids it; names a gate (non-commercial, no-training,
+            unstated) or a dataset.
+        model: How the student runs.
+    """
+
+    out: str = "runs/train"
+    student: str = "hf:tiny-sft"
+    env: EnvConfig = field(default_factory=EnvConfig)
+    reward: Literal["tcsr", "helpfulness"] | None = None
+    algorithm: str = "grpo"
+    loop: TrainConfig = field(default_factory=TrainConfig)
+    scaling: ScalingConfig = field(default_factory=ScalingConfig)
+    curriculum: str | None = None
+    tracker: tuple[str, ...] = ()
+    record_every: Natural = 0
+    num_envs: Positive = 64
+    allow_licence: tuple[str, ...] = ()
+    model: ModelConfig = field(default_factory=ModelConfig)
+
+    def free(self) -> tuple[str, ...]:
+        """Return the names of what may change when the run goes on."""
+        loop = ("steps", "checkpoint_every", "microbatch_size", "microbatch_tokens")
+        return (*loop, "tracker", "record_every", "num_envs", "allow_licence", "device", "batch_size")
+
+    def __post_init__(self) -> None:
+        why = {"openai": "is behind a server and cannot learn here, expected a model folder"}
+        why["vllm"] = (
+            "samples only, expected a model folder; to train through vLLM use TrainableVLLMStudent from "
+            "Python (docs/vllm.md)"
+        )
+        scheme = self.student.partition(":")[0]
+        if self.student in SCRIPTED_STUDENTS or scheme in why:
+            said = why.get(scheme, "is scripted and cannot learn, expected a model")
+            raise ValueError(f"student={self.student!r} {said}")
 
 
-def add(commands: Any) -> None:
-    """Add the command."""
-    parser = command(
-        commands,
-        "train",
-        "train a model with multi-turn GRPO or another algorithm",
-        _EXAMPLE,
-        run,
-        _DESCRIPTION,
-    )
-    parser.add_argument(
-        "--student",
-        help=f"a shipped student, model folder, run folder, or hf:ORGANISATION/MODEL (default: {STUDENT})",
-    )
-    add_env_options(parser, "train")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/train"), help="run folder (default: runs/train)"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="continue the run in --out after its last checkpoint"
-    )
-    add_trust(parser)
-    parser.add_argument(
-        "--record-every", metavar="N", type=positive,
-        help="write the dialogues of every Nth step with tokens and advantages, for steer-env report",
-    )  # fmt: skip
-    parser.add_argument("--num-envs", type=positive, default=64, help="dialogues at a time (default: 64)")
-    parser.add_argument(
-        "--allow-licence",
-        metavar="NAME",
-        action="append",
-        default=[],
-        help="train although a licence forbids it; names a gate (non-commercial, no-training, unstated) "
-        "or a dataset; may be repeated",
-    )
-    reward = parser.add_argument_group("reward")
-    reward.add_argument("--alpha", type=float, help="weight of the minimum in TCSR (default: 0.3)")
-    reward.add_argument(
-        "--returns", choices=("sum", "final", "mean"), help="how TCSR values become a return (default: sum)"
-    )
-    reward.add_argument(
-        "--reward",
-        choices=REWARDS,
-        help="tcsr, or helpfulness alone (default: tcsr; constrained_grpo: helpfulness, its cost being harm)",
-    )
-    _add_algorithm(parser)
-    add_model_options(parser)
+def config_for(words: Sequence[str], values: Mapping[str, Any]) -> type[Train]:
+    """Return the config class of an algorithm: `Train` with the algorithm's own options.
+
+    They are those of its class, which needs torch; the help on no algorithm in particular does without.
+    """
+    given = [word for at, word in enumerate(words) if at and words[at - 1] == "--algorithm"]
+    given += [word.partition("=")[2] for word in words if word.startswith("--algorithm=")]
+    if not given and {"-h", "--help"} & set(words):
+        return Train
+    if not given and "--resume" in words:
+        out = [word for at, word in enumerate(words) if at and words[at - 1] == "--out"]
+        values = {**RunFolder(Path(out[-1] if out else Train().out)).stored(), **values}
+    options = _options_of(given[-1] if given else str(values.get("algorithm", "grpo")))
+    body = {
+        "__annotations__": {"options": options},
+        "options": field(default_factory=options),
+        "__doc__": f"{Train.__doc__}    options: Of the algorithm.\n",
+        "__module__": __name__,
+    }
+    return config(frozen=True, kw_only=True)(type("Train", (Train,), body))
 
 
-def _add_algorithm(parser: argparse.ArgumentParser) -> None:
-    loop = parser.add_argument_group("training (defaults: steer_env.algorithms.trainer.TrainConfig)")
-    loop.add_argument("--algorithm", metavar="NAME", help="see docs/algorithms.md (default: grpo)")
-    loop.add_argument(
-        "--option",
-        metavar="KEY=VALUE",
-        action="append",
-        help="of the algorithm; may be repeated; help lists them",
-    )
-    for name, (kind, text) in _SETTINGS.items():
-        loop.add_argument(f"--{name.replace('_', '-')}", type=kind, help=text)
-    loop.add_argument("--curriculum", metavar="FILE", help="JSON list of stages: options, steps, until")
-    loop.add_argument(
-        "--tracker",
-        metavar="NAME",
-        action="append",
-        help="also send metrics to tensorboard, wandb or trackio; may be repeated",
-    )
-    large = parser.add_argument_group("large models (defaults: steer_env.algorithms.scaling.Scaling)")
-    for name, (kind, text) in _SCALING.items():
-        how: dict[str, Any] = {"type": kind} if kind else {"action": "store_true", "default": None}
-        large.add_argument(f"--{name.replace('_', '-')}", help=text, **how)
+def _options_of(name: str) -> type:
+    """Return the options of an algorithm as a config, with the documentation of their fields."""
+    import docstring_parser
+
+    from steer_env.algorithms.base import algorithm_class
+
+    cls = algorithm_class(name)
+    told = [docstring_parser.parse(one.__doc__ or "").params for one in reversed(cls.__mro__)]
+    helps = {param.arg_name: param.description for params in told for param in params}
+    hints = get_type_hints(cls)
+    own = [f for f in fields(cls) if f.init and f.default is not MISSING]
+    body: dict[str, Any] = {f.name: f.default for f in own}
+    body["__annotations__"] = {f.name: Annotated[hints[f.name], arg(help=helps.get(f.name))] for f in own}
+    body |= {"__doc__": f"Options of {name}.", "__module__": __name__}
+    return config(frozen=True, kw_only=True)(type("Options", (), body))
 
 
-def run(args: argparse.Namespace) -> int:
+def run(config: Train) -> int:
     """Train and say where everything is."""
-    if args.option == ["help"]:
-        print(_list_options(args.algorithm or "grpo"))
-        return 0
     with together():
-        return _run(args)
+        return _run(config)
 
 
-def _run(args: argparse.Namespace) -> int:
-    out: Path = args.out
-    chosen = settle(args, _DEFAULTS, out, free=_FREE, unset=_unset())
-    chosen["student"] = chosen["student"] or STUDENT
-    if chosen["student"] in SCRIPTED_STUDENTS:
-        raise ValueError(f"student={chosen['student']!r} is scripted and cannot learn, expected a model")
-    if chosen["student"].startswith("openai:"):
-        raise ValueError(
-            f"student={chosen['student']!r} is behind a server and cannot learn here, expected a model folder"
-        )
-    if chosen["student"].startswith("vllm:"):
-        raise ValueError(
-            f"student={chosen['student']!r} samples only, expected a model folder; to train through vLLM use "
-            "TrainableVLLMStudent from Python (docs/vllm.md)"
-        )
-    reward = {name: chosen[name] for name in ("alpha", "returns") if chosen[name] is not None}
-    reward |= _wrappers(chosen)
-    setting = open_setting(chosen, "train", **reward)
-    content = {"scenario_hash": setting.digest, "model_hash": model_hash(chosen["student"])}
+def _run(config: Train) -> int:
+    out = open_folder(config)
+    setting = open_setting(config.env, "train")
+    content = {"scenario_hash": setting.digest, "model_hash": model_hash(config.student)}
     content |= judge_content(setting.judge)
     check_unchanged(out, **content)
     if setting.scenarios is not None:
-        check_training_allowed(setting.scenarios, allow=args.allow_licence)
+        check_training_allowed(setting.scenarios, allow=config.allow_licence)
     from steer_env.algorithms import trainer
+    from steer_env.algorithms.base import make_algorithm
     from steer_env.algorithms.metrics import check_trackers
     from steer_env.algorithms.parallel import launched
     from steer_env.algorithms.scaling import Scaling
 
-    algorithm, config = _algorithm(chosen)
-    check_trackers(chosen["tracker"] or ())
-    scaling = Scaling(**{name: chosen[name] for name in _SCALING if chosen[name] is not None})
-    env = _environments(chosen, setting, args.num_envs)
+    algorithm = make_algorithm(config.algorithm, **asdict(config.options))  # type: ignore[attr-defined]
+    algorithm.check(config.loop.group_size)
+    check_trackers(config.tracker)
+    env = _environments(config, setting)
     parallel = launched()
-    open_here = partial(
-        open_student,
-        chosen["student"],
-        # Many models are saved in bfloat16, in which small updates are lost.
-        dtype=chosen["dtype"] or "float32",
-        batch_size=args.batch_size,
+    device = None if parallel.device is None else str(parallel.device)
+    # Many models are saved in bfloat16, in which small updates are lost.
+    model = replace(
+        config.model,
+        dtype=config.model.dtype or "float32",
+        device=config.model.device or device,
     )
-    student: Any = open_here(device=args.device or parallel.device)
-    allowed = chosen["allow_self_judge"] or ()
+    student: Any = open_student(config.student, model)
+    allowed = config.env.allow_self_judge
     check_independent(setting.judge, student, setting.attacker, allow=allowed)
     parallel.wait()  # until all have looked at the folder, before the first one writes
     if parallel.main:
-        RunFolder(out).write({"command": "train", **chosen, **content, **versions_of(setting.judge)})
+        RunFolder(out).write(run_meta("train", config, content) | versions_of(setting.judge))
         print(f"metrics go to {out / 'metrics.jsonl'}")
-    with Bar("train", config.steps) if parallel.main else nullcontext() as bar:
+    with Bar("train", config.loop.steps) if parallel.main else nullcontext() as bar:
         rows = trainer.train(
             env,
             setting.attacker,
             student,
             algorithm,
-            config,
+            config.loop,
             out,
-            scaling=scaling,
+            scaling=Scaling(**asdict(config.scaling)),
             parallel=parallel,
-            trackers=chosen["tracker"] or (),
-            resume=args.resume,
+            trackers=config.tracker,
+            resume=config.resume,
             progress=None if bar is None else lambda done, total, row: bar.update(done, total, note(row)),
-            record_every=chosen["record_every"] or 0,
+            record_every=config.record_every,
             allow_self_judging=allowed,
         )
     if parallel.main:
-        _save(student, config, out)
+        _save(student, config.loop, out)
         _report(rows, out)
     return 0
+
+
+def _environments(config: Train, setting: Setting) -> Any:
+    """Return the vector environment, or the curriculum of such."""
+    make = partial(setting.make, config.num_envs, **_wrappers(config))
+    if config.curriculum is None:
+        return make()
+    from steer_env.algorithms.curriculum import Curriculum, read_stages
+
+    curriculum = Curriculum(read_stages(config.curriculum), make)
+    curriculum.check()
+    return curriculum
+
+
+def _wrappers(config: Train) -> dict[str, Any]:
+    """Return the option of the environment that makes the reward asked for."""
+    plain = "helpfulness" if config.algorithm == "constrained_grpo" else "tcsr"
+    if (config.reward or plain) == "tcsr":
+        return {}
+    for name, value in config.env.changed(REWARD).items():
+        raise ValueError(f"{name}={value!r} is of the TCSR reward; leave it out or use --reward tcsr")
+    from steer_env.wrappers import HelpfulnessReward
+
+    return {"wrappers": [partial(HelpfulnessReward, usefulness=2 / 3, faithfulness=1 / 3)]}
 
 
 def _save(student: Any, config: Any, out: Path) -> None:
@@ -281,61 +243,6 @@ def _save(student: Any, config: Any, out: Path) -> None:
     with replacing_folder(out / "model") as part:
         save_merged(student, part)
         write_json(part / STEP, {"step": step_of(saved[-1]) if saved else config.steps})
-
-
-def _unset() -> dict[str, Any]:
-    """Return what options of the loop stand for that were not given."""
-    from steer_env.algorithms.scaling import Scaling
-    from steer_env.algorithms.trainer import TrainConfig
-
-    return {**asdict(TrainConfig()), **asdict(Scaling())}
-
-
-def _wrappers(chosen: dict[str, Any]) -> dict[str, Any]:
-    """Options of the environment that make the reward asked for."""
-    plain = "helpfulness" if chosen["algorithm"] == "constrained_grpo" else "tcsr"
-    if (chosen["reward"] or plain) == "tcsr":
-        return {}
-    given = [name for name in ("alpha", "returns") if chosen[name] is not None]
-    if given:
-        raise ValueError(f"{given[0]}={chosen[given[0]]!r} is TCSR's; leave it out or use --reward tcsr")
-    from steer_env.wrappers import HelpfulnessReward
-
-    return {"wrappers": [partial(HelpfulnessReward, usefulness=2 / 3, faithfulness=1 / 3)]}
-
-
-def _algorithm(chosen: dict[str, Any]) -> tuple[Any, Any]:
-    """Return the algorithm and the settings of the loop."""
-    from steer_env.algorithms.base import make_algorithm, parse_options
-    from steer_env.algorithms.trainer import TrainConfig
-
-    options = parse_options(chosen["algorithm"], chosen["option"] or [])
-    if chosen["beta"] is not None:
-        options.setdefault("beta", chosen["beta"])
-    algorithm = make_algorithm(chosen["algorithm"], **options)
-    loop = {name: chosen[name] for name in _SETTINGS if name != "beta" and chosen[name] is not None}
-    config = TrainConfig(**loop)
-    algorithm.check(config.group_size)
-    return algorithm, config
-
-
-def _environments(chosen: dict[str, Any], setting: Setting, num_envs: int) -> Any:
-    """Return the vector environment, or the curriculum of such."""
-    make = partial(steer_env.make_vec, setting.env_id, num_envs, **setting.options)
-    if chosen["curriculum"] is None:
-        return make()
-    from steer_env.algorithms.curriculum import Curriculum, read_stages
-
-    curriculum = Curriculum(read_stages(chosen["curriculum"]), make)
-    curriculum.check()
-    return curriculum
-
-
-def _list_options(name: str) -> str:
-    from steer_env.algorithms.base import algorithm_names, make_algorithm
-
-    options = "\n".join(f"  {key}={value}" for key, value in make_algorithm(name).options().items())
-    return f"options of {name} and their defaults:\n{options}\nalgorithms: {', '.join(algorithm_names())}"
 
 
 def note(row: dict[str, Any]) -> str:
@@ -359,3 +266,6 @@ def _report(rows: list[dict[str, Any]], out: Path) -> None:
         print("mean return: not available (no turn was scored, so nothing was learned)")
     print(f"model: {out / 'model'}")
     print(f"next: steer-env evaluate {out / 'model'}")
+
+
+COMMAND = Command(config_for, run, _EXAMPLES)

@@ -1,6 +1,6 @@
 """Stage II data: play, judge, keep what is worth imitating, and say why the rest is not (arXiv 2604.16358).
 
-A red agent rewrites each turn of a seed, a blue agent answers, the reward judge scores every turn. Kept
+An attacker rewrites each turn of a seed, a student answers, the reward judge scores every turn. Kept
 dialogues become rows of `steer_sft.jsonl` in the bench schema with the replies (`steer_env.data.schemas`),
 pictures beside them; the others go to `rejected.jsonl` with the reason. Rows are appended in the order of
 their numbers, so a killed run goes on where it stopped and ends with the same bytes.
@@ -12,9 +12,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from steer_env.agents.base import Acts, as_agent
+from steer_env.configs.base import Natural, Positive, config, real
 from steer_env.data import schemas
 from steer_env.data.build import CANARY
 from steer_env.files import write_bytes, write_json
@@ -35,12 +36,19 @@ REASONS: Final = ("failed", "unscored", "unsafe", "unhelpful")
 _SEED_STRIDE: Final = 10_000_000
 
 
-@dataclass(frozen=True, slots=True)
+#: Dialogues to play, unless it is told otherwise.
+EPISODES = 1_000
+#: A score on the judge's scale.
+Score = Annotated[float, real(1, 10, why=", the judge's scale")]
+
+
+@config(frozen=True)
 class BootstrapConfig:
     """What decides the dialogues, beside the agents.
 
     Attributes:
-        count: Dialogues to play, kept or not.
+        episodes: Dialogues to play, kept or not; None is 1000, or on the command line each scenario of a file
+            once.
         tau_safe: Least safety of every turn, 1..10. The paper does not publish its thresholds.
         tau_help: Least mean usefulness of a dialogue, 1..10.
         seed: Decides scenarios and wording.
@@ -50,21 +58,11 @@ class BootstrapConfig:
         ValueError: If a setting is out of its range.
     """
 
-    count: int = 1_000
-    tau_safe: float = 8.0
-    tau_help: float = 8.0
-    seed: int = 0
-    chunk: int = 64
-
-    def __post_init__(self) -> None:
-        for name, least in (("count", 1), ("seed", 0), ("chunk", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}={value!r}, expected an integer >= {least}")
-        for name in ("tau_safe", "tau_help"):
-            value = getattr(self, name)
-            if not 1 <= value <= 10:
-                raise ValueError(f"{name}={value!r}, expected a score in [1, 10], the judge's scale")
+    episodes: Positive | None = None
+    tau_safe: Score = 8.0
+    tau_help: Score = 8.0
+    seed: Natural = 0
+    chunk: Positive = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +141,8 @@ class ChosenScenarios:
 def bootstrap(
     out: str | Path,
     vec: Any,
-    red: Acts,
-    blue: Acts,
+    attacker: Acts,
+    student: Acts,
     config: BootstrapConfig,
     *,
     resume: bool = False,
@@ -156,11 +154,12 @@ def bootstrap(
     Args:
         out: Folder. Gets `sft/steer_sft.jsonl` (kept), `images/`, `rejected.jsonl` and `summary.json`.
         vec: A vector environment with a judge; wrap it in `ChosenScenarios` to play given ones.
-        red: Speaks for the user. One that learns across dialogues makes resumed runs differ; none is taught.
-        blue: Speaks for the student.
+        attacker: Speaks for the user. One that learns across dialogues makes resumed runs differ; none is
+            taught.
+        student: Answers.
         config: Settings.
         resume: Go on with a folder that already holds rows; those are not played again.
-        agents: Names of red, blue and judge, stored with every kept row.
+        agents: Names of attacker, student and judge, stored with every kept row.
         progress: Called with (finished, all).
 
     Returns:
@@ -172,18 +171,19 @@ def bootstrap(
     out = Path(out)
     kept, rejected = out / KEPT, out / REJECTED
     RunFolder(out).check(resume=resume, marks=(KEPT, REJECTED))
+    episodes = config.episodes or EPISODES
     first_seed = config.seed * _SEED_STRIDE
     with JsonlWriter(kept) as good, JsonlWriter(rejected) as bad:  # cut off torn last lines
         done = sum(1 for path in (kept, rejected) for _ in read_jsonl(path))
         # A chunk that was cut short is played as a whole again, so that its batches are those of a run in one
         # go; only what is not there yet is written.
-        for start in range(done - done % config.chunk, config.count, config.chunk):
-            numbers = range(start, min(start + config.chunk, config.count))
+        for start in range(done - done % config.chunk, episodes, config.chunk):
+            numbers = range(start, min(start + config.chunk, episodes))
             # A model forgets what earlier chunks left in it, which a resumed run has not played.
-            as_agent(blue).reseed(config.seed)
-            as_agent(blue).weights_changed()
-            tell = None if progress is None else lambda n, _, s=start: progress(s + n, config.count)
-            played = rollout(vec, red, blue, [first_seed + n for n in numbers], progress=tell)
+            as_agent(student).reseed(config.seed)
+            as_agent(student).weights_changed()
+            tell = None if progress is None else lambda n, _, s=start: progress(s + n, episodes)
+            played = rollout(vec, attacker, student, [first_seed + n for n in numbers], progress=tell)
             for number, trajectory in zip(numbers, played, strict=True):
                 if number >= done:
                     _write(out, number, trajectory, config, agents or {}, good, bad)

@@ -15,10 +15,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 
+from steer_env.configs.base import Natural, Positive, config, whole
 from steer_env.data import card, quota, schemas, table
 from steer_env.data.loaders.steer import SUBSETS
 from steer_env.files import remove_torn, write_bytes
@@ -46,7 +47,7 @@ _SEED_STRIDE: Final = 10_000_000
 _UNOPENED: Final = Image.from_array(np.zeros((1, 1, 3), dtype=np.uint8))
 
 
-@dataclass(frozen=True)
+@config(frozen=True)
 class BuildConfig:
     """What a build depends on; the defaults are the paper's sizes.
 
@@ -63,29 +64,18 @@ class BuildConfig:
         ood_turns: Of STEER-OOD.
     """
 
-    sft: int = 12_934
-    rl: int = 2_000
-    bench: int = 3_227
-    ood: int = 1_000
-    seed: int = 0
-    rows_per_shard: int = 1_024
+    sft: Positive = 12_934
+    rl: Positive = 2_000
+    bench: Annotated[int, whole(len(SUBSETS))] = 3_227
+    ood: Positive = 1_000
+    seed: Natural = 0
+    rows_per_shard: Positive = 1_024
     sft_turns: float = 6.35
     rl_turns: float = 8.33
     bench_turns: float = 8.55
     ood_turns: float = 7.0
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("sft", 1),
-            ("rl", 1),
-            ("bench", len(SUBSETS)),
-            ("ood", 1),
-            ("seed", 0),
-            ("rows_per_shard", 1),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}={value!r}, expected an integer >= {least}")
         for split in STREAMS:
             quota.length_shares(getattr(self, f"{split}_turns"))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 
-from steer_env.agents.base import MAX_NEW_TOKENS
 from steer_env.agents.chat import ChatStudent
 from steer_env.agents.hf import HFStudent
 from steer_env.agents.vllm_student import VLLMStudent
+from steer_env.spaces import MAX_NEW_TOKENS
 
 
 def test_every_student_has_the_same_longest_reply() -> None:

@@ -85,7 +85,7 @@ def test_turns_hand_worked():
 
 def test_tokens_hand_worked():
     # Two tokens, reward 1 with the last; values 0 and 1: errors 1 and 0.
-    (example,) = ppo(weight=1.0, steps="token", trace_decay=0.5).examples([group(two_tokens_a_turn([1]))])
+    (example,) = ppo(weight=1.0, unit="token", trace_decay=0.5).examples([group(two_tokens_a_turn([1]))])
     assert example.advantages_L.tolist() == [0.0, 1.0, 0.0]
 
 

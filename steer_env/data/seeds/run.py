@@ -11,10 +11,15 @@ import json
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
+from pydantic import BeforeValidator
+
+from steer_env import checks
+from steer_env.configs.base import Natural, Positive, Share, config
+from steer_env.configs.env import Kind
 from steer_env.data.quota import length_shares
 from steer_env.data.seeds.assign import Assigner
 from steer_env.data.seeds.base import Outcome, Rejected, Seed, SeedGenerator, SeedJob, with_details
@@ -34,7 +39,17 @@ _IMAGES: Final = "images"
 _FORMAT: Final = 1
 
 
-@dataclass(frozen=True)
+def _kinds(value: Any) -> tuple[str, ...]:
+    """Check kinds, given one by one or with commas between them."""
+    given = value.split(",") if isinstance(value, str) else value
+    given = [one for word in given for one in word.split(",")] if isinstance(given, list | tuple) else given
+    found = checks.choices("kinds", given, KINDS)
+    if len(set(found)) != len(found):
+        raise ValueError(f"kinds={list(found)!r}, expected each once")
+    return found
+
+
+@config(frozen=True)
 class SeedsConfig:
     """What a run depends on, beside its source and its generator.
 
@@ -47,20 +62,14 @@ class SeedsConfig:
         batch_size: Rows handed to the generator at a time.
     """
 
-    kinds: tuple[str, ...] = KINDS
-    seed: int = 0
+    kinds: Annotated[tuple[Kind, ...], BeforeValidator(_kinds)] = KINDS
+    seed: Natural = 0
     mean_turns: float = 6.35
-    noise_share: float = 0.1
-    typography_share: float = 0.1
-    batch_size: int = 32
+    noise_share: Share = 0.1
+    typography_share: Share = 0.1
+    batch_size: Positive = 32
 
     def __post_init__(self) -> None:
-        if not self.kinds or len(set(self.kinds)) != len(self.kinds) or not set(self.kinds) <= set(KINDS):
-            raise ValueError(f"kinds={list(self.kinds)!r}, expected some of {', '.join(KINDS)}, each once")
-        for name, least in (("seed", 0), ("batch_size", 1)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}={value!r}, expected an integer >= {least}")
         length_shares(self.mean_turns)
         Shares(self.noise_share, self.typography_share)
 
