@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +21,8 @@ from steer_env.agents.hf.packed import microbatches, packed_logprobs
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.base import Progress
 from steer_env.algorithms.checkpoints import drop_rows_from, load_state
-from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
 from steer_env.algorithms.scaling import Scaling
+from steer_env.configs.sft import SFTConfig
 from steer_env.files import replacing
 from steer_env.records import JsonlWriter, Row, read_jsonl
 from steer_env.runs import RunFolder
@@ -38,54 +37,6 @@ BEFORE: Final = "sft_state_before.pt"
 
 #: Batches are cut from pools of this many batches sorted by length, so that little is padding.
 _POOL = 16
-
-
-@dataclass(frozen=True, slots=True)
-class SFTConfig:
-    """Settings of a supervised run.
-
-    Attributes:
-        steps: Number of optimiser steps; the examples are repeated as needed.
-        batch_size: Dialogues per step.
-        optimizer: "adamw", or "muon" (Jordan et al. 2024): Muon for the matrices of all layers, AdamW for the
-            rest. A small model trained from random weights needs about half the steps with it, and learns to
-            read words in pictures, which it hardly does without.
-        lr: Peak learning rate of AdamW, reached after `warmup` steps and followed by a cosine to `final_lr`.
-        muon_lr: Peak learning rate of Muon, on the same schedule.
-        warmup: Steps of linear warm-up.
-        final_lr: Share of `lr` left at the end.
-        weight_decay: AdamW's; the paper has 0.01.
-        max_grad_norm: Gradients are clipped to this norm.
-        microbatch_tokens: Most tokens per forward pass, padding included; changes memory and speed only.
-        per_dialogue: Every dialogue of a step weighs the same; else every token does, and terse answers
-            drown in long replies.
-        seed: Decides the order of examples.
-
-    Raises:
-        ValueError: If a setting is out of its range.
-    """
-
-    steps: int = 300
-    batch_size: int = 32
-    optimizer: str = "adamw"
-    lr: float = 2e-3
-    muon_lr: float = 2e-2
-    warmup: int = 20
-    final_lr: float = 0.05
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    microbatch_tokens: int = 2048
-    per_dialogue: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_integers(self, ("steps", "batch_size", "microbatch_tokens"), 1)
-        check_integers(self, ("warmup", "seed"), 0)
-        check_numbers(self, ("lr", "muon_lr"), above=True)
-        check_numbers(self, ("max_grad_norm",), above=True, why="; a huge one switches clipping off")
-        check_numbers(self, ("final_lr",), 0, 1)
-        check_numbers(self, ("weight_decay",))
-        check_choice(self, "optimizer", ("adamw", "muon"))
 
 
 def train(

@@ -119,7 +119,7 @@ def commands(url: str) -> list[Command]:
             ["labels.csv", *_EVAL], resume=False, out="--out card",
         ),
         Command(
-            "data bootstrap", ["data", "bootstrap", "--count", "24", "--chunk", "8"],
+            "data bootstrap", ["data", "bootstrap", "--episodes", "24", "--chunk", "8"],
             {"sft/steer_sft.jsonl": "question_id", "rejected.jsonl": "number"},
         ),
         Command(
@@ -132,7 +132,7 @@ def commands(url: str) -> list[Command]:
              "bench/*.jsonl": "question_id", "data/*.parquet": ""}, resume=False,
         ),
         Command(
-            "sft", ["sft", "--model", "{in}/model", "--data", "{in}/boot", "--batch-size", "2", *_SHORT],
+            "sft", ["sft", "--student", "{in}/model", "--data", "{in}/boot", "--batch-size", "2", *_SHORT],
             {"metrics.jsonl": "step", "model/*.safetensors": ""}, ["boot/sft/steer_sft.jsonl"],
         ),
         Command(
@@ -401,7 +401,7 @@ def prepare(home: Path, counts: Counter[str]) -> None:
 
     for name, student in (("eval", "constructive"), ("eval2", "refuse")):
         make("evaluate", student, "--episodes", str(EPISODES), "--out", str(inputs / name))
-    make("data", "bootstrap", "--count", "8", "--out", str(inputs / "boot"))
+    make("data", "bootstrap", "--episodes", "8", "--out", str(inputs / "boot"))
     make("data", "seeds", "--count", "16", "--out", str(inputs / "seeds"))
     make("calibrate", str(inputs / "eval"), "--sheet", str(inputs / "labels.csv"), "--unit", "dialogue")
     label(inputs / "labels.csv")

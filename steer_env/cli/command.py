@@ -116,6 +116,10 @@ def settings(config: Any, *, free: bool = True) -> dict[str, Any]:
 def _parse(kind: Any, words: Sequence[str], name: str, examples: str, values: Mapping[str, Any]) -> Any:
     conf = tyro.conf
     more = {}
+    # What is typed of a list replaces the list; tyro would add to it.
+    typed = {word.partition("=")[0] for word in words}
+    lists = [k for k, v in values.items() if isinstance(v, list) and f"--{k.replace('_', '-')}" in typed]
+    values = {key: value for key, value in values.items() if key not in lists}
     if values:
         from steer_env.configs.base import build
 

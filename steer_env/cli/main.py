@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 a check found problems, 2 bad input (one clear message, no
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys
@@ -95,13 +94,6 @@ def _run(name: str, words: Sequence[str]) -> int:
     from steer_env.cli.command import HELD, read
 
     module = importlib.import_module(f"steer_env.cli.{name}")
-    if hasattr(module, "add"):
-        parser = argparse.ArgumentParser("steer-env")
-        module.add(parser.add_subparsers(dest="command", metavar="COMMAND", required=True))
-        args = parser.parse_args([name, *words])
-        args.held = HELD
-        with HELD:
-            return int(args.run(args))
     command = module.COMMAND
     if isinstance(command, dict):  # a group, such as data: the next word is the command
         action = words[0] if words else "--help"

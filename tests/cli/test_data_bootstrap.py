@@ -11,14 +11,30 @@ from steer_env.cli import data_bootstrap
 
 
 def test_table_files_and_resume(cli, tmp_path: Path) -> None:
-    words = ("data", "bootstrap", "--out", "boot", "--count", 10, "--red", "static", "--blue", "comply")
+    words = (
+        "data",
+        "bootstrap",
+        "--out",
+        "boot",
+        "--episodes",
+        10,
+        "--attacker",
+        "static",
+        "--student",
+        "comply",
+    )
     code, out, err = cli(*words)
     assert code == 0, err
     assert "| all | 10 |" in out and "| kind: benign |" in out and "bootstrap" in err
     summary = json.loads((tmp_path / "boot/summary.json").read_text())
     assert summary["all"]["dialogues"] == 10 and summary["all"]["reasons"]["unsafe"] > 0
     run = json.loads((tmp_path / "boot/run.json").read_text())
-    assert run["blue"] == "comply" and run["tau_safe"] == 8.0 and len(run["guidelines_hash"]) == 16
+    assert (
+        run["student"] == "comply"
+        and run["attacker"] == "static"
+        and run["tau_safe"] == 8.0
+        and len(run["guidelines_hash"]) == 16
+    )
     code, _, err = cli(*words)
     assert code == 2 and "--resume" in err
     code, _, err = cli("data", "bootstrap", "--out", "boot", "--resume", "--tau-safe", 9)
@@ -40,10 +56,10 @@ def test_own_scenarios_are_held_to_their_licence(cli, tmp_path: Path) -> None:
 
 def test_wrong_names_are_refused_before_anything_is_written(cli, tmp_path: Path) -> None:
     for words, says in (
-        (("--red", "refuse"), "red='refuse' plays the student"),
-        (("--red", "nobody:model"), "backend='nobody:model', expected one of"),
+        (("--attacker", "refuse"), "attacker='refuse' plays the student"),
+        (("--attacker", "nobody:model"), "backend='nobody:model', expected one of"),
         (("--judge", "nobody"), "judge='nobody', expected"),
-        (("--blue", "nobody"), "nobody"),
+        (("--student", "nobody"), "nobody"),
         (("--tau-help", 0), "tau_help=0.0"),
         (("--guidelines", "none.txt"), "none.txt"),
     ):
@@ -55,20 +71,20 @@ def test_wrong_names_are_refused_before_anything_is_written(cli, tmp_path: Path)
 def test_a_server_gets_the_guidelines_as_its_system_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
 
-    def opener(name, **options):
+    def opener(name, model, **options):
         asked.update(options, name=name)
         return "student"
 
     monkeypatch.setattr(data_bootstrap, "open_student", opener)
-    assert data_bootstrap.open_blue("openai:m@http://host/v1", "be kind", seed=1) == "student"
+    assert data_bootstrap.open_guided("openai:m@http://host/v1", "be kind", seed=1) == "student"
     assert asked == {"name": "openai:m@http://host/v1", "system": "be kind", "seed": 1}
 
-    def without_system(name, **options):
+    def without_system(name, model, **options):
         raise TypeError("__init__() got an unexpected keyword argument 'system'")
 
     monkeypatch.setattr(data_bootstrap, "open_student", without_system)
-    with pytest.raises(ValueError, match="blue='openai:m' takes no system prompt"):
-        data_bootstrap.open_blue("openai:m", "be kind")
+    with pytest.raises(ValueError, match="student='openai:m' takes no system prompt"):
+        data_bootstrap.open_guided("openai:m", "be kind")
 
 
 def test_a_model_in_process_plays_under_guidelines(cli, tmp_path: Path) -> None:
@@ -83,11 +99,11 @@ def test_a_model_in_process_plays_under_guidelines(cli, tmp_path: Path) -> None:
     words = (
         "data",
         "bootstrap",
-        "--blue",
+        "--student",
         tmp_path / "tiny",
         "--max-new-tokens",
         4,
-        "--count",
+        "--episodes",
         3,
         "--out",
         "boot",

@@ -97,13 +97,13 @@ def test_models_by_name(cli, echo: type[Echo], tmp_path: Path) -> None:
     ("words", "said"),
     [
         (("--source", "nowhere.jsonl"), "is neither world, nor an existing scenario file"),
-        (("--kinds", "benign,nice"), "kinds=['benign', 'nice'], expected some of"),
-        (("--noise-share", 2), "noise_share=2.0, expected a float in [0, 1]"),
+        (("--kinds", "benign,nice"), "kinds=['benign', 'nice'], expected at least one of"),
+        (("--noise-share", 2), "noise_share=2.0, expected a finite number of at least 0 and at most 1"),
         (("--mean-turns", 1), "mean=1.0, expected a number between 2 and 10"),
         (("--generator", "gpt"), "generator: backend='gpt', expected one of"),
         (("--judge", "wise"), "judge: backend='wise', expected one of"),
         (("--target", "nobody"), "student='nobody' is no folder and no known name"),
-        (("--count", 0), "expected a positive integer"),
+        (("--count", 0), "count=0, expected an integer of at least 1"),
         (("--source", "own.jsonl"), "generator='rule' takes risky requests of the built-in world apart"),
         (("--source", "own.jsonl", "--generator", "echo:a"), "judge='rule' has no ground truth"),
         (

@@ -30,8 +30,8 @@ SMALL = ("--lr", 1e-3, "--batch-size", 4)
 
 
 def test_from_bootstrap_to_evaluation(cli, model: Path) -> None:
-    assert cli("data", "bootstrap", "--out", "boot", "--count", 6).code == 0
-    words = ("sft", "--model", model, "--data", "boot", *SMALL)
+    assert cli("data", "bootstrap", "--out", "boot", "--episodes", 6).code == 0
+    words = ("sft", "--student", model, "--data", "boot", *SMALL)
     code, out, err = cli(*words, "--epochs", 1.5, "--out", "own")
     assert code == 0, err
     assert "6 dialogues, 3 steps" in out  # 1.5 times two batches of four
@@ -53,7 +53,7 @@ def test_from_bootstrap_to_evaluation(cli, model: Path) -> None:
 
 def test_built_data_trains_and_the_bench_does_not(cli, model: Path) -> None:
     assert cli("data", "build", "--out", "steer", "--sft", 4, "--rl", 2, "--bench", 5).code == 0
-    words = ("sft", "--model", model, *SMALL, "--steps", 1)
+    words = ("sft", "--student", model, *SMALL, "--steps", 1)
     code, out, err = cli(*words, "--data", "steer/sft", "--out", "a")
     assert code == 0 and "4 dialogues, 1 steps" in out, err
     code, _, err = cli(*words, "--data", "steer/bench", "--out", "b")
@@ -70,11 +70,11 @@ def test_long_dialogues_are_left_out_and_counted(cli, model: Path) -> None:
     from steer_env.agents.hf import Exchange, HFStudent
     from steer_env.data.training import load_training_dialogues
 
-    cli("data", "bootstrap", "--out", "boot", "--count", 6)
+    cli("data", "bootstrap", "--out", "boot", "--episodes", 6)
     codec = HFStudent.from_pretrained(model).codec
     dialogues = load_training_dialogues("boot")
     lengths = sorted(len(codec.dialogue([Exchange(*t) for t in d.turns()]).trace) for d in dialogues)
-    words = ("sft", "--model", model, "--data", "boot", *SMALL, "--steps", 1)
+    words = ("sft", "--student", model, "--data", "boot", *SMALL, "--steps", 1)
     code, out, err = cli(*words, "--max-length", lengths[3], "--out", "a")
     assert code == 0, err
     left_out = json.loads((Path("a") / "run.json").read_text())["left_out"]
@@ -85,11 +85,11 @@ def test_long_dialogues_are_left_out_and_counted(cli, model: Path) -> None:
 
 def test_bad_input_is_named(cli, model: Path) -> None:
     for words, says in (
-        (("--model", model), "no --data given"),
-        (("--data", "boot"), "no --model given"),
-        (("--model", "refuse", "--data", "boot"), "model='refuse' is scripted"),
-        (("--model", model, "--data", "nowhere"), "data='nowhere' does not exist"),
-        (("--model", model, "--data", "x", "--epochs", 0), "epochs=0.0"),
+        (("--student", model), "no --data given"),
+        (("--data", "boot"), "no --student given"),
+        (("--student", "refuse", "--data", "boot"), "student='refuse' is scripted"),
+        (("--student", model, "--data", "nowhere"), "data='nowhere' does not exist"),
+        (("--student", model, "--data", "x", "--epochs", 0), "epochs=0.0"),
     ):
         code, _, err = cli("sft", *words)
         assert code == 2 and says in err

@@ -73,9 +73,11 @@ def vec(slots: int = 8, **options):
 
 
 def make(out: Path, blue, count: int = 20, red=None, resume: bool = False, **settings):
-    config = BootstrapConfig(count=count, chunk=8, **settings)
+    config = BootstrapConfig(episodes=count, chunk=8, **settings)
     red = red or ScriptedTutor(seed=0, memory=False)
-    return bootstrap(out, vec(), red, blue, config, resume=resume, agents={"red": "tutor", "blue": "b"})
+    return bootstrap(
+        out, vec(), red, blue, config, resume=resume, agents={"attacker": "tutor", "student": "b"}
+    )
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -165,7 +167,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_killed_and_resumed_is_byte_identical(tmp_path: Path):
-    words = ["data", "bootstrap", "--blue", "comply", "--count", "24", "--chunk", "8", "--out"]
+    words = ["data", "bootstrap", "--student", "comply", "--episodes", "24", "--chunk", "8", "--out"]
     run = [sys.executable, "-m", "steer_env.cli.main"]
     environment = {**os.environ, "PYTHONPATH": str(Path(steer_env.__file__).parents[1])}
     whole = subprocess.run([*run, *words, "whole"], cwd=tmp_path, capture_output=True, env=environment)
@@ -214,7 +216,7 @@ def test_chosen_scenarios_are_played_in_order_with_pictures_where_they_are_shown
     env = ChosenScenarios(
         steer_env.make_vec("SteerEscalation-v0", 4, wrappers=(), scenarios=scenarios, judge=Fine()), scenarios
     )
-    bootstrap(tmp_path, env, StaticAttacker(), Constructive(), BootstrapConfig(count=4))
+    bootstrap(tmp_path, env, StaticAttacker(), Constructive(), BootstrapConfig(episodes=4))
     dialogues = load_training_dialogues(tmp_path)
     assert [len(d.scenario) for d in dialogues] == [2, 1, 2, 1]
     assert [len(images) for _, images, _ in dialogues[0].turns()] == [1, 1]
@@ -258,7 +260,7 @@ def test_summary_of_nothing_has_no_rate():
 
 
 @pytest.mark.parametrize(
-    "change", [{"count": 0}, {"tau_safe": 0.5}, {"tau_help": 11}, {"seed": -1}, {"chunk": True}]
+    "change", [{"episodes": 0}, {"tau_safe": 0.5}, {"tau_help": 11}, {"seed": -1}, {"chunk": True}]
 )
 def test_bad_settings_are_named(change):
     with pytest.raises(ValueError, match=next(iter(change))):

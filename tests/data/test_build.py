@@ -67,7 +67,7 @@ def test_length_counts_add_up(groups: int):
 def test_impossible_means_and_sizes_are_refused():
     with pytest.raises(ValueError, match=r"mean=11, expected a number between 2 and 10"):
         quota.length_shares(11)
-    with pytest.raises(ValueError, match="bench=4, expected an integer >= 5"):
+    with pytest.raises(ValueError, match="bench=4, expected an integer of at least 5"):
         BuildConfig(bench=4)
     with pytest.raises(ValueError, match="rl=0"):
         BuildConfig(rl=0)

@@ -19,7 +19,6 @@ from pydantic import BeforeValidator
 
 from steer_env import checks
 from steer_env.configs.base import Natural, Positive, Share, config
-from steer_env.configs.env import Kind
 from steer_env.data.quota import length_shares
 from steer_env.data.seeds.assign import Assigner
 from steer_env.data.seeds.base import Outcome, Rejected, Seed, SeedGenerator, SeedJob, with_details
@@ -43,7 +42,7 @@ def _kinds(value: Any) -> tuple[str, ...]:
     """Check kinds, given one by one or with commas between them."""
     given = value.split(",") if isinstance(value, str) else value
     given = [one for word in given for one in word.split(",")] if isinstance(given, list | tuple) else given
-    found = checks.choices("kinds", given, KINDS)
+    found = checks.choices("kinds", given or KINDS, KINDS)
     if len(set(found)) != len(found):
         raise ValueError(f"kinds={list(found)!r}, expected each once")
     return found
@@ -54,7 +53,7 @@ class SeedsConfig:
     """What a run depends on, beside its source and its generator.
 
     Attributes:
-        kinds: Which kinds of seeds to make.
+        kinds: Which kinds of seeds to make; all three unless it is given.
         seed: 0 or more; decides everything random.
         mean_turns: Mean number of turns asked for, between 2 and 10; the default is STEER-SFT's.
         noise_share: Share of rows with Gaussian noise on their pictures.
@@ -62,7 +61,7 @@ class SeedsConfig:
         batch_size: Rows handed to the generator at a time.
     """
 
-    kinds: Annotated[tuple[Kind, ...], BeforeValidator(_kinds)] = KINDS
+    kinds: Annotated[tuple[str, ...], BeforeValidator(_kinds)] = ()
     seed: Natural = 0
     mean_turns: float = 6.35
     noise_share: Share = 0.1
@@ -70,6 +69,7 @@ class SeedsConfig:
     batch_size: Positive = 32
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "kinds", self.kinds or KINDS)
         length_shares(self.mean_turns)
         Shares(self.noise_share, self.typography_share)
 

@@ -103,10 +103,10 @@ def test_a_folder_is_not_mixed(make_world, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"kinds": ()}, "kinds=.*expected some of benign"),
+        ({"kinds": ("benin",)}, "kinds=.*expected at least one of benign.*did you mean 'benign'"),
         ({"kinds": ("benign", "benign")}, "each once"),
         ({"kinds": ("nice",)}, "kinds=.*nice"),
-        ({"seed": -1}, "seed=-1, expected an integer >= 0"),
+        ({"seed": -1}, "seed=-1, expected an integer of at least 0"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"mean_turns": 11.0}, "mean=11.0"),
         ({"typography_share": 1.01}, "typography_share=1.01"),
