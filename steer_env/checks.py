@@ -17,6 +17,10 @@ from typing import Any
 OFF = "; use 0 to switch it off"
 
 
+class SettingError(ValueError):
+    """A setting of a config is out of its range; the message says which and what to do."""
+
+
 def integer(name: str, value: Any, least: int = 0, most: int | None = None, *, why: str = "") -> int:
     """Return `value` as an integer in [least, most]; `why` is added to the message.
 

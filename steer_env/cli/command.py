@@ -17,6 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from steer_env.checks import SettingError
 from steer_env.extras import need
 from steer_env.runs import RUN, RunExists, RunFolder
 
@@ -89,12 +90,12 @@ def read(command: Command, words: Sequence[str], name: str) -> Any:
     given = _parse(kind, words, name, command.examples, file)
     if not (isinstance(given, Resumable) and given.resume):
         return given
+    from steer_env.configs.base import flat, names
+
     run = RunFolder(given.folder())
     stored = _stored(run)
     if not stored:
         return given
-    from steer_env.configs.base import flat, names
-
     if not isinstance(command.config, type):
         kind = command.config(words, {**stored, **file})
     known = set(names(kind)) - set(_HOW)
@@ -140,13 +141,14 @@ def _parse(kind: Any, words: Sequence[str], name: str, examples: str, values: Ma
         if not stop.code:
             raise
         cause: BaseException | None = stop
-        while cause is not None and not isinstance(cause, ValueError):
+        while cause is not None and not isinstance(cause, SettingError):
             cause = cause.__context__
         raise Usage(str(cause) if cause is not None else _one_line(errors.getvalue(), name)) from None
 
 
 def _one_line(box: str, name: str) -> str:
     """Return an error that is drawn in a box as one line."""
+    box = box.partition("Got errors")[0]  # of each type that the value might have had
     lines = [line.strip(" │|╭╮╰╯+") for line in box.splitlines()[1:]]  # the first is the title
     parts = [" ".join(part) for rule, part in groupby(lines, lambda line: not line.strip("─-")) if not rule]
     told = [part.rstrip(".") for part in parts if not part.startswith("For full helptext")]

@@ -10,8 +10,7 @@ import functools
 import math
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
-from dataclasses import replace as replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -85,7 +84,7 @@ else:
             try:
                 validate(self, *args, **given)
             except ValidationError as error:
-                raise ValueError(explain(error, [field.name for field in fields(made)])) from None
+                raise checks.SettingError(explain(error, [field.name for field in fields(made)])) from None
 
         made.__init__ = init
         return made
@@ -171,9 +170,21 @@ def build(kind: type[T], values: Mapping[str, Any]) -> T:
 
 def _build(kind: type[T], values: Mapping[str, Any]) -> T:
     inner = dict(parts(kind))
-    given: dict[str, Any] = {name: _build(part, values) for name, part in inner.items()}
+    given = _given(kind, values)
     for field in fields(kind):  # type: ignore[arg-type]
-        if field.name not in inner and field.name in values:
-            value = values[field.name]
-            given[field.name] = tuple(value) if isinstance(value, list) else value
+        if field.name in inner and field.default_factory is not MISSING:
+            given[field.name] = _changed(field.default_factory(), values)
+        elif field.name in inner:
+            given[field.name] = _build(inner[field.name], values)
     return kind(**given)
+
+
+def _changed(part: Any, values: Mapping[str, Any]) -> Any:
+    """Return a part of a config, which has defaults of its own there, with what is named."""
+    changes = {name: _changed(getattr(part, name), values) for name, _ in parts(type(part))}
+    return replace(part, **changes, **_given(type(part), values))
+
+
+def _given(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    own = {field.name for field in fields(kind)} & set(values)
+    return {k: tuple(v) if isinstance(v := values[k], list) else v for k in own - dict(parts(kind)).keys()}

@@ -74,7 +74,7 @@ def test_a_wrong_file_is_refused_in_one_line(cli, text: str, says: str) -> None:
         (("rescore", "gone"), "judge"),
         (("calibrate", "gone"), "expected one of the two"),
         (("data", "bild"), "did you mean 'build'"),
-        (("data", "audit", "a"), "b"),
+        (("data", "audit", "a"), "Held-out set"),
         (("evalute",), "did you mean 'evaluate'"),
     ],
 )
