@@ -11,7 +11,7 @@ import difflib
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -280,31 +280,3 @@ def make_algorithm(name: str, **options: Any) -> Algorithm:
             listed = ", ".join(f"{key}={value!r}" for key, value in known.items())
             raise ValueError(f"option={option!r} is none of {name}'s, expected one of: {listed}")
     return cls(**options)
-
-
-def parse_options(name: str, words: Sequence[str]) -> Row:
-    """Turn "key=value" words into options of an algorithm, with the types of their defaults.
-
-    Raises:
-        ValueError: If a word has no "=", or a value cannot be read.
-
-    Example:
-        >>> parse_options("grpo", ["scale=true", "clip_high=0.28", "credit=reward_to_go"])
-        {'scale': True, 'clip_high': 0.28, 'credit': 'reward_to_go'}
-    """
-    declared = [f for f in fields(algorithm_class(name)) if f.init and f.default is not MISSING]
-    defaults = {f.name: f.default for f in declared}
-    parsed: Row = {}
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals:
-            raise ValueError(f"option={word!r}, expected KEY=VALUE, such as clip_high=0.28")
-        default: Any = defaults.get(key, "")
-        try:
-            parsed[key] = _BOOLEANS[text.lower()] if isinstance(default, bool) else type(default)(text)
-        except (KeyError, ValueError):
-            raise ValueError(f"{key}={text!r}, expected a value like {default!r}") from None
-    return parsed
-
-
-_BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}

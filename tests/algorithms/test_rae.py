@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from steer_env.algorithms.attack import SeatTrajectory
-from steer_env.algorithms.base import make_algorithm, parse_options
+from steer_env.algorithms.base import make_algorithm
 from steer_env.scenarios import Scenario, SeedTurn
 from steer_env.trajectory import StopReason, Trajectory, TrajectoryGroup
 from steer_env.types import ATTACKER, Scored, Terms, Turn, TurnResult, Unscored
@@ -87,10 +87,6 @@ def test_scale_divides_by_the_seats_own_deviation():
 
 
 def test_options():
-    assert parse_options("rae", ["decay=0.9", "credit=reward_to_go"]) == {
-        "decay": 0.9,
-        "credit": "reward_to_go",
-    }
     with pytest.raises(ValueError, match="credit='turn_normalised', expected"):
         make_algorithm("rae", credit="turn_normalised")
     with pytest.raises(ValueError, match=r"decay=1\.5"):

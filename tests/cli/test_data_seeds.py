@@ -60,7 +60,7 @@ def test_world(cli, tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "seeds/summary.json").read_text())
     assert summary["rows"] == 30 and set(summary["kinds"]) == {"benign", "obfuscated", "red_team"}
     code, _, err = cli(*words)
-    assert code == 2 and "go on with --resume" in err
+    assert code == 2 and "continue it with --resume" in err
     again = cli(*words, "--resume")
     assert (again.code, again.out) == (0, out)
     # What it wrote is what other commands read, with the ground truth the rule judge needs.
