@@ -13,6 +13,8 @@ from numbers import Real
 from operator import index
 from typing import Any
 
+#: Larger integers do not fit what they are used for.
+_MOST = 2**62 - 1
 #: What to do about a weight that is out of its range.
 OFF = "; use 0 to switch it off"
 
@@ -32,8 +34,10 @@ def integer(name: str, value: Any, least: int = 0, most: int | None = None, *, w
     """
     try:
         whole = index(value)
-        if not isinstance(value, bool) and whole >= least and (most is None or whole <= most):
+        if not isinstance(value, bool) and least <= whole <= (_MOST if most is None else most):
             return whole
+        if most is None and whole > _MOST:
+            why = " and below 2**62"
     except TypeError:
         pass
     high = "" if most is None else f" and at most {most}"

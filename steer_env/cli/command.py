@@ -186,13 +186,13 @@ def _stored(run: RunFolder) -> dict[str, Any]:
 
 
 def _reaches_out(name: Any) -> bool:
-    """Whether opening a name contacts a server or writes a file: a backend but our own, or a cache."""
+    """Whether opening a name contacts a server, the hub's included, or writes a file: a backend, a cache."""
+    from steer_env.cli.common import is_here
     from steer_env.models import is_backend
 
     text = name if isinstance(name, str) else ""
-    return "cached(" in text or any(
-        is_backend(word) and not word.startswith(("hf:", "vllm:")) for word in re.split(r"[\s(),]+", text)
-    )
+    words = [word for word in re.split(r"[\s(),]+", text) if is_backend(word)]
+    return "cached(" in text or any(not is_here(word) for word in words)
 
 
 def _check_trusted(
@@ -206,8 +206,9 @@ def _check_trusted(
     typed = {*words, *(word.partition("=")[2] for word in words)}
     for key, name in stored.items():
         if not config.trust and _reaches_out(name) and name not in typed and file.get(key) != name:
+            again = f"--{key.replace('_', '-')}"
             raise Usage(
                 f"{key}={name!r} comes from {RUN} of the run folder, and opening it would send this run's "
-                f"data and a key of yours there, or write a file; repeat --{key.replace('_', '-')} to "
-                "confirm it, or accept what the folder says with --trust"
+                f"data and a key of yours there, fetch a model, or write a file; repeat {again} to confirm, "
+                "or accept what the folder says with --trust"
             )

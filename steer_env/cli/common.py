@@ -182,6 +182,21 @@ def _in_process(name: str) -> tuple[str, str]:
     return "", name
 
 
+def is_here(name: str) -> bool:
+    """Whether a model is on this machine, so that opening it asks nobody."""
+    scheme, model = _in_process(name)
+    if not scheme:
+        return False
+    if local_path(model).exists():
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        return isinstance(try_to_load_from_cache(model, "config.json"), str)
+    except ValueError:  # no name of the hub: opening it is an error and nothing else
+        return True
+
+
 def open_student(name: str, model: ModelConfig | None = None, **options: Any) -> Agent:
     """Return a student by name.
 

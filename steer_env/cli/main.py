@@ -72,14 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     try:
-        code = _run(name, words[1:])
-        sys.stdout.flush()
-        return code
+        return _run(name, words[1:])
     except KeyboardInterrupt:
         print("\ninterrupted: what was finished is on disk; --resume goes on from there", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `steer-env envs | head -1` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _unread()
         return 0
     except Silent:
         return 2
@@ -88,6 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"steer-env {name}: error: {visible(str(error)) or type(error).__name__}", file=sys.stderr)
         return 2
+
+
+def _unread() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(name: str, words: Sequence[str]) -> int:
@@ -109,8 +111,17 @@ def _run(name: str, words: Sequence[str]) -> int:
                 f"action={action!r}, expected one of {', '.join(command)}{suggestion(action, command)}"
             )
         name, words, command = f"{name} {action}", words[1:], command[action]
-    with HELD:
-        code = command.run(read(command, words, name))
+    config = read(command, words, name)
+    try:
+        with HELD:
+            code = int(command.run(config))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not hasattr(config, "resume"):
+            raise
+        _unread()
+        print("nobody reads the output any more, so the command stopped; --resume goes on", file=sys.stderr)
+        return 2
     return code
 
 

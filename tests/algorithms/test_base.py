@@ -77,7 +77,7 @@ def test_unknown_names_and_options_are_refused_with_the_known_ones():
         ("ppo", {"trace_decay": 2.0}, "trace_decay=2.0"),
         ("ppo", {"credit": "reward_to_go"}, "credit='reward_to_go', expected 'trajectory': ppo does not"),
         ("grpo", {"discount": 1.5}, "discount=1.5"),
-        ("ppo", {"steps": "word"}, "steps='word', expected one of 'turn', 'token'"),
+        ("ppo", {"unit": "word"}, "unit='word', expected one of 'turn', 'token'"),
         ("constrained_grpo", {"limit": -1.0}, "limit=-1.0"),
         ("constrained_grpo", {"rescale": 1}, "rescale=1, expected True or False"),
     ],
