@@ -86,8 +86,8 @@ def run(config: Calibrate) -> int:
         other = load_run(config.against).rows
         if run_of(other) != run_of(rows):
             raise ValueError(
-                f"against={str(config.against)!r} holds other dialogues than {str(config.source)!r}, expected "
-                "the same ones, judged again with `steer-env rescore`"
+                f"against={str(config.against)!r} holds other dialogues than {str(config.source)!r}, "
+                "expected the same ones, judged again with `steer-env rescore`"
             )
         labels = labels_of(other, config.event)
         source = source or f"against the judge of {config.against.name}"

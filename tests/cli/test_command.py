@@ -72,7 +72,7 @@ def test_a_wrong_file_is_refused_in_one_line(cli, text: str, says: str) -> None:
         (("compare", "one"), "expected at least two run folders"),
         (("report",), "no run is given"),
         (("rescore", "gone"), "judge"),
-        (("calibrate", "gone"), "expected one of the two"),
+        (("calibrate", "gone"), "expected one of them"),
         (("data", "bild"), "did you mean 'build'"),
         (("data", "audit", "a"), "Held-out set"),
         (("evalute",), "did you mean 'evaluate'"),
