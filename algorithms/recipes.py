@@ -51,8 +51,19 @@ def _muon(**settings: Any) -> SFTConfig:
 
 
 def _phases() -> tuple[Phase, ...]:
-    def gate(ask: str, noun: float, place: float, **heard: float) -> Gate:
-        return Gate(ask, noun=noun, colour=0.95, mark=0.97, place=place, **heard)
+    def gate(
+        ask: str, noun: float, place: float, purpose: float = 0, asked: float = 0, weighed: float = 0
+    ) -> Gate:
+        return Gate(
+            ask,
+            noun=noun,
+            colour=0.95,
+            mark=0.97,
+            place=place,
+            purpose=purpose,
+            asked=asked,
+            weighed=weighed,
+        )
 
     # A text model this small is short of updates, not of gradient quality: small batches after captions.
     return (
