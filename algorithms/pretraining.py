@@ -167,9 +167,7 @@ def pretrain(
 @contextmanager
 def frozen_vision(student: HFStudent, frozen: bool = True) -> Iterator[None]:
     """Take the vision tower out of training for the time of a block."""
-    base: Any = student.model.model
-    text = {id(parameter) for parameter in base.language_model.parameters()}
-    before = [(p, p.requires_grad) for p in base.parameters() if id(p) not in text]
+    before = [(p, p.requires_grad) for p in student.decoder.adapter.vision.parameters()]
     for parameter, _ in before:
         parameter.requires_grad_(not frozen)
     try:
