@@ -31,6 +31,7 @@ from steer_env.evaluation.summary import summarise
 from steer_env.play.evaluate import DIALOGUES, load_rows
 from steer_env.records import Row, read_jsonl
 from steer_env.render import visible
+from steer_env.runs import RunFolder
 
 _EXAMPLES = """  steer-env demo
   steer-env demo --seeds 5 --out runs/demo5
@@ -92,8 +93,8 @@ def run(config: Demonstrate) -> int:
     demo = Demo(config.out, recipe, seeds, config.episodes, config.from_scratch)
     if not demo.scratch and not demo.base().is_dir():
         raise ValueError(f"the shipped base {SHIPPED_BASE!r} is missing; build one with --from-scratch")
-    config.out.mkdir(parents=True, exist_ok=True)
-    times = work(demo, config.processes)
+    with RunFolder(config.out).lock():
+        times = work(demo, config.processes)
     rows = {stage: [load_rows(folder) for folder in folders] for stage, folders in evaluations(demo)}
     title = f"{ENV}, {config.episodes} held-out dialogues in whole groups, adaptive tutor, training seeds "
     print()

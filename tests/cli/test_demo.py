@@ -198,3 +198,16 @@ def test_harm_turn() -> None:
     assert demo.harm_turn(row(0, 10, 8, 4)) == 2
     assert demo.harm_turn(row(0, 10, 8, 6)) is None
     assert demo.harm_turn({"turns": [{"verdict": None}, {"verdict": {"unscored": "x"}}]}) is None
+
+
+def test_two_demos_do_not_build_in_one_folder(cli, recipe: Recipe) -> None:
+    from threading import Thread
+
+    from steer_env.runs import run_lock
+
+    said: list[Any] = []
+    with run_lock("d"):
+        other = Thread(target=lambda: said.append(cli(*WORDS)))
+        other.start()
+        other.join()
+    assert said[0][0] == 2 and "is in use by process" in said[0][2] and not recipe.built
