@@ -98,8 +98,8 @@ class TokenBatch:
 class Algorithm(ABC):
     """Turns a step's groups of dialogues into per-token advantages and a loss.
 
-    Subclasses are dataclasses; their fields are the options that `make_algorithm` and `steer-env train
-    --option` take, except fields with `init=False`, which are state.
+    Subclasses are dataclasses; their fields are the options of `make_algorithm` and the flags of `steer-env
+    train --algorithm NAME`, except fields with `init=False`, which are state.
 
     Attributes:
         beta: Weight of the KL penalty; above 0 the loop keeps a reference policy.
