@@ -8,7 +8,6 @@ refused.
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, redirect_stderr
 from dataclasses import dataclass
@@ -185,16 +184,6 @@ def _stored(run: RunFolder) -> dict[str, Any]:
     return found
 
 
-def _reaches_out(name: Any) -> bool:
-    """Whether opening a name contacts a server, the hub's included, or writes a file: a backend, a cache."""
-    from steer_env.cli.common import is_here
-    from steer_env.models import is_backend
-
-    text = name if isinstance(name, str) else ""
-    words = [word for word in re.split(r"[\s(),]+", text) if is_backend(word)]
-    return "cached(" in text or any(not is_here(word) for word in words)
-
-
 def _check_trusted(
     stored: Mapping[str, Any], file: Mapping[str, Any], words: Sequence[str], config: Any
 ) -> None:
@@ -203,9 +192,11 @@ def _check_trusted(
     Raises:
         Usage: If a stored name would, and it was neither given again nor `--trust`.
     """
+    from steer_env.cli.places import reaches_out
+
     typed = {*words, *(word.partition("=")[2] for word in words)}
     for key, name in stored.items():
-        if not config.trust and _reaches_out(name) and name not in typed and file.get(key) != name:
+        if not config.trust and reaches_out(name) and name not in typed and file.get(key) != name:
             again = f"--{key.replace('_', '-')}"
             raise Usage(
                 f"{key}={name!r} comes from {RUN} of the run folder, and opening it would send this run's "

@@ -11,6 +11,7 @@ from typing import Any
 import steer_env
 from steer_env.agents.base import Agent
 from steer_env.cli.command import HELD, settings
+from steer_env.cli.places import in_process
 from steer_env.configs.base import Switch, build, config, names
 from steer_env.configs.env import EnvConfig, Split
 from steer_env.configs.student import ModelConfig
@@ -167,34 +168,11 @@ def check_unchanged(run_dir: Path, **now: str) -> None:
 
 def model_hash(name: str) -> str:
     """Return a hash that tells one student from a retrained one, "" where there is no folder to look at."""
-    scheme, rest = _in_process(name)
+    scheme, rest = in_process(name)
     path = local_path(rest)
     if name in SCRIPTED_STUDENTS or not path.is_dir():
         return ""
     return folder_hash(path if scheme else _model_folder(path))
-
-
-def _in_process(name: str) -> tuple[str, str]:
-    """Split the name of a model in this process into scheme ("" for a plain folder) and path."""
-    for scheme in ("hf", "vllm"):
-        if name.startswith(f"{scheme}:"):
-            return scheme, read_name(name)[0].removeprefix(f"{scheme}:")
-    return "", name
-
-
-def is_here(name: str) -> bool:
-    """Whether a model is on this machine, so that opening it asks nobody."""
-    scheme, model = _in_process(name)
-    if not scheme:
-        return False
-    if local_path(model).exists():
-        return True
-    from huggingface_hub import try_to_load_from_cache
-
-    try:
-        return isinstance(try_to_load_from_cache(model, "config.json"), str)
-    except ValueError:  # no name of the hub: opening it is an error and nothing else
-        return True
 
 
 def open_student(name: str, model: ModelConfig | None = None, **options: Any) -> Agent:

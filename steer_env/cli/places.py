@@ -1,0 +1,39 @@
+"""Where a model is that a command names."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from steer_env.models import is_backend, read_name
+from steer_env.models.shipped import local_path
+
+
+def in_process(name: str) -> tuple[str, str]:
+    """Split the name of a model in this process into scheme ("" for a plain folder) and path."""
+    for scheme in ("hf", "vllm"):
+        if name.startswith(f"{scheme}:"):
+            return scheme, read_name(name)[0].removeprefix(f"{scheme}:")
+    return "", name
+
+
+def is_here(name: str) -> bool:
+    """Whether a model is on this machine, so that opening it asks nobody."""
+    scheme, model = in_process(name)
+    if not scheme:
+        return False
+    if local_path(model).exists():
+        return True
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        return isinstance(try_to_load_from_cache(model, "config.json"), str)
+    except ValueError:  # no name of the hub: opening it is an error and nothing else
+        return True
+
+
+def reaches_out(name: Any) -> bool:
+    """Whether opening a name contacts a server, the hub's included, or writes a file: a backend, a cache."""
+    text = name if isinstance(name, str) else ""
+    words = [word for word in re.split(r"[\s(),]+", text) if is_backend(word)]
+    return "cached(" in text or any(not is_here(word) for word in words)
