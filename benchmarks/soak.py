@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib
 import json
 import math
 import os
@@ -29,7 +30,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from steer_env.cli.main import build_parser
+from steer_env.cli.main import COMMANDS
 from steer_env.cli.main import main as steer
 from steer_env.files import write_json
 
@@ -435,7 +436,8 @@ def soak(minutes: float, seed: int = 0, only: str = "") -> dict[str, Any]:
     import steer_env.algorithms.trainer
     import steer_env.report.outputs  # noqa: F401
 
-    build_parser()
+    for name in COMMANDS:
+        importlib.import_module(f"steer_env.cli.{name}")
     random.seed(seed)
     started = time.monotonic()
     home = Path(tempfile.mkdtemp(prefix="soak-"))
