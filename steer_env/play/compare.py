@@ -16,7 +16,7 @@ from steer_env.evaluation import attack, breakdown, contrast
 from steer_env.evaluation.intervals import Estimate, rate, unavailable
 from steer_env.evaluation.metrics import Verdicts
 from steer_env.evaluation.paired import Difference, holm, paired, pairs_needed
-from steer_env.evaluation.tabulate import Dialogues, from_rows
+from steer_env.evaluation.tabulate import Dialogues, from_rows, judge_name
 from steer_env.files import read_json
 from steer_env.play.evaluate import load_rows
 from steer_env.records import ROLLOUTS, Row, read_jsonl
@@ -141,7 +141,8 @@ def differences(runs: Sequence[Run], *, common: bool = False) -> list[str]:
     found = []
     for key in SUITE:
         found += _unequal(key, {run.name: _setting(run.meta, key) for run in runs if run.meta})
-    found += _unequal("judge", {run.name: _judges(run.rows) for run in runs})
+    if not all(_same_judge(runs[0], run) for run in runs[1:]):
+        found += _unequal("judge", {run.name: _judges(run) for run in runs})
     for key in ("world_version", "judge_version"):
         lines = _unequal(key, {run.name: versions_in(run.meta)[key] for run in runs})
         found += [f"{line}; play and judge all of them with one version" for line in lines]
@@ -169,10 +170,34 @@ def _setting(meta: Mapping[str, Any], key: str) -> Any:
     return given or SUITE[key]
 
 
-def _judges(rows: Sequence[Row]) -> str:
-    verdicts = [turn.get("verdict") or {} for row in rows for turn in row["turns"]]
-    names = {f"{v['judge']} {v.get('prompt_hash') or ''}".strip() for v in verdicts if v.get("judge")}
-    return ", ".join(sorted(names)) or "none"
+def _same_judge(a: Run, b: Run) -> bool:
+    """Return whether two runs were judged by the same model with the same prompts, wherever it ran.
+
+    Of a judge made of several, a run need not have asked all members, and an unscored turn names no prompt: a
+    member that speaks in one run only is no difference if both runs say that they had the same judge.
+    """
+    first, second = _prompts(a.rows), _prompts(b.rows)
+    said = [judge_name(str(run.meta.get("judge") or "")) for run in (a, b)]
+    if first.keys() != second.keys() and not (said[0] and said[0] == said[1]):
+        return False
+    both = ((first[name], second[name]) for name in first.keys() & second.keys())
+    return all(one <= other or other <= one for one, other in both)
+
+
+def _prompts(rows: Sequence[Row]) -> dict[str, set[str]]:
+    """Return the judges that spoke -> hashes of the prompts that their scores name."""
+    found: dict[str, set[str]] = {}
+    for turn in (turn for row in rows for turn in row["turns"]):
+        verdict = turn.get("verdict") or {}
+        if verdict.get("judge"):
+            hashes = (verdict.get("prompt_hash") or "").split("+")
+            found.setdefault(judge_name(str(verdict["judge"])), set()).update(filter(None, hashes))
+    return found
+
+
+def _judges(run: Run) -> str:
+    said = (f"{name} {'+'.join(sorted(hashes))}".strip() for name, hashes in _prompts(run.rows).items())
+    return ", ".join(sorted(said)) or "none"
 
 
 def _unequal(what: str, values: Mapping[str, Any]) -> list[str]:

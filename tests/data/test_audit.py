@@ -47,6 +47,7 @@ def test_an_honest_split_passes(train: list[Scenario], bench: list[Scenario]):
     assert found.leaks == () and found.verdict()["passed"] is True
     assert [m.name for m in found.overlap] == [
         "exact text",
+        "copied turns",
         "8-gram containment",
         "MinHash Jaccard",
         "tfidf cosine",
@@ -101,6 +102,33 @@ def test_edited_copies_are_found(train: list[Scenario], bench: list[Scenario]):
     assert names["MinHash Jaccard"].share >= 0.02 and "MinHash Jaccard" in found.leaks
     assert names["tfidf cosine"].bench[-4:].min() > 0.95
     assert names["perceptual hash"].bench[-4:].min() >= names["perceptual hash"].threshold
+
+
+def test_copied_last_turns_are_found_where_whole_dialogues_differ() -> None:
+    """Every fifth dialogue ends in a turn of the training set; nothing else is shared."""
+
+    def words(start: int, count: int) -> str:
+        return " ".join(f"w{(start * 7919 + k * 104_729) % 1_000_003}" for k in range(count))
+
+    def made(name: str, first: int) -> list[Scenario]:
+        return [
+            Scenario(
+                id=f"{name}{i}",
+                turns=tuple(SeedTurn(words(first + 5 * i + k, 14)) for k in range(4)),
+                group=f"{name}{i}",
+            )
+            for i in range(200)
+        ]
+
+    a, b = made("a", 0), made("b", 5000)
+    leaked = [replace(s, turns=(*s.turns[:-1], a[i].turns[1])) if i % 5 == 0 else s for i, s in enumerate(b)]
+    assert audit(a, b).leaks == ()
+    found = audit(a, leaked)
+    assert found.leaks == ("copied turns",)
+    measure = next(m for m in found.overlap if m.name == "copied turns")
+    assert (measure.share, measure.null_share) == (0.2, 0.0)
+    scores = found.leakage()
+    assert [one["scores"]["copied turns"] for one in scores[:6]] == [1, 0, 0, 0, 0, 1]
 
 
 def test_a_shared_group_is_a_leak(train: list[Scenario], bench: list[Scenario]):

@@ -138,3 +138,39 @@ def test_bad_arguments(hand) -> None:
         c.compare({"A": hand["A"]})
     with pytest.raises(ValueError, match="measure='fun'"):
         c.compare(hand, measures=("fun",))
+
+
+def _judged(rows, *said, judge=""):
+    """A run whose verdicts, in turn, are by these (name, prompt); None for the prompt is an unscored turn."""
+    rows = json.loads(json.dumps(rows))
+    for k, turn in enumerate(t for row in rows for t in row["turns"]):
+        name, prompt = said[k % len(said)]
+        if prompt is None:
+            turn["verdict"] = {"unscored": "unreadable", "judge": name}
+        else:
+            turn["verdict"] |= {"judge": name, "prompt_hash": prompt}
+    return {**META, **({"judge": judge} if judge else {})}, rows
+
+
+_A, _B = "llm:openai:m@http://a:8000/v1", "llm:openai:m@http://b:9000/v1"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "name", "same"),
+    [
+        ([(_A, "h")], [(_A, "h"), (_A, None)], "", True),  # an unscored turn names no prompt
+        ([(_A, "h")], [(_B, "h")], "", True),  # the same model elsewhere
+        ([(_A, "h")], [(_A, "g")], "", False),
+        ([("llm:openai:n@http://a:8000/v1", "h")], [(_A, "h")], "", False),
+        ([("cheap", "")], [("cheap", ""), (_A, "h")], "cascade(cheap,big)", True),  # big was not asked
+        ([("cheap", "")], [("cheap", ""), (_A, "h")], "", False),
+        ([("ensemble(a,b)", "h1+h2")], [("ensemble(a,b)", "h1")], "", True),  # a member was silent
+    ],
+)
+def test_a_judge_is_its_model_and_prompt(hand, first, second, name, same) -> None:
+    rows = hand["A"][0].rows
+    runs = [Run(str(k), *_judged(rows, *said, judge=name)) for k, said in enumerate((first, second))]
+    found = [line for line in c.differences(runs) if line.startswith("judge")]
+    assert (found == []) == same
+    if not same:
+        assert "http" not in found[0]

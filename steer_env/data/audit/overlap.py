@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from steer_env.data.audit.corpus import Item
+from steer_env.data.audit.corpus import _WORD, Item
 from steer_env.extras import need
 
 Scores = NDArray[np.float64]
@@ -100,8 +100,8 @@ def measures(
         tell: Called with (measure, done, total).
 
     Returns:
-        Exact texts, n-gram containment, MinHash, embeddings; with pictures in both sets also exact pictures,
-        perceptual hashes and exact dialogues.
+        Exact texts, copied turns, n-gram containment, MinHash, embeddings; with pictures in both sets also
+        exact pictures, perceptual hashes and exact dialogues.
 
     Raises:
         ValueError: If a set is empty.
@@ -112,6 +112,7 @@ def measures(
     tell = tell or (lambda what, done, total: None)
     found = [
         _exact("exact text", [" ".join(i.words) for i in a], [" ".join(i.words) for i in b], a, b),
+        copied_turns(a, b, ngram),
         containment(a, b, ngram),
         minhash(a, b, tell=tell),
         neighbours(a, b, embed),
@@ -129,6 +130,23 @@ def _exact(
     null = [float(key is not None and owner[key] != item.group) for key, item in zip(keys_a, a, strict=True)]
     bench = [float(key is not None and key in owner) for key in keys_b]
     return Measure(name, np.array(bench), np.array(null), 1.0, _numbers(a))
+
+
+def copied_turns(a: Sequence[Item], b: Sequence[Item], least: int) -> Measure:
+    """Return a measure that is 1 where a user turn of at least so many words is, word for word, one of A's.
+
+    Whole dialogues need not match: of a dialogue of several turns one is enough to give it away.
+    """
+    of_a, of_b = ([set(_turns(item, least)) for item in side] for side in (a, b))
+    owner = _owners((turn, item.group) for turns, item in zip(of_a, a, strict=True) for turn in turns)
+    null = [float(any(owner[t] != item.group for t in turns)) for turns, item in zip(of_a, a, strict=True)]
+    bench = [float(any(turn in owner for turn in turns)) for turns in of_b]
+    return Measure("copied turns", np.array(bench), np.array(null), 1.0, _numbers(a))
+
+
+def _turns(item: Item, least: int) -> Iterable[tuple[str, ...]]:
+    words = (tuple(_WORD.findall(turn.lower())) for turn in item.turns)
+    return (one for one in words if len(one) >= least)
 
 
 def _numbers(items: Sequence[Item]) -> NDArray[np.int64]:
