@@ -124,7 +124,7 @@ def test_copied_last_turns_are_found_where_whole_dialogues_differ() -> None:
     leaked = [replace(s, turns=(*s.turns[:-1], a[i].turns[1])) if i % 5 == 0 else s for i, s in enumerate(b)]
     assert audit(a, b).leaks == ()
     found = audit(a, leaked)
-    assert found.leaks == ("copied turns",)
+    assert "copied turns" in found.leaks and "exact text" not in found.leaks
     measure = next(m for m in found.overlap if m.name == "copied turns")
     assert (measure.share, measure.null_share) == (0.2, 0.0)
     scores = found.leakage()
