@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -75,3 +77,30 @@ def test_mapped_folders_refuse_to_be_imported_as_a_second_copy(folder: str) -> N
         cwd=ROOT.parent,
     )
     assert done.returncode == 1 and f"import steer_env.{folder}" in done.stderr
+
+
+def test_an_editable_install_is_a_path_that_type_checkers_follow(tmp_path: Path) -> None:
+    """In a project that uses the checkout, in an environment of its own."""
+    source = tmp_path / "checkout"
+    source.mkdir()
+    for name in ("steer_env", "agents", "wrappers", "algorithms", "pyproject.toml", "README.md", "LICENSE"):
+        (source / name).symlink_to(ROOT / name)
+    build = "import sys; from setuptools.build_meta import build_editable; build_editable(sys.argv[1])"
+    _run(sys.executable, "-c", build, tmp_path, cwd=source)
+    venv.create(tmp_path / "env", with_pip=False)
+    (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    (tmp_path / "mine.py").write_text(
+        "import steer_env.agents.hf.student, steer_env.wrappers.tcsr, steer_env.algorithms.trainer\n"
+        "import steer_env.agents.nobody\n"
+    )
+    python = tmp_path / "env" / "bin" / "python"
+    words = ("--python-executable", python, "--follow-imports=skip", "--cache-dir", tmp_path / "cache")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *map(str, words), "mine.py"],
+        cwd=tmp_path, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    errors = [line for line in done.stdout.splitlines() if ": error:" in line]
+    assert len(errors) == 1 and "steer_env.agents.nobody" in errors[0], done.stdout + done.stderr
