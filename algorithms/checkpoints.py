@@ -98,8 +98,9 @@ def attacker_state(attacker: Agent) -> Any:
         written.seek(0)
         torch.load(written, weights_only=True)
     except (pickle.PickleError, AttributeError, TypeError) as error:
+        name = type(getattr(attacker, "own", attacker)).__name__
         raise TypeError(
-            f"{type(attacker).__name__}.state_dict() returned {state!r:.200}, expected dicts, lists, "
+            f"{name}.state_dict() returned {state!r:.200}, expected dicts, lists, "
             "strings, numbers and tensors only; convert other objects there and in load_state_dict()"
         ) from error
     return state

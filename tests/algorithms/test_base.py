@@ -88,7 +88,7 @@ def test_options_out_of_range_are_refused(name, options, message):
 
 
 def test_a_name_is_taken_once(registry):
-    with pytest.raises(ValueError, match=r"name='rloo' is taken by steer_env\.algorithms\.variants\.RLOO"):
+    with pytest.raises(ValueError, match=r"name='rloo' is taken by steer_env\.algorithms\.presets\.rloo"):
         register_algorithm("rloo")(dataclasses.make_dataclass("Other", [], bases=(PolicyGradient,)))
 
 
