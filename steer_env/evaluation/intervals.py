@@ -222,7 +222,9 @@ def effective(value: ArrayLike, variance: ArrayLike, units: ArrayLike, size: flo
         size: Mean size of a unit's cluster, at least 1.
     """
     p, unit = np.clip(np.asarray(value, float), 0, 1), 1 / np.asarray(units, float)
-    return np.asarray((p * (1 - p) + 2 * size * unit) / (variance + 2 * (size * unit) ** 2))
+    return np.asarray(
+        (p * (1 - p) + 2 * size * unit) / (np.asarray(variance, float) + 2 * (size * unit) ** 2)
+    )
 
 
 def cluster_size(counts: Floats) -> float:

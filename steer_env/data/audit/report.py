@@ -143,7 +143,7 @@ class Audit:
         folder.mkdir(parents=True, exist_ok=True)
         made = []
         for m in self.overlap:
-            if m.name.startswith("exact"):
+            if m.name.startswith(("exact", "copied")):  # 0 or 1
                 continue
             figure, axes = pyplot.subplots(figsize=(6, 3.2), layout="constrained")
             bins = [i / 40 for i in range(41)]
