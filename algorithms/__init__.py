@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from steer_env.algorithms.base import make_algorithm
     from steer_env.algorithms.scaling import Scaling
-    from steer_env.algorithms.settings import TrainConfig
     from steer_env.algorithms.trainer import train
+    from steer_env.configs.train import TrainConfig
 
 __all__ = ["Scaling", "TrainConfig", "make_algorithm", "train"]
 

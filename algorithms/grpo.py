@@ -6,8 +6,8 @@ from dataclasses import fields
 
 from steer_env.algorithms.base import Algorithm, make_algorithm
 from steer_env.algorithms.checks import check_integers
-from steer_env.algorithms.settings import TrainConfig
 from steer_env.configs.base import config
+from steer_env.configs.train import TrainConfig
 
 
 @config(frozen=True)

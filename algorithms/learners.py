@@ -28,9 +28,10 @@ from steer_env.algorithms.base import Algorithm, make_algorithm
 from steer_env.algorithms.checkpoints import attacker_state, drop_rows_from, load_state, uninterrupted
 from steer_env.algorithms.forward import Forward
 from steer_env.algorithms.scaling import Scaling
-from steer_env.algorithms.settings import CONFIG, TrainConfig, check_run
+from steer_env.algorithms.settings import CONFIG, check_run
 from steer_env.algorithms.trainer import Progress, step_seeds
 from steer_env.algorithms.update import make_optimizer, update
+from steer_env.configs.train import TrainConfig
 from steer_env.files import replacing, write_json
 from steer_env.records import JsonlWriter, Row, read_jsonl
 from steer_env.rollout import VectorEnv, rollout

@@ -26,6 +26,7 @@ from steer_env.algorithms.bootstrap import (
     shuffled,
     weighing,
 )
+from steer_env.configs.env import Split
 from steer_env.rollout import VectorEnv
 from steer_env.scenarios import Scenario
 from steer_env.trajectory import Trajectory
@@ -173,7 +174,7 @@ def _helpful(count: int, turns: int, seed: int, stream: int) -> list[list[Exchan
     return shuffled([[told(t) for t in part] for part in (pressed, plain)], seed)
 
 
-def world_env(turns: int, split: str = "sft", **options: Any) -> VectorEnv:
+def world_env(turns: int, split: Split = "sft", **options: Any) -> VectorEnv:
     """Return the environment that data is played in: no wrappers, dialogues of at most `turns` turns."""
     env: VectorEnv = steer_env.make_vec(ENV, 64, split=split, wrappers=(), max_turns=turns, **options)
     return env

@@ -19,9 +19,9 @@ from steer_env.algorithms import sft
 from steer_env.algorithms.attack import AttackReward, attack_exchanges
 from steer_env.algorithms.base import Progress
 from steer_env.algorithms.bootstrap import Wavering, play, shuffled
-from steer_env.algorithms.sft import SFTConfig
+from steer_env.configs.sft import SFTConfig
 from steer_env.models.tiny import TinyConfig, build
-from steer_env.scenarios import RISKY, STRATEGIES, TECHNIQUES
+from steer_env.scenarios import STRATEGIES, TECHNIQUES
 from steer_env.trajectory import Trajectory
 from steer_env.types import Terms
 from steer_env.world import WorldSource
@@ -70,7 +70,7 @@ def tutor_dialogues(config: SpeakConfig) -> Iterator[list[Exchange]]:
     Utterances the environment cannot place carry no loss.
     """
     env = steer_env.make_vec(
-        "SteerEscalation-v0", 64, split="sft", kinds=RISKY, wrappers=(),
+        "SteerEscalation-v0", 64, split="sft", kinds=("obfuscated", "red_team"), wrappers=(),
         max_turns=config.max_turns,
     )  # fmt: skip
     tutor = ScriptedTutor(config.seed, memory=False)

@@ -39,9 +39,10 @@ from steer_env.algorithms.overlong import share_cut, treat
 from steer_env.algorithms.parallel import Parallel
 from steer_env.algorithms.record import record_rollouts
 from steer_env.algorithms.scaling import Scaling
-from steer_env.algorithms.settings import CONFIG, TrainConfig, check_run, settings_of
+from steer_env.algorithms.settings import CONFIG, check_run, settings_of
 from steer_env.algorithms.update import make_optimizer, update
 from steer_env.algorithms.validation import BEST, Validation
+from steer_env.configs.train import TrainConfig
 from steer_env.files import write_json
 from steer_env.judges.independence import check_env
 from steer_env.records import ROLLOUTS, Row

@@ -18,7 +18,7 @@ from steer_env.algorithms.tally import Tally
 from steer_env.records import Row
 
 if TYPE_CHECKING:
-    from steer_env.algorithms.settings import TrainConfig
+    from steer_env.configs.train import TrainConfig
 
 
 def make_optimizer(forward: Forward, algorithm: Algorithm, config: TrainConfig) -> torch.optim.Optimizer:

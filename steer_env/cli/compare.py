@@ -60,8 +60,12 @@ def run(config: Compare) -> int:
         bins = load_leakage(config.leakage)
         parts = {part: _with_leakage(arms, bins) for part, arms in parts.items()}
     measures = tuple(config.measure or compare.MEASURES)
-    options = {"by": config.by, "common": config.common, "replicates": config.replicates}
-    results = {part: compare.compare(arms, measures=measures, **options) for part, arms in parts.items()}
+    results = {
+        part: compare.compare(
+            arms, measures=measures, by=config.by, common=config.common, replicates=config.replicates
+        )
+        for part, arms in parts.items()
+    }
     adjusted = iter(compare.adjust([r for some in results.values() for r in some]))
     results = {part: [next(adjusted) for _ in some] for part, some in results.items()}
     for part, some in results.items():

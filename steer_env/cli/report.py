@@ -105,8 +105,8 @@ def run(config: Report) -> int:
     )
     if any(section.suite for section in sections):
         print(suite_text(sections))
-    for what, path in paths.items():
-        print(f"{'report' if what == 'html' else what}: {path.replace(alone) if alone else path}")
+    for what, written in paths.items():
+        print(f"{'report' if what == 'html' else what}: {written.replace(alone) if alone else written}")
     return 0
 
 

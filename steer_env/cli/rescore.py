@@ -87,8 +87,15 @@ def run(config: Rescore) -> int:
     for part in parts:
         source = config.source / part
         with Bar(f"rescore {source}") as bar:
-            options = {"resume": config.resume, "batch": config.batch, "progress": bar.update}
-            summary = rescore(source, judge, scenes[part], out / part, **options)
+            summary = rescore(
+                source,
+                judge,
+                scenes[part],
+                out / part,
+                resume=config.resume,
+                batch=config.batch,
+                progress=bar.update,
+            )
         name = f"{config.source.name}{' ' if part else ''}{part}, judge {judge.name}"
         beside = load_controls(out / part)
         summaries[name] = summary

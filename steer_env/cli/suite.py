@@ -48,9 +48,9 @@ def run_suite(config: Evaluate, write: Callable[[Path, str], None]) -> int:
         ValueError: If an option contradicts the suite, or attempts could not differ.
     """
     config = replace(config, episodes=config.episodes or EPISODES, attempts=config.attempts or 1)
-    seats = {name: getattr(config.env, name) for name in ("attacker", "judge", "allow_self_judge")}
+    who = {name: getattr(config.env, name) for name in ("attacker", "judge", "allow_self_judge")}
     for name, value in flat(config.env).items():
-        if value != flat(EnvConfig(**seats))[name]:
+        if value != flat(EnvConfig(**who))[name]:
             raise ValueError(
                 f"{name}={value!r} beside suite={config.suite!r}, which decides the dialogues; leave "
                 f"--{name.replace('_', '-')} or --suite out"

@@ -371,7 +371,8 @@ def _one(
     if got.training_seeds == (1, 1):
         only = (int((yes[0][0] & no[1][0]).sum()), int((no[0][0] & yes[1][0]).sum()))
         needed = _needed(only, count)
-    return Result(a, b, measure, subset, *rates, got.estimate, *only, got.p, None, got.method, needed)
+    first, second = rates
+    return Result(a, b, measure, subset, first, second, got.estimate, *only, got.p, None, got.method, needed)
 
 
 def _rate(yes: Bools, no: Bools, cluster: NDArray[np.int64], options: dict[str, Any]) -> Estimate:

@@ -285,11 +285,11 @@ def sentence(rows: Sequence[Any], controls: Mapping[str, Sequence[Any]], **optio
             said = numbers.replace(" [", f" points of {measure} [", 1)
             parts.append(f"{what} {verb} worth {said} to this model{doubt}")
     text = "; ".join(parts)
-    said = [f"{text[0].upper()}{text[1:]}."] if text else []
+    sentences = [f"{text[0].upper()}{text[1:]}."] if text else []
     replies = dict.fromkeys(turn["reply"] for row in controls.get("constant", ()) for turn in row["turns"])
     if replies:
-        said.append(f"The constant says: {' or '.join(map(json.dumps, replies))}")
-    return " ".join(said)
+        sentences.append(f"The constant says: {' or '.join(map(json.dumps, replies))}")
+    return " ".join(sentences)
 
 
 def _points(found: Estimate) -> str:

@@ -5,7 +5,7 @@ from steer_env.agents.scripted import Constructive, RandomStudent
 from steer_env.agents.tactics import ASKS, LEADS, SITUATIONS, TacticAttacker, bound_to
 from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms.learners import TacticLearner, practise
-from steer_env.algorithms.settings import TrainConfig
+from steer_env.configs.train import TrainConfig
 from steer_env.registration import make_vec
 from steer_env.rollout import rollout
 from steer_env.scenarios import STRATEGIES

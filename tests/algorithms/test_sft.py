@@ -7,7 +7,8 @@ import torch
 from steer_env.agents.hf import Exchange
 from steer_env.algorithms import sft
 from steer_env.algorithms.scaling import Scaling
-from steer_env.algorithms.sft import SFTConfig, batches, make_optimizers, train
+from steer_env.algorithms.sft import batches, make_optimizers, train
+from steer_env.configs.sft import SFTConfig
 from steer_env.images import Image
 from steer_env.types import USER, Message
 

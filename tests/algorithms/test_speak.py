@@ -4,8 +4,8 @@ import numpy as np
 
 from steer_env.agents.hf.attacker import attack_prompt
 from steer_env.algorithms.attack import AttackReward, attack_exchanges
-from steer_env.algorithms.sft import SFTConfig
 from steer_env.algorithms.speak import SpeakConfig, speaking_attacker, tutor_dialogues
+from steer_env.configs.sft import SFTConfig
 from steer_env.registration import make_vec
 from steer_env.rollout import rollout
 from steer_env.world.truth import Request
