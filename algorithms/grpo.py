@@ -6,7 +6,7 @@ from dataclasses import fields
 
 from steer_env.algorithms.base import Algorithm, make_algorithm
 from steer_env.algorithms.checks import check_integers
-from steer_env.configs.base import config
+from steer_env.configs.base import Switch, config
 from steer_env.configs.train import TrainConfig
 
 
@@ -32,7 +32,7 @@ class GRPOConfig(TrainConfig):
     kl: str = "k2"
     clip_low: float = 0.2
     clip_high: float = 0.2
-    scale: bool = False
+    scale: Switch = False
     aggregation: str = "token"
     credit: str = "own_turn"
     discount: float = 0.5

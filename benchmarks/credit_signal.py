@@ -207,7 +207,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     first = args.seed * 1_000_000
     seeds = [first + g for g in range(args.groups) for _ in range(args.siblings)]
     started = time.process_time()
-    groups = group_by_seed(rollout(env, attacker, student, seeds, fixed=False), args.siblings)
+    groups = group_by_seed(rollout(env, attacker, student, seeds), args.siblings)
     print(f"played {len(seeds)} dialogues, {time.process_time() - started:.0f} s of CPU", flush=True)
     forward = Forward(student, Scaling(), temperature=args.temperature)
     found: dict[str, list[NDArray[np.float32]]] = {row: [] for row in ROWS}

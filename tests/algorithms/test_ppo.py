@@ -59,15 +59,15 @@ def two_tokens_a_turn(rewards, spaces=(0, 0, 0, 0)):
     return dialogue(rewards, tokens=pieces)
 
 
-@pytest.mark.parametrize("steps", ["turn", "token"])
+@pytest.mark.parametrize("unit", ["turn", "token"])
 @pytest.mark.parametrize("bias", [0.0, 0.5])
-def test_without_decay_the_advantage_is_reward_to_go_minus_value(steps, bias):
-    (example,) = ppo(bias=bias, steps=steps, trace_decay=1.0).examples([group(two_tokens_a_turn([1, 0, 2]))])
+def test_without_decay_the_advantage_is_reward_to_go_minus_value(unit, bias):
+    (example,) = ppo(bias=bias, unit=unit, trace_decay=1.0).examples([group(two_tokens_a_turn([1, 0, 2]))])
     sampled = example.dialogue.trace.sampled_L
     expected = np.array([3.0, 3.0, 2.0, 2.0, 2.0, 2.0])
     assert example.advantages_L[sampled].tolist() == (expected - bias).tolist()
     marked = example.extras["marked"][sampled].astype(bool)
-    assert marked.tolist() == ([True, False] * 3 if steps == "turn" else [True] * 6)
+    assert marked.tolist() == ([True, False] * 3 if unit == "turn" else [True] * 6)
     assert example.extras["target"][sampled][marked].tolist() == expected[marked].tolist()
 
 
@@ -90,8 +90,8 @@ def test_tokens_hand_worked():
 
 
 @given(PIECES, st.sampled_from(["turn", "token"]))
-def test_inserted_observation_tokens_move_no_advantage(spaces, steps):
-    algorithm = ppo(weight=0.3, bias=0.1, steps=steps)
+def test_inserted_observation_tokens_move_no_advantage(spaces, unit):
+    algorithm = ppo(weight=0.3, bias=0.1, unit=unit)
     plain, padded = (
         algorithm.examples([group(two_tokens_a_turn([1, 0, 2], s))])[0] for s in ((0,) * 4, spaces)
     )

@@ -36,7 +36,7 @@ def test_the_type_of_weights_is_part_of_a_run(cli) -> None:
 def test_numbers_without_end_are_refused(cli) -> None:
     for option, value in (("--seed", 10**20), ("--episodes", 10**20), ("--temperature", "nan")):
         code, _, err = cli("evaluate", "refuse", option, value)
-        assert code == 2 and f"argument {option}: {value}, expected" in err
+        assert code == 2 and f"{option[2:]}={value}, expected" in err
 
 
 def test_existing_run_resume_and_extension(cli) -> None:
