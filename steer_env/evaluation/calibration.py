@@ -324,10 +324,10 @@ def correct(
         return Corrected(naive, reason, reason, card)
     sides = (np.asarray(yes, bool), ~np.asarray(no, bool))
     by_rates = [rogan_gladen(side, card, cluster, confidence=confidence) for side in sides]
-    reason = _no_ppi(card, run)
+    why_not = _no_ppi(card, run)
     said = np.array([float(card.labels.get(str(one), np.nan)) for one in np.asarray(seed).tolist()])
     by_labels = [
-        unavailable(reason, len(side)) if reason else ppi(side, said, cluster, confidence=confidence)
+        unavailable(why_not, len(side)) if why_not else ppi(side, said, cluster, confidence=confidence)
         for side in sides
     ]
     m = naive.undecided

@@ -2,6 +2,7 @@ r"""Weighted sums of rates with one interval: averages over subsets, differences
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,8 +78,8 @@ def _mover(weights: Floats, ends: Floats, limits: Floats, correlation: Floats) -
     (least, most), (low, high) = _sides(weights, ends), _sides(weights, limits)
     down, up = weights * (least - low), weights * (high - most)
     return (
-        float(weights @ least - np.sqrt(max(0.0, down @ correlation @ down))),
-        float(weights @ most + np.sqrt(max(0.0, up @ correlation @ up))),
+        float(weights @ least) - math.sqrt(max(0.0, float(down @ correlation @ down))),
+        float(weights @ most) + math.sqrt(max(0.0, float(up @ correlation @ up))),
     )
 
 

@@ -221,7 +221,8 @@ def effective(value: ArrayLike, variance: ArrayLike, units: ArrayLike, size: flo
         units: Units that they rest on, positive.
         size: Mean size of a unit's cluster, at least 1.
     """
-    p, unit = np.clip(np.asarray(value, float), 0, 1), 1 / np.asarray(units, float)
+    p: Floats = np.clip(np.asarray(value, np.float64), 0, 1)
+    unit: Floats = 1 / np.asarray(units, np.float64)
     return np.asarray(
         (p * (1 - p) + 2 * size * unit) / (np.asarray(variance, float) + 2 * (size * unit) ** 2)
     )

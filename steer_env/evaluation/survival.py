@@ -142,7 +142,7 @@ def _clustered(
     sums = _sums(time, event, cluster, len(survival))
     if len(sums) < 2:  # one group says nothing of others
         return np.where(np.isnan(survival), np.nan, 0.0), np.where(np.isnan(survival), np.nan, 1.0)
-    variance = jackknife(sums, lambda totals: np.cumprod(1 - _hazard(totals), axis=1))
+    variance = jackknife(sums, lambda totals: np.asarray(np.cumprod(1 - _hazard(totals), axis=1), np.float64))
     size = cluster_size(np.unique(np.asarray(cluster), return_counts=True)[1].astype(float))
     # Where nobody is watched any more the curve rests on those who were last.
     watched = np.minimum.accumulate(np.where(at_risk > 0, at_risk, len(time)))
