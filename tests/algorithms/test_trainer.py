@@ -14,6 +14,7 @@ import pytest
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.curriculum import Curriculum, Stage
 from steer_env.algorithms.trainer import TrainConfig, train
+from steer_env.runs import RunExists
 from steer_env.types import Scored, Terms
 
 from .conftest import MoodyJudge, same, weights
@@ -159,16 +160,16 @@ def test_another_algorithm_or_option_does_not_go_on_with_a_run(make_vec, make_st
         return train(make_vec(), learner, make_student(), algorithm, config, tmp_path / "run", **options)
 
     run(make_algorithm("rloo"))
-    with pytest.raises(ValueError, match=r"'algorithm': \('rloo', 'grpo'\)"):
+    with pytest.raises(RunExists, match="algorithm: 'rloo' there, 'grpo' now"):
         run(make_algorithm("grpo"), resume=True)
-    with pytest.raises(ValueError, match=r"'beta': \(0.025, 0.2\)"):
+    with pytest.raises(RunExists, match=r"beta: 0\.025 there, 0\.2 now"):
         run(make_algorithm("rloo", beta=0.2), resume=True)
     # A run from before an option existed had its default.
     path = tmp_path / "run" / "config.json"
     settings = json.loads(path.read_text())
     del settings["credit"], settings["lora_rank"]
     path.write_text(json.dumps(settings))
-    with pytest.raises(ValueError, match=r"'credit': \('own_turn', 'reward_to_go'\)"):
+    with pytest.raises(RunExists, match="credit: 'own_turn' there, 'reward_to_go' now"):
         run(make_algorithm("rloo", credit="reward_to_go"), resume=True)
     assert len(run(make_algorithm("rloo"), resume=True)) == 1
 
