@@ -233,7 +233,7 @@ def test_leakage_of_every_dialogue(train: list[Scenario], bench: list[Scenario],
     assert [row["id"] for row in rows] == [s.id for s in held_out]
     assert (rows[50]["score"], rows[50]["bin"]) == (1.0, "copy")
     assert rows[51]["bin"] == "above 99 % of null" and 0.9 < rows[51]["score"] < 1
-    assert all(0 <= row["score"] <= 1 and len(row["scores"]) == 7 for row in rows)
+    assert all(0 <= row["score"] <= 1 and len(row["scores"]) == 8 for row in rows)
     null = next(m for m in found.overlap if m.name == "tfidf cosine").null
     for row in rows[:50]:
         share = np.mean(null < row["score"])
