@@ -46,6 +46,9 @@ class Failing:
         self.rate, self.raises, self.lives = rate, raises, lives
         self.rng, self.asked, self.inner = random.Random(0), 0, RuleJudge()
 
+    def children(self):
+        return (self.inner,)
+
     def judge(self, requests):
         self.asked += len(requests)
         if self.lives is not None and self.asked > self.lives:
