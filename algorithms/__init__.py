@@ -3,8 +3,8 @@
 `train` is the door to reinforcement learning: it takes any of the `presets` of the policy gradient (GRPO and
 its relatives) or another registered algorithm. `sft` is supervised fine-tuning on the student's tokens,
 `bootstrap` makes the dialogues that a first student imitates, and `recipes` puts the three together as the
-demo does. `advantages` and `losses` are pure functions to build other methods from; `checkpoints`, `monitor`
-and `checks` keep a run resumable, watched and well configured. Needs the extra `train` (torch, transformers).
+demo does. `advantages` and `losses` are pure functions to build other methods from; `checkpoints` keeps
+a run resumable. Needs the extra `train` (torch, transformers).
 """
 
 if __name__ != "steer_env.algorithms":

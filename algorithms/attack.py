@@ -15,8 +15,8 @@ import numpy as np
 
 from steer_env.agents.hf.attacker import briefing, opening
 from steer_env.agents.hf.codec import Exchange
-from steer_env.algorithms.checks import check_integers
 from steer_env.arrays import Floats
+from steer_env.checks import check_integers
 from steer_env.rewards import (
     ATTACK_WEIGHTS,
     attack_harm,

@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from steer_env.algorithms.base import register_algorithm
-from steer_env.algorithms.checks import check_numbers, check_switches
 from steer_env.algorithms.credit import Ledger, cost_ledger, reward_ledger, turn_values
 from steer_env.algorithms.policy import PolicyGradient, is_flat
 from steer_env.arrays import Floats
+from steer_env.checks import check_numbers, check_switches
 from steer_env.records import Row
 from steer_env.trajectory import TrajectoryGroup
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from steer_env.algorithms.checks import check_integers
+from steer_env.checks import check_integers
 from steer_env.records import Row
 from steer_env.rollout import VectorEnv
 

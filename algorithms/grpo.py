@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from steer_env.algorithms.base import Algorithm, make_algorithm
-from steer_env.algorithms.checks import check_integers
+from steer_env.checks import check_integers
 from steer_env.configs.base import Switch, config
 from steer_env.configs.train import TrainConfig
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from steer_env.agents.base import Acts, Agent, Failed, Observation, as_agent, stream_of
 from steer_env.algorithms.attack import harmed
-from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
 from steer_env.algorithms.learners import derive
+from steer_env.checks import check_choice, check_integers, check_numbers
 from steer_env.trajectory import Trajectory
 from steer_env.types import ATTACKER, STUDENT, Utterance
 

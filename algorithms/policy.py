@@ -12,7 +12,6 @@ from torch import Tensor
 
 from steer_env.algorithms.advantages import group_advantages, leave_one_out
 from steer_env.algorithms.base import Algorithm, TokenBatch
-from steer_env.algorithms.checks import check_choice, check_integers, check_numbers, check_switches
 from steer_env.algorithms.credit import CREDITS, group_turn_values, split
 from steer_env.algorithms.lookahead import PlayOn, look_ahead
 from steer_env.algorithms.losses import (
@@ -31,6 +30,7 @@ from steer_env.algorithms.losses import (
     weighted_sum,
 )
 from steer_env.arrays import Floats
+from steer_env.checks import check_choice, check_integers, check_numbers, check_switches
 from steer_env.trajectory import TrajectoryGroup
 
 

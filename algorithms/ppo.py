@@ -18,12 +18,12 @@ from torch import Tensor
 
 from steer_env.algorithms.advantages import gae
 from steer_env.algorithms.base import Example, TokenBatch, make_example, register_algorithm
-from steer_env.algorithms.checks import check_choice, check_numbers, check_switches
 from steer_env.algorithms.credit import turn_rewards
 from steer_env.algorithms.forward import Forward
 from steer_env.algorithms.losses import weighted_sum
 from steer_env.algorithms.policy import PolicyGradient
 from steer_env.arrays import Floats
+from steer_env.checks import check_choice, check_numbers, check_switches
 from steer_env.records import Row
 from steer_env.trajectory import Trajectory, TrajectoryGroup
 

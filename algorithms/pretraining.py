@@ -21,8 +21,8 @@ from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms import sft
 from steer_env.algorithms.base import Progress
 from steer_env.algorithms.checkpoints import load_weights
-from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
 from steer_env.algorithms.sight import memory, sight
+from steer_env.checks import check_choice, check_integers, check_numbers
 from steer_env.configs.sft import SFTConfig
 from steer_env.files import write_json
 from steer_env.records import Row

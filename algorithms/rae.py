@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from steer_env.algorithms.attack import seat_of
 from steer_env.algorithms.base import register_algorithm
-from steer_env.algorithms.checks import check_choice, check_numbers
 from steer_env.algorithms.credit import reward_ledger, split, turn_values
 from steer_env.algorithms.policy import PolicyGradient
 from steer_env.arrays import Floats
+from steer_env.checks import check_choice, check_numbers
 from steer_env.records import Row
 from steer_env.trajectory import Trajectory, TrajectoryGroup
 

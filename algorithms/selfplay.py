@@ -30,10 +30,10 @@ from steer_env.agents.base import Acts, Agent, as_agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.base import Algorithm
 from steer_env.algorithms.checkpoints import drop_rows_from
-from steer_env.algorithms.checks import check_choice, check_integers, check_numbers
 from steer_env.algorithms.league import SAMPLING, League
 from steer_env.algorithms.learners import Learner, as_json, derive, practise, save_state
 from steer_env.algorithms.trainer import TrainConfig, train
+from steer_env.checks import check_choice, check_integers, check_numbers
 from steer_env.files import replacing_folder
 from steer_env.records import JsonlWriter, Row, read_jsonl
 from steer_env.rollout import VectorEnv
