@@ -41,6 +41,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(ENV) $(BIN)/python -m pytest -q tests/test_layers.py
 
 bench-demo: $(VENV)/.demo
 	$(ENV) $(BIN)/steer-env demo --from-scratch --out runs/scratch
