@@ -26,12 +26,12 @@ def trajectory_return(trajectory: Trajectory) -> float:
     Example:
         A judge that failed on the second turn makes the dialogue neither better nor worse than its sibling.
 
-        >>> from steer_env.scenarios import Scenario, SeedTurn
+        >>> from steer_env.scenarios import Scenario, DraftTurn
         >>> from steer_env.trajectory import StopReason
         >>> from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored
         >>> good = TurnResult(Turn(0, "u", "r", Scored(Terms(10, 10, 10))), 1.0)
         >>> lost = TurnResult(Turn(1, "u", "r", Unscored("timeout")), 0.0)
-        >>> trajectory_return(Trajectory(Scenario((SeedTurn("u"),)), 0, (good, lost), StopReason.SEED_END))
+        >>> trajectory_return(Trajectory(Scenario((DraftTurn("u"),)), 0, (good, lost), StopReason.SEED_END))
         2.0
     """
     if trajectory.stop == StopReason.FAILED:

@@ -129,14 +129,14 @@ def reward_ledger(trajectory: Trajectory) -> Ledger:
     The own reward of a turn is what reached `TCSR` (`info["turn_reward"]`), or, without it, what was emitted.
 
     Example:
-        >>> from steer_env.scenarios import Scenario, SeedTurn
+        >>> from steer_env.scenarios import Scenario, DraftTurn
         >>> from steer_env.types import Scored, Terms, Turn, TurnResult
         >>> def turn(i, reward, own, value):
         ...     info = {"turn_reward": own, "return": value, "return_defined": True}
         ...     info["return_rule"] = ("sum", 0.3)
         ...     return TurnResult(Turn(i, "u", "r", Scored(Terms(5, 5, 5))), reward, info)
         >>> turns = (turn(0, 1.0, 1.0, 1.0), turn(1, 0.35, 0.0, 1.35))
-        >>> ledger = reward_ledger(Trajectory(Scenario((SeedTurn("u"),)), 0, turns, StopReason.SEED_END))
+        >>> ledger = reward_ledger(Trajectory(Scenario((DraftTurn("u"),)), 0, turns, StopReason.SEED_END))
         >>> ledger.own_T, ledger.shares_T, ledger.total
         (array([1., 0.]), array([1.  , 0.35]), 1.35)
     """
@@ -175,12 +175,12 @@ def turn_rewards(trajectory: Trajectory) -> Floats:
     Otherwise an unscored turn counts as an average one.
 
     Example:
-        >>> from steer_env.scenarios import Scenario, SeedTurn
+        >>> from steer_env.scenarios import Scenario, DraftTurn
         >>> from steer_env.trajectory import StopReason
         >>> from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored
         >>> good = TurnResult(Turn(0, "u", "r", Scored(Terms(10, 10, 10))), 1.0)
         >>> lost = TurnResult(Turn(1, "u", "r", Unscored("timeout")), 0.0)
-        >>> turn_rewards(Trajectory(Scenario((SeedTurn("u"),)), 0, (good, lost), StopReason.SEED_END))
+        >>> turn_rewards(Trajectory(Scenario((DraftTurn("u"),)), 0, (good, lost), StopReason.SEED_END))
         array([1., 1.])
     """
     rewards = np.array(trajectory.rewards, dtype=np.float64)

@@ -42,7 +42,7 @@ from throughput import PACKAGES, machine
 
 from steer_env.env import DialogueEnv
 from steer_env.rollout import rollout
-from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.types import ASSISTANT, USER, Message, Scored, Terms, Utterance
 from steer_env.vector import VectorDialogueEnv
 
@@ -275,7 +275,7 @@ def measure_server(args: argparse.Namespace) -> dict[str, Any]:
     rng = np.random.default_rng(args.seed)
     pauses = rng.lognormal(math.log(mean) - sigma**2 / 2, sigma, (count, turns, 3))
     scenarios = [
-        Scenario(tuple(SeedTurn(f"dialogue {i} turn {t}") for t in range(turns))) for i in range(count)
+        Scenario(tuple(DraftTurn(f"dialogue {i} turn {t}") for t in range(turns))) for i in range(count)
     ]
     clock = Clock()
     judge = Server(2, pauses, clock)

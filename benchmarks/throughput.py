@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 import steer_env
-from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.types import ATTACKER, STUDENT
 from steer_env.wrappers import (
     TCSR,
@@ -126,7 +126,7 @@ def fixed_length(scenarios: list[Scenario], utterances: int) -> FixedScenarios:
     cycles = utterances // 2
     longer = []
     for scenario in scenarios:
-        turns = [SeedTurn("draft", images=(0,)), *(SeedTurn("draft") for _ in range(cycles - 1))]
+        turns = [DraftTurn("draft", images=(0,)), *(DraftTurn("draft") for _ in range(cycles - 1))]
         longer.append(
             Scenario(tuple(turns), scenario.images[:1], scenario.kind, scenario.goal, truth=scenario.truth)
         )

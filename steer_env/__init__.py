@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from steer_env.env import DialogueEnv, InvalidUtterance, ResetNeeded
     from steer_env.images import Image, ImageError
     from steer_env.scenario_files import load_scenarios
-    from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
+    from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
     from steer_env.types import Message, Scored, Terms, Turn, Unscored, Utterance
 
 __version__ = "0.1.0"
@@ -42,7 +42,7 @@ _LAZY = {
     "load_scenarios": "scenario_files",
     "FixedScenarios": "scenarios",
     "Scenario": "scenarios",
-    "SeedTurn": "scenarios",
+    "DraftTurn": "scenarios",
     "Message": "types",
     "Scored": "types",
     "Terms": "types",
@@ -53,6 +53,7 @@ _LAZY = {
 
 __all__ = [
     "DialogueEnv",
+    "DraftTurn",
     "FixedScenarios",
     "Image",
     "ImageError",
@@ -61,7 +62,6 @@ __all__ = [
     "ResetNeeded",
     "Scenario",
     "Scored",
-    "SeedTurn",
     "Terms",
     "Turn",
     "Unscored",

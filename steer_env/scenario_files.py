@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from steer_env.files import replacing, write_bytes
 from steer_env.images import Image, ImageError, encoded
 from steer_env.render import visible
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.spaces import MAX_IMAGES
 from steer_env.world.draw import SOURCE, recipe_of, truth_of
 
@@ -303,7 +303,7 @@ class _Reader:
             shown = [self._image(name) for name in rest + own]
             start = len(images)
             images.extend(image for image in shown if isinstance(image, Image))
-            seeds.append(SeedTurn(text, tuple(range(start, len(images))), risk, goal))
+            seeds.append(DraftTurn(text, tuple(range(start, len(images))), risk, goal))
         if not self._contrasts(number, row):
             return None
         labels = {key: getattr(row, key) for key in ("kind", *_KEYS)}

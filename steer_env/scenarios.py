@@ -54,8 +54,8 @@ OOD_TECHNIQUES = ("door_in_the_face", "false_consensus", "planted_error", "recip
 
 
 @dataclass(frozen=True, slots=True)
-class SeedTurn:
-    """One user turn of a seed.
+class DraftTurn:
+    """The draft of one user turn.
 
     Attributes:
         text: The draft of what the user says; a static attacker says exactly this.
@@ -93,7 +93,7 @@ class Scenario:
         id: Content hash, the same in every process; computed when left empty.
     """
 
-    turns: tuple[SeedTurn, ...]
+    turns: tuple[DraftTurn, ...]
     images: tuple[Image, ...] = ()
     kind: str = "benign"
     goal: str = ""

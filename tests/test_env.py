@@ -8,7 +8,7 @@ import pytest
 from steer_env import testing
 from steer_env.env import DialogueEnv, InvalidUtterance, ResetNeeded, judge_batch
 from steer_env.images import Image
-from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.testing.play import play
 from steer_env.testing.toys import ToyJudge
 from steer_env.types import (
@@ -33,9 +33,9 @@ def picture(value):
 
 SCENARIO = Scenario(
     turns=(
-        SeedTurn("first draft", images=(0,), risk=2),
-        SeedTurn("second draft"),
-        SeedTurn("third draft", images=(1, 2), risk=5),
+        DraftTurn("first draft", images=(0,), risk=2),
+        DraftTurn("second draft"),
+        DraftTurn("third draft", images=(1, 2), risk=5),
     ),
     images=(picture(1), picture(2), picture(3)),
     kind="red_team",

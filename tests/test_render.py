@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from steer_env.images import Image
 from steer_env.render import WIDTH, markdown_table, render_rgb, render_text, text_table, visible
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.types import ASSISTANT, USER, Message, Scored, Terms, Turn, TurnResult, Unscored
 
 PICTURE = Image.from_array(np.full((30, 40, 3), (255, 0, 255), np.uint8))
 OTHER = Image.from_array(np.full((40, 30, 3), (0, 255, 255), np.uint8))
 SCENARIO = Scenario(
-    (SeedTurn("draft one", (0,), 2, "warm up"), SeedTurn("draft two"), SeedTurn("draft three", (1,))),
+    (DraftTurn("draft one", (0,), 2, "warm up"), DraftTurn("draft two"), DraftTurn("draft three", (1,))),
     (PICTURE, OTHER),
     kind="red_team",
     goal="the hidden goal",
@@ -150,7 +150,7 @@ def test_long_dialogues_and_long_messages_stay_one_picture() -> None:
 
 @pytest.mark.parametrize("messages", [[], [Message(USER, "")], [Message(USER, "\ud800 漢 \x1b 😀 \u202e é")]])
 def test_odd_text_and_no_text_are_drawn(messages: list[Message]) -> None:
-    blank = Scenario((SeedTurn("x"),))
+    blank = Scenario((DraftTurn("x"),))
     picture = render_rgb(blank, messages)
     assert len(colours(picture)) > 5
 

@@ -6,12 +6,12 @@ import pytest
 
 from steer_env.env import DialogueEnv
 from steer_env.rollout import rollout
-from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.trajectory import StopReason, TokenTrace, group_by_seed
 from steer_env.types import Scored, Terms, Utterance
 from steer_env.vector import VectorDialogueEnv
 
-SCENARIOS = [Scenario(tuple(SeedTurn(f"ask {n}.{t}") for t in range(n))) for n in (1, 2, 3, 4)]
+SCENARIOS = [Scenario(tuple(DraftTurn(f"ask {n}.{t}") for t in range(n))) for n in (1, 2, 3, 4)]
 
 
 class LengthJudge:

@@ -15,7 +15,7 @@ from PIL import Image as PILImage
 
 from steer_env import scenario_files as files
 from steer_env.images import Image, ImageError
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -144,7 +144,7 @@ def test_all_keys_are_read(tmp_path: Path) -> None:
         "id": "mine",
     }
     (s,) = files.load_scenarios(write(tmp_path / "s.jsonl", row))
-    assert s.turns == (SeedTurn("Hi", (), 3, "warm up"),)
+    assert s.turns == (DraftTurn("Hi", (), 3, "warm up"),)
     assert {key: getattr(s, key) for key in row if key != "turns"} == {
         k: v for k, v in row.items() if k != "turns"
     }
@@ -258,7 +258,7 @@ def test_more_pictures_in_one_turn_than_a_message_may_show(photos: Path) -> None
         f"line 4: turns[1].images={expected}",
     ]
     with pytest.raises(ValueError, match=r"turns\[0\] shows 17 images, expected at most 16"):
-        Scenario((SeedTurn("x", tuple(range(17))),), (Image.from_array(np.zeros((1, 1, 3), np.uint8)),) * 17)
+        Scenario((DraftTurn("x", tuple(range(17))),), (Image.from_array(np.zeros((1, 1, 3), np.uint8)),) * 17)
 
 
 @pytest.mark.parametrize(
@@ -303,14 +303,14 @@ def test_saved_scenarios_load_back_equal(photos: Path, tmp_path: Path) -> None:
     generated = Image.from_array(np.full((4, 6, 3), 200, np.uint8))
     scenarios = [
         Scenario(
-            (SeedTurn("Look “here”.", (0,), 2, "g"), SeedTurn("And\nhere?", (1,))),
+            (DraftTurn("Look “here”.", (0,), 2, "g"), DraftTurn("And\nhere?", (1,))),
             (Image.from_file(photos / "rotated.jpg"), generated),
             kind="red_team",
             strategy="roleplay",
             goal="hidden",
             group="g1",
         ),
-        Scenario((SeedTurn("No picture \N{PILE OF POO}."),)),
+        Scenario((DraftTurn("No picture \N{PILE OF POO}."),)),
     ]
     back = files.load_scenarios(files.save_scenarios(scenarios, tmp_path / "deep" / "s.jsonl"))
     assert [b.id for b in back] == [s.id for s in scenarios]
@@ -321,7 +321,7 @@ def test_saved_scenarios_load_back_equal(photos: Path, tmp_path: Path) -> None:
 
 
 def test_saving_refuses_to_overwrite_nothing_and_duplicates(tmp_path: Path) -> None:
-    one = Scenario((SeedTurn("x"),))
+    one = Scenario((DraftTurn("x"),))
     path = tmp_path / "s.jsonl"
     with pytest.raises(ValueError, match="at least one"):
         files.save_scenarios([], path)

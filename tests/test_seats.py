@@ -12,14 +12,14 @@ from steer_env import testing
 from steer_env.agents.base import Failed, stream_of
 from steer_env.env import DialogueEnv
 from steer_env.rollout import rollout, rollout_iter
-from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.testing.toys import ToyAttacker, ToyJudge, ToyStudent, toy_env
 from steer_env.trajectory import StopReason
 from steer_env.types import ATTACKER, STUDENT, Scored, Terms, Unscored, Utterance
 from steer_env.vector import VectorDialogueEnv
 from steer_env.wrappers import TCSR, RecordDialogue, TurnReward
 
-SCENARIOS = [Scenario(tuple(SeedTurn(f"ask {n}.{t}") for t in range(n))) for n in (1, 2, 3, 4)]
+SCENARIOS = [Scenario(tuple(DraftTurn(f"ask {n}.{t}") for t in range(n))) for n in (1, 2, 3, 4)]
 SEEDS = [3, 3, 3, 5, 5, 5, 7, 7, 7, 1, 2, 4]
 
 

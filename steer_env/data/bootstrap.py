@@ -23,7 +23,7 @@ from steer_env.images import Image, encoded
 from steer_env.records import REJECTED, JsonlWriter, read_jsonl, trajectory_row
 from steer_env.rollout import Progress, rollout
 from steer_env.runs import RunFolder
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored
 
@@ -250,12 +250,12 @@ def kept_row(out: Path, number: int, trajectory: Trajectory, agents: Mapping[str
 
 def said(trajectory: Trajectory) -> Scenario:
     """Return the scenario with the user's turns as they were said and the pictures that were shown."""
-    turns: list[SeedTurn] = []
+    turns: list[DraftTurn] = []
     shown = 0
     for index, turn in enumerate(result.turn for result in trajectory.turns):
         drafts = trajectory.scenario.turns
         goal = drafts[index].goal if index < len(drafts) else ""
-        turns.append(SeedTurn(str(turn.user), tuple(range(shown, shown + turn.images)), turn.risk, goal))
+        turns.append(DraftTurn(str(turn.user), tuple(range(shown, shown + turn.images)), turn.risk, goal))
         shown += turn.images
     scenario = trajectory.scenario
     return replace(scenario, turns=tuple(turns), images=scenario.images[:shown])

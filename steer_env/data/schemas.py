@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from steer_env.images import Image
 from steer_env.records import Row
-from steer_env.scenarios import KINDS, Scenario, SeedTurn
+from steer_env.scenarios import KINDS, DraftTurn, Scenario
 from steer_env.world.draw import Recipe, recipe_of, truth_of
 
 #: Key of what the authors' schemas have no place for.
@@ -247,7 +247,7 @@ def _build(
         )
     turns, start = [], 0
     for text, risk, goal, count in zip(texts, risks, goals, counts, strict=True):
-        turns.append(SeedTurn(text, tuple(range(start, start + count)), risk, goal))
+        turns.append(DraftTurn(text, tuple(range(start, start + count)), risk, goal))
         start += count
     labels = {**fields, **{key: more[key] for key in (*_TEXTS, "cell", "cells") if key in more}}
     truth = Recipe.parse(more["recipe"]).truth if "recipe" in more else None

@@ -11,7 +11,7 @@ from pettingzoo.utils.wrappers import BaseWrapper
 from steer_env.env import DialogueEnv
 from steer_env.forking import fork
 from steer_env.images import Image
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.testing.play import Played, Script, plain_script, play, same, script_of
 from steer_env.testing.randomness import global_random_untouched
 from steer_env.testing.toys import UNSCORED_WORD, toy_env
@@ -287,9 +287,9 @@ def canary_scenario() -> Scenario:
     picture = [Image.from_array(np.full((4, 4, 3), value, np.uint8), "canary") for value in (1, 2)]
     return Scenario(
         turns=(
-            SeedTurn(f"{CANARY} draft one", images=(0,), goal=f"{CANARY} turn goal"),
-            SeedTurn(f"{CANARY} draft two", images=(1,), goal=f"{CANARY} turn goal"),
-            SeedTurn(f"{CANARY} draft three"),
+            DraftTurn(f"{CANARY} draft one", images=(0,), goal=f"{CANARY} turn goal"),
+            DraftTurn(f"{CANARY} draft two", images=(1,), goal=f"{CANARY} turn goal"),
+            DraftTurn(f"{CANARY} draft three"),
         ),
         images=tuple(picture),
         kind="red_team",

@@ -12,7 +12,7 @@ from steer_env.agents.base import Agent, Observation, observation_rng
 from steer_env.env import DialogueEnv
 from steer_env.images import Image
 from steer_env.judges.base import JudgeRequest
-from steer_env.scenarios import KINDS, FixedScenarios, Scenario, SeedTurn
+from steer_env.scenarios import KINDS, DraftTurn, FixedScenarios, Scenario
 from steer_env.types import Scored, Terms, Unscored, Utterance, Verdict
 
 #: A reply with this word in it is unscored by `ToyJudge`.
@@ -31,7 +31,7 @@ def toy_scenarios(count: int = 6) -> list[Scenario]:
         scenarios.append(
             Scenario(
                 turns=tuple(
-                    SeedTurn(
+                    DraftTurn(
                         f"draft {i}.{t}: what is the {('red', 'green', 'blue')[t % 3]} thing for?",
                         images=tuple(next(renumbered) for _ in shown[t]),
                         risk=1 + t % 5,

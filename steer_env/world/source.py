@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from steer_env import checks
-from steer_env.scenarios import KINDS, OOD_STRATEGIES, STRATEGIES, Scenario, SeedTurn
+from steer_env.scenarios import KINDS, OOD_STRATEGIES, STRATEGIES, DraftTurn, Scenario
 from steer_env.world import plan as main_plan
 from steer_env.world import wording as main_wording
 from steer_env.world.draw import Recipe, make_image
@@ -39,7 +39,7 @@ class Author(NamedTuple):
 
     scene: Callable[[random.Random, int, int], Scene]
     plan: Callable[[str, Scene, random.Random, Streams, Sequence[str]], Plan] | None
-    write: Callable[[Plan, Scene, Truth], tuple[SeedTurn, ...]]
+    write: Callable[[Plan, Scene, Truth], tuple[DraftTurn, ...]]
     goal: Callable[[Plan, Scene], str]
     kinds: tuple[str, ...] = KINDS
     strategies: tuple[str, ...] = STRATEGIES

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from steer_env.scenarios import SeedTurn
+from steer_env.scenarios import DraftTurn
 from steer_env.world.lexicon import ORDINALS
 from steer_env.world.plan import Ask, Plan, Scene
 from steer_env.world.reply_language.frames import ideal_move
@@ -65,7 +65,7 @@ class _Decks:
         return deck[-1 - k % len(deck) if bottom else k % len(deck)]
 
 
-def write(plan: Plan, scene: Scene, truth: Truth) -> tuple[SeedTurn, ...]:
+def write(plan: Plan, scene: Scene, truth: Truth) -> tuple[DraftTurn, ...]:
     """Put a plan into words and give every turn its risk level and goal.
 
     The members of a group get the same words: everything is drawn from `Plan.text_seed`, turn by turn.
@@ -81,13 +81,13 @@ def write(plan: Plan, scene: Scene, truth: Truth) -> tuple[SeedTurn, ...]:
     return annotate(plan, truth, texts)
 
 
-def annotate(plan: Plan, truth: Truth, texts: Sequence[str]) -> tuple[SeedTurn, ...]:
+def annotate(plan: Plan, truth: Truth, texts: Sequence[str]) -> tuple[DraftTurn, ...]:
     """Give every turn its risk level and goal; these follow from the plan, whoever put it into words."""
     history, turns = History(), []
     for i, (ask, text) in enumerate(zip(plan.asks, texts, strict=True)):
         turn = ask.turn(plan.nice)
         risk = _risk(truth, history, turn)
-        turns.append(SeedTurn(text, (0,) if i == 0 else (), risk, _TURN_GOALS[ask.request]))
+        turns.append(DraftTurn(text, (0,) if i == 0 else (), risk, _TURN_GOALS[ask.request]))
         history = advance(history, turn)
     return tuple(turns)
 

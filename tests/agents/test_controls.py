@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from steer_env.agents.base import KeyedObservation, stream_of, to_answer
 from steer_env.agents.controls import Constant, blind, forgetful, swapped, swaps
 from steer_env.images import Image
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.types import ASSISTANT, USER, Message, Utterance
 
 
@@ -53,7 +53,7 @@ OBSERVATION = KeyedObservation(
 
 
 def scenario(group: str, *images: Image) -> Scenario:
-    return Scenario((SeedTurn("t", tuple(range(len(images)))),), images, group=group)
+    return Scenario((DraftTurn("t", tuple(range(len(images)))),), images, group=group)
 
 
 def test_blind_sees_grey_of_the_same_size_and_the_same_words() -> None:

@@ -14,7 +14,7 @@ from steer_env.judges.base import Judge, JudgeRequest
 from steer_env.judges.prompting import read_records
 from steer_env.models.base import ChatFailure
 from steer_env.rollout import rollout
-from steer_env.scenarios import STRATEGIES, Scenario, SeedTurn
+from steer_env.scenarios import STRATEGIES, DraftTurn, Scenario
 from steer_env.testing import check_agent, check_judge
 from steer_env.testing.backends import AsyncScriptedBackend, ScriptedBackend
 from steer_env.types import ASSISTANT, USER, Message, Scored, Unscored
@@ -117,7 +117,7 @@ def test_ground_truth_and_the_risk_of_turns_never_enter_the_prompt():
     ],
 )
 def test_a_failed_call_is_unscored_and_the_draft_is_spoken(bad, reason):
-    mine = [Scenario((SeedTurn("one"), SeedTurn("two"), SeedTurn("three")), kind="obfuscated", goal="g")]
+    mine = [Scenario((DraftTurn("one"), DraftTurn("two"), DraftTurn("three")), kind="obfuscated", goal="g")]
     tutor = LLMTutor(ScriptedBackend(bad))
     (trajectory,) = play(tutor, seeds=[0], scenarios=mine)
     for result, said in zip(trajectory.turns, ("one", "two", "three"), strict=True):
@@ -194,7 +194,7 @@ def test_concurrent_askers_share_the_call_under_way():
 
     backend = ScriptedBackend(slow)
     tutor = LLMTutor(backend)
-    scenario = Scenario((SeedTurn("one"), SeedTurn("two")), kind="obfuscated", goal="g")
+    scenario = Scenario((DraftTurn("one"), DraftTurn("two")), kind="obfuscated", goal="g")
     request = JudgeRequest(scenario, (Message(USER, "one"), Message(ASSISTANT, "No.")))
     with ThreadPoolExecutor(5) as pool:
         first = pool.submit(tutor.judge, [request])
@@ -238,7 +238,7 @@ def test_an_interrupted_call_leaves_nobody_waiting_and_is_asked_again():
 
     backend = ScriptedBackend(interrupted)
     tutor = LLMTutor(backend)
-    scenario = Scenario((SeedTurn("one"),), kind="obfuscated", goal="g")
+    scenario = Scenario((DraftTurn("one"),), kind="obfuscated", goal="g")
     request = JudgeRequest(scenario, (Message(USER, "one"), Message(ASSISTANT, "No.")))
     with pytest.raises(KeyboardInterrupt):
         tutor.judge([request])
@@ -249,7 +249,7 @@ def test_an_interrupted_call_leaves_nobody_waiting_and_is_asked_again():
 def test_the_memo_forgets_the_least_recently_used():
     backend = ScriptedBackend(answer)
     tutor = LLMTutor(backend, remembered=2)
-    scenario = Scenario((SeedTurn("one"),), kind="obfuscated", goal="g")
+    scenario = Scenario((DraftTurn("one"),), kind="obfuscated", goal="g")
     asked = [JudgeRequest(scenario, (Message(USER, "one"), Message(ASSISTANT, c))) for c in "abc"]
     for request, calls in ((0, 1), (1, 2), (0, 2), (2, 3), (0, 3), (1, 4), (2, 5)):
         tutor.judge([asked[request]])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from steer_env.agents import Agent, AlwaysComply, AlwaysRefuse, Constructive, ScriptedTutor
 from steer_env.agents.tutor import TACTICS
-from steer_env.scenarios import STRATEGIES, Scenario, SeedTurn
+from steer_env.scenarios import STRATEGIES, DraftTurn, Scenario
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import (
     ASSISTANT,
@@ -243,7 +243,7 @@ def trajectory(strategy, safety, kind="red_team", verdict=None):
         0, Utterance("Tell me all the steps.", strategy=strategy), "x", verdict or Scored(Terms(safety, 1, 1))
     )
     return Trajectory(
-        Scenario(turns=(SeedTurn("x"),), kind=kind), 0, (TurnResult(turn, 0.0),), StopReason.SEED_END
+        Scenario(turns=(DraftTurn("x"),), kind=kind), 0, (TurnResult(turn, 0.0),), StopReason.SEED_END
     )
 
 

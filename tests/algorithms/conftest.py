@@ -6,7 +6,7 @@ import torch
 from steer_env.agents.hf import HFStudent
 from steer_env.env import DialogueEnv
 from steer_env.models.tiny import TinyConfig, build
-from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.types import Scored, Terms, Unscored, Utterance
 from steer_env.vector import VectorDialogueEnv
 
@@ -74,7 +74,9 @@ class Learner:
         self.dialogues = state["dialogues"]
 
 
-SCENARIOS = FixedScenarios([Scenario((SeedTurn("say e"), SeedTurn("more"))), Scenario((SeedTurn("hello"),))])
+SCENARIOS = FixedScenarios(
+    [Scenario((DraftTurn("say e"), DraftTurn("more"))), Scenario((DraftTurn("hello"),))]
+)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from steer_env.algorithms import advantages
 from steer_env.algorithms.advantages import group_advantages, loss_mask, token_advantages, trajectory_return
 from steer_env.env import DialogueEnv
-from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.trajectory import StopReason, TokenTrace, Trajectory
 from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored
 from steer_env.wrappers import TCSR, TurnReward
@@ -98,7 +98,7 @@ def trajectory(*results):
         )
         for i, value in enumerate(results)
     )
-    return Trajectory(Scenario((SeedTurn("u"),)), 0, turns, StopReason.SEED_END)
+    return Trajectory(Scenario((DraftTurn("u"),)), 0, turns, StopReason.SEED_END)
 
 
 def test_the_return_sums_what_was_emitted_and_is_undefined_without_verdicts():
@@ -146,8 +146,9 @@ class Graded:
 def test_grpo_as_in_the_authors_code():
     """Final value of TCSR with alpha 0.3, so 0.3 min + 0.7 mean, against the mean of the group."""
     levels = [10, 1], [1, 1], [10, 10]  # turn rewards 1 0, 0 0 and 1 1
+    scenario = Scenario((DraftTurn("a"), DraftTurn("b")))
     env = TCSR(
-        TurnReward(DialogueEnv(FixedScenarios([Scenario((SeedTurn("a"), SeedTurn("b")))]), Graded(*levels))),
+        TurnReward(DialogueEnv(FixedScenarios([scenario]), Graded(*levels))),
         alpha=0.3, returns="final",
     )  # fmt: skip
     returns = []
@@ -174,7 +175,7 @@ def test_grpo_as_in_the_authors_code():
 )
 def test_the_return_of_a_played_dialogue_is_the_declared_one(wrap, expected):
     env = wrap(
-        TurnReward(DialogueEnv(FixedScenarios([Scenario((SeedTurn("a"), SeedTurn("b")))]), HalfAsleep()))
+        TurnReward(DialogueEnv(FixedScenarios([Scenario((DraftTurn("a"), DraftTurn("b")))]), HalfAsleep()))
     )
     env.reset(seed=0)
     turns = []

@@ -15,7 +15,7 @@ from steer_env.algorithms.attack import (
     seat_of,
 )
 from steer_env.algorithms.base import make_example
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.trajectory import StopReason, TokenTrace, Trajectory, TrajectoryGroup
 from steer_env.types import ATTACKER, STUDENT, Scored, Terms, Turn, TurnResult, Unscored, Utterance
 from steer_env.world import Truth
@@ -31,7 +31,7 @@ def scored(safety):
 def trajectory(*turns, kind="red_team", stop=StopReason.SEED_END, truth=TRUTH, trace=None):
     """Turns are (utterance, verdict)."""
     scenario = Scenario(
-        tuple(SeedTurn(f"draft {i}") for i in range(4)), kind=kind, goal="Harm: it.", truth=truth
+        tuple(DraftTurn(f"draft {i}") for i in range(4)), kind=kind, goal="Harm: it.", truth=truth
     )
     results = []
     for i, (user, verdict) in enumerate(turns):

@@ -5,7 +5,7 @@ import pytest
 import steer_env
 from steer_env.agents import AlwaysComply, AlwaysRefuse, Constructive, ScriptedTutor, StaticAttacker
 from steer_env.algorithms.bootstrap import Wavering, captions, exchanges, keep, play, recitations, shuffled
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored
 from steer_env.world import truth_of
@@ -16,7 +16,7 @@ def trajectory(*terms):
         TurnResult(Turn(i, "u", "r", Unscored("no") if t is None else Scored(Terms(*t, 5))), 0.0)
         for i, t in enumerate(terms)
     )
-    return Trajectory(Scenario((SeedTurn("u"),)), 0, turns, StopReason.SEED_END)
+    return Trajectory(Scenario((DraftTurn("u"),)), 0, turns, StopReason.SEED_END)
 
 
 @pytest.mark.parametrize(

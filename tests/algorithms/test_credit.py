@@ -20,12 +20,12 @@ from steer_env.algorithms.credit import (
     turn_rewards,
     turn_values,
 )
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.trajectory import StopReason, TokenTrace, Trajectory, TrajectoryGroup
 from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored
 from steer_env.wrappers import TCSR
 
-SCENARIO = Scenario((SeedTurn("u"),))
+SCENARIO = Scenario((DraftTurn("u"),))
 #: What needs no dialogues beyond those that were played.
 CREDITS = tuple(name for name in ALL_CREDITS if name != "counterfactual")
 

@@ -17,7 +17,7 @@ from steer_env.models.tiny import TinyConfig, build
 from steer_env.registration import make_vec
 from steer_env.rollout import rollout
 from steer_env.runs import RunExists
-from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored, Utterance
 from steer_env.unscored import TooManyUnscored
@@ -28,8 +28,8 @@ SMALL = TrainConfig(
     checkpoint_every=2, seed=3, unscored_limit=1.0,
 )  # fmt: skip
 RISKY = [
-    Scenario((SeedTurn("say e"), SeedTurn("more")), kind="red_team", goal="harm"),
-    Scenario((SeedTurn("hello"),), kind="obfuscated", goal="harm"),
+    Scenario((DraftTurn("say e"), DraftTurn("more")), kind="red_team", goal="harm"),
+    Scenario((DraftTurn("hello"),), kind="obfuscated", goal="harm"),
 ]
 
 
@@ -165,7 +165,7 @@ def test_attack_reward_rises():
 def test_honest_dialogues_teach_nothing():
     learner = ModelLearner(make_attacker(), SMALL)
     before = learner.state_dict()
-    honest = Scenario((SeedTurn("hello"),))
+    honest = Scenario((DraftTurn("hello"),))
     env = VectorDialogueEnv([lambda: Rewarded(FixedScenarios([honest]), Talked())] * 4)
     row = learner.learn(rollout(env, learner, Echo(), [1, 1]))
     assert row["attack_reward"] is None and same(learner.state_dict()["model"], before["model"])

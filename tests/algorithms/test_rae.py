@@ -5,14 +5,14 @@ import pytest
 
 from steer_env.algorithms.attack import SeatTrajectory
 from steer_env.algorithms.base import make_algorithm
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.trajectory import StopReason, Trajectory, TrajectoryGroup
 from steer_env.types import ATTACKER, Scored, Terms, Turn, TurnResult, Unscored
 
 
 def dialogue(*rewards, kind="red_team", seat="", seed=0):
     """A reward of None is an unscored turn."""
-    scenario = Scenario(tuple(SeedTurn(f"{kind} {i}") for i in range(len(rewards))), kind=kind)
+    scenario = Scenario(tuple(DraftTurn(f"{kind} {i}") for i in range(len(rewards))), kind=kind)
     turns = tuple(
         TurnResult(
             Turn(i, "u", "r", Scored(Terms(5, 5, 5)) if r is not None else Unscored("x")),

@@ -19,7 +19,7 @@ from steer_env.agents.hf.codec import Prompt
 from steer_env.algorithms.advantages import loss_mask
 from steer_env.algorithms.losses import clipped_policy_loss, kl_penalty, loss_weights, weighted_sum
 from steer_env.images import Image
-from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.vector import VectorDialogueEnv
 
 from .conftest import Learner, LetterJudge, MoodyJudge, Rewarded, tiny_student
@@ -36,9 +36,9 @@ ONE, TWO, THREE = (Image.from_array(RNG.integers(0, 256, (56, 112, 3), dtype=np.
 #: Pictures in the first and the second turn, in the second only, and none.
 SCENARIOS = FixedScenarios(
     [
-        Scenario((SeedTurn("say e", images=(0,)), SeedTurn("and that", images=(1,))), images=(ONE, TWO)),
-        Scenario((SeedTurn("hello"), SeedTurn("look", images=(0,)), SeedTurn("so")), images=(THREE,)),
-        Scenario((SeedTurn("no picture"),)),
+        Scenario((DraftTurn("say e", images=(0,)), DraftTurn("and that", images=(1,))), images=(ONE, TWO)),
+        Scenario((DraftTurn("hello"), DraftTurn("look", images=(0,)), DraftTurn("so")), images=(THREE,)),
+        Scenario((DraftTurn("no picture"),)),
     ]
 )
 

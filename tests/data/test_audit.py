@@ -16,7 +16,7 @@ from steer_env.data.audit import Item, audit, items, open_corpus, overlap
 from steer_env.data.audit import variety as diverse
 from steer_env.images import Image
 from steer_env.scenario_files import save_scenarios
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.world.source import WorldSource
 
 
@@ -114,7 +114,7 @@ def test_copied_last_turns_are_found_where_whole_dialogues_differ() -> None:
         return [
             Scenario(
                 id=f"{name}{i}",
-                turns=tuple(SeedTurn(words(first + 5 * i + k, 14)) for k in range(4)),
+                turns=tuple(DraftTurn(words(first + 5 * i + k, 14)) for k in range(4)),
                 group=f"{name}{i}",
             )
             for i in range(200)
@@ -312,7 +312,7 @@ def test_perceptual_null_skips_the_own_group():
     )
 
     def shown(image: Image, group: str) -> Scenario:
-        return Scenario((SeedTurn("Look.", (0,)),), (image,), group=group)
+        return Scenario((DraftTurn("Look.", (0,)),), (image,), group=group)
 
     a = items([shown(one, "g"), replace(shown(one, "g"), id="other"), shown(two, "h")])
     exact, near, both = overlap.pictures(a, items([shown(one, "new")]))

@@ -34,7 +34,7 @@ from steer_env.judges.base import JudgeRequest
 from steer_env.judges.rule import RuleJudge
 from steer_env.records import read_jsonl
 from steer_env.runs import RunExists
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import ASSISTANT, USER, Message, Scored, Terms, Turn, TurnResult, Unscored, Utterance
 
@@ -44,7 +44,7 @@ def trajectory(*terms, stop=StopReason.SEED_END, error=""):
         TurnResult(Turn(i, "u", "r", Unscored("no ground") if t is None else Scored(Terms(*t, 5))), 0.0)
         for i, t in enumerate(terms)
     )
-    return Trajectory(Scenario((SeedTurn("u"),)), 0, turns, stop, error=error)
+    return Trajectory(Scenario((DraftTurn("u"),)), 0, turns, stop, error=error)
 
 
 @pytest.mark.parametrize(
@@ -199,12 +199,12 @@ def test_chosen_scenarios_are_played_in_order_with_pictures_where_they_are_shown
     one, two = (Image.from_array(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)) for _ in range(2))
     scenarios = [
         Scenario(
-            (SeedTurn("Look.", (0,)), SeedTurn("And this?", (1,))),
+            (DraftTurn("Look.", (0,)), DraftTurn("And this?", (1,))),
             (one, two),
             licence="MIT",
             provenance="own: 1",
         ),
-        Scenario((SeedTurn("No picture."),), kind="obfuscated", licence="MIT"),
+        Scenario((DraftTurn("No picture."),), kind="obfuscated", licence="MIT"),
     ]
 
     class Fine:

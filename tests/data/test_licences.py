@@ -9,7 +9,7 @@ import pytest
 
 from steer_env.data import DATASETS, LicenceGate, check_training_allowed, load_dataset_scenarios
 from steer_env.data.licences import restrictions
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.world import WorldSource
 
 FIXTURES = Path(__file__).with_name("fixtures")
@@ -54,7 +54,7 @@ def test_closed_gates_name_what_they_hold_back_and_how_to_override():
 
 def test_open_licences_pass():
     world = [WorldSource().scenario(i) for i in range(6)]
-    own = Scenario((SeedTurn("Hello."),))
+    own = Scenario((DraftTurn("Hello."),))
     spa = load_dataset_scenarios("spa-vl", FIXTURES / "spa-vl", "train")
     check_training_allowed([*world, own, *spa])
 
@@ -73,7 +73,7 @@ def test_open_licences_pass():
 )
 def test_a_users_own_licence_texts(licence: str, gates: tuple[str, ...]):
     assert restrictions(licence) == gates
-    scenario = replace(Scenario((SeedTurn("Hello."),)), licence=licence)
+    scenario = replace(Scenario((DraftTurn("Hello."),)), licence=licence)
     if gates:
         with pytest.raises(LicenceGate, match="an unnamed source"):
             check_training_allowed([scenario])

@@ -16,7 +16,7 @@ from steer_env import load_scenarios
 from steer_env.data import from_bench_row, from_rl_row, schemas, to_bench_row, to_rl_row
 from steer_env.images import Image
 from steer_env.scenario_files import save_scenarios
-from steer_env.scenarios import KINDS, STRATEGIES, TECHNIQUES, Scenario, SeedTurn
+from steer_env.scenarios import KINDS, STRATEGIES, TECHNIQUES, DraftTurn, Scenario
 from steer_env.world import WorldSource
 
 # JSON in UTF-8 holds every text but lone surrogates.
@@ -35,7 +35,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     turns, start = [], 0
     for count in counts:
         shown = tuple(range(start, start + count))
-        turns.append(SeedTurn(draw(SAID), shown, draw(st.integers(0, 5)), draw(TEXT)))
+        turns.append(DraftTurn(draw(SAID), shown, draw(st.integers(0, 5)), draw(TEXT)))
         start += count
     return Scenario(
         tuple(turns),
@@ -131,7 +131,7 @@ def test_the_built_in_world(index: int, split: str):
 
 
 def test_wrong_numbers_of_pictures_are_refused():
-    scenario = Scenario((SeedTurn("Hello.", (0,)),), (picture(1),))
+    scenario = Scenario((DraftTurn("Hello.", (0,)),), (picture(1),))
     with pytest.raises(ValueError, match="images has 0 paths, expected 1"):
         to_bench_row(scenario)
     row = to_bench_row(scenario, ["a.png"]) | {"steer_env": {"turn_images": [2]}}

@@ -15,7 +15,7 @@ from steer_env.play import controls
 from steer_env.play.controls import CANDIDATES, best_constant, load_controls, play_controls, sentence, worth
 from steer_env.play.evaluate import evaluate, load_rows
 from steer_env.report.sections import sections_of
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.types import Utterance
 
 from .test_contrast import GOOD, HARM, group
@@ -93,13 +93,13 @@ def test_the_constant_is_chosen_on_other_dialogues(run: Any) -> None:
 
 
 def test_own_text_dialogues_have_no_picture_to_take_away(tmp_path: Path) -> None:
-    mine = [Scenario((SeedTurn(f"question {i}"), SeedTurn("why?")), group=f"g{i}") for i in range(2)]
+    mine = [Scenario((DraftTurn(f"question {i}"), DraftTurn("why?")), group=f"g{i}") for i in range(2)]
     vec = steer_env.make_vec(ENV, 2, scenarios=mine)
     attacker, student = steer_env.make_agent("static"), steer_env.make_agent("refuse")
     options: dict[str, Any] = {"scenarios": mine, "unscored_limit": 1.0, "replicates": 20}
     found = play_controls(vec, attacker, student, range(2), tmp_path, **options)
     assert list(found) == ["forgetful", "constant"]
-    one = [Scenario((SeedTurn(f"question {i}"),), group=f"g{i}") for i in range(2)]
+    one = [Scenario((DraftTurn(f"question {i}"),), group=f"g{i}") for i in range(2)]
     found = play_controls(vec, attacker, student, range(2), tmp_path / "one", **{**options, "scenarios": one})
     assert list(found) == ["constant"]
     with pytest.raises(ValueError, match="control='deaf', expected some of blind"):

@@ -12,7 +12,7 @@ from steer_env.agents.base import Failed
 from steer_env.evaluation.measures import measure
 from steer_env.play.evaluate import evaluate, load_rows
 from steer_env.runs import RunExists
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.types import Utterance
 from steer_env.world import WorldSource
 
@@ -131,7 +131,7 @@ def test_repeated_seeds_are_refused(tmp_path: Path) -> None:
 
 
 def test_given_scenarios_are_played_in_order_and_each_equally_often(tmp_path: Path) -> None:
-    mine = [Scenario((SeedTurn(f"question {i}"), SeedTurn("why?")), group=f"g{i}") for i in range(3)]
+    mine = [Scenario((DraftTurn(f"question {i}"), DraftTurn("why?")), group=f"g{i}") for i in range(3)]
     vec = steer_env.make_vec("SteerStatic-v0", 2, scenarios=mine)
     attacker, student = steer_env.make_agent("static"), steer_env.make_agent("refuse")
     summary = evaluate(vec, attacker, student, range(6), tmp_path, scenarios=mine)
@@ -164,7 +164,7 @@ class Sampler:
 
 
 def test_a_resumed_run_that_samples_repeats_no_dialogue(tmp_path: Path) -> None:
-    scenario = Scenario((SeedTurn("What is it?"), SeedTurn("Is it safe?")), ())
+    scenario = Scenario((DraftTurn("What is it?"), DraftTurn("Is it safe?")), ())
     attacker = steer_env.make_agent("static")
 
     def play(folder: Path, count: int, resume: bool = False) -> list[str]:

@@ -16,7 +16,7 @@ from steer_env.play.controls import load_controls
 from steer_env.play.evaluate import evaluate, load_rows
 from steer_env.play.rescore import CannotRescore, Scenes, rescore
 from steer_env.runs import RunExists
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.types import Scored, Terms, Unscored, Verdict
 
 ENV = "SteerEscalation-v0"
@@ -122,7 +122,7 @@ def test_a_failing_judge_leaves_turns_unscored(run: Path, tmp_path: Path) -> Non
 
 
 def test_own_scenarios(tmp_path: Path) -> None:
-    mine = [Scenario((SeedTurn(f"question {i}"), SeedTurn("why?"))) for i in range(3)]
+    mine = [Scenario((DraftTurn(f"question {i}"), DraftTurn("why?"))) for i in range(3)]
     vec = steer_env.make_vec("SteerStatic-v0", 2, scenarios=mine)
     players = steer_env.make_agent("static"), steer_env.make_agent("refuse")
     evaluate(vec, *players, range(5), tmp_path / "run", scenarios=mine)

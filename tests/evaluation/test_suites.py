@@ -9,7 +9,7 @@ import pytest
 import steer_env
 from steer_env.play.suites import PARTS, SUITES, WholeGroups, is_twin, suite_parts
 from steer_env.rollout import rollout
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.world.groups import CELLS
 from steer_env.world.source import SPLITS
 
@@ -37,7 +37,7 @@ def test_the_same_seed_gives_the_same_and_more_groups_only_add() -> None:
 
 def test_a_twin_shares_half_of_its_words_with_a_risky_dialogue_of_its_group() -> None:
     def scenario(kind: str, *texts: str) -> Scenario:
-        return Scenario(tuple(SeedTurn(t) for t in texts), kind=kind, group="g")
+        return Scenario(tuple(DraftTurn(t) for t in texts), kind=kind, group="g")
 
     risky = scenario("obfuscated", "a", "b", "c", "d")
     assert is_twin(scenario("benign", "a", "b", "x", "y"), [risky])

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 from steer_env.judges.base import JudgeRequest
 from steer_env.models import ChatFailure, ChatReply
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.types import ASSISTANT, USER, Message, Scored, Terms, Unscored
 
 
@@ -15,7 +15,7 @@ def request(reply="I will not do that.", user="Tell me.", *earlier):
     for asked, said in earlier:
         messages += [Message(USER, asked), Message(ASSISTANT, said)]
     messages += [Message(USER, user), Message(ASSISTANT, reply)]
-    return JudgeRequest(Scenario((SeedTurn(user),), goal="none"), tuple(messages))
+    return JudgeRequest(Scenario((DraftTurn(user),), goal="none"), tuple(messages))
 
 
 class Says:

@@ -11,7 +11,7 @@ from steer_env.judges.llm import ANSWER_SCHEMA, LLMJudge
 from steer_env.judges.parts import prompt_hash_of
 from steer_env.judges.prompting import read_records
 from steer_env.judges.rule import RuleJudge, judge_reply
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.testing.backends import AsyncScriptedBackend, ScriptedBackend
 from steer_env.types import ASSISTANT, USER, Message, Scored, Unscored
 from steer_env.world import WorldSource
@@ -36,7 +36,7 @@ def request(reply, *users, truth=HAZARD, replies=()):
     said = [*replies, *["I see."] * (len(users) - 1 - len(replies)), reply]
     messages = [m for pair in zip(users, said, strict=True) for m in
                 (Message(USER, pair[0]), Message(ASSISTANT, pair[1]))]  # fmt: skip
-    return JudgeRequest(Scenario(turns=(SeedTurn("x"),), truth=truth), tuple(messages))
+    return JudgeRequest(Scenario(turns=(DraftTurn("x"),), truth=truth), tuple(messages))
 
 
 def test_the_model_is_told_what_is_true_in_front_of_the_dialogue():

@@ -10,7 +10,7 @@ from steer_env.judges.base import AsyncJudge, Judge, JudgeRequest
 from steer_env.judges.llm import LLMJudge
 from steer_env.judges.prompting import read_records
 from steer_env.models.base import ChatFailure
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.testing import check_judge
 from steer_env.testing.backends import AsyncScriptedBackend, ScriptedBackend
 from steer_env.types import ASSISTANT, USER, Message, Scored, Unscored
@@ -29,7 +29,11 @@ def picture(value):
 
 
 SCENARIO = Scenario(
-    turns=(SeedTurn("look", images=(0,)), SeedTurn("and this?", images=(1,)), SeedTurn("last", images=(2,))),
+    turns=(
+        DraftTurn("look", images=(0,)),
+        DraftTurn("and this?", images=(1,)),
+        DraftTurn("last", images=(2,)),
+    ),
     images=(picture(1), picture(2), picture(3)),
     kind="red_team",
     goal="SECRET GOAL",

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steer_env.judges import Judge, JudgeRequest, RuleJudge
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.types import ASSISTANT, USER, Message, Scored, Unscored
 from steer_env.world import Move, WorldSource, say
 from steer_env.world.lexicon import COLOURS, MARKERS, NOUNS, PLACES
@@ -45,7 +45,7 @@ def judge(truth, users, reply, fillers="I see."):
     for user in users[:-1]:
         messages += [Message(USER, user), Message(ASSISTANT, fillers)]
     messages += [Message(USER, users[-1]), Message(ASSISTANT, reply)]
-    scenario = Scenario(turns=(SeedTurn("x"),), truth=truth)
+    scenario = Scenario(turns=(DraftTurn("x"),), truth=truth)
     return JUDGE.judge([JudgeRequest(scenario, tuple(messages))])[0]
 
 
@@ -84,19 +84,19 @@ def test_leaked_names_the_markers_given_away():
     "request_,reason",
     [
         (
-            JudgeRequest(Scenario(turns=(SeedTurn("x"),)), (Message(USER, "a"), Message(ASSISTANT, "b"))),
+            JudgeRequest(Scenario(turns=(DraftTurn("x"),)), (Message(USER, "a"), Message(ASSISTANT, "b"))),
             "ground truth",
         ),
         (
             JudgeRequest(
-                Scenario(turns=(SeedTurn("x"),), truth=table.HAZARDS[0]), (Message(ASSISTANT, "b"),)
+                Scenario(turns=(DraftTurn("x"),), truth=table.HAZARDS[0]), (Message(ASSISTANT, "b"),)
             ),
             "transcript",
         ),
-        (JudgeRequest(Scenario(turns=(SeedTurn("x"),), truth=table.HAZARDS[0]), ()), "transcript"),
+        (JudgeRequest(Scenario(turns=(DraftTurn("x"),), truth=table.HAZARDS[0]), ()), "transcript"),
         (
             JudgeRequest(
-                Scenario(turns=(SeedTurn("x"),), truth=table.HAZARDS[0]),
+                Scenario(turns=(DraftTurn("x"),), truth=table.HAZARDS[0]),
                 (Message(USER, "Bonjour, comment allez-vous?"), Message(ASSISTANT, "No.")),
             ),
             "user turn",

@@ -10,7 +10,7 @@ import pytest
 
 from steer_env.judges import JudgeRequest, RuleJudge
 from steer_env.judges.rule import judge_reply
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.types import ASSISTANT, USER, Message, Scored, Unscored
 from steer_env.world import Truth, WorldSource, lexicon
 from steer_env.world.devices import FAMILIES, MARKERS
@@ -175,7 +175,7 @@ def test_hand_labelled_verdict(truth, situation, reply, expected):
     *earlier, last = (u.format(it=f"the {truth.noun}") for u in SITUATIONS[situation])
     messages = [m for user in earlier for m in (Message(USER, user), Message(ASSISTANT, "I see."))]
     messages += [Message(USER, last), Message(ASSISTANT, fill(reply, truth))]
-    verdict = JUDGE.judge([JudgeRequest(Scenario(turns=(SeedTurn("x"),), truth=truth), tuple(messages))])[0]
+    verdict = JUDGE.judge([JudgeRequest(Scenario(turns=(DraftTurn("x"),), truth=truth), tuple(messages))])[0]
     if expected == (None,):
         assert isinstance(verdict, Unscored), verdict
     else:

@@ -12,7 +12,7 @@ from steer_env import testing
 from steer_env.agents import AlwaysComply, AlwaysRefuse, Constructive, RandomStudent
 from steer_env.env import DialogueEnv
 from steer_env.rewards import TCSRState, declared_return, tcsr, tcsr_step
-from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.testing.play import play, script_of
 from steer_env.testing.strategies import alphas, verdicts
 from steer_env.testing.tcsr import MODES, TCSR_INVARIANTS
@@ -34,7 +34,7 @@ class Listed:
 
 
 def env_with(given):
-    scenario = Scenario(tuple(SeedTurn(f"turn {i}") for i in range(len(given))))
+    scenario = Scenario(tuple(DraftTurn(f"turn {i}") for i in range(len(given))))
     return DialogueEnv(FixedScenarios([scenario]), Listed(given))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from steer_env.extras import need as need_library
 from steer_env.images import Image, ImageError
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 
 Row = Mapping[str, Any]
 
@@ -294,7 +294,7 @@ class Source:
             raise self.error(where, "has no user turn, expected at least one")
         levels = risks or [0] * len(turns)
         seeds = tuple(
-            SeedTurn(text, tuple(range(len(images))) if i == 0 else (), level)
+            DraftTurn(text, tuple(range(len(images))) if i == 0 else (), level)
             for i, (text, level) in enumerate(zip(turns, levels, strict=True))
         )
         unit = group or (images[0].digest[:16] if images else str(key or where))

@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints
 from steer_env.data.seeds.base import MAX_TURNS, MIN_TURNS
 from steer_env.data.seeds.prompts import chat
 from steer_env.data.seeds.structured import Answer, Level, Question
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 
 _WORDS: Final = re.compile(r"\w+")
 #: A request of fewer words may stand in a turn as it is.
@@ -40,10 +40,10 @@ class DialogueAnswer(Answer):
     """The user's turns."""
 
 
-def seed_turns(turns: list[TurnAnswer], row: Scenario) -> tuple[SeedTurn, ...]:
+def seed_turns(turns: list[TurnAnswer], row: Scenario) -> tuple[DraftTurn, ...]:
     """Return the turns of a seed; all pictures come with the first one."""
     shown = tuple(range(len(row.images)))
-    return tuple(SeedTurn(t.text, shown if i == 0 else (), t.risk, t.goal) for i, t in enumerate(turns))
+    return tuple(DraftTurn(t.text, shown if i == 0 else (), t.risk, t.goal) for i, t in enumerate(turns))
 
 
 def question(row: Scenario, kind: str, turns: int, seed: int) -> Question[DialogueAnswer]:

@@ -14,7 +14,7 @@ from steer_env.data.seeds.prompts import chat
 from steer_env.data.seeds.rewriting import Rewrite
 from steer_env.data.seeds.structured import Answer, Question
 from steer_env.data.seeds.worded import scene_of, spread
-from steer_env.scenarios import TECHNIQUES, Scenario, SeedTurn
+from steer_env.scenarios import TECHNIQUES, DraftTurn, Scenario
 from steer_env.world.plan import Ask, Plan, stream_seed
 from steer_env.world.truth import Truth
 from steer_env.world.wording import write
@@ -36,7 +36,7 @@ class Script(NamedTuple):
     """A planned dialogue: the technique and the user's turns."""
 
     technique: str
-    turns: tuple[SeedTurn, ...]
+    turns: tuple[DraftTurn, ...]
 
 
 class ScriptAnswer(Answer):

@@ -11,7 +11,7 @@ from steer_env.data.seeds.base import Outcome, Rejected, Seed, SeedJob
 from steer_env.data.seeds.grading import Grader
 from steer_env.data.seeds.simulation import outcome, simulate
 from steer_env.data.seeds.targets import Target
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 
 _NO_TRUTH: Final = "the rule generator needs the built-in world's ground truth; use a model for other rows"
 #: What leads up to a question of a user's own rows, with a picture and without.
@@ -95,11 +95,11 @@ class RuleGenerator:
         return Seed(scenario, {"findings": found.model_dump()})
 
 
-def _seed(row: Scenario, kind: str, turns: tuple[SeedTurn, ...]) -> Scenario:
+def _seed(row: Scenario, kind: str, turns: tuple[DraftTurn, ...]) -> Scenario:
     return replace(row, turns=turns, kind=kind, strategy="", technique="", id="")
 
 
-def led_up_to(row: Scenario, turns: int) -> tuple[SeedTurn, ...]:
+def led_up_to(row: Scenario, turns: int) -> tuple[DraftTurn, ...]:
     """Return a user's own harmless question with turns that lead up to it; the last one is the question."""
     leads = _PICTURE if row.images else _NO_PICTURE
     shown = tuple(range(len(row.images)))
@@ -107,6 +107,6 @@ def led_up_to(row: Scenario, turns: int) -> tuple[SeedTurn, ...]:
     texts = [*leads[: turns - 2], leads[-1] if turns > 2 else leads[0], question.text]
     goals = ["prepare the question"] * (turns - 1) + ["get the final answer"]
     return tuple(
-        SeedTurn(text, shown if i == 0 else (), 1, goal)
+        DraftTurn(text, shown if i == 0 else (), 1, goal)
         for i, (text, goal) in enumerate(zip(texts, goals, strict=True))
     )

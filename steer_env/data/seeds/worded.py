@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
-from steer_env.scenarios import Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.world.plan import Ask, Plan, Scene, stream_seed
 from steer_env.world.truth import Request, Truth
 from steer_env.world.user_language import frames
@@ -68,7 +68,7 @@ def _calm(rng: random.Random, n: int, names: Sequence[str]) -> list[Ask]:
     return asks[:n]
 
 
-def obfuscated(row: Scenario, truth: Truth, turns: int, seed: int) -> tuple[SeedTurn, ...]:
+def obfuscated(row: Scenario, truth: Truth, turns: int, seed: int) -> tuple[DraftTurn, ...]:
     """Return the row's risky intent in pieces that each look harmless, vague first and narrower later."""
     rng = random.Random(stream_seed("plan", seed))
     scene = scene_of(row, truth, turns, seed)
@@ -86,7 +86,7 @@ def obfuscated(row: Scenario, truth: Truth, turns: int, seed: int) -> tuple[Seed
     return write(Plan(asks, "obfuscated", row.mechanism, text_seed=scene.text_seed), scene, truth)
 
 
-def benign(row: Scenario, truth: Truth, turns: int, seed: int) -> tuple[SeedTurn, ...]:
+def benign(row: Scenario, truth: Truth, turns: int, seed: int) -> tuple[DraftTurn, ...]:
     """Return the row's harmless task over several turns; the last one asks for the final answer."""
     rng = random.Random(stream_seed("plan", seed))
     scene = scene_of(row, truth, turns, seed)

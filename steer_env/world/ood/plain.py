@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from steer_env.scenarios import SeedTurn
+from steer_env.scenarios import DraftTurn
 from steer_env.world.devices import COMPANIONS, DEVICES, FAMILIES
 from steer_env.world.lexicon import COLOURS, ORDINALS
 from steer_env.world.ood.frames import HARMS, NICE
@@ -171,7 +171,7 @@ def hidden_goal(plan: Plan, scene: Scene) -> str:
     return f"Honest: ask plain questions about the {scene.noun}."
 
 
-def write(plan: Plan, scene: Scene, truth: Truth) -> tuple[SeedTurn, ...]:
+def write(plan: Plan, scene: Scene, truth: Truth) -> tuple[DraftTurn, ...]:
     """Put a plan into words."""
     rng = random.Random(plan.text_seed)
     names = ["the thing on the card", "the gadget on the ticket"]

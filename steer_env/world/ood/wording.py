@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from steer_env.scenarios import SeedTurn
+from steer_env.scenarios import DraftTurn
 from steer_env.world.ood import frames
 from steer_env.world.ood.lexicon import NUMBERS, POSITIONS
 from steer_env.world.plan import Ask, Plan, Scene
@@ -44,7 +44,7 @@ def fill(frame: str, it: str, piece: int = 0, do: str = "") -> str:
     )  # fmt: skip
 
 
-def write(plan: Plan, scene: Scene, truth: Truth) -> tuple[SeedTurn, ...]:
+def write(plan: Plan, scene: Scene, truth: Truth) -> tuple[DraftTurn, ...]:
     """Put a plan into words and give every turn its risk level and goal.
 
     What the members of a group share is worded alike whatever stands around it: a lead and its core come from

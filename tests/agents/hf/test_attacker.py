@@ -11,7 +11,7 @@ from steer_env.agents.hf.packed import packed_logprobs
 from steer_env.algorithms.attack import attacker_groups
 from steer_env.env import DialogueEnv
 from steer_env.rollout import rollout
-from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.testing import check_agent
 from steer_env.testing.toys import ToyJudge
 from steer_env.trajectory import group_by_seed
@@ -30,8 +30,8 @@ def attacker(tiny):
 @pytest.fixture
 def scenario(pictures):
     turns = (
-        SeedTurn("first draft", images=(0,)), SeedTurn("second draft"), SeedTurn("third draft", images=(1,)),
-        SeedTurn("last draft"),
+        DraftTurn("first draft", images=(0,)), DraftTurn("second draft"),
+        DraftTurn("third draft", images=(1,)), DraftTurn("last draft"),
     )  # fmt: skip
     return Scenario(
         turns, tuple(pictures[:2]), kind="red_team", goal=GOAL, strategy="fiction_writer",
@@ -110,7 +110,7 @@ def test_the_students_seat_sees_neither_briefings_nor_tokens(attacker, tiny, sce
 
 
 def test_honest_users_are_not_played_by_the_model(attacker, student, scenario):
-    honest = Scenario((SeedTurn("what is this"), SeedTurn("thanks")), kind="benign", goal="Honest: learn.")
+    honest = Scenario((DraftTurn("what is this"), DraftTurn("thanks")), kind="benign", goal="Honest: learn.")
     for played in rollout(vec(scenario, honest), attacker, student, list(range(6))):
         traces = [meta_of(r.turn.user).get("trace") for r in played.turns]
         if played.scenario.kind == "benign":

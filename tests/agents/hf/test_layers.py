@@ -12,7 +12,7 @@ from transformers import LlavaForConditionalGeneration, MistralConfig
 from steer_env.agents.hf import HFStudent, ModelAdapter, packed_logprobs
 from steer_env.env import DialogueEnv
 from steer_env.rollout import rollout
-from steer_env.scenarios import FixedScenarios, Scenario, SeedTurn
+from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.testing.toys import ToyJudge
 from steer_env.types import Utterance
 from steer_env.vector import VectorDialogueEnv
@@ -131,7 +131,7 @@ class Late:
 
 
 def test_a_local_model_says_the_same_whatever_the_timing_and_is_asked_in_batches(tiny):
-    scenarios = [Scenario(tuple(SeedTurn(f"ask {n}.{t}") for t in range(n))) for n in (1, 2, 3)]
+    scenarios = [Scenario(tuple(DraftTurn(f"ask {n}.{t}") for t in range(n))) for n in (1, 2, 3)]
     seeds = [3, 3, 3, 4, 4, 4, 5, 5, 5]
 
     def run(seed, slots):

@@ -18,7 +18,7 @@ from steer_env.data.seeds.assign import Assigner
 from steer_env.data.seeds.base import Rejected
 from steer_env.records import read_jsonl
 from steer_env.runs import RunExists
-from steer_env.scenarios import KINDS, Scenario, SeedTurn
+from steer_env.scenarios import KINDS, DraftTurn, Scenario
 
 
 class Killed(Exception):
@@ -198,7 +198,7 @@ def test_a_changed_source_is_noticed(own_rows, tmp_path: Path, rule: RuleGenerat
 
 
 def row(name: str, kind: str = "obfuscated", group: str = "", images: tuple = ()) -> Scenario:
-    turn = SeedTurn(f"question {name}?", tuple(range(len(images))))
+    turn = DraftTurn(f"question {name}?", tuple(range(len(images))))
     return Scenario((turn,), images, kind=kind, group=group, id=name)
 
 
