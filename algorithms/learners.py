@@ -35,6 +35,7 @@ from steer_env.configs.train import TrainConfig
 from steer_env.files import replacing, write_json
 from steer_env.records import JsonlWriter, Row, read_jsonl
 from steer_env.rollout import VectorEnv, rollout
+from steer_env.runs import locked
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
 from steer_env.types import Utterance
 from steer_env.unscored import UnscoredGuard
@@ -304,6 +305,7 @@ def derive(seed: int, *words: int) -> int:
 # -- practice: one seat learns, the other stays ----------------------------------------------------------
 
 
+@locked("run_dir")
 def practise(
     env: VectorEnv,
     attacker: Learner,

@@ -37,7 +37,7 @@ from steer_env.checks import check_choice, check_integers, check_numbers
 from steer_env.files import replacing_folder
 from steer_env.records import JsonlWriter, Row, read_jsonl
 from steer_env.rollout import VectorEnv
-from steer_env.runs import RunFolder
+from steer_env.runs import RunFolder, locked
 from steer_env.types import ATTACKER, STUDENT
 
 MODES: Final = ("alternating", "simultaneous")
@@ -84,6 +84,7 @@ class SelfPlayConfig:
         check_numbers(self, ("power",))
 
 
+@locked("run_dir")
 def self_play(
     env: VectorEnv,
     student: HFStudent,

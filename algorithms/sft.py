@@ -25,7 +25,7 @@ from steer_env.algorithms.scaling import Scaling
 from steer_env.configs.sft import SFTConfig
 from steer_env.files import replacing
 from steer_env.records import JsonlWriter, Row, read_jsonl
-from steer_env.runs import RunFolder
+from steer_env.runs import RunFolder, locked
 
 Dialogue = Sequence[Exchange]
 
@@ -39,6 +39,7 @@ BEFORE: Final = "sft_state_before.pt"
 _POOL = 16
 
 
+@locked("run_dir")
 def train(
     student: HFStudent,
     dialogues: Sequence[Dialogue | Prompt],

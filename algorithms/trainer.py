@@ -47,6 +47,7 @@ from steer_env.files import write_json
 from steer_env.judges.independence import check_env
 from steer_env.records import ROLLOUTS, Row
 from steer_env.rollout import ForkableVectorEnv, VectorEnv, rollout, rollout_from
+from steer_env.runs import locked
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
 from steer_env.types import Utterance
 from steer_env.unscored import UnscoredGuard, dialogue_metrics
@@ -54,6 +55,7 @@ from steer_env.unscored import UnscoredGuard, dialogue_metrics
 __all__ = ["Progress", "TrainConfig", "check_run", "final_folder", "step_seeds", "train"]
 
 
+@locked("run_dir")
 def train(
     env: VectorEnv | Curriculum,
     attacker: Acts,

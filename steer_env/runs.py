@@ -13,12 +13,17 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import wraps
+from inspect import signature
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from steer_env.files import OWN_FILE, read_json, write_json, writing
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 try:
     import fcntl
@@ -117,12 +122,14 @@ class RunFolder:
         return True
 
     def write(self, settings: Mapping[str, Any]) -> None:
-        """Write down what the run is started with.
+        """Write down what the run is started with, holding the folder.
 
         Raises:
+            RunBusy: If somebody else holds it.
             CannotWrite: If the disk is full or may not be written to.
         """
-        write_json(self.file, settings)
+        with self.lock():
+            write_json(self.file, settings)
 
     def lock(self) -> AbstractContextManager[Path]:
         """Hold the folder, see `run_lock`."""
@@ -168,6 +175,29 @@ def run_lock(folder: str | Path) -> Iterator[Path]:
                 mine[1] -= 1
                 if not mine[1]:
                     del _held[key]
+
+
+def locked(argument: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a function that writes a run folder: it holds the folder, see `run_lock`, until it returns.
+
+    Args:
+        argument: Name of the argument that gives the folder; without a folder (None) nothing is held.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        takes = signature(function)
+
+        @wraps(function)
+        def holding(*args: P.args, **kwargs: P.kwargs) -> R:
+            folder = takes.bind(*args, **kwargs).arguments.get(argument)
+            if folder is None:
+                return function(*args, **kwargs)
+            with run_lock(folder):
+                return function(*args, **kwargs)
+
+        return holding
+
+    return decorate
 
 
 def _make(folder: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """One process per run folder: who comes second is told who holds it, and nobody waits for the dead."""
 
+import inspect
 import json
 import os
 import signal
@@ -162,6 +163,39 @@ def test_a_forked_child_holds_nothing(tmp_path):
             except RunBusy:
                 os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+#: Functions that write a run folder, and the argument that names it.
+DOORS = [
+    ("steer_env.play.evaluate", "evaluate", "run_dir"),
+    ("steer_env.play.evaluate", "play", "run_dir"),
+    ("steer_env.play.rescore", "rescore", "out"),
+    ("steer_env.data.build", "build", "out"),
+    ("steer_env.data.bootstrap", "bootstrap", "out"),
+    ("steer_env.data.seeds.run", "make_seeds", "out"),
+    ("steer_env.algorithms.trainer", "train", "run_dir"),
+    ("steer_env.algorithms.sft", "train", "run_dir"),
+    ("steer_env.algorithms.learners", "practise", "run_dir"),
+    ("steer_env.algorithms.selfplay", "self_play", "run_dir"),
+]
+
+
+@pytest.mark.parametrize(("module", "name", "argument"), DOORS)
+def test_every_function_that_writes_a_run_folder_holds_it(holder, tmp_path, module, name, argument):
+    function = getattr(pytest.importorskip(module), name)
+    needed = [
+        key
+        for key, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    arguments = {**dict.fromkeys(needed), argument: tmp_path / "run"}
+    with pytest.raises(RunBusy, match=f"process {holder.pid} on host"):
+        function(**arguments)
+
+
+def test_settings_are_written_by_who_holds_the_folder(holder, tmp_path):
+    with pytest.raises(RunBusy):
+        RunFolder(tmp_path / "run").write({})
 
 
 # -- what a folder's run was started with -------------------------------------------------------------------

@@ -22,7 +22,7 @@ from steer_env.files import write_bytes, write_json
 from steer_env.images import Image, encoded
 from steer_env.records import REJECTED, JsonlWriter, read_jsonl, trajectory_row
 from steer_env.rollout import Progress, rollout
-from steer_env.runs import RunFolder
+from steer_env.runs import RunFolder, locked
 from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored
@@ -138,6 +138,7 @@ class ChosenScenarios:
         self._vec.start(id, seed, options={"scenario": self._scenarios[seed % len(self._scenarios)]})
 
 
+@locked("out")
 def bootstrap(
     out: str | Path,
     vec: Any,

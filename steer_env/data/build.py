@@ -26,7 +26,7 @@ from steer_env.files import remove_torn, write_bytes
 from steer_env.images import Image
 from steer_env.records import JsonlWriter, keep_rows, read_jsonl
 from steer_env.rollout import StageProgress
-from steer_env.runs import RunFolder
+from steer_env.runs import RunFolder, locked
 from steer_env.scenarios import Scenario
 from steer_env.world.plan import MECHANISMS
 from steer_env.world.play import play
@@ -97,6 +97,7 @@ class _Part:
         return f"data/{name}-{number:05d}-of-{shards:05d}.parquet"
 
 
+@locked("out")
 def build(
     out: str | Path, config: BuildConfig | None = None, progress: StageProgress | None = None
 ) -> dict[str, Any]:

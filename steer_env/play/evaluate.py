@@ -14,7 +14,7 @@ from steer_env.judges.base import DEADLINE
 from steer_env.judges.independence import check_env
 from steer_env.records import JsonlWriter, Row, read_jsonl, trajectory_row
 from steer_env.rollout import Progress, rollout_iter
-from steer_env.runs import RunFolder, run_lock
+from steer_env.runs import RunFolder, locked
 from steer_env.scenarios import Scenario
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.unscored import UnscoredGuard
@@ -27,6 +27,7 @@ SUMMARY = "summary.json"
 Extra = Callable[[Trajectory], Mapping[str, Any]]
 
 
+@locked("run_dir")
 def evaluate(
     vec: Any,
     attacker: Acts,
@@ -82,11 +83,11 @@ def evaluate(
     given: dict[str, Any] = {"scenarios": scenarios, "meta": meta, "extra": extra, "progress": progress}
     given |= {"allow_self_judging": allow_self_judging, "deadline": deadline}
     seeds = _whole_seeds(vec, seeds, scenarios)
-    with run_lock(run_dir):
-        play(vec, attacker, student, seeds, run_dir, resume=resume, unscored_limit=unscored_limit, **given)
-        return finish(run_dir, seeds, **options)
+    play(vec, attacker, student, seeds, run_dir, resume=resume, unscored_limit=unscored_limit, **given)
+    return finish(run_dir, seeds, **options)
 
 
+@locked("run_dir")
 def play(
     vec: Any,
     attacker: Acts,
@@ -116,29 +117,28 @@ def play(
             return {"scenario": source.scenario(seed)}
         return None if scenarios is None else {"scenario": scenarios[seed % len(scenarios)]}
 
-    with run_lock(folder):
-        done = prepare(folder, {**dict(meta or {}), **versions_of(judge_of(vec))}, resume=resume)
-        left = [seed for seed in seeds if seed not in done]
-        played = len(seeds) - len(left)
-        tell = None if progress is None else lambda n, _: progress(played + n, len(seeds))
-        with JsonlWriter(folder / DIALOGUES) as writer:
+    done = prepare(folder, {**dict(meta or {}), **versions_of(judge_of(vec))}, resume=resume)
+    left = [seed for seed in seeds if seed not in done]
+    played = len(seeds) - len(left)
+    tell = None if progress is None else lambda n, _: progress(played + n, len(seeds))
+    with JsonlWriter(folder / DIALOGUES) as writer:
 
-            def write(trajectory: Trajectory) -> None:
-                more = {} if extra is None else extra(trajectory)
-                writer.write(trajectory_row(trajectory, policy=policy, **more))
+        def write(trajectory: Trajectory) -> None:
+            more = {} if extra is None else extra(trajectory)
+            writer.write(trajectory_row(trajectory, policy=policy, **more))
 
-            for _, trajectory in rollout_iter(
-                vec,
-                attacker,
-                student,
-                left,
-                progress=tell,
-                on_finished=write,
-                options=chosen,
-                deadline=deadline,
-            ):
-                guard.see([trajectory])
-            writer.sync()
+        for _, trajectory in rollout_iter(
+            vec,
+            attacker,
+            student,
+            left,
+            progress=tell,
+            on_finished=write,
+            options=chosen,
+            deadline=deadline,
+        ):
+            guard.see([trajectory])
+        writer.sync()
 
 
 def source_of(vec: Any) -> Any:

@@ -24,7 +24,7 @@ from steer_env.records import JsonlWriter, Row, verdict_row
 from steer_env.registration import make_source
 from steer_env.rewards import harm_cost
 from steer_env.rollout import Progress
-from steer_env.runs import run_lock
+from steer_env.runs import locked
 from steer_env.scenarios import Scenario
 from steer_env.types import ASSISTANT, USER, Message, Scored, Verdict
 from steer_env.versions import judge_version
@@ -79,6 +79,7 @@ class Scenes:
         yield source.sample(seeding.np_random(seed)[0])
 
 
+@locked("out")
 def rescore(
     run_dir: str | Path,
     judge: Judge,
@@ -149,17 +150,16 @@ def _rescore(
             f"run={meta['rescored_from']!r} has rows without a seed or with the same, expected each once"
         )
     new = {**meta, "judge": judge.name, "judge_version": judge_version(judge)}
-    with run_lock(folder):
-        done = prepare(folder, new, resume=resume)
-        left = [row for row in run.rows if row["seed"] not in done]
-        judged = len(run.rows) - len(left)
-        with JsonlWriter(folder / DIALOGUES) as writer:
-            for row in _judged(left, judge, scenario_of, batch, deadline):
-                writer.write(row)
-                judged += 1
-                if tell is not None:
-                    tell(judged)
-            writer.sync()
+    done = prepare(folder, new, resume=resume)
+    left = [row for row in run.rows if row["seed"] not in done]
+    judged = len(run.rows) - len(left)
+    with JsonlWriter(folder / DIALOGUES) as writer:
+        for row in _judged(left, judge, scenario_of, batch, deadline):
+            writer.write(row)
+            judged += 1
+            if tell is not None:
+                tell(judged)
+        writer.sync()
 
 
 def _judged(

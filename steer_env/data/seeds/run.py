@@ -29,7 +29,7 @@ from steer_env.files import remove_torn, write_json
 from steer_env.play.evaluate import SUMMARY
 from steer_env.records import REJECTED, JsonlWriter, read_jsonl
 from steer_env.rollout import StageProgress
-from steer_env.runs import RunExists, RunFolder
+from steer_env.runs import RunExists, RunFolder, locked
 from steer_env.scenario_files import scenario_row
 from steer_env.scenarios import KINDS, Scenario
 from steer_env.world.plan import stream_seed
@@ -83,6 +83,7 @@ class _Prepared(NamedTuple):
     job: SeedJob | Rejected
 
 
+@locked("out")
 def make_seeds(
     out: str | Path,
     source: RowSource,
