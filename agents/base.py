@@ -12,11 +12,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from steer_env.checks import choice, integer, number
 from steer_env.images import Image
+from steer_env.models.pictures import VIEWS, in_words
 from steer_env.types import USER, Message, Utterance
 
 #: Student: {"images": tuple[Image], "transcript": tuple[Message]}. The attacker sees in addition "goal",
@@ -201,6 +204,59 @@ def as_agent(player: Acts) -> Agent:
     if not callable(getattr(player, "act", None)):
         raise TypeError(f"agent={player!r:.100}, expected an object with act(observations); see Agent")
     return _Brought(player)
+
+
+class Sampler(Agent):
+    """What agents on models share: how they sample, and how pictures reach them.
+
+    Attributes:
+        temperature: See below.
+        max_new_tokens: See below.
+        seed: See below.
+        images: See below.
+
+    Args:
+        temperature: Of the sampled distribution; 0 is greedy.
+        max_new_tokens: Longest reply in tokens.
+        seed: Seeds the sampling. The same seed, prompts and weights give the same replies.
+        images: How pictures are shown: as "pixels"; as a "caption" from ground truth before the words they
+            come with, for models that read text only; or not at all ("no").
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    def __init__(self, temperature: float, max_new_tokens: int, seed: int, images: str = "pixels") -> None:
+        self.temperature, self.seed = number("temperature", temperature), seed
+        self.max_new_tokens = integer("max_new_tokens", max_new_tokens, 1)
+        self.images = choice("images", images, VIEWS)
+
+    @property
+    def varies(self) -> bool:
+        """A greedy model does not."""
+        return self.temperature > 0
+
+    def reseed(self, seed: int) -> None:
+        """Start the random streams anew from `seed`."""
+        self.seed = seed
+
+    def seen(self, observation: Observation) -> Observation:
+        """Return an observation with its pictures as the model is shown them.
+
+        Raises:
+            ImageError: If a picture has no ground truth to make a caption from.
+        """
+        if self.images == "pixels" or not observation["images"]:
+            return observation
+        images, transcript = iter(observation["images"]), []
+        for message in observation["transcript"]:
+            shown = tuple(islice(images, message.images))
+            if shown:
+                words = in_words(message.content, shown, self.images)
+                message = message._replace(content=words, images=0)
+            transcript.append(message)
+        seen = {**observation, "transcript": tuple(transcript), "images": ()}
+        return KeyedObservation(seen, stream_of(observation))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from steer_env.agents.base import Agent, Failed, Observation, observation_rng, to_answer
-from steer_env.checks import integer, number
+from steer_env.agents.base import Failed, Observation, Sampler, observation_rng, to_answer
+from steer_env.checks import integer
 from steer_env.models.base import (
     AsyncChatBackend,
     ChatBackend,
@@ -21,18 +21,19 @@ from steer_env.models.base import (
     ChatResult,
     Role,
 )
+from steer_env.models.thought import UNFINISHED, split_thought
 from steer_env.spaces import MAX_LENGTH, MAX_NEW_TOKENS
 from steer_env.types import USER, Utterance
 
 #: What of a reply's meta rides along with the utterance.
-_META = ("token_ids", "attempts", "seconds")
+_META = ("token_ids", "attempts", "seconds", "thought")
 
 
-class ChatStudent(Agent):
+class ChatStudent(Sampler):
     """Plays the student with a chat back end; see `chat_student`.
 
-    Each reply is an `Utterance` whose `meta` holds `finish`, and `attempts`, `seconds` and `token_ids` where
-    the back end tells. What could not be had is `Failed(reason)` in its place.
+    Each reply is an `Utterance` whose `meta` holds `finish`, and `attempts`, `seconds`, `token_ids` and the
+    `thought` before the reply where the back end tells. What could not be had is `Failed(reason)`.
 
     Attributes:
         backend: Where the model runs.
@@ -42,9 +43,7 @@ class ChatStudent(Agent):
     Args:
         backend: See above.
         system: System prompt, "" for none.
-        temperature: Of the sampled distribution; 0 is greedy.
-        max_new_tokens: Longest reply in tokens.
-        seed: Seeds the sampling, together with what the student sees.
+        temperature: See `Sampler`, as `max_new_tokens`, `seed` and `images`.
         max_length: Longest reply in characters; what goes beyond is cut off, as with `max_new_tokens`.
 
     Raises:
@@ -59,12 +58,12 @@ class ChatStudent(Agent):
         temperature: float = 1.0,
         max_new_tokens: int = MAX_NEW_TOKENS,
         seed: int = 0,
+        images: str = "pixels",
         max_length: int = MAX_LENGTH,
     ) -> None:
         self.backend, self.name, self.weights = backend, backend.name, backend.weights
-        self.system, self.seed = system, seed
-        self.temperature = number("temperature", temperature)
-        self.max_new_tokens = integer("max_new_tokens", max_new_tokens, 1)
+        super().__init__(temperature, max_new_tokens, seed, images)
+        self.system = system
         self.max_length = integer("max_length", max_length, 1)
 
     def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
@@ -77,7 +76,7 @@ class ChatStudent(Agent):
         Raises:
             ValueError: If the transcript does not end with a user turn, or its images do not add up.
         """
-        transcript, images = to_answer(observation)
+        transcript, images = to_answer(self.seen(observation))
         messages = [ChatMessage("system", self.system)] if self.system else []
         shown = 0
         for message in transcript:
@@ -90,15 +89,6 @@ class ChatStudent(Agent):
             temperature=self.temperature,
             seed=self._seed(observation),
         )
-
-    @property
-    def varies(self) -> bool:
-        """A greedy model does not."""
-        return self.temperature > 0
-
-    def reseed(self, seed: int) -> None:
-        """Start the random streams anew from `seed`."""
-        self.seed = seed
 
     def close(self) -> None:
         """Close the back end."""
@@ -116,8 +106,13 @@ class ChatStudent(Agent):
         if isinstance(result, ChatFailure):
             return Failed(f"{result.kind}: {result.reason} ({_times(result.attempts)})")
         meta = {name: result.meta[name] for name in _META if name in result.meta}
-        finish = result.finish if len(result.text) <= self.max_length else "length"
-        return Utterance(result.text[: self.max_length], finish=finish, **meta)
+        thought, text = split_thought(result.text)
+        if text is None:
+            return Failed(UNFINISHED)
+        if thought:
+            meta["thought"] = thought
+        finish = result.finish if len(text) <= self.max_length else "length"
+        return Utterance(text[: self.max_length], finish=finish, **meta)
 
 
 class AsyncChatStudent(ChatStudent):

@@ -10,15 +10,14 @@ from steer_env.agents.chat import chat_student
 from steer_env.models.base import open_backend, read_name, refuse_unknown, split
 from steer_env.types import ATTACKER
 
-_CHAT = frozenset({"system", "temperature", "max_new_tokens", "seed", "max_length"})
+_CHAT = frozenset({"system", "temperature", "max_new_tokens", "seed", "max_length", "images"})
 _TUTOR = frozenset({"attempts", "max_tokens", "temperature", "seed", "max_question", "remembered", "memory"})
-_SAMPLING = ("temperature", "max_new_tokens", "seed", "name")
+_SAMPLING = ("temperature", "max_new_tokens", "seed", "name", "images", "system", "template_options")
 _HF = ("device", "dtype", "batch_size", *_SAMPLING)
 #: What other models in process take; an engine would fail on it late and in its own words.
 _NOT_VLLM = {
     "device": "the engine takes the GPUs it sees (CUDA_VISIBLE_DEVICES)",
     "batch_size": "the engine batches by itself; vllm:PATH?max_num_seqs=64 bounds it",
-    "system": "put it into the chat template, or serve the model and use openai:MODEL@URL",
 }
 
 

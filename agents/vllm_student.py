@@ -13,38 +13,41 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from steer_env.agents.base import Agent, Failed, Observation
+from steer_env.agents.base import Failed, Observation
 from steer_env.agents.hf.codec import ChatCodec, Prompt
-from steer_env.agents.hf.student import HFStudent
-from steer_env.checks import integer, number
+from steer_env.agents.hf.decoder import Sample
+from steer_env.agents.hf.student import HFStudent, TokenStudent
 from steer_env.models import tiny
-from steer_env.models.vllm_engine import Completion, EnginePrompt, Seeds, VLLMEngine, fold
+from steer_env.models.vllm_engine import EnginePrompt, Seeds, VLLMEngine, fold
 from steer_env.models.weights import weights_id
 from steer_env.spaces import MAX_NEW_TOKENS
 from steer_env.types import Utterance
 
 
-class VLLMStudent(Agent):
+class VLLMStudent(TokenStudent):
     """Answers batches of dialogues with a vLLM engine, token-exactly; for evaluation and play.
 
-    Each reply is an `Utterance` whose `meta` holds `trace`, the `TokenTrace` of the whole dialogue so far;
-    the next prompt appends to it, so the engine's prefix cache holds all of it but what the user said since.
+    A prompt appends to the dialogue's trace, so the engine's prefix cache holds all of it but what the user
+    said since.
 
     Attributes:
         engine: The engine; several students, judges and tutors may share one.
-        codec: How dialogues become tokens.
         prompt_tokens: Prompt tokens so far.
         cached_tokens: How many of them the prefix cache held.
 
     Args:
         engine: See above.
-        temperature: Of the sampled distribution; 0 is greedy.
-        max_new_tokens: Longest reply in tokens.
-        seed: Seeds the sampling.
+        temperature: See `Sampler`, as `max_new_tokens`, `seed` and `images`.
+        max_new_tokens: See there.
+        seed: See there.
+        images: See there.
+        system: System prompt, "" for none.
+        template_options: Further arguments of the chat template, such as `{"enable_thinking": False}`.
         name: For reports.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ChatTemplateError: If the chat template is missing or cannot be used.
+        ValueError: If a value is out of its range.
     """
 
     def __init__(
@@ -54,16 +57,21 @@ class VLLMStudent(Agent):
         temperature: float = 1.0,
         max_new_tokens: int = MAX_NEW_TOKENS,
         seed: int = 0,
+        images: str = "pixels",
+        system: str = "",
+        template_options: Mapping[str, Any] | None = None,
         name: str = "vllm",
     ) -> None:
-        self.engine, self.codec, self.name = engine, ChatCodec(engine.processor), name
-        self.temperature, self.seed = number("temperature", temperature), seed
-        self.max_new_tokens = integer("max_new_tokens", max_new_tokens, 1)
+        super().__init__(temperature, max_new_tokens, seed, images)
+        self.engine, self.name = engine, name
+        self.codec = ChatCodec(engine.processor, system=system, template_options=template_options)
         self.prompt_tokens = self.cached_tokens = 0
         self._weights = weights_id(engine.path)
         self._seeds = Seeds()
-        self._forbidden = {int(i): float("-inf") for i in self.codec.forbidden(engine.vocabulary)}
-        self._placeholder = int(self.codec.tokenizer.convert_tokens_to_ids(self.codec.placeholder))
+        forbidden = self.codec.forbidden(engine.vocabulary, {self.codec.close_id})
+        self._forbidden = dict.fromkeys(forbidden, float("-inf"))
+        placeholder = self.codec.placeholder
+        self._placeholder = self.codec.tokenizer.convert_tokens_to_ids(placeholder) if placeholder else -1
 
     @classmethod
     def from_pretrained(
@@ -90,33 +98,19 @@ class VLLMStudent(Agent):
         """Identity of the weights the engine was started with; keeps a judge from being its own student."""
         return self._weights
 
-    def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
-        """Return one reply per observation, in order; `Failed` where a dialogue outgrew the engine's context.
+    def _overflow(self, prompt: Prompt) -> str | None:
+        return self.engine.overflow(self._folded(prompt), self.max_new_tokens)
 
-        Raises:
-            ValueError: If a transcript does not end with a user turn.
-        """
-        dialogues = [self.codec.prompt(observation) for observation in observations]
-        prompts = [self._folded(dialogue) for dialogue in dialogues]
-        reasons = [self.engine.overflow(prompt, self.max_new_tokens) for prompt in prompts]
-        replies: list[Utterance | Failed] = [Failed(f"too_long: {reason}") for reason in reasons]
-        fits = [index for index, reason in enumerate(reasons) if reason is None]
-        chosen = [prompts[index] for index in fits]
-        completions = self.engine.generate(chosen, [self._params(prompt) for prompt in chosen])
-        self.prompt_tokens += sum(len(prompt.ids) for prompt in chosen)
+    def _sample(self, prompts: Sequence[Prompt]) -> list[Sample]:
+        folded = [self._folded(prompt) for prompt in prompts]
+        completions = self.engine.generate(folded, [self._params(prompt) for prompt in folded])
+        self.prompt_tokens += sum(len(prompt.ids) for prompt in folded)
         self.cached_tokens += sum(completion.cached for completion in completions)
-        for index, completion in zip(fits, completions, strict=True):
-            replies[index] = self._utterance(dialogues[index], completion)
-        return replies
-
-    @property
-    def varies(self) -> bool:
-        """A greedy model does not."""
-        return self.temperature > 0
+        return [Sample(list(one.ids), list(one.logprobs)) for one in completions]
 
     def reseed(self, seed: int) -> None:
         """Start the random streams anew from `seed`."""
-        self.seed = seed
+        super().reseed(seed)
         self._seeds.restart()
 
     def _folded(self, dialogue: Prompt) -> EnginePrompt:
@@ -133,12 +127,6 @@ class VLLMStudent(Agent):
             forbidden=self._forbidden,
             seed=self._seeds.next(prompt, self.seed) if self.temperature else None,
         )
-
-    def _utterance(self, dialogue: Prompt, completion: Completion) -> Utterance:
-        codec, ids = self.codec, completion.ids
-        trace = codec.reply(dialogue.trace, ids, completion.logprobs, dialogue.turn)
-        finish = completion.finish
-        return Utterance(codec.decode(ids), trace=trace, codec=codec.fingerprint, finish=finish)
 
 
 class TrainableVLLMStudent(HFStudent):

@@ -16,8 +16,9 @@ from steer_env.agents.hf.codec import ChatCodec, Exchange, Prompt
 from steer_env.agents.hf.decoder import Decoder, Sample
 from steer_env.agents.hf.packed import Packed, microbatches, packed_logprobs
 from steer_env.agents.hf.student import HFStudent
-from steer_env.agents.hf.template import ChatTemplate, ChatTemplateError
+from steer_env.agents.hf.template import ChatTemplate
 from steer_env.models.base import ContextOverflow
+from steer_env.models.encoder import ChatTemplateError
 from steer_env.models.tiny import TinyConfig, build, load, save
 
 __all__ = [

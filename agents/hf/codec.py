@@ -1,4 +1,4 @@
-"""Token-exact encoding of dialogues for any transformers image-text model.
+"""Token-exact encoding of dialogues for any transformers chat model.
 
 The student's prompt for a turn is the trace of its own last utterance plus the tokens of what the user said
 since: what was sampled is never decoded and encoded again. Text of either side is encoded with control tokens
@@ -10,25 +10,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from steer_env.agents.base import Observation, stream_of, to_answer
-from steer_env.agents.hf.template import ChatTemplate, ChatTemplateError
-from steer_env.images import Image, refusals
-from steer_env.models.encoded import EncodedImage, stack_images
+from steer_env.agents.hf.template import ChatTemplate, RewritingTemplate, ending
+from steer_env.images import Image
+from steer_env.models.base import ChatMessage, Role
+from steer_env.models.encoder import ChatEncoder, ChatTemplateError, Ids
+from steer_env.models.thought import CLOSED, OPENED
 from steer_env.trajectory import TokenTrace
-from steer_env.types import USER, meta_of
+from steer_env.types import USER, Message, meta_of
 
-Ids = NDArray[np.int64]
-#: Inputs of the processor that describe text; the codec makes its own.
-_TEXT_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"})
 _EMPTY = TokenTrace(
     np.empty(0, np.int64), np.empty(0, np.bool_), np.empty(0, np.float32), np.empty(0, np.int32), images=0
 )
@@ -69,55 +67,67 @@ class Prompt:
     stream: str = ""
 
 
-class ChatCodec:
+class ChatCodec(ChatEncoder):
     """Encodes dialogues for one processor.
 
     Attributes:
-        template: The strings of the chat template.
+        rewrites: How the chat template rewrites earlier turns when later ones arrive, "" if it does not. If
+            it does (templates of thinking models cut thoughts out), dialogues cannot grow by appending.
+        thinks: Whether the template opens a thought where a reply begins.
         close_id: The token that ends a reply, the only control token a student may sample.
-        placeholder: The string a template writes for one image.
-        image_id: The image placeholder token.
         fingerprint: Changes with the vocabulary or the template; a trace made by another codec is not reused.
 
     Args:
-        processor: A transformers processor with tokenizer, image processor and chat template.
-        cached_image_bytes: How much memory encoded images may take; those used least recently go first.
-        cached_texts: How many encoded texts are kept.
+        processor: A transformers processor with a chat template, or the tokenizer of a text model.
+        system: System prompt, "" for none.
+        **options: Of `ChatEncoder`.
 
     Raises:
-        ChatTemplateError: If the chat template is missing or rewrites earlier turns.
+        ChatTemplateError: If the chat template is missing, or drops somebody's words or pictures.
     """
 
-    def __init__(
-        self, processor: Any, *, cached_image_bytes: int = 2**28, cached_texts: int = 65_536
-    ) -> None:
-        self.processor = processor
-        self.tokenizer = processor.tokenizer
-        self.template = ChatTemplate(processor, self._endings())
-        self.close_id = self._close_id()
-        self.placeholder = self._find_placeholder()
-        self.image_id = int(
-            self.tokenizer.convert_tokens_to_ids(getattr(processor, "image_token", self.placeholder))
-        )
-        self._images: OrderedDict[str, EncodedImage] = OrderedDict()
-        self._texts: OrderedDict[str, Ids] = OrderedDict()
-        self._image_bytes, self._cached_image_bytes = 0, cached_image_bytes
-        self._cached_texts = cached_texts
-        self._strings: dict[str, Ids] = {}
-        self._bos = self._begin()
-        self.fingerprint = self._fingerprint()
+    def __init__(self, processor: Any, *, system: str = "", **options: Any) -> None:
+        super().__init__(processor, **options)
+        self.system, self.rewrites = system, ""
+        close = ending(self.render, self._endings())
+        self.close_id = self._close_id(close)
+        try:
+            self._template = ChatTemplate(self.render, close, images=self.takes_images, system=system)
+        except RewritingTemplate as error:
+            self.rewrites = str(error)
+        prompt = self.render([("user", 0, "zqwordsqz")]).rpartition("zqwordsqz")[2]
+        self.thinks = OPENED in prompt and CLOSED not in prompt
+        self.fingerprint = "" if self.rewrites else self._fingerprint()
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The strings of the chat template.
+
+        Raises:
+            ChatTemplateError: If it rewrites earlier turns.
+        """
+        self.check_growing()
+        return self._template
+
+    def check_growing(self) -> None:
+        """Make sure that dialogues grow by appending.
+
+        Raises:
+            ChatTemplateError: If the chat template rewrites earlier turns.
+        """
+        if self.rewrites:
+            raise ChatTemplateError(self.rewrites)
 
     # -- extending a trace --------------------------------------------------------------------------------
 
     def user_turn(self, trace: TokenTrace | None, text: str, images: Sequence[Image] = ()) -> TokenTrace:
         """Append a user turn, up to where the reply begins; `None` starts a dialogue."""
+        self.check_images(images)
         trace = trace or _EMPTY
         before, after = self.template.user(len(images), first=len(trace) == 0)
         rest = list(images)
-        parts = [] if len(trace) else [self._opening(before)]
-        ids = np.concatenate(
-            [*parts, *self._expand(before, rest), self.text(text), *self._expand(after, rest)]
-        )
+        said = self.said(before, text, rest, first=len(trace) == 0)
+        ids = np.concatenate([*said, *self.control(after, rest)])
         return self._append(trace, ids, images=len(images))
 
     def reply(
@@ -132,9 +142,7 @@ class ChatCodec:
 
     def written_reply(self, trace: TokenTrace, text: str, *, learn: bool = False) -> TokenTrace:
         """Append a reply somebody wrote; with `learn` its tokens and the closing one carry the loss mask."""
-        if self.template.reply_prefix:
-            trace = self._append(trace, self._control(self.template.reply_prefix))
-        ids = np.append(self.text(text), self.close_id)
+        ids = np.append(self.text(self.template.reply_prefix + text), self.close_id)
         turn = int(trace.turn_L.max(initial=-1)) + 1 if learn else -1
         return _join(trace, _trace(ids, learn, np.zeros(len(ids), np.float32), turn))
 
@@ -160,6 +168,8 @@ class ChatCodec:
             ValueError: If the transcript does not end with a user turn, or its images do not add up.
         """
         transcript, images = to_answer(observation)
+        if self.rewrites:
+            return self._anew(transcript, images, stream_of(observation))
         trace, start = self._own_trace(transcript)
         shown = before = trace.images if trace else 0
         for message in transcript[start:]:
@@ -174,50 +184,23 @@ class ChatCodec:
         turn = sum(message.role != USER for message in transcript)
         return Prompt(trace, images, turn, before, stream_of(observation))
 
-    # -- text and images ----------------------------------------------------------------------------------
+    def _anew(self, transcript: Sequence[Message], images: tuple[Image, ...], stream: str) -> Prompt:
+        """Render a dialogue as its template has it now; nothing sampled before is in it."""
+        messages = [ChatMessage("system", self.system)] if self.system else []
+        rest = iter(images)
+        for message in transcript:
+            role: Role = "user" if message.role == USER else "assistant"
+            messages.append(ChatMessage(role, str(message.content), tuple(islice(rest, message.images))))
+        trace = self._append(_EMPTY, self.chat(messages).ids_L, images=len(images))
+        return Prompt(trace, images, sum(message.role != USER for message in transcript), stream=stream)
 
-    def text(self, text: str) -> Ids:
-        """Return the tokens of words by either side; control tokens in it stay ordinary text."""
-        ids = self._texts.get(text)
-        if ids is None:
-            # Lone surrogates, which no tokenizer takes, become question marks.
-            clean = text.encode("utf-8", "replace").decode("utf-8")
-            encoded = self.tokenizer(clean, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-            ids = np.asarray(encoded, np.int64)
-            self._texts[text] = ids
-            if len(self._texts) > self._cached_texts:
-                self._texts.popitem(last=False)
-        return ids
+    # -- replies -------------------------------------------------------------------------------------------
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of sampled tokens, without the one that closes the reply."""
         if len(ids) and ids[-1] == self.close_id:
             ids = ids[:-1]
         return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-
-    def image(self, image: Image) -> EncodedImage:
-        """Return an image's tokens and model inputs, encoded once per picture."""
-        encoded = self._images.get(image.digest)
-        if encoded is None:
-            encoded = self._images[image.digest] = self._encode_image(image)
-            self._image_bytes += encoded.nbytes
-            while self._image_bytes > self._cached_image_bytes and len(self._images) > 1:
-                self._image_bytes -= self._images.popitem(last=False)[1].nbytes
-        else:
-            self._images.move_to_end(image.digest)
-        return encoded
-
-    def image_inputs(self, images: Sequence[Image]) -> dict[str, torch.Tensor]:
-        """Return the model inputs of several images in the order of their placeholders; {} for none."""
-        rows = [self.image(image).inputs for image in images]
-        return {name: stack_images(name, [row[name] for row in rows]) for name in rows[0]} if rows else {}
-
-    def forbidden(self, vocabulary: int) -> Ids:
-        """Return what a student may not sample: control tokens but `close_id`, and rows without a token."""
-        control = set(self.tokenizer.all_special_ids) | {self.image_id}
-        control |= {i for i, token in self.tokenizer.added_tokens_decoder.items() if token.special}
-        control |= set(range(len(self.tokenizer), vocabulary))
-        return np.array(sorted(i for i in control - {self.close_id} if i < vocabulary), np.int64)
 
     # -- inner parts --------------------------------------------------------------------------------------
 
@@ -233,52 +216,14 @@ class ChatCodec:
                     return meta["trace"], index + 1
         return None, 0
 
-    def _opening(self, before: str) -> Ids:
-        starts = bool(self.tokenizer.bos_token) and before.startswith(self.tokenizer.bos_token)
-        return self._bos[:0] if starts else self._bos
-
-    def _control(self, string: str) -> Ids:
-        """Tokens of a template string, control tokens and all."""
-        if string not in self._strings:
-            self._strings[string] = np.asarray(
-                self.tokenizer(string, add_special_tokens=False)["input_ids"], np.int64
-            )
-        return self._strings[string]
-
-    def _begin(self) -> Ids:
-        """Tokens the tokenizer itself puts before a text (a BOS, or none)."""
-        plain = self.tokenizer("a", add_special_tokens=False)["input_ids"]
-        whole = self.tokenizer("a")["input_ids"]
-        return np.asarray(whole[: whole.index(plain[0])], np.int64)
-
-    def _expand(self, string: str, images: list[Image]) -> list[Ids]:
-        """Tokens of a template string with each placeholder replaced by the next image's tokens."""
-        if not string:
-            return []
-        first, *others = string.split(self.placeholder) if images else [string]
-        parts = [self._control(first)] if first else []
-        for piece in others:
-            parts.append(self.image(images.pop(0)).ids_N)
-            if piece:
-                parts.append(self._control(piece))
-        return parts
-
-    def _encode_image(self, image: Image) -> EncodedImage:
-        with refusals(image, self.processor):
-            encoded = self.processor(
-                text=[self.placeholder], images=[image.pil()], add_special_tokens=False, return_tensors="pt"
-            )
-        inputs = {k: v for k, v in encoded.items() if k not in _TEXT_INPUTS and isinstance(v, torch.Tensor)}
-        return EncodedImage(encoded["input_ids"][0].numpy().astype(np.int64), inputs)
-
     def _endings(self) -> tuple[str, ...]:
         # Gemma's and Phi's end of a turn is a special token that the tokenizer's map does not name.
         added = [t for t in self.tokenizer.added_tokens_decoder.values() if t.special]
         tokens = [self.tokenizer.eos_token, *self.tokenizer.all_special_tokens, *added]
         return tuple(dict.fromkeys(str(token) for token in tokens if token))
 
-    def _close_id(self) -> int:
-        token = self.template.close or self.tokenizer.eos_token
+    def _close_id(self, close: str) -> int:
+        token = close or self.tokenizer.eos_token
         if token is None:
             raise ChatTemplateError(
                 "the chat template ends a reply with no control token and the tokenizer has no "
@@ -286,21 +231,9 @@ class ChatCodec:
             )
         return int(self.tokenizer.convert_tokens_to_ids(token))
 
-    def _find_placeholder(self) -> str:
-        """The string a template writes for one image: one that occurs once per image."""
-        names = ("image_token", "boi_token")
-        known = [getattr(o, name, None) for o in (self.processor, self.tokenizer) for name in names]
-        two = "".join(self.template.user(2, first=True))
-        for token in known:
-            if token and two.count(str(token)) == 2:
-                return str(token)
-        raise ChatTemplateError(
-            f"no image placeholder of {type(self.processor).__name__} ({[k for k in known if k]}) stands "
-            f"twice in the prompt of two images, {two!r}; expected a chat template that writes one per image"
-        )
-
     def _fingerprint(self) -> str:
-        strings = [self.template.user(1, first=True), self.template.user(1, first=False), self.template.close]
+        shown = int(self.takes_images)
+        strings = [*(self.template.user(shown, first=first) for first in (True, False)), self.template.close]
         vocabulary = sorted(self.tokenizer.get_vocab().items())
         return hashlib.sha256(json.dumps([strings, vocabulary]).encode()).hexdigest()[:16]
 

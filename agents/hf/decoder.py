@@ -11,8 +11,6 @@ Shape suffixes: `_BL` batch and length, `_BV` batch and vocabulary, `_R` rows st
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,6 +28,7 @@ from steer_env.agents.hf.layers import Layers
 from steer_env.agents.hf.vision import FeatureStore
 from steer_env.images import Image
 from steer_env.models.base import ContextOverflow
+from steer_env.models.sampling import Streams, pick, prompt_hash
 
 #: A batch smaller than this keeps its finished rows: copying the others out costs more than they do.
 _LEAST_ROWS = 8
@@ -82,8 +81,8 @@ class Decoder:
         self._cached_rows = cached_rows if self._persistent else 0
         self._blocks: list[Block] = []
         self._features = FeatureStore(64 if cached_rows else 0)
-        self._asked: Counter[bytes] = Counter()
-        self.forbidden = torch.from_numpy(codec.forbidden(self.adapter.vocabulary))
+        self._streams = Streams()
+        self.forbidden = torch.tensor(codec.forbidden(self.adapter.vocabulary, {codec.close_id})).long()
 
     def invalidate(self) -> None:
         """Forget cached keys and values; call it after every change of the weights."""
@@ -92,7 +91,7 @@ class Decoder:
 
     def reseed(self) -> None:
         """Forget how often each prompt was asked, so that the same seed samples the same replies again."""
-        self._asked.clear()
+        self._streams.restart()
 
     def overflow(self, prompt: Prompt, max_new_tokens: int) -> str | None:
         """Return why a prompt and its reply do not fit into the model's context, None if they do."""
@@ -355,29 +354,12 @@ class Decoder:
     def _sample(self, logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Draw a token per row; the logits are overwritten."""
         logits_BV.index_fill_(1, self.forbidden.to(logits_BV.device), float("-inf"))
-        if temperature == 0:
-            token_B = logits_BV.argmax(1)
-            return token_B, torch.zeros_like(token_B, dtype=torch.float32)
-        if temperature != 1:
-            logits_BV /= temperature
-        probability_BV = logits_BV.softmax(1)
-        # Inverse transform: the first token whose cumulated mass exceeds u; only tokens with mass can be it.
-        mass_BV = probability_BV.cumsum(1, dtype=torch.float64)
-        target_B1 = (uniform_B * mass_BV[:, -1])[:, None]
-        token_B1 = torch.searchsorted(mass_BV, target_B1, right=True).clamp_(max=mass_BV.shape[1] - 1)
-        return token_B1[:, 0], probability_BV.gather(1, token_B1).log_()[:, 0]
+        return pick(logits_BV, uniform_B, temperature)
 
     def _draws(self, prompt: Prompt, seed: int, count: int) -> NDArray[np.float64]:
         """Uniform numbers of one row: from the seed, the prompt and who asks, or how often it was asked."""
-        digest = _hash(prompt.trace.ids_L, prompt.images)
-        if prompt.stream:
-            digest.update(f"{seed}/dialogue {prompt.stream}".encode())
-        else:
-            key = digest.digest()
-            digest.update(f"{seed}/{self._asked[key]}".encode())
-            self._asked[key] += 1
-        philox = np.random.Philox(key=int.from_bytes(digest.digest(), "little"))
-        return np.random.Generator(philox).random(count)
+        key = f"{seed}/dialogue {prompt.stream}" if prompt.stream else f"{seed}"
+        return self._streams.draw(prompt.trace.ids_L, prompt.images, key, count, named=bool(prompt.stream))
 
     # -- keeping ------------------------------------------------------------------------------------------
 
@@ -389,15 +371,9 @@ class Decoder:
             self._blocks.pop(0)
 
 
-def _hash(ids_L: NDArray[np.int64], images: Sequence[Image]) -> hashlib.blake2b:
-    digest = hashlib.blake2b(ids_L.tobytes(), digest_size=16)
-    digest.update(str(tuple(image.digest for image in images)).encode())
-    return digest
-
-
 def _key(ids_L: NDArray[np.int64], images: Sequence[Image]) -> bytes:
     """What identifies a fed sequence: 16 bytes made of its ids and its pictures."""
-    return _hash(ids_L, images).digest()
+    return prompt_hash(ids_L, images).digest()
 
 
 def _last(values: Tensor) -> Tensor:

@@ -8,7 +8,10 @@ rewrites earlier turns when later ones arrive cannot be used this way; it is rec
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from collections.abc import Callable, Sequence
+
+from steer_env.models.base import Role
+from steer_env.models.encoder import ChatTemplateError
 
 _USERS = ("zqfirstuserqz", "zqseconduserqz", "zqthirduserqz")
 _REPLIES = ("zqfirstreplyqz", "zqsecondreplyqz")
@@ -16,41 +19,39 @@ _REPLIES = ("zqfirstreplyqz", "zqsecondreplyqz")
 _THOUGHT = "<think>\nzqthoughtqz\n</think>\n\n"
 
 
-class ChatTemplateError(ValueError):
-    """A chat template that is missing or cannot be used for token-exact dialogues."""
+#: Renders messages (role, pictures, words) up to where the next reply begins: `ChatEncoder.render`.
+Render = Callable[[Sequence[tuple[Role, int, str]]], str]
+
+
+class RewritingTemplate(ChatTemplateError):
+    """A template that changes earlier turns when later ones arrive."""
 
 
 class ChatTemplate:
     """The strings around user turns and replies.
 
     Attributes:
-        close: The text of the token that ends a reply, "" if the template writes none.
         reply_prefix: White space the template writes before a reply but not in its generation prompt; a
             sampled reply brings its own.
 
     Args:
-        processor: A transformers processor (or tokenizer) with a chat template.
-        endings: Texts of the tokens that may end a reply.
+        render: See `Render`.
+        close: The text of the token that ends a reply, "" if the template writes none; see `ending`.
+        images: Whether the model takes pictures.
+        system: System prompt, "" for none; it is the operator's, so control tokens in it count.
 
     Raises:
-        ChatTemplateError: If there is no template, or it rewrites earlier turns.
+        ChatTemplateError: If the template drops somebody's words.
+        RewritingTemplate: If it rewrites earlier turns.
     """
 
-    def __init__(self, processor: Any, endings: tuple[str, ...]) -> None:
-        if not (
-            getattr(processor, "chat_template", None) or getattr(_tokenizer(processor), "chat_template", None)
-        ):
-            raise ChatTemplateError(
-                f"{type(processor).__name__} has no chat template; set processor.chat_template to the one "
-                "the model was trained with"
-            )
-        self._processor = processor
+    def __init__(self, render: Render, close: str, *, images: bool = True, system: str = "") -> None:
+        self._renderer, self._pictures, self._system = render, int(images), system
+        self.close = close
         self._strings: dict[tuple[int, bool], tuple[str, str]] = {}
         _, middle = self._first(0)
         rest = _after(self._render(0, 0), _USERS[0])
         self.reply_prefix = self._reply_prefix(rest.split(_REPLIES[0])[0], middle)
-        gap = _after(self._render(0, 0), _REPLIES[0]).split(_USERS[1])[0]
-        self.close = next((e for e in endings if e and gap.startswith(e)), "")
         self._refuse_rewriting()
 
     def user(self, images: int, first: bool) -> tuple[str, str]:
@@ -82,40 +83,29 @@ class ChatTemplate:
 
     def _render(self, *images: int, replies: tuple[str, ...] = _REPLIES) -> str:
         """Render user turns with so many images each, with replies between them and a generation prompt."""
-        messages: list[dict[str, Any]] = []
+        messages: list[tuple[Role, int, str]] = [("system", 0, self._system)] if self._system else []
         for turn, count in enumerate(images):
             if turn:
-                messages.append(
-                    {"role": "assistant", "content": [{"type": "text", "text": replies[turn - 1]}]}
-                )
-            pictures = [{"type": "image"} for _ in range(count)]
-            messages.append({"role": "user", "content": [*pictures, {"type": "text", "text": _USERS[turn]}]})
-        try:
-            rendered = self._processor.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-        except Exception as error:  # whatever a template does with what it did not expect
-            raise ChatTemplateError(
-                f"the chat template cannot render messages whose content is a list of parts "
-                f"({type(error).__name__}: {error}); set processor.chat_template to one that can"
-            ) from error
-        return rendered if isinstance(rendered, str) else rendered[0]
+                messages.append(("assistant", 0, replies[turn - 1]))
+            messages.append(("user", count, _USERS[turn]))
+        return self._renderer(messages)
 
     def _reply_prefix(self, in_history: str, in_prompt: str) -> str:
         extra = in_history.removeprefix(in_prompt)
         if not in_history.startswith(in_prompt) or extra.strip():
-            raise ChatTemplateError(_rewriting("the words before a reply", in_prompt, in_history))
+            raise RewritingTemplate(_rewriting("the words before a reply", in_prompt, in_history))
         return extra
 
     def _refuse_rewriting(self) -> None:
-        composed = self._compose((0, 1, 1), _REPLIES)
-        rendered = self._render(0, 1, 1)
+        shown = (0, self._pictures, self._pictures)
+        composed = self._compose(shown, _REPLIES)
+        rendered = self._render(*shown)
         if composed != rendered:
-            raise ChatTemplateError(_rewriting("an earlier turn", composed, rendered))
+            raise RewritingTemplate(_rewriting("an earlier turn", composed, rendered))
         thought = _THOUGHT + _REPLIES[0]
         rendered = self._render(0, 0, replies=(thought,))
         if "zqthoughtqz" not in rendered:
-            raise ChatTemplateError(_rewriting("an earlier reply with a thought", thought, rendered))
+            raise RewritingTemplate(_rewriting("an earlier reply with a thought", thought, rendered))
 
     def _compose(self, images: tuple[int, ...], replies: tuple[str, ...]) -> str:
         text = ""
@@ -127,8 +117,16 @@ class ChatTemplate:
         return text
 
 
-def _tokenizer(processor: Any) -> Any:
-    return getattr(processor, "tokenizer", processor)
+def ending(render: Render, endings: tuple[str, ...]) -> str:
+    """Return the text of the token that a template writes behind a reply, "" if it writes none.
+
+    Args:
+        render: Of the template.
+        endings: Texts of the tokens that may end a reply.
+    """
+    text = render([("user", 0, _USERS[0]), ("assistant", 0, _REPLIES[0]), ("user", 0, _USERS[1])])
+    gap = _after(text, _REPLIES[0]).split(_USERS[1])[0]
+    return next((e for e in endings if e and gap.startswith(e)), "")
 
 
 def _after(text: str, mark: str) -> str:
@@ -144,6 +142,6 @@ def _rewriting(what: str, expected: str, rendered: str) -> str:
     return (
         f"the chat template rewrites {what} when the dialogue goes on: expected "
         f"...{expected[at : at + 60]!r}, rendered ...{rendered[at : at + 60]!r}. What was sampled could then "
-        "not be what is trained on. Use the model's instruct variant, or set processor.chat_template to one "
-        "that leaves earlier turns as they are"
+        "not be what is trained on: such a model can be evaluated only. To train, use its instruct variant, "
+        "or set processor.chat_template to one that leaves earlier turns as they are"
     )

@@ -111,7 +111,7 @@ class VisionTower:
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         """Yield the weights that only pictures go through."""
         base = self.model.model
-        text = {id(parameter) for parameter in base.language_model.parameters()}
+        text = {id(parameter) for parameter in getattr(base, "language_model", base).parameters()}
         return (parameter for parameter in base.parameters() if id(parameter) not in text)
 
     @property

@@ -5,28 +5,23 @@ For a student that is to be trained use `HFStudent`: it keeps the tokens of a di
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from steer_env.images import ImageError
 from steer_env.models import tiny
@@ -38,8 +33,9 @@ from steer_env.models.base import (
     ChatResult,
     refuse_unknown,
 )
-from steer_env.models.hf_prompt import ChatEncoder, ChatPrompt
+from steer_env.models.encoder import ChatEncoder, ChatPrompt
 from steer_env.models.hf_schema import SchemaGuide, SchemaMask, can_constrain
+from steer_env.models.sampling import Streams, pick
 from steer_env.models.shipped import local_path
 from steer_env.models.weights import weights_id
 
@@ -91,7 +87,7 @@ class HFBackend:
         self._longest = int(getattr(text, "max_position_embeddings", 0) or 2**31)
         self._forbidden = torch.tensor(self.encoder.forbidden(self._vocabulary, self._closing)).long()
         self._guide: SchemaGuide | None = None
-        self._asked: Counter[bytes] = Counter()
+        self._streams = Streams()
         self._lock = threading.Lock()
 
     def complete(self, requests: Sequence[ChatRequest]) -> list[ChatResult]:
@@ -107,7 +103,7 @@ class HFBackend:
         results: list[ChatResult] = []
         for i, request in enumerate(requests):
             try:
-                prompts[i] = self.encoder.prompt(request.messages)
+                prompts[i] = self.encoder.chat(request.messages)
                 results.append(self._too_long(prompts[i], request))
             except ImageError as error:  # one chat's picture; the others go on
                 results.append(ChatFailure("bad_request", str(error)))
@@ -203,18 +199,11 @@ class HFBackend:
         tokenizer = self.encoder.tokenizer
         return int(tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self._closing))
 
-    def _draws(self, prompt: ChatPrompt, request: ChatRequest, count: int) -> Any:
+    def _draws(self, prompt: ChatPrompt, request: ChatRequest, count: int) -> NDArray[np.float64]:
         """Uniform numbers of one request: from seed and chat; without a seed, also from how often asked."""
-        digest = hashlib.blake2b(prompt.ids_L.tobytes(), digest_size=16)
-        digest.update(str([image.digest for image in prompt.images]).encode())
-        if request.seed is None:
-            key = digest.digest()
-            digest.update(f"own {self.seed}/{self._asked[key]}".encode())
-            self._asked[key] += 1
-        else:
-            digest.update(str(request.seed).encode())
-        philox = np.random.Philox(key=int.from_bytes(digest.digest(), "little"))
-        return np.random.Generator(philox).random(count)
+        named = request.seed is not None
+        key = str(request.seed) if named else f"own {self.seed}"
+        return self._streams.draw(prompt.ids_L, prompt.images, key, count, named=named)
 
     def _reply(self, ids: list[int], request: ChatRequest, seconds: float) -> ChatReply:
         ids = ids[: request.max_tokens]
@@ -238,18 +227,11 @@ class _Sampler(LogitsProcessor):
         logits_BV = scores.float().index_fill(1, self._forbidden, float("-inf"))
         if self._schema is not None:
             logits_BV = self._schema.apply(logits_BV)
-        greedy_B = self._temperature_B == 0
-        heat_B1 = torch.where(greedy_B, 1.0, self._temperature_B)[:, None]
-        mass_BV = (logits_BV / heat_B1).double().softmax(1).cumsum(1)
-        # Inverse transform: the first token whose cumulated mass exceeds u.
-        target_B1 = (self._uniform_BT[:, self._step] * mass_BV[:, -1])[:, None]
-        drawn_B = torch.searchsorted(mass_BV, target_B1, right=True)[:, 0].clamp(max=mass_BV.shape[1] - 1)
-        token_B = torch.where(greedy_B, logits_BV.argmax(1), drawn_B)
+        token_B, _ = pick(logits_BV, self._uniform_BT[:, self._step], self._temperature_B)
         self._step += 1
         if self._schema is not None:
             self._schema.advance(token_B)
-        only_BV = torch.full_like(scores, float("-inf"))
-        return only_BV.scatter(1, token_B[:, None], 0.0)
+        return torch.full_like(scores, float("-inf")).scatter(1, token_B[:, None], 0.0)
 
 
 def open_hf(
@@ -272,20 +254,8 @@ def open_hf(
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     found: str | Path = local_path(path)
     found = found if Path(found).exists() else path
-    model: Any
-    processor: Any
     try:
-        config = AutoConfig.from_pretrained(found, trust_remote_code=False)
-        if config.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-            model, processor = tiny.load(found, wanted, place)
-        else:
-            model = AutoModelForCausalLM.from_pretrained(
-                found, dtype=wanted or "auto", trust_remote_code=False
-            )
-            model, processor = (
-                torch.nn.Module.to(model, place),
-                AutoTokenizer.from_pretrained(found, trust_remote_code=False),
-            )
+        model, processor = tiny.load(found, wanted, place)
     except OSError as error:
         first = str(error).strip().splitlines()[0]
         raise BackendError(

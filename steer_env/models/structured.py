@@ -25,6 +25,7 @@ from steer_env.models.base import (
     ChatRequest,
     ChatResult,
 )
+from steer_env.models.thought import split_thought
 
 Shape = TypeVar("Shape", bound=BaseModel)
 
@@ -110,7 +111,6 @@ def _complaint(error: Any) -> str:
     return f"{name}: {str(error['input'])[:60]!r}: {error['msg'].removeprefix('Value error, ')}"
 
 
-_THOUGHT: Final = "<think>", "</think>"
 # A string that is never closed runs to the end, or every quote in it would be tried again.
 _COMMAS: Final = re.compile(r'("(?:\\.|[^"\\])*(?:"|\\?\Z))|,(?=\s*[}\]])', re.DOTALL)
 
@@ -121,7 +121,9 @@ def _find_object(text: str, keys: set[str]) -> dict[str, Any]:
     The first brace must open a readable object: looking for another one inside a broken object could pick up
     a verdict that the judged reply imitated and the model quoted.
     """
-    rest = _without_thought(text)
+    _, rest = split_thought(text)  # drafts in a thought are no answer
+    if rest is None:
+        raise BadAnswer("the thought was not finished, so there is no answer")
     start = rest.find("{")
     if start < 0:
         raise BadAnswer("there is no JSON object in the answer")
@@ -142,20 +144,6 @@ def _find_object(text: str, keys: set[str]) -> dict[str, Any]:
     if len(found) != 1:
         raise BadAnswer(f"the answer holds {len(found)} JSON objects with the expected keys, expected one")
     return found[0]
-
-
-def _without_thought(text: str) -> str:
-    """Return an answer without the model's thinking: drafts in it are no answer.
-
-    Raises:
-        BadAnswer: If the thought was not finished.
-    """
-    opened, closed = _THOUGHT
-    if text.lstrip().startswith(opened) and closed not in text:
-        raise BadAnswer("the thought was not finished, so there is no answer")
-    head, found, rest = text.partition(closed)
-    # Some chat templates open the thought themselves, and the answer holds only its end.
-    return rest if found and (head.lstrip().startswith(opened) or opened not in head) else text
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

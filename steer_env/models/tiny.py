@@ -22,13 +22,20 @@ import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
+    AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     ProcessorMixin,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.utils import logging
@@ -276,7 +283,9 @@ def save(model: PreTrainedModel, processor: ProcessorMixin, path: str | Path) ->
 def load(
     path: str | Path, dtype: torch.dtype | None = torch.float32, device: str | torch.device = "cpu"
 ) -> tuple[PreTrainedModel, ProcessorMixin]:
-    """Open any Hugging Face image-text folder, shipped student (`steer_env.models.shipped`) or hub id.
+    """Open any Hugging Face folder of a chat model, shipped student (`steer_env.models.shipped`) or hub id.
+
+    A model that reads text only has a tokenizer in the place of a processor.
 
     Where torchvision is missing and the folder names Qwen's stock processor, the image-only one takes its
     place.
@@ -293,33 +302,39 @@ def load(
     """
     processor, path = load_processor(path), find(path)
     with no_bars():
-        try:
-            model = AutoModelForImageTextToText.from_pretrained(
-                path, dtype=dtype or "auto", trust_remote_code=False
-            )
-        except ValueError as error:
-            if "Unrecognized configuration class" not in str(error):
-                raise
-            raise ValueError(
-                f"model={str(path)!r} takes no pictures, expected an image-text model; a text model can "
-                "judge or play the user (hf:PATH), and be a student behind a server (openai:MODEL@URL)"
-            ) from error
+        kind = AutoModelForImageTextToText if hasattr(processor, "tokenizer") else AutoModelForCausalLM
+        model = kind.from_pretrained(path, dtype=dtype or "auto", trust_remote_code=False)
     placed = cast(PreTrainedModel, torch.nn.Module.to(model, device))
     return placed.eval(), processor
 
 
 def load_processor(path: str | Path) -> ProcessorMixin:
-    """Open the processor of a folder or hub id, as `load` does.
+    """Open the processor of a folder or hub id, as `load` does: a tokenizer if the model reads text only.
 
     Raises:
         FileNotFoundError: As `load` does.
     """
     path = find(path)
     with no_bars():
+        if _reads_text_only(path):
+            return cast(ProcessorMixin, AutoTokenizer.from_pretrained(path, trust_remote_code=False))
         try:
             return cast(ProcessorMixin, AutoProcessor.from_pretrained(path, trust_remote_code=False))
         except ImportError:
             return ImageOnlyQwenVLProcessor.from_pretrained(path, trust_remote_code=False)
+
+
+def _reads_text_only(path: str) -> bool:
+    adapters = Path(path) / "adapter_config.json"
+    if adapters.is_file():
+        path = json.loads(adapters.read_bytes())["base_model_name_or_path"]
+    try:
+        kind = AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
+    except ValueError:  # a class of their own, which the processor names better
+        return False
+    return (
+        kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    )
 
 
 def find(path: str | Path) -> str:

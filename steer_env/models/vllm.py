@@ -17,7 +17,7 @@ from steer_env.models.base import (
     ChatResult,
     FailureKind,
 )
-from steer_env.models.hf_prompt import ChatEncoder
+from steer_env.models.encoder import ChatEncoder
 from steer_env.models.vllm_engine import Completion, EnginePrompt, Seeds, VLLMEngine, fold
 from steer_env.models.weights import weights_id
 
@@ -87,8 +87,8 @@ class VLLMBackend:
 
     def _prompt(self, request: ChatRequest) -> EnginePrompt:
         encoder = self._encoder
-        ids_L, images = encoder.prompt(request.messages)
-        return fold(ids_L, images, lambda image: encoder._image(image).ids_N, encoder.image_id)
+        ids_L, images = encoder.chat(request.messages)
+        return fold(ids_L, images, lambda image: encoder.image(image).ids_N, encoder.image_id)
 
     def _generate(self, requests: Sequence[ChatRequest], prompts: Sequence[EnginePrompt]) -> list[ChatResult]:
         started = time.monotonic()

@@ -89,7 +89,7 @@ def test_options_stand_in_the_name_and_keyword_arguments_go_first(server, model_
     ("name", "options", "says"),
     [
         ("hf:MODEL?colour=red", {}, r"colour is no option of hf:\.\.\., expected one of device, dtype"),
-        ("hf:MODEL", {"system": "be safe"}, "system is no option of hf"),
+        ("hf:MODEL", {"images": "words"}, "images='words', expected one of 'pixels', 'caption', 'no'"),
         ("hf:MODEL?dtype=float99", {}, "dtype='float99', expected one of torch's"),
         ("vllm:MODEL", {"device": "cuda"}, "device='cuda' is no option of vllm:.*CUDA_VISIBLE_DEVICES"),
         ("vllm:MODEL", {"batch_size": 4}, r"batch_size=4 is no option of vllm:.*\?max_num_seqs=64"),

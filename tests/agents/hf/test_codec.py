@@ -139,7 +139,22 @@ def template_of(processor, template):
     return changed
 
 
-def test_a_template_that_cuts_thoughts_out_of_earlier_turns_is_refused(tiny):
+def cannot_grow(codec, why):
+    """A dialogue can still be rendered anew for every turn, which is enough to be evaluated."""
+    assert why in codec.rewrites
+    with pytest.raises(ChatTemplateError, match=why):
+        codec.dialogue([Exchange("hi", (), "no")])
+    transcript = (Message(USER, "hi"), Message(ASSISTANT, "no"), Message(USER, "so"))
+    prompt = codec.prompt({"images": (), "transcript": transcript})
+    said = [{"role": r, "content": [{"type": "text", "text": m.content}]}
+            for m, r in zip(transcript, ("user", "assistant", "user"), strict=True)]  # fmt: skip
+    assert words(codec, prompt.trace) == codec.processor.apply_chat_template(
+        said, tokenize=False, add_generation_prompt=True
+    )
+    assert prompt.turn == 1 and not prompt.trace.sampled_L.any()
+
+
+def test_a_template_that_cuts_thoughts_out_of_earlier_turns_cannot_grow(tiny):
     text = tiny[1].chat_template.replace(
         "{%- generation -%}{%- if message['content'] is string -%}{{- message['content'] -}}{%- else -%}"
         "{%- for part in message['content'] -%}{%- if 'text' in part -%}{{- part['text'] -}}",
@@ -148,27 +163,24 @@ def test_a_template_that_cuts_thoughts_out_of_earlier_turns_is_refused(tiny):
         "{{- part['text'].split('</think>')[-1] -}}",
     )
     assert "</think>" in text
-    with pytest.raises(ChatTemplateError, match="rewrites an earlier reply with a thought"):
-        ChatCodec(template_of(tiny[1], text))
+    cannot_grow(ChatCodec(template_of(tiny[1], text)), "rewrites an earlier reply with a thought")
 
 
-def test_a_template_that_marks_only_the_last_turn_is_refused(tiny):
+def test_a_template_that_marks_only_the_last_turn_cannot_grow(tiny):
     text = tiny[1].chat_template.replace(
         "{{- '<|im_start|>' + message['role'] + '\n' -}}",
         "{{- '<|im_start|>' + message['role'] + (' now' if loop.last else '') + '\n' -}}",
     )
     assert "loop.last" in text
-    with pytest.raises(ChatTemplateError, match="rewrites an earlier turn"):
-        ChatCodec(template_of(tiny[1], text))
+    cannot_grow(ChatCodec(template_of(tiny[1], text)), "rewrites an earlier turn")
 
 
-def test_a_generation_prompt_that_history_lacks_is_refused(tiny):
+def test_a_generation_prompt_that_history_lacks_cannot_grow(tiny):
     text = tiny[1].chat_template.replace(
         "'<|im_start|>assistant\n' -}}{%- endif", "'<|im_start|>assistant\n<think>' -}}{%- endif"
     )
     assert "<think>" in text
-    with pytest.raises(ChatTemplateError, match="rewrites the words before a reply"):
-        ChatCodec(template_of(tiny[1], text))
+    cannot_grow(ChatCodec(template_of(tiny[1], text)), "rewrites the words before a reply")
 
 
 def test_a_template_that_wants_plain_text_is_refused_by_name(tiny):

@@ -205,10 +205,10 @@ def test_finished_dialogues_do_not_hold_on_to_those_batched_with_them(tiny, pict
 def test_greedy_replies_leave_no_count_of_prompts(tiny, pictures):
     student = HFStudent(*tiny, max_new_tokens=6, temperature=0)
     assert play(student, SCRIPTS, pictures)[0] == play(student, SCRIPTS, pictures)[0]
-    assert not student.decoder._asked
+    assert not student.decoder._streams._asked
     student.temperature = 1.0
     play(student, SCRIPTS, pictures)
-    assert {len(key) for key in student.decoder._asked} == {16}
+    assert {len(key) for key in student.decoder._streams._asked} == {16}
 
 
 def test_results_do_not_depend_on_the_batch(tiny, pictures):

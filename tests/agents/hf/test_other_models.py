@@ -28,8 +28,11 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
+from steer_env.agents.base import Failed
 from steer_env.agents.hf import ChatCodec, HFStudent, ModelAdapter, packed_logprobs
 from steer_env.types import ASSISTANT, USER, Message
+from steer_env.world.draw import Recipe, make_image
+from steer_env.world.truth import Truth
 
 from .test_decoder import SCRIPTS, gap, play
 
@@ -97,7 +100,7 @@ def test_a_turn_may_end_with_a_special_token_that_no_map_names():
         chat_template=template,
     )  # fmt: skip
     codec = ChatCodec(processor)
-    assert codec.close_id == end and end not in codec.forbidden(len(tok))
+    assert codec.close_id == end and end not in codec.forbidden(len(tok), {codec.close_id})
 
 
 def test_pictures_through_cross_attention_are_refused():
@@ -106,15 +109,50 @@ def test_pictures_through_cross_attention_are_refused():
         ModelAdapter(SimpleNamespace(config=config), None)
 
 
-def test_a_text_model_is_one_line(tmp_path):
-    config = LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2
+def text_model():
+    """A model that reads text only: its tokenizer takes the processor's place."""
+    tok = tokenizer(["<|im_start|>", "<|im_end|>"], eos_token="<|im_end|>", pad_token="<|im_end|>")
+    tok.chat_template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
-    LlamaForCausalLM(config).save_pretrained(tmp_path)
-    tokenizer(["<s>"], eos_token="<s>").save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="takes no pictures") as caught:
-        HFStudent.from_pretrained(tmp_path)
-    assert len(str(caught.value)) < 400
+    config = LlamaConfig(
+        vocab_size=len(tok) + 4, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, initializer_range=0.3, eos_token_id=tok.eos_token_id,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config), tok
+
+
+def test_a_text_model_is_a_token_exact_student(tmp_path, pictures):
+    for part in text_model():
+        part.save_pretrained(tmp_path)
+    student = HFStudent.from_pretrained(tmp_path, seed=4, max_new_tokens=6)
+    wordy = [[(text, []) for text, _ in script] for script in SCRIPTS]
+    _, prompts = play(student, wordy, pictures)
+    assert gap(student, prompts) < 1e-4
+    looks = {"images": (pictures[0],), "transcript": (Message(USER, "look", 1),)}
+    with pytest.raises(ValueError, match="1 pictures for a model that reads text only; pass images="):
+        student.act([looks])
+    blind = HFStudent.from_pretrained(tmp_path, max_new_tokens=6, images="no", temperature=0)
+    unshown = {"images": (), "transcript": (Message(USER, "look"),)}
+    assert blind.act([looks]) == blind.act([unshown])
+
+
+def test_a_text_model_is_told_what_the_world_knows_of_a_picture(pictures):
+    student = HFStudent(*text_model(), max_new_tokens=2, images="caption")
+    image = make_image(Recipe(Truth("kettle", "blue", 1, hazard=True), 0))
+    said = (Message(USER, "look", 1), Message(ASSISTANT, "no"), Message(USER, "so"))
+    seen = student.seen({"images": (image,), "transcript": said})
+    assert [m.content for m in seen["transcript"]] == [
+        "[picture: a blue kettle in the middle with a zigzag mark]\nlook",
+        "no",
+        "so",
+    ]
+    assert seen["images"] == () and seen["transcript"][0].images == 0
+    (reply,) = student.act([{"images": (pictures[0],), "transcript": (Message(USER, "look", 1),)}])
+    assert isinstance(reply, Failed) and "has no ground truth to make a caption from" in reply.reason
 
 
 def idefics3(config_class=Idefics3Config, model_class=Idefics3ForConditionalGeneration):

@@ -35,7 +35,7 @@ def test_one_refused_picture_fails_its_dialogue_only():
             return Prompt.__new__(Prompt)
 
     student = HFStudent.__new__(HFStudent)
-    student.codec = Codec()
+    student.codec, student.seen = Codec(), lambda observation: observation
     student.answer = lambda prompts: [f"reply {k}" for k in range(len(prompts))]
     said = student.act(["a", "thin", "b"])
     assert [said[0], said[2]] == ["reply 0", "reply 1"]

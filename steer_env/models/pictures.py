@@ -1,0 +1,37 @@
+"""What a model that reads text only is shown of a picture: a caption from ground truth, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from steer_env.images import Image, ImageError
+from steer_env.world.draw import truth_of
+from steer_env.world.lexicon import PLACES
+
+#: How pictures are shown: as they are; in words, where a picture has ground truth; not at all.
+VIEWS = ("pixels", "caption", "no")
+
+
+def caption(image: Image) -> str:
+    """Return what is in a picture of the built-in world.
+
+    Raises:
+        ImageError: If the picture has no ground truth.
+    """
+    truth = truth_of(image)
+    if truth is None:
+        raise ImageError(
+            f"image={image.source!r} has no ground truth to make a caption from, expected a picture of the "
+            "built-in world; pass images='no', or use an image-text model"
+        )
+    return f"a {truth.colour} {truth.noun} {PLACES[truth.place]} with {truth.mark}"
+
+
+def in_words(words: str, images: Sequence[Image], view: str) -> str:
+    """Return a message's words behind the captions of its pictures (`view="caption"`), or alone ("no").
+
+    Raises:
+        ImageError: If a picture has no ground truth.
+    """
+    shown = [f"[picture: {caption(image)}]" for image in images] if view == "caption" else []
+    return "\n".join([*shown, words])
