@@ -12,8 +12,7 @@ from steer_env.configs.base import Amount, Positive, Switch, config
 from steer_env.data.seeds.run import SeedsConfig
 
 if TYPE_CHECKING:
-    from steer_env.data.seeds.grading import Grader
-    from steer_env.data.seeds.targets import Target
+    from steer_env.data.seeds.grading import Grader, Target
 
 _EXAMPLES = """  steer-env data seeds --out seeds --count 300
   steer-env data seeds --out seeds/own --source my.jsonl \\
@@ -68,8 +67,8 @@ class Seeds:
 def run(config: Seeds) -> int:
     """Make the seeds and print the summary; exit code 1 if there is not one."""
     from steer_env.cli.progress import Bar, Bars
+    from steer_env.data.seeds.rows import open_source
     from steer_env.data.seeds.run import check_folder, make_seeds
-    from steer_env.data.seeds.source import open_source
 
     seeds = config.seeds
     _check(config)
@@ -141,7 +140,7 @@ def _generator(config: Seeds, backends: dict[str, Any]) -> Any:
 
 
 def _target(name: str, backends: dict[str, Any]) -> Target:
-    from steer_env.data.seeds.targets import AgentTarget, ChatTarget, FixedTarget
+    from steer_env.data.seeds.grading import AgentTarget, ChatTarget, FixedTarget
 
     if name == "fixed":
         return AgentTarget(FixedTarget(), name)

@@ -42,7 +42,7 @@ MANIFEST: Final = "manifest.json"
 _STATE: Final = ".build.json"
 _FORMAT: Final = 2
 #: Groups between the first groups of two seeds; far more than a build looks at.
-_SEED_STRIDE: Final = 10_000_000
+SEED_STRIDE: Final = 10_000_000
 
 _UNOPENED: Final = Image.from_array(np.zeros((1, 1, 3), dtype=np.uint8))
 
@@ -175,7 +175,7 @@ def _plan(
             tell(f"images/{split}", min(asked, groups), groups)
         return new
 
-    start = config.seed * _SEED_STRIDE
+    start = config.seed * SEED_STRIDE
     chosen = quota.select(STREAMS[split], sizes, mean, start, mechanisms, admit)
     return [_Part(split, subset if mechanisms else "", indices) for subset, indices in chosen.items()]
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from steer_env.data.licences import dataset_of
-from steer_env.scenarios import Scenario
-
-#: Fewest and most user turns of a seed (paper, "Objects").
-MIN_TURNS: Final = 2
-MAX_TURNS: Final = 10
+from steer_env.scenarios import STRATEGIES, TECHNIQUES, Scenario
+from steer_env.world.plan import stream_seed
 
 _MARK: Final = "; stage I "
 
@@ -33,10 +31,20 @@ class SeedJob(NamedTuple):
     turns: int
     seed: int
 
+    @property
+    def strategy(self) -> str:
+        """The strategy of a red-team seed, each equally likely."""
+        return random.Random(stream_seed("strategy", self.seed)).choice(STRATEGIES)
+
+    @property
+    def technique(self) -> str:
+        """The escalation technique of a red-team seed, each equally likely."""
+        return random.Random(stream_seed("technique", self.seed)).choice(TECHNIQUES)
+
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """A finished seed dialogue.
+    """A finished script.
 
     Attributes:
         scenario: Pictures and user turns, with a risk level and a goal each.
@@ -71,7 +79,7 @@ Outcome = Seed | Rejected
 
 @runtime_checkable
 class SeedGenerator(Protocol):
-    """Turns single-turn rows into seed dialogues.
+    """Turns single-turn rows into seeds.
 
     Attributes:
         name: Such as "rule" or "openai:MODEL@URL".
@@ -113,7 +121,7 @@ def seed_details(scenario: Scenario) -> dict[str, Any]:
 
 
 def details_in(provenance: str, id: str) -> dict[str, Any]:
-    """Return the details in a provenance text. Errors as `seed_details`."""
+    """Return the details in the provenance text of scenario `id`. Errors as `seed_details`."""
     _, mark, body = provenance.rpartition(_MARK)
     if not mark:
         raise ValueError(

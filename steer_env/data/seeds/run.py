@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,14 +21,19 @@ from pydantic import BeforeValidator
 from steer_env import checks
 from steer_env.configs.base import Natural, Positive, Share, config
 from steer_env.data.quota import length_shares
-from steer_env.data.seeds.assign import Assigner
-from steer_env.data.seeds.base import Outcome, Rejected, Seed, SeedGenerator, SeedJob, with_details
-from steer_env.data.seeds.perturb import Shares, perturb
-from steer_env.data.seeds.source import RowSource
-from steer_env.data.seeds.summary import details_of, summarise
+from steer_env.data.seeds.base import (
+    Outcome,
+    Rejected,
+    Seed,
+    SeedGenerator,
+    SeedJob,
+    details_in,
+    with_details,
+)
+from steer_env.data.seeds.rows import Assigner, RowSource, perturb
 from steer_env.files import remove_torn, write_json
 from steer_env.play.evaluate import SUMMARY
-from steer_env.records import REJECTED, JsonlWriter, read_jsonl
+from steer_env.records import REJECTED, JsonlWriter, Row, read_jsonl
 from steer_env.rollout import StageProgress
 from steer_env.runs import RunExists, RunFolder, locked
 from steer_env.scenario_files import scenario_row
@@ -71,7 +77,6 @@ class SeedsConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "kinds", self.kinds or KINDS)
         length_shares(self.mean_turns)
-        Shares(self.noise_share, self.typography_share)
 
 
 class _Prepared(NamedTuple):
@@ -112,9 +117,11 @@ def make_seeds(
         BackendError: If a model is gone; what is finished is on disk.
     """
     out, config = Path(out), config or SeedsConfig()
-    _open(out, _settings(source, generator, config), resume)
-    done = _finished(out)
-    with _Writers(out, done) as writers:
+    settings, run = _settings(source, generator, config), RunFolder(out)
+    if not run.check(settings, resume=resume, alone=True):
+        run.write(settings)
+    remove_torn(out / _IMAGES)
+    with _Writers(out) as writers:
         batch: list[_Prepared] = []
         for prepared in _prepare(source, config):
             if writers.has(prepared):
@@ -151,46 +158,16 @@ def check_folder(out: str | Path, resume: bool = False) -> None:
     RunFolder(out).check(resume=resume, alone=True)
 
 
-def _open(out: Path, settings: Mapping[str, Any], resume: bool) -> None:
-    """Make the folder ours.
-
-    Raises:
-        RunExists: If it holds something else.
-    """
-    run = RunFolder(out)
-    if not run.check(settings, resume=resume, alone=True):
-        run.write(settings)
-    remove_torn(out / _IMAGES)
-
-
-def _finished(out: Path) -> dict[int, str]:
-    """Return number -> id of the rows that have their line."""
-    done: dict[int, str] = {}
-    for kind in KINDS:
-        for row in _rows(out / f"{kind}.jsonl"):
-            details = details_of(row)
-            done[details["row"]] = details["row_id"]
-    for row in _rows(out / REJECTED):
-        done[row["row"]] = row["id"]
-    return done
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    if path.is_file():
-        yield from read_jsonl(path)
-
-
 def _prepare(source: RowSource, config: SeedsConfig) -> Iterator[_Prepared]:
     """Perturb every row's pictures and give it its kind and length.
 
     This runs over finished rows too: which kind a row gets depends on those before it.
     """
     assigner = Assigner(config.kinds)
-    shares = Shares(config.noise_share, config.typography_share)
     lengths = length_shares(config.mean_turns)
     for number, row in enumerate(source.open()):
         seed = stream_seed("stage I", config.seed, row.id)
-        images, perturbed = perturb(row.images, seed, shares)
+        images, perturbed = perturb(row.images, seed, config.noise_share, config.typography_share)
         kind = assigner.assign(row, images)
         if isinstance(kind, Rejected):
             yield _Prepared(number, row, {}, kind)
@@ -227,19 +204,23 @@ def _flush(
 class _Writers:
     """The files of a run, appended to; a file of seeds appears with its first seed."""
 
-    def __init__(self, out: Path, done: Mapping[int, str]) -> None:
-        self._out, self._done = out, done
+    def __init__(self, out: Path) -> None:
+        self._out = out
         self._stack = ExitStack()
         self._files: dict[str, JsonlWriter] = {}
-        self._ids: dict[str, int] = {}
+        self._done: dict[int, str] = {}  # number -> id of the rows that have their line
+        self._ids: dict[str, int] = {}  # id of a seed -> number of its row
 
     def __enter__(self) -> _Writers:
-        self._file(REJECTED)
+        for name in (REJECTED, *(f"{kind}.jsonl" for kind in KINDS)):
+            if name == REJECTED or (self._out / name).is_file():
+                self._file(name)  # cuts off a torn last line
+        self._done = {row["row"]: row["id"] for row in _rows(self._out, REJECTED)}
         for kind in KINDS:
-            path = self._out / f"{kind}.jsonl"
-            if path.is_file():
-                self._file(path.name)  # cuts off a torn last line
-                self._ids |= {row["id"]: details_of(row)["row"] for row in _rows(path)}
+            for row in _rows(self._out, f"{kind}.jsonl"):
+                details = details_in(row["provenance"], row["id"])
+                self._done[details["row"]] = details["row_id"]
+                self._ids[row["id"]] = details["row"]
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -291,3 +272,72 @@ class _Writers:
         """Force all files to disk."""
         for file in self._files.values():
             file.sync()
+
+
+# -- summary ------------------------------------------------------------------------------------------------
+
+
+def summarise(out: Path, kinds: Sequence[str]) -> Row:
+    """Return the summary of a folder of seeds: what was kept, what it is like, and why rows fell out."""
+    lost = Counter((row["kind"], f"{row['stage']}: {row['reason']}") for row in _rows(out, REJECTED))
+    reasons: Counter[str] = Counter()
+    for (_, reason), count in lost.items():
+        reasons[reason] += count
+    by_kind: Row = {}
+    perturbed: Counter[str] = Counter()
+    for kind in kinds:
+        rejected = Counter({reason: count for (of, reason), count in lost.items() if of == kind})
+        by_kind[kind] = _summary(_rows(out, f"{kind}.jsonl"), rejected, perturbed)
+    kept = sum(one["kept"] for one in by_kind.values())
+    return {
+        "rows": kept + lost.total(),
+        "kept": kept,
+        "keep_rate": _share(kept, kept + lost.total()),
+        "kinds": by_kind,
+        "reasons": _sorted(reasons),
+        "perturbed": {
+            name: {"seeds": perturbed[name], "share": _share(perturbed[name], perturbed["pictured"])}
+            for name in ("noise", "typography")
+        },
+    }
+
+
+def _summary(rows: Iterator[Row], rejected: Counter[str], perturbed: Counter[str]) -> Row:
+    """Count the seeds of one kind; a row is held in memory at a time."""
+    counts: dict[str, Counter[str]] = {
+        key: Counter() for key in ("strategy", "technique", "mechanism", "grade")
+    }
+    risks: Counter[int] = Counter()
+    lengths: Counter[int] = Counter()
+    for row in rows:
+        details = details_in(row["provenance"], row["id"])
+        lengths[len(row["turns"])] += 1
+        risks.update(turn.get("risk", 0) for turn in row["turns"])
+        values = {**row, "grade": str(details.get("grade", ""))}
+        for key, counter in counts.items():
+            counter.update([values[key]] if values.get(key) else [])
+        perturbed["pictured"] += any(turn.get("images") for turn in row["turns"])
+        perturbed.update(name for name in ("noise", "typography") if name in details)
+    kept = lengths.total()
+    turns = sum(n * count for n, count in lengths.items())
+    return {
+        "rows": kept + rejected.total(),
+        "kept": kept,
+        "keep_rate": _share(kept, kept + rejected.total()),
+        "mean_turns": round(turns / kept, 4) if kept else None,
+        "risks": {str(level): risks[level] for level in sorted(risks)},
+        **{key: _sorted(counter) for key, counter in counts.items() if counter},
+        "rejected": _sorted(rejected),
+    }
+
+
+def _rows(out: Path, name: str) -> Iterator[Row]:
+    return read_jsonl(out / name) if (out / name).is_file() else iter(())
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def _sorted(counter: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counter.items()))

@@ -9,9 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from steer_env.data.seeds import FixedTarget, RuleGenerator, RuleGrader, make_seeds, open_source
-from steer_env.data.seeds.run import SeedsConfig
-from steer_env.data.seeds.targets import AgentTarget
+from steer_env.data.seeds import (
+    AgentTarget,
+    FixedTarget,
+    RuleGenerator,
+    RuleGrader,
+    SeedsConfig,
+    make_seeds,
+    open_source,
+)
 from steer_env.judges.prompting import read_records
 from steer_env.models import ChatFailure, ChatReply, ChatRequest, ChatResult
 

@@ -12,11 +12,17 @@ from hypothesis import strategies as st
 import steer_env
 from steer_env.agents import AlwaysComply, AlwaysRefuse, Constructive
 from steer_env.data import from_bench_row, from_rl_row, to_bench_row, to_rl_row
-from steer_env.data.seeds import FixedTarget, RuleGenerator, RuleGrader, Seed, SeedJob, seed_details, worded
-from steer_env.data.seeds.forensics import look
-from steer_env.data.seeds.grading import SUCCESS
-from steer_env.data.seeds.simulation import simulate
-from steer_env.data.seeds.targets import AgentTarget
+from steer_env.data.seeds import (
+    AgentTarget,
+    FixedTarget,
+    RuleGenerator,
+    RuleGrader,
+    Seed,
+    SeedJob,
+    rule,
+    seed_details,
+)
+from steer_env.data.seeds.grading import SUCCESS, simulate
 from steer_env.judges import JudgeRequest
 from steer_env.records import read_jsonl
 from steer_env.scenarios import KINDS, STRATEGIES, TECHNIQUES, Scenario
@@ -169,7 +175,7 @@ def test_spread_keeps_the_ladder_and_its_end(seed: int, turns: int, risky: list[
     from steer_env.world.plan import Ask
 
     ladder = [Ask(name, k if name == "piece" else -1) for k, name in enumerate(risky)][:turns]
-    made = worded.spread(random.Random(seed), ladder, turns, late)
+    made = rule.spread(random.Random(seed), ladder, turns, late)
     assert len(made) == turns and made[-1] == ladder[-1]
     added = [a for a in made if a not in ladder]
     assert [a for a in made if a in ladder] == ladder and all(
@@ -185,7 +191,7 @@ def test_the_rows_own_purpose_is_kept() -> None:
     for group in range(60):
         row = source.scenario(4 * group + 3)  # the lookalike, to a harmless end
         nice = [n for n in frames.NICE if n in row.turns[0].text]
-        turns = worded.benign(row, row.truth, 6, group)
+        turns = rule.benign(row, row.truth, 6, group)
         kept += bool(nice)
         assert [n for n in frames.NICE if any(n in t.text for t in turns)] == nice
     assert kept > 3
@@ -193,10 +199,14 @@ def test_the_rows_own_purpose_is_kept() -> None:
 
 def test_forensics_come_from_ground_truth() -> None:
     row = next(s for i in range(99) if (s := WorldSource().scenario(i)).truth.others and s.truth.hazard)
-    found, truth = look(row), row.truth
-    assert truth.colour in found.objects[0] and len(found.objects) == 1 + len(truth.others)
-    assert "zigzag" in found.risk_detail and "hazard" in found.risk_detail
-    assert look(Scenario(row.turns[:1], row.images)) is None  # no ground truth, nothing made up
+    found, truth = rule.findings(row, row.truth), row.truth
+    assert truth.colour in found["objects"][0] and len(found["objects"]) == 1 + len(truth.others)
+    assert "zigzag" in found["risk_detail"] and "hazard" in found["risk_detail"]
+    bare = Scenario(row.turns[:1], row.images, kind="red_team")  # no ground truth, nothing made up
+    (out,) = RuleGenerator(AgentTarget(FixedTarget(), "fixed"), RuleGrader()).generate(
+        [SeedJob(bare, "red_team", 4, 0)]
+    )
+    assert (out.stage, out.reason) == ("forensics", "no_ground_truth")
 
 
 # Hand-worked grades --------------------------------------------------------------------------------

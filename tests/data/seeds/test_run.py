@@ -13,9 +13,15 @@ import pytest
 
 import steer_env
 from steer_env.data import DatasetError, LicenceGate
-from steer_env.data.seeds import RuleGenerator, SeedsConfig, make_seeds, open_source, seed_details
-from steer_env.data.seeds.assign import Assigner
-from steer_env.data.seeds.base import Rejected
+from steer_env.data.seeds import (
+    Rejected,
+    RuleGenerator,
+    SeedsConfig,
+    make_seeds,
+    open_source,
+    seed_details,
+)
+from steer_env.data.seeds.rows import Assigner
 from steer_env.records import read_jsonl
 from steer_env.runs import RunExists
 from steer_env.scenarios import KINDS, DraftTurn, Scenario
@@ -52,24 +58,20 @@ def test_stopped_anywhere_and_resumed_gives_the_same_bytes(
     assert bytes_of(tmp_path / "cut") == whole
 
 
-def test_killed_with_sigkill_and_resumed_gives_the_same_bytes(tmp_path: Path, bytes_of) -> None:
-    def words(name: str, *more: str) -> list[str]:
-        command = [sys.executable, "-m", "steer_env.cli.main", "data", "seeds", "--count", "150"]
-        return [*command, "--batch-size", "2", "--out", str(tmp_path / name), *more]
-
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run(words("whole"), check=True, **quiet)
-    resume: tuple[str, ...] = ()
+def test_killed_with_sigkill_and_resumed_gives_the_same_bytes(make_world, tmp_path: Path, bytes_of) -> None:
+    command = [sys.executable, "-m", "steer_env.cli.main", "data", "seeds", "--count", "150"]
+    command += ["--batch-size", "2", "--out", str(tmp_path / "cut")]
     for wanted in (10, 90):
-        process = subprocess.Popen(words("cut", *resume), **quiet)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while process.poll() is None and _lines(tmp_path / "cut") < wanted:
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         assert wanted <= _lines(tmp_path / "cut") < 150
-        resume = ("--resume",)
-    subprocess.run(words("cut", "--resume"), check=True, **quiet)
-    assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
+        command.append("--resume")
+    make_world("cut", 150, resume=True)
+    (tmp_path / "cut/.lock").unlink()  # the command's, which a killed process leaves behind
+    assert bytes_of(tmp_path / "cut") == bytes_of(make_world("whole", 150))
 
 
 def _lines(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""Asking a chat back end for dialogues and findings, and what becomes of a row without an answer.
+"""Asking a chat back end: a prompt template and data in, a checked answer or the reason for none out.
 
 The asking itself is `steer_env.models.structured`: JSON by schema, read with tolerance, asked again with the
 error. Here an exchange also keeps what the model said last, takes a refusal for an answer, and tells a bad
@@ -7,18 +7,21 @@ answer from a back end that is gone.
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.resources import files
+from string import Template
 from typing import Annotated, Any, Final, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
+from steer_env.images import Image
+from steer_env.judges.prompting import data_line, fence
 from steer_env.models.base import BackendError, ChatBackend, ChatMessage, ChatReply, ChatResult
 from steer_env.models.structured import BadAnswer, Exchange, NoAnswer, Settings, ask_all
-
-#: How generators ask unless told otherwise.
-WRITING: Final = Settings(attempts=3, max_tokens=1536, temperature=0.8)
 
 #: Beginnings of reasons after which no further request will be answered either.
 _GONE: Final = ("connection", "auth", "back end")
@@ -31,6 +34,37 @@ _KEPT: Final = 4_000
 
 #: 1..5, an enumeration because not every server constrains decoding by minimum and maximum.
 Level = Annotated[int, Field(ge=1, le=5), WithJsonSchema({"type": "integer", "enum": [1, 2, 3, 4, 5]})]
+
+
+@lru_cache
+def template(name: str) -> str:
+    """Return a prompt template: a versioned text file of the package, with `$name` for what is filled in."""
+    return (files(__package__) / "prompts" / f"{name}.txt").read_text(encoding="utf-8")
+
+
+def template_hash(name: str) -> str:
+    """Return the first twelve hex digits of a template's SHA-256, for the provenance of what it made."""
+    return hashlib.sha256(template(name).encode()).hexdigest()[:12]
+
+
+def chat(
+    name: str, *data: Mapping[str, Any], images: tuple[Image, ...] = (), **slots: Any
+) -> tuple[ChatMessage, ...]:
+    """Return a template as a chat: instructions as the system's message, data as the user's.
+
+    Args:
+        name: Template.
+        *data: What comes from rows and other models, a line of JSON each, between two marker lines that
+            nothing in it can imitate.
+        images: Pictures shown with the data.
+        **slots: What is filled into the instructions; never anything from a row.
+    """
+    lines = [data_line(record) for record in data]
+    marker = fence(lines)
+    return (
+        ChatMessage("system", Template(template(name)).substitute(slots)),
+        ChatMessage("user", "\n".join((marker, *lines, marker)), images),
+    )
 
 
 class Answer(BaseModel):
@@ -110,9 +144,8 @@ def _exchange(question: Question[A], settings: Settings) -> _Asked[A]:
         if problem := question.check(answer):
             raise BadAnswer(problem)
 
-    schema: dict[str, Any] = question.model.model_json_schema()
-    settings = replace(settings, seed=question.seed)
-    return _Asked(question.messages, question.model, schema, settings, check)
+    schema = question.model.model_json_schema()
+    return _Asked(question.messages, question.model, schema, replace(settings, seed=question.seed), check)
 
 
 def _answer(one: _Asked[A]) -> A | Unanswered:

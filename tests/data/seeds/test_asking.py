@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from steer_env.data.seeds.prompts import TEMPLATES, prompt
-from steer_env.data.seeds.structured import Answer, Level, Question, Unanswered, ask
+from steer_env.data.seeds.asking import Answer, Level, Question, Unanswered, ask, template, template_hash
 from steer_env.models import BackendError, ChatFailure, ChatMessage, ChatReply
 from steer_env.models.structured import Settings
 
@@ -60,6 +59,7 @@ def test_a_backend_that_breaks_or_miscounts_is_an_error(scripted) -> None:
 
 
 def test_templates_are_versioned() -> None:
-    for name in TEMPLATES:
-        assert f"[template {name}/" in prompt(name).text and len(prompt(name).hash) == 12
-    assert len({prompt(name).hash for name in TEMPLATES}) == len(TEMPLATES)
+    names = ("benign", "obfuscated", "forensics", "rewriting", "planning", "grade")
+    for name in names:
+        assert f"[template {name}/" in template(name) and len(template_hash(name)) == 12
+    assert len({template_hash(name) for name in names}) == len(names)
