@@ -65,7 +65,7 @@ def test_a_built_in_picture_keeps_its_ground_truth() -> None:
 
 def test_shares_outside_the_unit_interval_are_refused() -> None:
     for bad in (-0.1, 1.5, float("nan")):
-        with pytest.raises(ValueError, match="noise_share=.*expected a finite number of at least 0 and at most 1"):
+        with pytest.raises(ValueError, match=r"noise_share=.*expected a finite number"):
             SeedsConfig(noise_share=bad)
 
 
