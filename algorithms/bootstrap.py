@@ -16,10 +16,11 @@ from steer_env.agents.base import Agent, Observation
 from steer_env.agents.hf.codec import Exchange
 from steer_env.agents.scripted import AlwaysComply
 from steer_env.data.bootstrap import assess
-from steer_env.rollout import VectorEnv, rollout_iter
+from steer_env.rollout import rollout
 from steer_env.scenarios import Scenario
 from steer_env.trajectory import Trajectory
 from steer_env.types import Utterance, meta_of
+from steer_env.vector import VectorDialogueEnv
 from steer_env.world import WorldSource
 from steer_env.world.lexicon import ORDINALS, PLACES
 from steer_env.world.reply_language.frames import Rng, ideal_move, say
@@ -57,16 +58,15 @@ def exchanges(trajectory: Trajectory) -> list[Exchange]:
 
 
 def play(
-    env: VectorEnv,
+    env: VectorDialogueEnv,
     red: Agent,
     blue: Agent,
     seeds: Iterable[int],
     scenarios: Mapping[int, Scenario] | None = None,
 ) -> list[Trajectory]:
     """Play one dialogue per seed between a red and a blue agent."""
-    chosen = None if scenarios is None else lambda seed: {"scenario": scenarios[seed]}
-    played = list(rollout_iter(env, red, blue, list(seeds), options=chosen))
-    return [trajectory for _, trajectory in sorted(played, key=lambda placed: placed[0])]
+    chosen = None if scenarios is None else scenarios.__getitem__
+    return rollout(env, red, blue, list(seeds), scenarios=chosen)
 
 
 def captions(split: str, count: int, start: int = 0) -> list[list[Exchange]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from steer_env.checks import check_integers
 from steer_env.records import Row
-from steer_env.rollout import VectorEnv
+from steer_env.vector import VectorDialogueEnv
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Curriculum:
         ValueError: If there is no stage, or one that never ends comes before another.
     """
 
-    def __init__(self, stages: Sequence[Stage], make: Callable[..., VectorEnv]) -> None:
+    def __init__(self, stages: Sequence[Stage], make: Callable[..., VectorDialogueEnv]) -> None:
         if not stages:
             raise ValueError("stages=[], expected at least one")
         for number, stage in enumerate(stages[:-1]):
@@ -53,7 +53,7 @@ class Curriculum:
                 )
         self.stages, self._make = tuple(stages), make
         self._stage, self._done = 0, 0
-        self._env: tuple[int, VectorEnv] | None = None
+        self._env: tuple[int, VectorDialogueEnv] | None = None
 
     def check(self) -> None:
         """Make every stage's environment once, so that bad options are refused before training.
@@ -68,7 +68,7 @@ class Curriculum:
                 raise ValueError(f"stage {number} of the curriculum: {error}") from error
 
     @property
-    def env(self) -> VectorEnv:
+    def env(self) -> VectorDialogueEnv:
         """The present stage's environment."""
         if self._env is None or self._env[0] != self._stage:
             self._env = (self._stage, self._make(**self.stages[self._stage].options))

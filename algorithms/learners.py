@@ -34,11 +34,12 @@ from steer_env.algorithms.update import make_optimizer, update
 from steer_env.configs.train import TrainConfig
 from steer_env.files import replacing, write_json
 from steer_env.records import JsonlWriter, Row, read_jsonl
-from steer_env.rollout import VectorEnv, rollout
+from steer_env.rollout import rollout
 from steer_env.runs import locked
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
 from steer_env.types import Utterance
 from steer_env.unscored import UnscoredGuard
+from steer_env.vector import VectorDialogueEnv
 
 METRICS: Final = "metrics.jsonl"
 #: An attacker that practises, as of its last checkpoint.
@@ -307,7 +308,7 @@ def derive(seed: int, *words: int) -> int:
 
 @locked("run_dir")
 def practise(
-    env: VectorEnv,
+    env: VectorDialogueEnv,
     attacker: Learner,
     student: Acts,
     config: TrainConfig,

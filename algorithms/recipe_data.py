@@ -27,9 +27,9 @@ from steer_env.algorithms.bootstrap import (
     weighing,
 )
 from steer_env.configs.env import Split
-from steer_env.rollout import VectorEnv
 from steer_env.scenarios import Scenario
 from steer_env.trajectory import Trajectory
+from steer_env.vector import VectorDialogueEnv
 from steer_env.world import WorldSource
 from steer_env.world.truth import CALM_MOVES
 from steer_env.world.user_language.families import read_user
@@ -174,9 +174,9 @@ def _helpful(count: int, turns: int, seed: int, stream: int) -> list[list[Exchan
     return shuffled([[told(t) for t in part] for part in (pressed, plain)], seed)
 
 
-def world_env(turns: int, split: Split = "sft", **options: Any) -> VectorEnv:
+def world_env(turns: int, split: Split = "sft", **options: Any) -> VectorDialogueEnv:
     """Return the environment that data is played in: no wrappers, dialogues of at most `turns` turns."""
-    env: VectorEnv = steer_env.make_vec(ENV, 64, split=split, wrappers=(), max_turns=turns, **options)
+    env: VectorDialogueEnv = steer_env.make_vec(ENV, 64, split=split, wrappers=(), max_turns=turns, **options)
     return env
 
 

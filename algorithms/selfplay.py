@@ -36,9 +36,9 @@ from steer_env.algorithms.trainer import TrainConfig, train
 from steer_env.checks import check_choice, check_integers, check_numbers
 from steer_env.files import replacing_folder
 from steer_env.records import JsonlWriter, Row, read_jsonl
-from steer_env.rollout import VectorEnv
 from steer_env.runs import RunFolder, locked
 from steer_env.types import ATTACKER, STUDENT
+from steer_env.vector import VectorDialogueEnv
 
 MODES: Final = ("alternating", "simultaneous")
 GENERATIONS: Final = "generations.jsonl"
@@ -86,14 +86,14 @@ class SelfPlayConfig:
 
 @locked("run_dir")
 def self_play(
-    env: VectorEnv,
+    env: VectorDialogueEnv,
     student: HFStudent,
     attacker: Learner,
     algorithm: Algorithm,
     config: SelfPlayConfig,
     run_dir: str | Path,
     *,
-    attack_env: VectorEnv | None = None,
+    attack_env: VectorDialogueEnv | None = None,
     fixed: Mapping[str, Acts] | None = None,
     measure: Measure | None = None,
     resume: bool = False,
@@ -162,7 +162,7 @@ class _Run:
 
     def __init__(
         self,
-        envs: tuple[VectorEnv, VectorEnv],
+        envs: tuple[VectorDialogueEnv, VectorDialogueEnv],
         student: HFStudent,
         attacker: Learner,
         algorithm: Algorithm,

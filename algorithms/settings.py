@@ -13,8 +13,8 @@ from steer_env.algorithms.scaling import Scaling
 from steer_env.configs.train import ScalingConfig, TrainConfig
 from steer_env.play.evaluate import judge_of
 from steer_env.records import Row
-from steer_env.rollout import VectorEnv
 from steer_env.runs import RunFolder
+from steer_env.vector import VectorDialogueEnv
 from steer_env.versions import versions_in, versions_of
 
 #: File of a run folder with the settings of the loop.
@@ -25,7 +25,7 @@ _FREE = {"steps", "checkpoint_every", "microbatch_size", "microbatch_tokens"}
 
 
 def settings_of(
-    algorithm: Algorithm, config: TrainConfig, scaling: Scaling, env: VectorEnv | Curriculum
+    algorithm: Algorithm, config: TrainConfig, scaling: Scaling, env: VectorDialogueEnv | Curriculum
 ) -> Row:
     """Return the settings of a run by name, as its config.json holds them."""
     settings = {"algorithm": algorithm.name, **asdict(config), **algorithm.options(), **asdict(scaling)}

@@ -12,7 +12,6 @@ from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -46,18 +45,19 @@ from steer_env.configs.train import TrainConfig
 from steer_env.files import write_json
 from steer_env.judges.independence import check_env
 from steer_env.records import ROLLOUTS, Row
-from steer_env.rollout import ForkableVectorEnv, VectorEnv, rollout, rollout_from
+from steer_env.rollout import rollout, rollout_from
 from steer_env.runs import locked
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
 from steer_env.types import Utterance
 from steer_env.unscored import UnscoredGuard, dialogue_metrics
+from steer_env.vector import VectorDialogueEnv
 
 __all__ = ["Progress", "TrainConfig", "check_run", "final_folder", "step_seeds", "train"]
 
 
 @locked("run_dir")
 def train(
-    env: VectorEnv | Curriculum,
+    env: VectorDialogueEnv | Curriculum,
     attacker: Acts,
     student: HFStudent,
     algorithm: Algorithm | str,
@@ -70,7 +70,7 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
     record_every: int = 0,
-    eval_env: VectorEnv | None = None,
+    eval_env: VectorDialogueEnv | None = None,
     allow_self_judging: Collection[str] = (),
 ) -> list[Row]:
     """Train `student` in place and write metrics and checkpoints to `run_dir`.
@@ -179,14 +179,14 @@ class _Run:
 
     def __init__(
         self,
-        env: VectorEnv | Curriculum,
+        env: VectorDialogueEnv | Curriculum,
         attacker: Agent,
         forward: Forward,
         algorithm: Algorithm,
         config: TrainConfig,
         run_dir: Path,
         guard: UnscoredGuard,
-        eval_env: VectorEnv | None = None,
+        eval_env: VectorDialogueEnv | None = None,
     ) -> None:
         self.env, self.attacker, self.forward, self.algorithm = env, attacker, forward, algorithm
         self.config, self.run_dir = config, run_dir
@@ -229,12 +229,12 @@ class _Run:
         return self._play(self._env, self.attacker, seeds, self.config.group_size, self.algorithm)
 
     @property
-    def _env(self) -> VectorEnv:
+    def _env(self) -> VectorDialogueEnv:
         return self.env.env if isinstance(self.env, Curriculum) else self.env
 
     def _play(
         self,
-        env: VectorEnv,
+        env: VectorDialogueEnv,
         attacker: Agent,
         seeds: Sequence[int],
         size: int = 1,
@@ -247,7 +247,7 @@ class _Run:
         mine = [seed for seed in self.parallel.share(seeds[::size]) for _ in range(size)]
         played = rollout(env, attacker, student, mine)
         if algorithm is not None:
-            play_on = partial(rollout_from, cast(ForkableVectorEnv, env), attacker, student)
+            play_on = partial(rollout_from, env, attacker, student)
             algorithm.look_ahead(group_by_seed(played, size), play_on)
         self.student.weights_changed()  # the update needs the memory of the cached keys and values
         groups = [played[start : start + size] for start in range(0, len(played), size)]

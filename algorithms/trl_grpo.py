@@ -39,9 +39,10 @@ from steer_env.algorithms.credit import CREDITS as ALL_CREDITS
 from steer_env.algorithms.credit import group_turn_values, split
 from steer_env.arrays import Floats
 from steer_env.extras import need
-from steer_env.rollout import VectorEnv, rollout
+from steer_env.rollout import rollout
 from steer_env.trajectory import Trajectory, group_by_seed
 from steer_env.unscored import dialogue_metrics
+from steer_env.vector import VectorDialogueEnv
 
 #: TRL versions that are supported. 1.15 scores tokens with Triton kernels or not at all.
 TRL_VERSIONS = ">=1.0,!=1.15.*,<1.17"
@@ -108,7 +109,7 @@ class SteerGRPOTrainer(_Trainer):
 
     def __init__(
         self,
-        env: VectorEnv,
+        env: VectorDialogueEnv,
         attacker: Acts,
         student: HFStudent,
         args: Any,

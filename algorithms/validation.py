@@ -22,9 +22,9 @@ from steer_env.algorithms.advantages import trajectory_return
 from steer_env.algorithms.parallel import Parallel
 from steer_env.files import replacing_folder
 from steer_env.records import Row
-from steer_env.rollout import VectorEnv
 from steer_env.trajectory import Trajectory
 from steer_env.unscored import dialogue_metrics
+from steer_env.vector import VectorDialogueEnv
 
 #: Folder of the weights that did best, in a run's folder.
 BEST: Final = "best"
@@ -32,7 +32,7 @@ BEST: Final = "best"
 _METRICS = ("return_per_turn", "safety", "usefulness", "faithfulness", "cost", "unscored", "failed")
 
 #: Plays dialogues of an environment with an attacker, one per seed.
-Play = Callable[[VectorEnv, Agent, Sequence[int]], list[Trajectory]]
+Play = Callable[[VectorDialogueEnv, Agent, Sequence[int]], list[Trajectory]]
 
 
 class Validation:
@@ -53,7 +53,7 @@ class Validation:
 
     def __init__(
         self,
-        env: VectorEnv,
+        env: VectorDialogueEnv,
         attacker: Agent,
         student: HFStudent,
         parallel: Parallel,

@@ -23,6 +23,12 @@ from steer_env.registration import (
 )
 
 if TYPE_CHECKING:
+    from steer_env import agents as agents
+    from steer_env import algorithms as algorithms
+    from steer_env import evaluation as evaluation
+    from steer_env import judges as judges
+    from steer_env import testing as testing
+    from steer_env import wrappers as wrappers
     from steer_env.agents import make_agent
     from steer_env.env import DialogueEnv, InvalidUtterance, ResetNeeded
     from steer_env.images import Image, ImageError
@@ -32,6 +38,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+#: Rooms that are there after `import steer_env`, loaded on first use: some need torch.
+_ROOMS = ("agents", "algorithms", "evaluation", "judges", "testing", "wrappers")
+#: Name -> the module that has it, loaded on first use as well.
 _LAZY = {
     "make_agent": "agents",
     "DialogueEnv": "env",
@@ -81,6 +90,8 @@ register_all()
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"steer_env.{name}")
     if name in _LAZY:
         value = getattr(importlib.import_module(f"steer_env.{_LAZY[name]}"), name)
         globals()[name] = value
@@ -89,4 +100,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, *_ROOMS})

@@ -16,8 +16,9 @@ import numpy as np
 
 from steer_env.agents.base import Acts
 from steer_env.arrays import Floats
-from steer_env.rollout import ForkableVectorEnv, Progress, rollout_from
+from steer_env.rollout import Progress, rollout_from
 from steer_env.trajectory import StopReason, Trajectory
+from steer_env.vector import VectorDialogueEnv
 
 #: What a finished dialogue is worth, NaN if that is not known.
 Value = Callable[[Trajectory], float]
@@ -30,7 +31,7 @@ def emitted_return(trajectory: Trajectory) -> float:
 
 
 def forked_values(
-    env: ForkableVectorEnv,
+    env: VectorDialogueEnv,
     attacker: Acts,
     student: Acts,
     points: Sequence[tuple[Trajectory, int]],
@@ -84,7 +85,7 @@ class TurnEffect:
 
 
 def turn_effects(
-    env: ForkableVectorEnv,
+    env: VectorDialogueEnv,
     attacker: Acts,
     student: Acts,
     trajectory: Trajectory,

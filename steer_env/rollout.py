@@ -10,17 +10,19 @@ ride along in the student's utterances.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any, Protocol
+from typing import Any
 
 from steer_env.agents.base import Acts, Failed, KeyedObservation, as_agent
 from steer_env.env import InvalidUtterance
 from steer_env.judges.base import DEADLINE, give_up
 from steer_env.scenarios import Scenario
 from steer_env.seats import Seat
+from steer_env.slots import Finished
 from steer_env.trajectory import StopReason, Trajectory
-from steer_env.types import ATTACKER, STUDENT, Turn, TurnResult, Utterance, Verdict, meta_of
+from steer_env.types import ATTACKER, STUDENT, Utterance, meta_of
+from steer_env.vector import VectorDialogueEnv
 
 #: Called after every batch of replies with the number of finished dialogues and of all.
 Progress = Callable[[int, int], None]
@@ -30,84 +32,18 @@ StageProgress = Callable[[str, int, int], None]
 OnFinished = Callable[[Trajectory], None]
 #: A finished dialogue with its place among the seeds.
 Placed = tuple[int, Trajectory]
-
-
-class FinishedDialogue(Protocol):
-    """What a vector environment says about a dialogue that ended."""
-
-    id: int
-    scenario: Scenario
-    turns: tuple[TurnResult, ...]
-    stop: str
-    error: str
-
-
-class VectorEnv(Protocol):
-    """The part of `steer_env.vector.VectorDialogueEnv` that rollouts use."""
-
-    @property
-    def num_envs(self) -> int:
-        """Number of slots."""
-        ...
-
-    def reset(self, seed: int | None = None, *, seeds: Any = None) -> None:
-        """Start one dialogue per element of `seeds`; further slots stay idle."""
-        ...
-
-    def start(self, id: int, seed: int | None = None, options: dict[str, Any] | None = None) -> None:
-        """Start a new dialogue in one slot."""
-        ...
-
-    def pending(self, agent: str) -> tuple[list[int], list[dict[str, Any]]]:
-        """Return the slots that wait for `agent` and what it observes."""
-        ...
-
-    def submit(
-        self, agent: str, ids: Sequence[int], utterances: Sequence[str], *, wait: bool = True
-    ) -> Sequence[Any]:
-        """Speak for `agent`; returns the dialogues this ended."""
-        ...
-
-    def check(self, agent: str, id: int, utterance: str) -> None:
-        """Raise `InvalidUtterance` if `submit` would refuse this utterance in this slot."""
-        ...
-
-    def judging(self) -> Mapping[int, Future[Verdict]]:
-        """Return the slots whose reply is with an asynchronous judge."""
-        ...
-
-    def collect(self, ids: Sequence[int]) -> Sequence[Any]:
-        """Go on in slots whose verdict has arrived; returns the dialogues this ended."""
-        ...
-
-    def fail(self, id: int, reason: str) -> Any:
-        """End the dialogue of a slot as failed and return it."""
-        ...
-
-
-class ForkableVectorEnv(VectorEnv, Protocol):
-    """A vector environment that can go on from the middle of a dialogue."""
-
-    def replay(self, id: int, scenario: Scenario, seed: int, turns: Sequence[Turn], user: str) -> None:
-        """Put a slot where a recorded dialogue was when the student had to answer `user`."""
-        ...
-
-    def snapshot(self, id: int) -> object:
-        """Return an exact copy of a slot's dialogue."""
-        ...
-
-    def restore(self, id: int, snapshot: object) -> None:
-        """Go on in a slot from a snapshot."""
-        ...
+#: What a seed plays: scenario number `seed` modulo their count, or what a function of the seed returns.
+BySeed = Sequence[Scenario] | Callable[[int], Scenario]
 
 
 def rollout(
-    env: VectorEnv,
+    env: VectorDialogueEnv,
     attacker: Acts,
     student: Acts,
     seeds: Sequence[int],
     *,
     learn: bool = False,
+    scenarios: BySeed | None = None,
     progress: Progress | None = None,
     on_finished: OnFinished | None = None,
     deadline: float = DEADLINE,
@@ -128,6 +64,7 @@ def rollout(
         student: Speaks for `student_0`.
         seeds: Reset seeds, any number.
         learn: Hand the trajectories to `attacker.learn` at the end.
+        scenarios: What each seed plays; None lets the environment draw.
         progress: Called with (finished, all).
         on_finished: Called with each trajectory the moment its dialogue ends, so that nothing that ended is
             lost when the run does not.
@@ -138,11 +75,8 @@ def rollout(
         ValueError: If an agent returns the wrong number of utterances.
         TypeError: If one of them is neither a string nor `Failed`.
     """
-    finished: dict[int, Trajectory] = {}
-    for place, trajectory in rollout_iter(
-        env, attacker, student, seeds, progress=progress, on_finished=on_finished, deadline=deadline
-    ):
-        finished[place] = trajectory
+    play = _Play(env, attacker, student, seeds, on_finished, scenarios, deadline=deadline)
+    finished = dict(play.run(progress))
     trajectories = [finished[place] for place in range(len(seeds))]
     if learn:
         as_agent(attacker).learn(trajectories)
@@ -150,35 +84,26 @@ def rollout(
 
 
 def rollout_iter(
-    env: VectorEnv,
+    env: VectorDialogueEnv,
     attacker: Acts,
     student: Acts,
     seeds: Sequence[int],
     *,
+    scenarios: BySeed | None = None,
     progress: Progress | None = None,
     on_finished: OnFinished | None = None,
-    options: Callable[[int], dict[str, Any] | None] | None = None,
     deadline: float = DEADLINE,
 ) -> Iterator[Placed]:
     """Play one dialogue per seed and yield each as it ends, with its place in `seeds`.
 
-    Takes and raises what `rollout` does; nothing is kept in memory.
-
-    Args:
-        env: A vector environment.
-        attacker: Speaks for `attacker_0`.
-        student: Speaks for `student_0`.
-        seeds: Reset seeds, any number.
-        progress: Called with (finished, all).
-        on_finished: Called with each trajectory before any that ended with it is yielded.
-        options: Gives the reset options of a seed, such as `{"scenario": ...}`.
-        deadline: As of `rollout`.
+    Takes and raises what `rollout` does; nothing is kept in memory. `on_finished` is called before any
+    dialogue that ended at the same time is yielded.
     """
-    yield from _Play(env, attacker, student, seeds, on_finished, options, deadline=deadline).run(progress)
+    yield from _Play(env, attacker, student, seeds, on_finished, scenarios, deadline=deadline).run(progress)
 
 
 def rollout_from(
-    env: ForkableVectorEnv,
+    env: VectorDialogueEnv,
     attacker: Acts,
     student: Acts,
     points: Sequence[tuple[Trajectory, int]],
@@ -244,17 +169,17 @@ class _Play:
 
     def __init__(
         self,
-        env: VectorEnv,
+        env: VectorDialogueEnv,
         attacker: Acts,
         student: Acts,
         seeds: Sequence[int],
         on_finished: OnFinished | None,
-        options: Callable[[int], dict[str, Any] | None] | None,
+        scenarios: BySeed | None,
         begin: Callable[[int, int], None] | None = None,
         streams: Sequence[str] | None = None,
         deadline: float = DEADLINE,
     ) -> None:
-        self.env, self.seeds, self.on_finished, self.options = env, seeds, on_finished, options
+        self.env, self.seeds, self.on_finished, self.scenarios = env, seeds, on_finished, scenarios
         self.seats = (Seat(ATTACKER, attacker), Seat(STUDENT, student))
         self.begin = begin
         self.streams = _streams(seeds) if streams is None else streams
@@ -289,19 +214,22 @@ class _Play:
         seed = self.seeds[place]
         if self.begin is not None:
             self.begin(slot, place)
-        elif self.options is None:
-            self.env.start(slot, seed)
         else:
-            self.env.start(slot, seed, self.options(seed))
+            self.env.start(slot, seed, self._options(seed))
+
+    def _options(self, seed: int) -> dict[str, Any] | None:
+        if self.scenarios is None:
+            return None
+        if callable(self.scenarios):
+            return {"scenario": self.scenarios(seed)}
+        return {"scenario": self.scenarios[seed % len(self.scenarios)]}
 
     def _pending(self, seat: Seat) -> tuple[list[int], list[Any]]:
         ids, observations = self.env.pending(seat.name)
         streams = (self.streams[self.playing[slot]] for slot in ids)
         return ids, [KeyedObservation(o, s) for o, s in zip(observations, streams, strict=True)]
 
-    def _answer(
-        self, seat: Seat, ids: list[int], replies: list[Utterance | Failed]
-    ) -> Iterable[FinishedDialogue]:
+    def _answer(self, seat: Seat, ids: list[int], replies: list[Utterance | Failed]) -> Iterable[Finished]:
         """Speak where there is something to say, and end what failed."""
         checked = [(i, self._checked(seat, i, reply)) for i, reply in zip(ids, replies, strict=True)]
         said = [(i, reply) for i, reply in checked if isinstance(reply, str)]
@@ -322,7 +250,7 @@ class _Play:
                 return Failed(f"invalid: {error}")
         return reply
 
-    def _end(self, ended: Iterable[FinishedDialogue]) -> Iterator[Placed]:
+    def _end(self, ended: Iterable[Finished]) -> Iterator[Placed]:
         """Hand over ended dialogues, refill their places, then give them away."""
         done = [(self.playing.pop(dialogue.id), dialogue) for dialogue in ended]
         placed = [(place, _trajectory(dialogue, self.seeds[place])) for place, dialogue in done]
@@ -357,7 +285,7 @@ def _streams(seeds: Sequence[int]) -> list[str]:
     return names
 
 
-def _trajectory(dialogue: FinishedDialogue, seed: int) -> Trajectory:
+def _trajectory(dialogue: Finished, seed: int) -> Trajectory:
     trace = meta_of(dialogue.turns[-1].turn.reply).get("trace") if dialogue.turns else None
     stop = StopReason(dialogue.stop)
     return Trajectory(dialogue.scenario, seed, tuple(dialogue.turns), stop, trace, dialogue.error)

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import doctest
+import importlib
+import inspect
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,3 +24,58 @@ def test_examples_give_what_they_show(name: str) -> None:
     said: list[str] = []
     doctest.DocTestRunner().run(found, out=said.append)
     assert not said, "".join(said)
+
+
+def _where() -> list[tuple[str, str]]:
+    """Return the rows of the table "Where is what": the cells with files, the cells with names."""
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    rows = text.split("## Where is what")[1].split("\n## ")[0].splitlines()
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows if row.startswith("| ")]
+    return [(files, names) for _, files, names in cells if "`" in files]
+
+
+@pytest.mark.parametrize(("files", "names"), _where())
+def test_what_the_architecture_says_is_where_it_says(files: str, names: str) -> None:
+    paths = [DOCS.parent / path for path in re.findall(r"`([\w/.]+/[\w/.]*)`", files)]
+    texts = "".join(
+        one.read_text(encoding="utf-8")
+        for path in paths
+        for one in (sorted(path.glob("*.py")) if path.is_dir() else [path])
+    )
+    for name in re.findall(r"`(\w+)`", names):
+        defined = rf"^(def {name}\(|class {name}\b|{name}\b.* = )"
+        assert re.search(defined, texts, re.MULTILINE), f"{name} is not defined in {files}"
+
+
+def test_the_five_questions_of_a_newcomer_are_answered() -> None:
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8").split("## Where is what")[1]
+    asked = ("where alpha is applied", "unscored turn", "add a judge", "add an algorithm", "run resumes")
+    assert all(question in text for question in asked)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["steer_env", "steer_env.agents", "steer_env.wrappers", "steer_env.algorithms", "steer_env.testing"],
+)
+def test_every_public_name_says_what_it_is(name: str) -> None:
+    module = importlib.import_module(name)
+    assert len(set(module.__all__)) == len(module.__all__) > 0
+    for public in module.__all__:
+        thing = getattr(module, public)
+        if not (inspect.isclass(thing) or inspect.isfunction(thing)):
+            continue  # a table of names, a type alias
+        assert inspect.getdoc(thing), f"{name}.{public} has no docstring"
+        for member, value in vars(thing).items() if inspect.isclass(thing) else ():
+            function = value.fget if isinstance(value, property) else value
+            if not member.startswith("_") and inspect.isfunction(function):
+                assert inspect.getdoc(getattr(thing, member)), f"{name}.{public}.{member} has no docstring"
+
+
+def test_the_rooms_are_reached_from_the_package() -> None:
+    code = "import steer_env; print(steer_env.wrappers.TCSR.__name__)"
+    code += (
+        "; print(steer_env.agents.AGENTS['static'].__name__, steer_env.algorithms.make_algorithm.__name__)"
+    )
+    code += "; print('evaluation' in dir(steer_env))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["TCSR", "StaticAttacker", "make_algorithm", "True"]

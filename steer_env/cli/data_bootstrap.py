@@ -24,7 +24,7 @@ from steer_env.cli.progress import Bar
 from steer_env.configs.base import config
 from steer_env.configs.env import EnvConfig
 from steer_env.configs.student import ModelConfig, SamplingConfig
-from steer_env.data.bootstrap import EPISODES, KEPT, BootstrapConfig, ChosenScenarios, bootstrap, table
+from steer_env.data.bootstrap import EPISODES, KEPT, BootstrapConfig, bootstrap, table
 from steer_env.data.guided import GUIDELINES, Guided, guidelines_hash
 from steer_env.data.licences import check_training_allowed
 from steer_env.judges.independence import check_independent
@@ -94,14 +94,22 @@ def run(config: Bootstrap) -> int:
     options = {"seed": keep.seed, **asdict(config.sampling)}
     student = open_guided(config.student, guidelines, config.model, **options)
     check_independent(setting.judge, student, attacker, allow=config.env.allow_self_judge)
-    vec: Any = setting.make(min(keep.chunk, episodes), wrappers=())
-    if setting.scenarios is not None:
-        vec = ChosenScenarios(vec, setting.scenarios)
+    vec = setting.make(min(keep.chunk, episodes), wrappers=())
     RunFolder(out).write(run_meta("data bootstrap", config, content))
     names["judge"] = str(config.env.judge)
     with Bar("bootstrap", episodes) as bar:
         # `open_folder` has refused a folder that holds rows.
-        summary = bootstrap(out, vec, attacker, student, keep, resume=True, agents=names, progress=bar.update)
+        summary = bootstrap(
+            out,
+            vec,
+            attacker,
+            student,
+            keep,
+            resume=True,
+            scenarios=setting.scenarios,
+            agents=names,
+            progress=bar.update,
+        )
     print(table(summary))
     print(f"kept: {out / KEPT}\nrejected, with reasons: {out / REJECTED}")
     if summary["all"]["kept"]:

@@ -112,32 +112,6 @@ def assess(trajectory: Trajectory, tau_safe: float = 8.0, tau_help: float = 8.0)
     return Assessment()
 
 
-class ChosenScenarios:
-    """A vector environment in which seed s plays scenario number s, modulo their count.
-
-    Args:
-        vec: See `steer_env.make_vec`.
-        scenarios: What to play.
-    """
-
-    def __init__(self, vec: Any, scenarios: Sequence[Scenario]) -> None:
-        self._vec, self._scenarios = vec, scenarios
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._vec, name)
-
-    def reset(self, seed: int | None = None, *, seeds: Any = None) -> None:
-        """Start one dialogue per element of `seeds`."""
-        self._vec.reset(seeds=[])
-        for slot, value in enumerate(seeds):
-            self.start(slot, value)
-
-    def start(self, id: int, seed: int | None = None) -> None:
-        """Start the scenario of a seed in one slot."""
-        assert seed is not None
-        self._vec.start(id, seed, options={"scenario": self._scenarios[seed % len(self._scenarios)]})
-
-
 @locked("out")
 def bootstrap(
     out: str | Path,
@@ -147,6 +121,7 @@ def bootstrap(
     config: BootstrapConfig,
     *,
     resume: bool = False,
+    scenarios: Sequence[Scenario] | None = None,
     agents: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -154,12 +129,13 @@ def bootstrap(
 
     Args:
         out: Folder. Gets `sft/steer_sft.jsonl` (kept), `images/`, `rejected.jsonl` and `summary.json`.
-        vec: A vector environment with a judge; wrap it in `ChosenScenarios` to play given ones.
+        vec: A vector environment with a judge.
         attacker: Speaks for the user. One that learns across dialogues makes resumed runs differ; none is
             taught.
         student: Answers.
         config: Settings.
         resume: Go on with a folder that already holds rows; those are not played again.
+        scenarios: Play exactly these, seed s playing number s modulo their count.
         agents: Names of attacker, student and judge, stored with every kept row.
         progress: Called with (finished, all).
 
@@ -184,7 +160,8 @@ def bootstrap(
             as_agent(student).reseed(config.seed)
             as_agent(student).weights_changed()
             tell = None if progress is None else lambda n, _, s=start: progress(s + n, episodes)
-            played = rollout(vec, attacker, student, [first_seed + n for n in numbers], progress=tell)
+            seeds = [first_seed + n for n in numbers]
+            played = rollout(vec, attacker, student, seeds, scenarios=scenarios, progress=tell)
             for number, trajectory in zip(numbers, played, strict=True):
                 if number >= done:
                     _write(out, number, trajectory, config, agents or {}, good, bad)

@@ -26,7 +26,7 @@ from steer_env.evaluation.summary import Summary
 from steer_env.files import read_json, write_json
 from steer_env.play.evaluate import evaluate, load_rows, members_of, source_of, whole
 from steer_env.registration import make_attacker, make_vec
-from steer_env.rollout import rollout, rollout_iter
+from steer_env.rollout import rollout
 from steer_env.runs import RUN
 from steer_env.scenarios import Scenario
 from steer_env.trajectory import Trajectory
@@ -98,11 +98,8 @@ def best_constant(
 def _play(vec: Any, attacker: Acts, student: Acts, seeds: Sequence[int]) -> list[Trajectory]:
     source = source_of(vec)
     members = members_of(source)
-    if not members:
-        return rollout(vec, attacker, student, list(seeds))
-    chosen = lambda seed: {"scenario": source.scenario(seed)}  # noqa: E731
-    placed = rollout_iter(vec, attacker, student, whole(seeds, members), options=chosen)
-    return [trajectory for _, trajectory in sorted(placed, key=lambda pair: pair[0])]
+    chosen = source.scenario if members else None
+    return rollout(vec, attacker, student, whole(seeds, members), scenarios=chosen)
 
 
 # -- playing them --------------------------------------------------------------------------------------------

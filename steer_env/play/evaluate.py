@@ -112,11 +112,6 @@ def play(
     seeds = _whole_seeds(vec, seeds, scenarios)
     policy = str((meta or {}).get("student", ""))
 
-    def chosen(seed: int) -> dict[str, Any] | None:
-        if members:
-            return {"scenario": source.scenario(seed)}
-        return None if scenarios is None else {"scenario": scenarios[seed % len(scenarios)]}
-
     done = prepare(folder, {**dict(meta or {}), **versions_of(judge_of(vec))}, resume=resume)
     left = [seed for seed in seeds if seed not in done]
     played = len(seeds) - len(left)
@@ -134,7 +129,7 @@ def play(
             left,
             progress=tell,
             on_finished=write,
-            options=chosen,
+            scenarios=source.scenario if members else scenarios,
             deadline=deadline,
         ):
             guard.see([trajectory])

@@ -21,7 +21,6 @@ from steer_env.data.bootstrap import (
     REJECTED,
     Assessment,
     BootstrapConfig,
-    ChosenScenarios,
     assess,
     bootstrap,
     summarise,
@@ -213,10 +212,9 @@ def test_chosen_scenarios_are_played_in_order_with_pictures_where_they_are_shown
         def judge(self, requests):
             return [Scored(Terms(9, 9, 9))] * len(requests)
 
-    env = ChosenScenarios(
-        steer_env.make_vec("SteerEscalation-v0", 4, wrappers=(), scenarios=scenarios, judge=Fine()), scenarios
-    )
-    bootstrap(tmp_path, env, StaticAttacker(), Constructive(), BootstrapConfig(episodes=4))
+    env = steer_env.make_vec("SteerEscalation-v0", 4, wrappers=(), scenarios=scenarios, judge=Fine())
+    config = BootstrapConfig(episodes=4)
+    bootstrap(tmp_path, env, StaticAttacker(), Constructive(), config, scenarios=scenarios)
     dialogues = load_training_dialogues(tmp_path)
     assert [len(d.scenario) for d in dialogues] == [2, 1, 2, 1]
     assert [len(images) for _, images, _ in dialogues[0].turns()] == [1, 1]
