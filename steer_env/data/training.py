@@ -80,7 +80,7 @@ def _read(path: Path) -> list[TrainingDialogue]:
     # Pictures lie beside the file or in the folder that holds the split's folder.
     root = path.parent if (path.parent / "images").is_dir() else path.parent.parent
     source = Source(_SFT, root, "train")
-    return [_dialogue(source, where, row) for where, row in source.jsonl(path)]
+    return [_dialogue(source, at.where, row) for at, row in source.rows(path)]
 
 
 def _dialogue(source: Source, where: str, row: Any) -> TrainingDialogue:

@@ -13,7 +13,7 @@ import pytest
 
 from steer_env import load_scenarios
 from steer_env.data import DATASETS, DatasetError, load_dataset_scenarios, loaders
-from steer_env.data.loaders.jailbreaks import FIGSTEP_PROMPT
+from steer_env.data.loaders.single import FIGSTEP_PROMPT
 from steer_env.scenario_files import save_scenarios
 
 FIXTURES = Path(__file__).with_name("fixtures")

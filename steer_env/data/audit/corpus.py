@@ -113,5 +113,5 @@ def _read(path: Path) -> Iterator[Scenario]:
         root = root.parent
     spec = Spec(path.stem, path.stem, "", ("",), lambda source: iter(()))
     source = Source(spec, root, "")
-    for where, row in source.jsonl(path):
-        yield parse(source, where, row)
+    for at, row in source.rows(path):
+        yield parse(source, at.where, row)

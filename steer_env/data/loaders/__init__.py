@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from steer_env.data.loaders import dialogues, jailbreaks, pairs, refusal, steer, visual
+from steer_env.data.loaders import dialogues, single, steer
 from steer_env.data.loaders.base import DatasetError, Source, Spec
 from steer_env.extras import need
 from steer_env.scenarios import Scenario
@@ -18,8 +18,14 @@ from steer_env.scenarios import Scenario
 #: Name -> what the library knows about a dataset.
 DATASETS: Final[dict[str, Spec]] = {
     spec.name: spec
-    for module in (steer, pairs, visual, jailbreaks, dialogues, refusal)
-    for spec in module.SPECS
+    for spec in (
+        *steer.SPECS,
+        *single.PAIRS,
+        *single.VISUAL,
+        *single.JAILBREAKS,
+        *dialogues.SPECS,
+        *single.REFUSAL,
+    )
 }
 
 _HUB = re.compile(r"hf:(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>.*))?")

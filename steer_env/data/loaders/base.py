@@ -1,4 +1,4 @@
-"""What all loaders share: finding files, reading rows, opening pictures, saying what was found instead."""
+"""What all datasets share: finding files, reading rows, opening pictures, saying what was found instead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from steer_env.extras import need as need_library
 from steer_env.images import Image, ImageError
@@ -51,6 +51,20 @@ class Spec:
     layout: str = ""
 
 
+class At(NamedTuple):
+    """Where a row stands.
+
+    Attributes:
+        where: "file:row", for messages.
+        file: Name of its file, without the ending.
+        key: Its key in an object, else its number in the file.
+    """
+
+    where: str
+    file: str
+    key: str
+
+
 class Source:
     """One dataset on disk.
 
@@ -67,6 +81,7 @@ class Source:
     def __init__(self, spec: Spec, root: str | Path, split: str, skip: Iterable[str] = ()) -> None:
         self.spec, self.root, self.split = spec, Path(root), split
         self._images: dict[Path, Image] = {}
+        self._seen: set[tuple[str, str]] = set()
         self.unused = {skip} if isinstance(skip, str) else set(skip)
         if not self.root.is_dir():
             what = "a file" if self.root.exists() else "missing"
@@ -85,16 +100,6 @@ class Source:
         return chosen
 
     # Files -------------------------------------------------------------------------------------------------
-
-    def file(self, *names: str) -> Path:
-        """Return the first of `names` that exists under the root."""
-        for name in names:
-            path = self.root / name
-            if path.is_file():
-                return path
-        raise self.error(
-            str(self.root), f"no {' or '.join(names)}; found {self._listing()}; expected {self.spec.layout}"
-        )
 
     def files(self, *patterns: str) -> list[Path]:
         """Return what the first pattern that matches anything matches, sorted."""
@@ -122,49 +127,48 @@ class Source:
 
     # Rows --------------------------------------------------------------------------------------------------
 
-    def json(self, path: Path) -> Any:
-        """Read a JSON file."""
+    def rows(
+        self, path: Path, columns: Sequence[str] = (), *, lines: bool = False
+    ) -> Iterator[tuple[At, Any]]:
+        """Yield (place, row) of a file of a table, of JSON lines, or of JSON: a list, or an object by key.
+
+        Args:
+            path: A file; `.parquet`, `.csv`, `.json`, `.jsonl` or `.jsonl.gz` tells what it is.
+            columns: What a table must have, or every row that is an object.
+            lines: Whether it holds JSON lines whatever it is called.
+        """
+        read = {".parquet": self._parquet, ".csv": self._csv, ".json": self._json}.get(path.suffix)
+        for key, row in (self._lines if lines or read is None else read)(path, columns):
+            at = At(self.place(path, key), path.stem, str(key))
+            if columns and path.suffix not in (".parquet", ".csv"):  # of a table the header was checked
+                self.need(row, columns, at.where)
+            yield at, row
+
+    def _json(self, path: Path, columns: Sequence[str]) -> Iterator[tuple[object, Any]]:
         try:
-            return json.loads(path.read_text(encoding="utf-8-sig"))
+            body = json.loads(path.read_text(encoding="utf-8-sig"))
         except ValueError as error:
             raise self.error(
                 self.place(path), f"is not JSON in UTF-8 ({error}); download it again"
             ) from error
+        if not isinstance(body, list | dict):
+            raise self.error(self.place(path), f"holds a {type(body).__name__}, expected a list or an object")
+        for key, row in body.items() if isinstance(body, dict) else enumerate(body):
+            if not self.skips(self.place(path, key)):
+                yield key, row
 
-    def json_list(self, path: Path) -> Iterator[tuple[str, Row]]:
-        """Yield (place, row) of a JSON file that holds a list."""
-        rows = self.json(path)
-        if not isinstance(rows, list):
-            raise self.error(self.place(path), f"holds a {type(rows).__name__}, expected a list of objects")
-        for number, row in enumerate(rows):
-            if not self.skips(where := self.place(path, number)):
-                yield where, row
-
-    def json_object(self, path: Path) -> Iterator[tuple[str, str, Row]]:
-        """Yield (place, key, row) of a JSON file that holds an object keyed by id."""
-        rows = self.json(path)
-        if not isinstance(rows, dict):
-            raise self.error(
-                self.place(path), f"holds a {type(rows).__name__}, expected an object keyed by id"
-            )
-        for key, row in rows.items():
-            if not self.skips(where := self.place(path, key)):
-                yield where, key, row
-
-    def jsonl(self, path: Path) -> Iterator[tuple[str, Any]]:
-        """Yield (place, value) of a JSON-lines file, also a gzipped one."""
+    def _lines(self, path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[object, Any]]:
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 if not line.strip() or self.skips(self.place(path, number)):
                     continue
                 try:
-                    yield self.place(path, number), json.loads(line)
+                    yield number, json.loads(line)
                 except ValueError as error:
                     raise self.error(self.place(path, number), f"is not JSON ({error})") from error
 
-    def csv(self, path: Path, columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
-        """Yield (place, row) of a CSV file with a header that has at least `columns`."""
+    def _csv(self, path: Path, columns: Sequence[str]) -> Iterator[tuple[object, Row]]:
         csv.field_size_limit(1 << 27)  # jailbreak prompts exceed the default of 128 KiB
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -175,26 +179,23 @@ class Source:
                 if None in row or None in row.values():
                     wide = "more" if None in row else "fewer"
                     raise self.error(self.place(path, number), f"has {wide} fields than the header")
-                yield self.place(path, number), row
+                yield number, row
 
-    def parquet(self, paths: Sequence[Path], columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
-        """Yield (place, row) of Parquet files with at least `columns`, a few rows in memory at a time."""
+    def _parquet(self, path: Path, columns: Sequence[str]) -> Iterator[tuple[object, Row]]:
+        """Read Parquet, a few rows in memory at a time."""
         parquet = need_library("pyarrow.parquet")
-        for path in paths:
-            try:
-                file = parquet.ParquetFile(path)
-            except (OSError, ValueError) as error:
-                raise self.error(
-                    self.place(path), f"is no Parquet file ({error}); download it again"
-                ) from error
-            with file:
-                self._columns(self.place(path), columns, file.schema_arrow.names)
-                number = 0
-                for batch in file.iter_batches(batch_size=_BATCH):
-                    for row in batch.to_pylist():
-                        if not self.skips(where := self.place(path, number)):
-                            yield where, row
-                        number += 1
+        try:
+            file = parquet.ParquetFile(path)
+        except (OSError, ValueError) as error:
+            raise self.error(self.place(path), f"is no Parquet file ({error}); download it again") from error
+        with file:
+            self._columns(self.place(path), columns, file.schema_arrow.names)
+            number = 0
+            for batch in file.iter_batches(batch_size=_BATCH):
+                for row in batch.to_pylist():
+                    if not self.skips(self.place(path, number)):
+                        yield number, row
+                    number += 1
 
     def _columns(self, where: str, columns: Sequence[str], found: Sequence[str]) -> None:
         missing = [c for c in columns if c not in found]
@@ -221,6 +222,12 @@ class Source:
         if value not in known:
             raise self.error(where, f"{key}={_short(value)}, expected one of {list(known)}")
         return value
+
+    def once(self, key: str, value: str, where: str) -> None:
+        """Raise if a row with this value of `key` was there before."""
+        if (key, value) in self._seen:
+            raise self.error(where, f"{key}={value!r} occurs twice")
+        self._seen.add((key, value))
 
     # Pictures ----------------------------------------------------------------------------------------------
 

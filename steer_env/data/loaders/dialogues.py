@@ -7,11 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from steer_env.data import schemas
-from steer_env.data.loaders.base import Source, Spec
+from steer_env.data.loaders.base import At, Row, Source, Spec
+from steer_env.data.loaders.table import each_row
 from steer_env.scenarios import Scenario
 
 _HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-_HH: Final = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled")
+_HH: Final = tuple(
+    f"{subset}/{part}"
+    for subset in ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled")
+    for part in ("train", "test")
+)
 
 
 def _user(source: Source, messages: Any, where: str, rename: Mapping[str, str] | None = None) -> list[str]:
@@ -29,63 +34,50 @@ def _user(source: Source, messages: Any, where: str, rename: Mapping[str, str] |
         raise source.error(where, str(error)) from error
 
 
-def safemt(source: Source) -> Iterator[Scenario]:
-    """Yield SafeMT; the hidden goal is the original single-turn `question`."""
-    path = source.file(f"Data/{source.split}.json", f"{source.split}.json")
-    for where, row in source.json_list(path):
-        source.need(row, ("id", "scenario", "image_path", "dialogue", "question"), where)
-        question = source.text(row, "question", where)
-        # Without a dialogue the question is all there is.
-        turns = _user(source, row["dialogue"], where) if row["dialogue"] else [question]
-        yield source.scenario(
-            turns,
-            where,
-            [source.image(row["image_path"], where, "Data", ".")],
-            key=row["id"],
-            goal=question,
-            category=row["scenario"],
-        )
+def _safemt(source: Source, row: Row, at: At) -> Iterator[Scenario]:
+    """Yield a row of SafeMT; the hidden goal is the original single-turn `question`."""
+    question = source.text(row, "question", at.where)
+    # Without a dialogue the question is all there is.
+    turns = _user(source, row["dialogue"], at.where) if row["dialogue"] else [question]
+    image = source.image(row["image_path"], at.where, "Data", ".")
+    yield source.scenario(turns, at.where, [image], key=row["id"], goal=question, category=row["scenario"])
 
 
-def mtmcs(source: Source, variants: bool = False) -> Iterator[Scenario]:
-    """Yield MTMCS-Bench: a safe and an unsafe dialogue of three turns, with the picture and without.
+def _mtmcs(source: Source, row: Row, at: At, variants: bool = False) -> Iterator[Scenario]:
+    """Yield the dialogues of a row of MTMCS-Bench: safe and unsafe, with the picture and without.
 
-    In `type_a` (escalation) the variants differ in turn 3, in `type_b` (change of context) in turn 1; a blank
-    variant falls back to the plain turn, as in the authors' code.
+    Each has three turns. In `type_a` (escalation) the variants differ in turn 3, in `type_b` (change of
+    context) in turn 1; a blank variant falls back to the plain turn, as in the authors' code.
 
     Args:
         source: The dataset.
+        row: The row.
+        at: Its place.
         variants: Whether to add the picture dialogues once more for each of `variant_images`.
     """
-    paths = source.files(
-        f"data/{source.split}-*.parquet", f"{source.split}*.parquet", f"*/{source.split}-*.parquet"
-    )
-    columns = ("id", "image", "variant_images", "multimodal_dialogue", "unimodal_dialogue")
-    for where, row in source.parquet(paths, columns):
-        pictures = [row["image"], *((row["variant_images"] or ()) if variants else ())]
-        images = [source.image(picture, where) for picture in pictures]
-        for modality in ("multimodal", "unimodal"):
-            dialogue = row[f"{modality}_dialogue"]
-            source.need(dialogue, ("r1", "r2", "r3"), f"{where}.{modality}_dialogue")
-            for safety in ("safe", "unsafe"):
-                turns = _mtmcs_turns(source, dialogue, safety, f"{where}.{modality}_dialogue")
-                for i, image in enumerate(images if modality == "multimodal" else [None]):
-                    yield source.scenario(
-                        turns,
-                        where,
-                        [image] if image else (),
-                        kind="benign" if safety == "safe" else "obfuscated",
-                        group=str(row["id"]),
-                        key=f"{row['id']}/{modality}/{safety}" + (f"/{i}" if i else ""),
-                        mechanism=source.split,
-                    )
+    pictures = [row["image"], *((row["variant_images"] or ()) if variants else ())]
+    images = [source.image(picture, at.where) for picture in pictures]
+    for modality, shown in (("multimodal", images), ("unimodal", [None])):
+        where = f"{at.where}.{modality}_dialogue"
+        dialogue = row[f"{modality}_dialogue"]
+        source.need(dialogue, ("r1", "r2", "r3"), where)
+        for safety in ("safe", "unsafe"):
+            turns = _mtmcs_turns(source, dialogue, safety, where)
+            for i, image in enumerate(shown):
+                yield source.scenario(
+                    turns,
+                    at.where,
+                    [image] if image else (),
+                    kind="benign" if safety == "safe" else "obfuscated",
+                    group=str(row["id"]),
+                    key=f"{row['id']}/{modality}/{safety}" + (f"/{i}" if i else ""),
+                    mechanism=source.split,
+                )
 
 
 def _mtmcs_turns(source: Source, dialogue: Mapping[str, Any], safety: str, where: str) -> list[str]:
     differs = "r3" if source.split == "type_a" else "r1"
-    keys = ("safe_" + differs, "unsafe_" + differs)
-    if not all(key in dialogue for key in keys):
-        raise source.error(where, f"missing {list(keys)}; found {list(dialogue)}")
+    source.need(dialogue, ("safe_" + differs, "unsafe_" + differs), where)
     turns = []
     for key in ("r1", "r2", "r3"):
         own = f"{safety}_{key}"
@@ -93,79 +85,60 @@ def _mtmcs_turns(source: Source, dialogue: Mapping[str, Any], safety: str, where
     return turns
 
 
-def safemtdata(source: Source) -> Iterator[Scenario]:
-    """Yield SafeMTData: Attack_600 (`multi_turn_queries`) or 1K (`conversations`)."""
-    if source.split == "Attack_600":
-        path, key = source.file("SafeMTData/Attack_600.json", "Attack_600.json"), "multi_turn_queries"
-    else:
-        path, key = source.file("SafeMTData/SafeMTData_1K.json", "SafeMTData_1K.json"), "conversations"
-    for where, row in source.json_list(path):
-        source.need(row, ("plain_query", "category", key), where)
-        turns = row[key]
-        if key == "conversations":
-            turns = _user(source, turns, where, {"human": "user", "gpt": "assistant"})
-        elif not isinstance(turns, list) or not all(isinstance(t, str) and t.strip() for t in turns):
-            raise source.error(where, f"{key}={str(turns)[:60]!r}, expected a list of texts")
-        # `query_id` is not one key across the two files; the plain query is.
-        plain = source.text(row, "plain_query", where)
-        yield source.scenario(
-            turns,
-            where,
-            kind="red_team",
-            group=plain[:80],
-            key=row.get("id", where),
-            goal=plain,
-            category=str(row["category"]),
-        )
-
-
-def safedialbench(source: Source) -> Iterator[Scenario]:
-    """Yield SafeDialBench in English or Chinese."""
-    language = {"en": "english", "zh": "chinese"}[source.split]
-    paths = source.files(
-        f"data/complete/datasets_{source.split}.jsonl",
-        f"datasets_{source.split}.jsonl",
-        f"data/by_task/{language}/*.jsonl",
-        f"by_task/{language}/*.jsonl",
+def _safemtdata(source: Source, row: Row, at: At) -> Iterator[Scenario]:
+    """Yield a row of SafeMTData: Attack_600 (`multi_turn_queries`) or 1K (`conversations`)."""
+    key = "multi_turn_queries" if source.split == "Attack_600" else "conversations"
+    source.need(row, (key,), at.where)
+    turns = row[key]
+    if key == "conversations":
+        turns = _user(source, turns, at.where, {"human": "user", "gpt": "assistant"})
+    elif not isinstance(turns, list) or not all(isinstance(t, str) and t.strip() for t in turns):
+        raise source.error(at.where, f"{key}={str(turns)[:60]!r}, expected a list of texts")
+    # `query_id` is not one key across the two files; the plain query is.
+    plain = source.text(row, "plain_query", at.where)
+    yield source.scenario(
+        turns,
+        at.where,
+        kind="red_team",
+        group=plain[:80],
+        key=row.get("id", at.where),
+        goal=plain,
+        category=str(row["category"]),
     )
-    for path in paths:
-        for where, row in source.jsonl(path):
-            source.need(row, ("task", "method", "model_type", "scene", "id", "history"), where)
-            if not isinstance(row["history"], list):
-                raise source.error(where, f"history is a {type(row['history']).__name__}, expected a list")
-            for turn in row["history"]:
-                source.need(turn, ("user", "bot"), where)
-            yield source.scenario(
-                [source.text(turn, "user", where) for turn in row["history"]],
-                where,
-                kind="red_team",
-                key=f"{path.stem}/{row['id']}",
-                category=f"{row['task']}/{row['scene']}",
-                mechanism=str(row["method"]),
-            )
 
 
-def cosafe(source: Source) -> Iterator[Scenario]:
-    """Yield CoSafe: a list of messages a line, one file a category."""
-    for path in source.files("CoSafe datasets/*.json", "*.json"):
-        for where, messages in source.jsonl(path):
-            if not isinstance(messages, list):
-                raise source.error(where, f"is a {type(messages).__name__}, expected a list of messages")
-            yield source.scenario(_user(source, messages, where), where, kind="red_team", category=path.stem)
+def _safedialbench(source: Source, row: Row, at: At) -> Iterator[Scenario]:
+    """Yield a row of SafeDialBench, in English or Chinese."""
+    if not isinstance(row["history"], list):
+        raise source.error(at.where, f"history is a {type(row['history']).__name__}, expected a list")
+    for turn in row["history"]:
+        source.need(turn, ("user", "bot"), at.where)
+    yield source.scenario(
+        [source.text(turn, "user", at.where) for turn in row["history"]],
+        at.where,
+        kind="red_team",
+        key=f"{at.file}/{row['id']}",
+        category=f"{row['task']}/{row['scene']}",
+        mechanism=str(row["method"]),
+    )
 
 
-def hh_rlhf(source: Source) -> Iterator[Scenario]:
-    """Yield hh-rlhf; the user's turns are those of `chosen`. Helpful subsets are benign."""
-    subset, split = source.split.split("/")
-    path = source.file(f"{subset}/{split}.jsonl.gz", f"{subset}/{split}.jsonl")
-    for where, row in source.jsonl(path):
-        source.need(row, ("chosen", "rejected"), where)
-        yield source.scenario(
-            _hh_turns(source, source.text(row, "chosen", where), where),
-            where,
-            kind="obfuscated" if subset.startswith("harmless") else "benign",
-            category=subset,
-        )
+def _cosafe(source: Source, row: Any, at: At) -> Iterator[Scenario]:
+    """Yield a line of CoSafe: a list of messages, one file a category."""
+    if not isinstance(row, list):
+        raise source.error(at.where, f"is a {type(row).__name__}, expected a list of messages")
+    yield source.scenario(_user(source, row, at.where), at.where, kind="red_team", category=at.file)
+
+
+def _hh_rlhf(source: Source, row: Row, at: At) -> Iterator[Scenario]:
+    """Yield a row of hh-rlhf; the user's turns are those of `chosen`. Helpful subsets are benign."""
+    subset = source.split.split("/")[0]
+    yield source.scenario(
+        _hh_turns(source, source.text(row, "chosen", at.where), at.where),
+        at.where,
+        kind="obfuscated" if subset.startswith("harmless") else "benign",
+        category=subset,
+    )
 
 
 def _hh_turns(source: Source, text: str, where: str) -> list[str]:
@@ -177,20 +150,15 @@ def _hh_turns(source: Source, text: str, where: str) -> list[str]:
     return turns
 
 
-def mhj(source: Source) -> Iterator[Scenario]:
-    """Yield MHJ, dialogues of human red-teamers. System prompts, which scenarios lack, are left out."""
-    paths = source.files("harmbench_behaviors.csv", "*.csv")
-    if len(paths) > 1:
-        raise source.error(str(source.root), f"several CSV files {[p.name for p in paths]}, expected one")
-    for where, row in source.csv(paths[0], ("message_0",)):
-        messages = _mhj_messages(source, row, where)
-        yield source.scenario(
-            _user(source, messages, where),
-            where,
-            kind="red_team",
-            group=str(row.get("question_id") or where),
-            category=str(row.get("tactic") or ""),
-        )
+def _mhj(source: Source, row: Row, at: At) -> Iterator[Scenario]:
+    """Yield a row of MHJ, dialogues of human red-teamers, without system prompts."""
+    yield source.scenario(
+        _user(source, _mhj_messages(source, row, at.where), at.where),
+        at.where,
+        kind="red_team",
+        group=str(row.get("question_id") or at.where),
+        category=str(row.get("tactic") or ""),
+    )
 
 
 def _mhj_messages(source: Source, row: Mapping[str, Any], where: str) -> Sequence[Mapping[str, Any]]:
@@ -210,18 +178,53 @@ def _mhj_messages(source: Source, row: Mapping[str, Any], where: str) -> Sequenc
 
 
 SPECS: Final = (
-    Spec("safemt", "SafeMT", "CC-BY-NC-4.0 (non-commercial)", ("1_turn", "2_turn", "4_turn"), safemt,
-         layout="Data/{1,2,4}_turn.json and Data/images/"),
-    Spec("mtmcs-bench", "MTMCS-Bench", "not stated in the release", ("type_a", "type_b"), mtmcs,
-         layout="data/{type_a,type_b}-*.parquet"),
-    Spec("safemtdata", "SafeMTData", "MIT", ("Attack_600", "1K"), safemtdata, images=False,
-         layout="SafeMTData/{Attack_600,SafeMTData_1K}.json"),
-    Spec("safedialbench", "SafeDialBench", "not stated in the release", ("en", "zh"), safedialbench,
-         images=False, default="en", layout="data/complete/datasets_{en,zh}.jsonl"),
-    Spec("cosafe", "CoSafe", "not stated in the release", ("test",), cosafe, images=False,
-         layout="CoSafe datasets/<category>.json"),
-    Spec("hh-rlhf", "hh-rlhf", "MIT", tuple(f"{s}/{p}" for s in _HH for p in ("train", "test")), hh_rlhf,
-         images=False, layout="<subset>/{train,test}.jsonl.gz"),
-    Spec("mhj", "MHJ", "CC-BY-NC-4.0 (non-commercial)", ("test",), mhj, images=False,
-         layout="harmbench_behaviors.csv (or one other .csv)"),
+    Spec(
+        "safemt", "SafeMT", "CC-BY-NC-4.0 (non-commercial)", ("1_turn", "2_turn", "4_turn"),
+        each_row(
+            ("Data/{split}.json", "{split}.json"), ("id", "scenario", "image_path", "dialogue", "question"),
+            _safemt,
+        ),
+        layout="Data/{1,2,4}_turn.json and Data/images/",
+    ),
+    Spec(
+        "mtmcs-bench", "MTMCS-Bench", "not stated in the release", ("type_a", "type_b"),
+        each_row(
+            ("data/{split}-*.parquet", "{split}*.parquet", "*/{split}-*.parquet"),
+            ("id", "image", "variant_images", "multimodal_dialogue", "unimodal_dialogue"), _mtmcs,
+        ),
+        layout="data/{type_a,type_b}-*.parquet",
+    ),
+    Spec(
+        "safemtdata", "SafeMTData", "MIT", ("Attack_600", "1K"),
+        each_row(
+            ("SafeMTData/{name}.json", "{name}.json"), ("plain_query", "category"), _safemtdata,
+            {"Attack_600": "Attack_600", "1K": "SafeMTData_1K"},
+        ),
+        images=False, layout="SafeMTData/{Attack_600,SafeMTData_1K}.json",
+    ),
+    Spec(
+        "safedialbench", "SafeDialBench", "not stated in the release", ("en", "zh"),
+        each_row(
+            ("data/complete/datasets_{split}.jsonl", "datasets_{split}.jsonl", "data/by_task/{name}/*.jsonl",
+             "by_task/{name}/*.jsonl"),
+            ("task", "method", "model_type", "scene", "id", "history"), _safedialbench,
+            {"en": "english", "zh": "chinese"},
+        ),
+        images=False, default="en", layout="data/complete/datasets_{en,zh}.jsonl",
+    ),
+    Spec(
+        "cosafe", "CoSafe", "not stated in the release", ("test",),
+        each_row(("CoSafe datasets/*.json", "*.json"), (), _cosafe, lines=True),
+        images=False, layout="CoSafe datasets/<category>.json",
+    ),
+    Spec(
+        "hh-rlhf", "hh-rlhf", "MIT", _HH,
+        each_row(("{split}.jsonl.gz", "{split}.jsonl"), ("chosen", "rejected"), _hh_rlhf),
+        images=False, layout="<subset>/{train,test}.jsonl.gz",
+    ),
+    Spec(
+        "mhj", "MHJ", "CC-BY-NC-4.0 (non-commercial)", ("test",),
+        each_row(("harmbench_behaviors.csv", "*.csv"), ("message_0",), _mhj, one=True),
+        images=False, layout="harmbench_behaviors.csv (or one other .csv)",
+    ),
 )  # fmt: skip

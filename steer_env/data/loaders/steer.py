@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from steer_env.data import schemas
-from steer_env.data.loaders.base import Source, Spec
+from steer_env.data.loaders.base import At, Source, Spec
+from steer_env.data.loaders.table import each_row
 from steer_env.images import Image
 from steer_env.scenarios import Scenario
 from steer_env.world.draw import SOURCE
@@ -19,23 +20,19 @@ _BENCH_KEYS: Final = ("question_id", "image", "messages_fixed", "category", "ris
 def bench(source: Source) -> Iterator[Scenario]:
     """Yield STEER-Bench, all five subsets or one; an empty `image` means that there is none."""
     for subset in SUBSETS if source.split == "all" else (source.split,):
-        path = source.file(f"steer_{subset}.jsonl", f"bench/steer_{subset}.jsonl")
-        for where, row in source.jsonl(path):
-            yield bench_row(source, where, row, subset)
+        for path in source.files(f"steer_{subset}.jsonl", f"bench/steer_{subset}.jsonl"):
+            for at, row in source.rows(path):
+                yield bench_row(source, at.where, row, subset)
 
 
-def sft(source: Source) -> Iterator[Scenario]:
-    """Yield STEER-SFT: rows as in the bench, with the assistant's answers, of which a scenario has none."""
-    for path in source.files("sft/*.jsonl", "steer_sft*.jsonl"):
-        for where, row in source.jsonl(path):
-            yield bench_row(source, where, row)
+def sft(source: Source, row: Any, at: At) -> Iterator[Scenario]:
+    """Yield a row of STEER-SFT: as in the bench; a scenario has none of the answers."""
+    yield bench_row(source, at.where, row)
 
 
-def rl(source: Source) -> Iterator[Scenario]:
-    """Yield STEER-RL: `question` and `metadata.rest_messages` make the user's turns."""
-    for path in source.files("steer_rl*.jsonl", "rl/*.jsonl", "*.jsonl"):
-        for where, row in source.jsonl(path):
-            yield rl_row(source, where, row)
+def rl(source: Source, row: Any, at: At) -> Iterator[Scenario]:
+    """Yield a row of STEER-RL: `question` and `metadata.rest_messages` make the user's turns."""
+    yield rl_row(source, at.where, row)
 
 
 def bench_row(source: Source, where: str, row: Any, subset: str = "") -> Scenario:
@@ -94,7 +91,7 @@ SPECS: Final = (
         "STEER-SFT",
         "not stated (unpublished when this was written)",
         ("train",),
-        sft,
+        each_row(("sft/*.jsonl", "steer_sft*.jsonl"), (), sft),
         layout="sft/steer_sft.jsonl and the pictures it names",
     ),
     Spec(
@@ -102,7 +99,7 @@ SPECS: Final = (
         "STEER-RL",
         "not stated (unpublished when this was written)",
         ("train",),
-        rl,
+        each_row(("steer_rl*.jsonl", "rl/*.jsonl", "*.jsonl"), (), rl),
         layout="steer_rl.jsonl (or one other .jsonl) and the pictures it names",
     ),
 )
