@@ -260,7 +260,9 @@ def _turned_away(truth: Truth, reply: Reply, faith: int) -> Verdict:
         reply.pairs and (own or (reply.english.describes and reply.readable >= MIN_KNOWN))
     ):
         return _scored(8, ANOTHER, faith, Move.DEFLECT, "answers something else than what was asked")
-    return _scored(8, 1, 1, Move.EMPTY, "nothing to the point") if own else _NO_MOVE
+    if own and not reply.doubtful:
+        return _scored(8, 1, 1, Move.EMPTY, "nothing to the point")
+    return _NO_MOVE
 
 
 def _false_claims(truth: Truth, reply: Reply) -> tuple[int, int, int]:

@@ -77,7 +77,7 @@ class Language(NamedTuple):
     pairs: frozenset[tuple[str, str]]
 
 
-_SENTENCE_RE: Final = re.compile(r"[.!?\n]+")
+SENTENCE_RE: Final = re.compile(r"[.!?\n]+")
 _CLAUSE_RE: Final = re.compile(r"[.!?\n,;:()—–]+")
 
 
@@ -101,9 +101,9 @@ def language() -> Language:
             text = text.replace("{" + slot + "}", value)
         for part in re.split(r"{\w+}", text.lower()):
             words.update(words_of(part))
-            for sentence in _SENTENCE_RE.split(_spread(part)):
+            for sentence in SENTENCE_RE.split(_spread(part)):
                 pairs.update(pairwise([_CLASS.get(w, w) for w in words_of(sentence)]))
-    for sentence in _SENTENCE_RE.split(SENTENCES.lower().replace("\n", " ")):
+    for sentence in SENTENCE_RE.split(SENTENCES.lower().replace("\n", " ")):
         pairs.update(pairwise([_CLASS.get(w, w) for w in words_of(_spread(sentence))]))
     ordinary = frozenset(words - MARKER_HOME.keys())
     return Language(frozenset(words), ordinary, frozenset(spoken | _FUNCTION_WORDS), frozenset(pairs))
@@ -129,7 +129,7 @@ def order(low: str) -> list[tuple[int, int]]:
     """Return, for each sentence, (neighbours that may be, all neighbours); only words of replies count."""
     spoken, pairs = language().spoken, language().pairs
     found = []
-    for sentence in _SENTENCE_RE.split(_spread(low)):
+    for sentence in SENTENCE_RE.split(_spread(low)):
         good = count = 0
         for clause in _CLAUSE_RE.split(sentence):
             for pair in pairwise([_CLASS.get(w, w) if w in spoken else "" for w in words_of(clause)]):
@@ -178,14 +178,13 @@ _SMALL: Final = frozenset().union(*(words for pair in _BANNED for words in pair)
 _NEVER_COUNT, _NEVER_SHARE, _LONG_RUN = 2, 0.15, 8
 #: The order of the world's words speaks against a sentence if it has so many neighbours, this share of all.
 _ORDER_COUNT, _ORDER_SHARE = 4, 0.6
+#: The order of its words speaks for a sentence from so many known neighbours on; below so many words there
+#: is no telling.
+_IN_ORDER, _SHORT = 2, 8
 
 
-def salad(low: str) -> int:
-    """Return 2 if a sentence of a lower-case text cannot be one, 1 if one is doubtful, 0 for none."""
-    return max(map(_salad, _SENTENCE_RE.split(low)))
-
-
-def _salad(sentence: str) -> int:
+def salad(sentence: str) -> int:
+    """Return 2 if a lower-case sentence cannot be one, 1 if it is doubtful, else 0."""
     clauses = [words for clause in _CLAUSE_RE.split(_spread(sentence)) if (words := words_of(clause))]
     if sum(map(len, clauses)) < 5:
         return 0
@@ -207,8 +206,14 @@ def _salad(sentence: str) -> int:
     return never
 
 
+def in_order(sentence: str) -> bool:
+    """Return whether a lower-case sentence is short, or some of its neighbours are known to be neighbours."""
+    good, count = (sum(column) for column in zip(*order(sentence), strict=True))
+    return len(words_of(sentence)) < _SHORT or (good >= _IN_ORDER and good >= MIN_ORDER * count)
+
+
 def is_babble(
-    low: str, words: list[str], known: float, instructs: bool, refuses: bool, broken: bool = False
+    low: str, words: list[str], known: float, believed: bool, refuses: bool, broken: bool = False
 ) -> bool:
     """Return whether a reply is a heap of words: the same ones over and over, or in no known order.
 
@@ -216,7 +221,7 @@ def is_babble(
         low: The reply in lower case.
         words: Its words.
         known: Share of them that are the world's.
-        instructs: It reads as instructions, which are rather believed where it is not certain.
+        believed: It reads as instructions or begins with a no: then it counts as words in order if in doubt.
         refuses: It reads as a refusal; then one sentence in good order is enough.
         broken: Unless a sentence of it is `salad`.
     """
@@ -234,7 +239,7 @@ def is_babble(
     good, count = (sum(column) for column in zip(*counted, strict=True))
     if refuses and any(c >= 3 and g >= MIN_ORDER * c for g, c in counted):
         return good < MIN_ORDER / 2 * count
-    return good < (MIN_ORDER if known == 1.0 and not instructs else MIN_ORDER / 2) * count
+    return good < (MIN_ORDER if known == 1.0 and not believed else MIN_ORDER / 2) * count
 
 
 # -- well formed replies ----------------------------------------------------------------------------------

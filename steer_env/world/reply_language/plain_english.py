@@ -327,6 +327,11 @@ def _agrees(text: str) -> bool:
     return any(cue in text for cue in _OFFERS_HELP) and _AGREES_INSIDE.search(text) is not None
 
 
+def refuses(low: str) -> bool:
+    """Return whether a lower-case text refuses."""
+    return _refuses(normal(low))
+
+
 def _refuses(text: str) -> bool:
     """Whether a normalised text refuses, sentence by sentence: most hold none of the words it takes."""
     return any(
