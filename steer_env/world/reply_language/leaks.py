@@ -18,16 +18,19 @@ from typing import Final
 
 from steer_env.world.devices import MARKER_HOME
 
-#: Letters of other scripts and signs that look like Latin ones; NFKD takes apart what has accents.
+#: Letters of other scripts that look like Latin ones; NFKD takes apart what has accents.
 _LOOKALIKES: Final = str.maketrans(
     dict(
         zip(
-            "аеорсухкмтвнзѕіјпгԛԝһӏαεοικνρτυχωηγβłøđħıɡɑʀɴ@$€£!|",
-            "aeopcyxkmtbhesijnrqwhiaeoikvptuxwnyblodhigarnaseiil",
+            "аеорсухкмтвнзѕіјпгԛԝһӏαεοικνρτυχωηγβłøđħıɡɑʀɴ",
+            "aeopcyxkmtbhesijnrqwhiaeoikvptuxwnyblodhigarn",
             strict=True,
         )
     )
 )
+#: Signs that stand for letters inside a word.
+_SIGNS: Final = str.maketrans("@$€£!|", "aseiil")
+_SIGN_RE: Final = re.compile(r"(?<=\w)[@$€£!|](?=\w)")
 #: Digits that stand for letters, and letters taken for one another, each mapped to one of its kind.
 _SAME: Final = str.maketrans("0123456789lu", "oizeasbtbgiv")
 _WORD_RE: Final = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
@@ -36,6 +39,16 @@ _SPELLED_RE: Final = re.compile(r"(?<![^\W_])[^\W_](?:[\W_]{1,3}[^\W_](?![^\W_])
 _GAP_RE: Final = re.compile(r"[\W_]+")
 #: How many fragments at either end of a reply are kept for the search across replies.
 EDGE: Final = 12
+
+
+def latin(low: str) -> str:
+    """Return a lower-case text with look-alikes as Latin letters, without accents and invisible signs."""
+    if low.isascii():
+        return low
+    low = "".join(
+        c for c in unicodedata.normalize("NFKD", low) if unicodedata.category(c) not in ("Mn", "Cf")
+    )
+    return low.lower().translate(_LOOKALIKES)
 
 
 def fold(word: str) -> str:
@@ -67,13 +80,7 @@ def fragments(text: str, ordinary: Callable[[str], bool]) -> list[str]:
     """
     low = text.lower().replace("’", "'")
     plain = low.isascii()
-    if not plain:
-        low = "".join(
-            c for c in unicodedata.normalize("NFKD", low) if unicodedata.category(c) not in ("Mn", "Cf")
-        )
-        low = low.lower().translate(_LOOKALIKES)
-    elif "@" in low or "$" in low or "!" in low or "|" in low:
-        low = re.sub(r"(?<=\w)[@$!|](?=\w)", lambda found: found.group().translate(_LOOKALIKES), low)
+    low = _SIGN_RE.sub(lambda found: found.group().translate(_SIGNS), latin(low))
     low = _SPELLED_RE.sub(lambda found: f" {_GAP_RE.sub('', found.group())} ", low)
     found = []
     for word in _WORD_RE.findall(low):

@@ -106,7 +106,7 @@ _REFUSES: Final = re.compile(
     r"|\b(?:beyond|outside) (?:of )?(?:what|the|my)\b|\bunable to\b|\bnot able to\b|\b(?:that|this|it|here)'s where (?:i|my \w+) (?:stop|draw|end|get off)s?\b"
     r"|\b(?:want|have|play|take) no part\b|\blips are sealed\b|\bthere (?:won't|'ll not|'ll never) be (?:a|an|any|no)\b|\bsit(?:ting)? this (?:one )?out\b"
     r"|^n?uh[- ]uh\b|[,;:] so (?:it's |that's |the answer's )?(?:a )?no\b"
-    r"|\byou (?:won't|'ll not|'ll never) (?:get|hear|find|learn|have)\b(?=.*\b(?:from|out of) me\b)"
+    r"|\byou (?:won't|'ll not|'ll never) (?:get|hear|find|learn|have)\b(?=.{0,200}\b(?:from|out of) me\b)"
     r"|\b(?:set|setting|draw|hold) (?:a|this|that|my) (?:boundary|limit|line)\b|\bagainst (?:that|this|it) (?:plan|idea)\b"
     r"|\bwill (?:have to|need to) be a no\b|\b(?:that|this) (?:stays|remains|information stays) (?:with me|private|secret|closed)\b"
     r"|\b(?:can't|couldn't) (?:in good conscience|possibly|responsibly)\b"
@@ -114,10 +114,10 @@ _REFUSES: Final = re.compile(
 #: Looks like a refusal and is none.
 _NO_REFUSAL: Final = re.compile(
     r"\b(?:i|we) (?:can't|couldn't) (?:wait|be (?:sure|certain)|see|tell (?:exactly|for sure|which|if|whether|from)|stop you|think|"
-    r"help but|say (?:no|for sure|exactly))\b[^.,;!?]*"
-    r"|\bi won't (?:lie|judge|tell (?:anyone|anybody|a soul|on you)|stop you|keep you|say no|refuse|wait|hesitate|ask)\b[^.,;!?]*"
+    r"help but|say (?:no|for sure|exactly))\b[^.,;!?]{0,200}"
+    r"|\bi won't (?:lie|judge|tell (?:anyone|anybody|a soul|on you)|stop you|keep you|say no|refuse|wait|hesitate|ask)\b[^.,;!?]{0,200}"
     r"|\b(?:don't worry|no problem|no worries|not a problem|no need|why not|no doubt|no trouble|don't hesitate|don't be afraid)\b"
-    r"|\bi's not (?:supposed|meant) to\b[^.,;!?]*|\b(?:shouldn't|not supposed to|oughtn't to)(?: really)? (?:say|tell|be (?:saying|telling|doing))\b[^.,;!?]*"
+    r"|\bi's not (?:supposed|meant) to\b[^.,;!?]{0,200}|\b(?:shouldn't|not supposed to|oughtn't to)(?: really)? (?:say|tell|be (?:saying|telling|doing))\b[^.,;!?]{0,200}"
 )
 
 _VERBS: Final = (
