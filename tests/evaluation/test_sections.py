@@ -52,6 +52,15 @@ def test_policies_stand_under_each_other_and_what_was_not_played_says_so(rows: l
     assert "95 % intervals" in notes[-2] and "multi-turn, in-distribution: 4" in notes[-1]
 
 
+def test_controls_stand_beside_twin_pass_joint_pass_and_over_refusal(rows: list[Any]) -> None:
+    blind = [{**row, "turns": rows[0]["turns"]} if row["suite"] == "bench" else row for row in rows]
+    got = cells(sections_of({"p": rows}, controls={"p": {"blind": blind}}, replicates=50))
+    assert [name for name, policy in got if policy == "p blind"] == [
+        "twin pass", "joint pass", "over-refusal (benign twins)"
+    ]  # fmt: skip
+    assert got["joint pass", "p"] == [1.0, 0.25] and got["joint pass", "p blind"] == [1.0, 0.0]
+
+
 def test_rows_without_a_suite_are_one_section(make_row) -> None:
     plain = [make_row(10, 10, seed=1), make_row(10, seed=2)]
     (section,) = sections_of({"p": plain}, single={"p": [make_row(10, seed=3)]}, replicates=50)
