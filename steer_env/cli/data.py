@@ -49,7 +49,7 @@ class Audit:
         b: Held-out set.
         limit: Largest excess that passes.
         ngram: Words of an n-gram.
-        embed: tfidf, or sentence:MODEL.
+        embed: tfidf, or sentence:FOLDER.
         json: File to write the verdict to.
         leakage: File that says how near each dialogue of B is to A, for steer-env report --leakage.
         plots: Folder to draw the distributions in.

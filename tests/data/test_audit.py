@@ -14,6 +14,7 @@ from PIL import Image as PILImage
 
 from steer_env.data.audit import Item, audit, items, open_corpus, overlap
 from steer_env.data.audit import variety as diverse
+from steer_env.data.audit.sentences import SentenceModel
 from steer_env.images import Image
 from steer_env.scenario_files import save_scenarios
 from steer_env.scenarios import DraftTurn, Scenario
@@ -143,7 +144,7 @@ def test_the_limit_decides(train: list[Scenario], bench: list[Scenario]):
         audit(train, held_out, limit=1.5)
     with pytest.raises(ValueError, match="the sets have 0 and 200 dialogues"):
         audit([], bench)
-    with pytest.raises(ValueError, match="embed='word2vec', expected 'tfidf', 'sentence:MODEL'"):
+    with pytest.raises(ValueError, match="embed='word2vec', expected 'tfidf', 'sentence:FOLDER'"):
         audit(train, bench, embed="word2vec")
 
 
@@ -184,40 +185,88 @@ def test_any_function_of_texts_can_embed(train: list[Scenario], bench: list[Scen
         overlap.embeddings(["a", "b", "c"], ["a"], lambda texts: np.zeros(len(texts)))
 
 
-def test_a_sentence_model_is_opened_by_name(monkeypatch: pytest.MonkeyPatch):
-    """The library itself is optional; here a module of its shape embeds by first letters."""
-    import sys
-    import types
+def test_copied_turns_in_other_words_are_found():
+    """Every fifth dialogue of B has a turn of A with its words turned round: the same to this embedding."""
 
-    class SentenceTransformer:
-        def __init__(self, name: str) -> None:
-            assert name == "path/to/model"
+    known: dict[tuple[str, ...], int] = {}
 
-        encode = staticmethod(bag)
+    def meaning(texts: list[str]) -> np.ndarray:
+        """Texts of the same words have the same direction, any two others are at right angles."""
+        return np.eye(1000)[[known.setdefault(tuple(sorted(t.split())), len(known)) for t in texts]]
 
-    module = types.SimpleNamespace(SentenceTransformer=SentenceTransformer)
-    monkeypatch.setitem(sys.modules, "sentence_transformers", module)
-    of_a, of_b = overlap.embeddings(["an apple", "bee"], ["bee bee"], "sentence:path/to/model")
-    assert (of_b @ of_a.T).tolist() == [[0, 1]] and np.allclose(np.linalg.norm(of_a, axis=1), 1)
-    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(ImportError, match="sentence_transformers is not installed"):
-        overlap.embeddings(["a"], ["b"], "sentence:x")
+    def made(name: str) -> list[Scenario]:
+        return [
+            Scenario(
+                id=f"{name}{i}",
+                turns=tuple(map(DraftTurn, ("hello there", " ".join(f"{name}{i}w{k}" for k in range(9))))),
+                group=f"{name}{i}",
+            )
+            for i in range(100)
+        ]
+
+    a, b = made("a"), made("b")
+    turned = [DraftTurn(" ".join(reversed(s.turns[1].text.split()))) for s in a]
+    leaked = [replace(s, turns=(s.turns[0], turned[i])) if i % 5 == 0 else s for i, s in enumerate(b)]
+    honest, found = audit(a, b, embed=meaning), audit(a, leaked, embed=meaning)
+    assert honest.leaks == () and "reworded turns" in found.leaks
+    assert not {"exact text", "copied turns", "8-gram containment"} & set(found.leaks)
+    measure = next(m for m in found.overlap if m.name == "reworded turns")
+    assert (measure.share, measure.null_share, measure.threshold) == (0.2, 0.0, overlap.REWORDED)
+    # Turns of fewer words than an n-gram say nothing: "hello there" is everywhere.
+    short = audit(a, leaked, embed=meaning, ngram=10)
+    assert next(m for m in short.overlap if m.name == "reworded turns").share == 0
+    # Without a model of meaning there is no such measure.
+    assert "reworded turns" not in {m.name for m in audit(a, b).overlap}
 
 
-def test_a_real_sentence_model_from_a_local_folder(tmp_path: Path):
-    library = pytest.importorskip("sentence_transformers")
+@pytest.fixture(scope="module")
+def sentence_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny encoder with the files of a sentence-transformers model."""
     transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("model")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "kite"]
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
-    tokenizer = transformers.BertTokenizerFast(str(tmp_path / "vocab.txt"))
-    config = transformers.BertConfig(len(words), 16, 1, 2, 32)
+    (folder / "vocab.txt").write_text("\n".join(words))
+    tokenizer = transformers.BertTokenizerFast(str(folder / "vocab.txt"))
+    config = transformers.BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
     for part in (tokenizer, transformers.BertModel(config)):
-        part.save_pretrained(tmp_path / "bert")
-    word = library.models.Transformer(str(tmp_path / "bert"))
-    pooled = library.models.Pooling(word.get_word_embedding_dimension())
-    library.SentenceTransformer(modules=[word, pooled]).save(str(tmp_path / "model"))
-    of_a, of_b = overlap.embeddings(["red kite", "blue"], ["red kite"], f"sentence:{tmp_path / 'model'}")
-    assert of_b[0] @ of_a[0] == pytest.approx(1, abs=1e-5) and of_b[0] @ of_a[1] < 0.999
+        part.save_pretrained(folder)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    return folder
+
+
+def test_a_sentence_model_is_the_mean_of_its_last_states(sentence_model: Path):
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    texts = ["blue", "red kite red kite", "red kite"]
+    rows = SentenceModel(sentence_model)(texts)
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(sentence_model),
+        AutoModel.from_pretrained(sentence_model),
+    )
+    for text, row in zip(texts, rows, strict=True):  # one by one: no padding, no mask
+        with torch.no_grad():
+            expected = model.eval()(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
+        assert np.allclose(row, expected, atol=1e-5)
+
+
+def test_a_sentence_model_is_named_on_the_command_line(sentence_model: Path, tmp_path: Path):
+    a, b = [[Scenario(id=name, turns=(DraftTurn("red kite " * 5),), group=name)] for name in "ab"]
+    names = [m.name for m in audit(a, b, embed=f"sentence:{sentence_model}").overlap]
+    assert names[-2:] == ["SentenceModel cosine", "reworded turns"]
+    with pytest.raises(ValueError, match="expected the folder of a sentence model"):
+        audit(a, b, embed=f"sentence:{tmp_path / 'none'}")
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}')
+    with pytest.raises(ValueError, match="does not pool by the mean"):
+        SentenceModel(tmp_path)
 
 
 def test_leakage_of_every_dialogue(train: list[Scenario], bench: list[Scenario], tmp_path: Path):

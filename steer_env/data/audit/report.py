@@ -182,7 +182,7 @@ def audit(
         names: What they are called in the report.
         limit: Largest excess over the within-train null that passes, a share of B.
         ngram: Words of an n-gram for containment.
-        embed: "tfidf", "sentence:MODEL", or a function that turns a list of texts into rows of numbers.
+        embed: "tfidf", "sentence:FOLDER", or a function that turns a list of texts into rows of numbers.
         tell: Called with (what, done, total).
 
     Raises:
