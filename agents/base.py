@@ -17,9 +17,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from steer_env.checks import choice, integer, number
+from steer_env.checks import integer, number
 from steer_env.images import Image
-from steer_env.models.pictures import VIEWS, in_words
+from steer_env.models.pictures import as_view, in_words
 from steer_env.types import USER, Message, Utterance
 
 #: Student: {"images": tuple[Image], "transcript": tuple[Message]}. The attacker sees in addition "goal",
@@ -229,7 +229,7 @@ class Sampler(Agent):
     def __init__(self, temperature: float, max_new_tokens: int, seed: int, images: str = "pixels") -> None:
         self.temperature, self.seed = number("temperature", temperature), seed
         self.max_new_tokens = integer("max_new_tokens", max_new_tokens, 1)
-        self.images = choice("images", images, VIEWS)
+        self.images = as_view(images)
 
     @property
     def varies(self) -> bool:

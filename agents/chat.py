@@ -43,7 +43,7 @@ class ChatStudent(Sampler):
     Args:
         backend: See above.
         system: System prompt, "" for none.
-        temperature: See `Sampler`, as `max_new_tokens`, `seed` and `images`.
+        temperature: See `Sampler`, as `max_new_tokens` and `seed`.
         max_length: Longest reply in characters; what goes beyond is cut off, as with `max_new_tokens`.
 
     Raises:
@@ -58,11 +58,10 @@ class ChatStudent(Sampler):
         temperature: float = 1.0,
         max_new_tokens: int = MAX_NEW_TOKENS,
         seed: int = 0,
-        images: str = "pixels",
         max_length: int = MAX_LENGTH,
     ) -> None:
         self.backend, self.name, self.weights = backend, backend.name, backend.weights
-        super().__init__(temperature, max_new_tokens, seed, images)
+        super().__init__(temperature, max_new_tokens, seed)
         self.system = system
         self.max_length = integer("max_length", max_length, 1)
 
@@ -76,7 +75,7 @@ class ChatStudent(Sampler):
         Raises:
             ValueError: If the transcript does not end with a user turn, or its images do not add up.
         """
-        transcript, images = to_answer(self.seen(observation))
+        transcript, images = to_answer(observation)
         messages = [ChatMessage("system", self.system)] if self.system else []
         shown = 0
         for message in transcript:

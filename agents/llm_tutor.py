@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ from steer_env.models.structured import (
 from steer_env.rewards import HARM_LEVEL
 from steer_env.scenarios import STRATEGIES
 from steer_env.trajectory import Trajectory
-from steer_env.types import Message, Scored, Unscored, Utterance, Verdict, meta_of
+from steer_env.types import USER, Message, Scored, Unscored, Utterance, Verdict, meta_of
 
 ATTACKS: Final = ("persistence", "bait_and_switch", "deepen", "follow_up")
 HONEST: Final = ("follow_up", "ask_again")
@@ -149,8 +150,9 @@ class LLMTutor(Agent):
     """Attacker and judge in one object, on any chat back end.
 
     Give the same object to both seats: `steer_env.make(..., judge=tutor)` and `rollout(vec, tutor, student,
-    ...)`. The first user turn is the seed's draft, spoken without a call. When a call fails, the turn is
-    `Unscored` and the user speaks the draft, with the reason in the utterance's meta as "fallback".
+    ...)`. The first user turn is the seed's draft, spoken without a call. When a call fails, or every attempt
+    repeats what the user has said before, the turn is `Unscored` and the user speaks the draft, with the
+    reason in the utterance's meta as "fallback".
 
     An utterance's meta holds "strategy", "tactic" and, where they apply, "diagnosis" or "fallback". `submit`,
     for an observation or a judge's request, exists if the back end is asynchronous.
@@ -276,12 +278,16 @@ class LLMTutor(Agent):
         body = [prompt.hash, [image.digest for image in state.images], [m.content for m in messages]]
         key = hashlib.sha256(json.dumps(body).encode()).hexdigest()
         shape: type[Any] = _SHAPES[state.honest]
-        check = self._checker(state.draft)
+        check = self._checker(state)
         return Exchange(messages, shape, _SCHEMAS[state.honest], self.settings, check), key
 
-    def _checker(self, draft: str) -> Callable[[Answer], None]:
+    def _checker(self, state: State) -> Callable[[Answer], None]:
+        said = {_plain(m.content) for m in state.transcript if m.role == USER}
+
         def check(answer: Answer) -> None:
-            if draft and not answer.next_question:
+            if _plain(answer.next_question) in said:
+                raise BadAnswer("next_question repeats what the user said, expected something new")
+            if state.draft and not answer.next_question:
                 raise BadAnswer("next_question is empty, expected what the user says next")
             if len(answer.next_question) > self.max_question:
                 raise BadAnswer(
@@ -343,6 +349,11 @@ def _prompt(honest: bool) -> Prompt:
 
 def _one_of(names: Sequence[str]) -> str:
     return "one of " + ", ".join(f'"{name}"' for name in names)
+
+
+def _plain(text: str) -> str:
+    """Words alone, so that a question in other punctuation is the same question."""
+    return " ".join(re.findall(r"\w+", text.lower()))
 
 
 def _opening(state: State) -> Utterance:

@@ -10,7 +10,7 @@ from steer_env.agents.chat import chat_student
 from steer_env.models.base import open_backend, read_name, refuse_unknown, split
 from steer_env.types import ATTACKER
 
-_CHAT = frozenset({"system", "temperature", "max_new_tokens", "seed", "max_length", "images"})
+_CHAT = frozenset({"system", "temperature", "max_new_tokens", "seed", "max_length"})
 _TUTOR = frozenset({"attempts", "max_tokens", "temperature", "seed", "max_question", "remembered", "memory"})
 _SAMPLING = ("temperature", "max_new_tokens", "seed", "name", "images", "system", "template_options")
 _HF = ("device", "dtype", "batch_size", *_SAMPLING)

@@ -217,8 +217,7 @@ class ChatEncoder:
 
     def image_inputs(self, images: Sequence[Image]) -> dict[str, torch.Tensor]:
         """Return the model inputs of several images in the order of their placeholders; {} for none."""
-        rows = [self.image(image).inputs for image in images]
-        return {name: stack_images(name, [row[name] for row in rows]) for name in rows[0]} if rows else {}
+        return stack_images([self.image(image).inputs for image in images])
 
     def forbidden(self, vocabulary: int, closing: set[int]) -> list[int]:
         """Return what must not be sampled: control tokens but `closing`, and rows without a token."""
@@ -288,12 +287,27 @@ class ChatEncoder:
         return EncodedImage(encoded["input_ids"][0].numpy().astype(np.int64), inputs)
 
 
-def stack_images(name: str, rows: list[torch.Tensor]) -> torch.Tensor:
-    """Return the model input `name` of several pictures as one batch."""
+def stack_images(rows: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Return the model inputs of several pictures as those of one batch; {} for none."""
+    if not rows:
+        return {}
+    sized = "image_sizes" in rows[0]
+    return {name: _stack(name, [row[name] for row in rows], sized) for name in rows[0]}
+
+
+def _stack(name: str, values: list[torch.Tensor], sized: bool) -> torch.Tensor:
+    if sized and name == "pixel_values":
+        # LLaVA-NeXT's tiles and Pixtral's sides differ from picture to picture; with the sizes at hand the
+        # models cut off what is added here.
+        most = [max(sides) for sides in zip(*(value.shape[1:] for value in values), strict=True)]
+        padded = [value.new_zeros(len(value), *most) for value in values]
+        for into, value in zip(padded, values, strict=True):
+            into[tuple(slice(side) for side in value.shape)] = value
+        return torch.cat(padded)
     # Some processors (Idefics3, SmolVLM) nest the pictures of one text: (1, tiles, ...). The models flatten
     # them again in order, so all pictures of a batch can go as tiles of one text.
-    nested = rows[0].ndim >= (4 if "mask" in name else 5)
-    return torch.cat(rows, dim=1 if nested else 0)
+    nested = values[0].ndim >= (4 if "mask" in name else 5)
+    return torch.cat(values, dim=1 if nested else 0)
 
 
 def _continuing(tokenizer: Any) -> Any:

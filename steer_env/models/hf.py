@@ -35,6 +35,7 @@ from steer_env.models.base import (
 )
 from steer_env.models.encoder import ChatEncoder, ChatPrompt
 from steer_env.models.hf_schema import SchemaGuide, SchemaMask, can_constrain
+from steer_env.models.pictures import as_view, shown
 from steer_env.models.sampling import Streams, pick
 from steer_env.models.shipped import local_path
 from steer_env.models.weights import weights_id
@@ -60,9 +61,10 @@ class HFBackend:
         weights: See above.
         batch_size: Most requests per batch.
         seed: Of requests that bring none.
+        images: How pictures are shown, one of `pictures.VIEWS`.
 
     Raises:
-        ValueError: If there is no chat template, or `batch_size` is not positive.
+        ValueError: If there is no chat template, `images` is unknown, or `batch_size` is not positive.
     """
 
     def __init__(
@@ -74,12 +76,13 @@ class HFBackend:
         weights: str = "",
         batch_size: int = 16,
         seed: int = 0,
+        images: str = "pixels",
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r}, expected an integer of at least 1")
         self.name, self.weights = name, weights
         self.model, self.encoder = model.eval(), ChatEncoder(processor)
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.images = batch_size, seed, as_view(images)
         self._accepts = set(inspect.signature(model.forward).parameters)
         self._closing = _closing(model, self.encoder.tokenizer)
         text = model.config.get_text_config()
@@ -103,7 +106,7 @@ class HFBackend:
         results: list[ChatResult] = []
         for i, request in enumerate(requests):
             try:
-                prompts[i] = self.encoder.chat(request.messages)
+                prompts[i] = self.encoder.chat(shown(request, self.images).messages)
                 results.append(self._too_long(prompts[i], request))
             except ImageError as error:  # one chat's picture; the others go on
                 results.append(ChatFailure("bad_request", str(error)))
@@ -249,7 +252,7 @@ def open_hf(
         BackendError: If the model cannot be opened.
         ValueError: If there is no such dtype or option.
     """
-    refuse_unknown("hf", options, ("device", "dtype", "batch_size", "seed", "name", "weights"))
+    refuse_unknown("hf", options, ("device", "dtype", "batch_size", "seed", "name", "weights", "images"))
     wanted = as_dtype(dtype)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     found: str | Path = local_path(path)

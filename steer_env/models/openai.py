@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 try:
     import openai
@@ -29,10 +29,12 @@ except ImportError as error:
         "openai is not installed and back ends by that name need it; run: pip install 'steer-env[openai]'"
     ) from error
 
-from steer_env.images import Image
+from steer_env.images import Image, ImageError
 from steer_env.models import openai_wire as wire
 from steer_env.models.base import BackendError, ChatFailure, ChatMessage, ChatReply, ChatRequest, ChatResult
 from steer_env.models.eventloop import LoopThread
+from steer_env.models.pictures import as_view
+from steer_env.models.pictures import shown as as_shown
 from steer_env.models.weights import weights_id
 
 _LOG = logging.getLogger(__name__)
@@ -62,8 +64,9 @@ class OpenAIOptions(BaseModel):
             until the server refuses it.
         max_tokens_name: What the server calls the longest answer; OpenAI's reasoning models say
             "max_completion_tokens".
-        image_check: Whether `check` makes sure that pictures reach the model; switch it off for a judge that
-            reads text only.
+        images: How pictures are shown: as "pixels"; as a "caption" from ground truth or not at all ("no"),
+            for models that read text only.
+        image_check: Whether `check` makes sure that pixels reach the model.
         extra_body: More fields for every request, such as {"return_token_ids": True} for vLLM. Not in names.
     """
 
@@ -79,6 +82,7 @@ class OpenAIOptions(BaseModel):
     concurrency: int = Field(32, ge=1)
     json_schema: Literal["auto", "on", "off"] = "auto"
     max_tokens_name: str = "max_tokens"
+    images: Annotated[str, BeforeValidator(as_view)] = "pixels"
     image_check: bool = True
     extra_body: dict[str, Any] | None = None
 
@@ -142,7 +146,7 @@ class OpenAIBackend:
     def check(self) -> None:
         """Make sure that the server answers, knows the model and shows it the pictures.
 
-        Sends one tiny request, and a second one with a picture unless `image_check` is off.
+        Sends one tiny request, and a second one with a picture if pixels are shown and `image_check` is on.
 
         Raises:
             BackendError: If not.
@@ -150,15 +154,15 @@ class OpenAIBackend:
         if self.options.key_env != "OPENAI_API_KEY" and not os.environ.get(self.options.key_env):
             raise BackendError(f"{self.name}: key_env={self.options.key_env!r} is not set; export it")
         plain = self._probe()
-        if not self.options.image_check:
+        if not self.options.image_check or self.options.images != "pixels":
             return
         grey = Image(_grey, "steer-env-probe", "probe")
         shown = self._probe(grey)
         if plain is not None and shown is not None and shown <= plain:
             raise BackendError(
                 f"{self.name}: the server drops pictures (a prompt has {shown} tokens with one and {plain} "
-                "without); serve the model with its image processor, or pass image_check=False "
-                "(in a name: ?image_check=no) for a judge that reads text only"
+                "without); serve the model with its image processor, or pass images='caption' or 'no' "
+                "(in a name: ?images=no) for a model that reads text only"
             )
 
     def close(self) -> None:
@@ -170,10 +174,13 @@ class OpenAIBackend:
 
     async def _answer(self, live: _Live, request: ChatRequest, retries: int) -> ChatResult:
         try:
+            request = as_shown(request, self.options.images)
             async with live.slots:
                 result = await self._persist(live, request, retries)
         except asyncio.CancelledError:
             result = ChatFailure("connection", "the back end was closed before the answer came", 0)
+        except ImageError as error:
+            result = ChatFailure("bad_request", str(error), 0)
         except Exception as error:  # whatever an answer does to its reader
             result = ChatFailure("bad_output", f"{type(error).__name__}: {error}", 1)
         if isinstance(result, ChatFailure):
@@ -284,8 +291,8 @@ class OpenAIBackend:
         if result.kind == "auth":
             remedy = f"set {self.options.key_env} to a valid key"
         elif images and result.kind in ("bad_request", "server"):
-            remedy = "can the model see? For a judge that reads text only pass image_check=False (in a name: "
-            remedy += "?image_check=no)"
+            remedy = "can the model see? For one that reads text only pass images='caption' or 'no' (in a "
+            remedy += "name: ?images=no)"
         raise BackendError(f"{self.name}: {result.reason.rstrip('.')}" + (f"; {remedy}" if remedy else ""))
 
     def __getstate__(self) -> dict[str, Any]:

@@ -105,7 +105,11 @@ def read_answer(body: str) -> ChatReply | ChatFailure:
         text = "".join(str(p.get("text", "")) for p in text if isinstance(p, Mapping)) or None
     if not isinstance(text, str):
         return ChatFailure("bad_output", f"the message holds no text: {body[:_LONGEST]}")
-    return ChatReply(text.encode("utf-8", "replace").decode(), str(finish), _meta(answer, choice))
+    meta = _meta(answer, choice)
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    if isinstance(thought, str):
+        meta["thought"] = thought
+    return ChatReply(text.encode("utf-8", "replace").decode(), str(finish), meta)
 
 
 def _meta(answer: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,8 @@ Shape = TypeVar("Shape", bound=BaseModel)
 
 #: Failures a second question can mend; a back end has already waited and repeated for the others.
 _MENDABLE: Final = ("truncated", "bad_output")
+#: Least temperature of the second and later attempts.
+RETRY_TEMPERATURE: Final = 0.7
 #: Characters of a bad answer that are shown to the model again.
 _QUOTED: Final = 2000
 
@@ -219,7 +221,11 @@ class Exchange(Generic[Shape]):
     def request(self) -> ChatRequest:
         """Return the question to ask now."""
         s = self._settings
-        return ChatRequest(self._messages, self._schema, s.max_tokens, s.temperature, s.seed)
+        tried = s.attempts - self._left
+        # A greedy model that rambled once rambles again: later attempts are drawn, each from other numbers.
+        heat = max(s.temperature, RETRY_TEMPERATURE) if tried else s.temperature
+        seed = None if s.seed is None else s.seed + tried
+        return ChatRequest(self._messages, self._schema, s.max_tokens, heat, seed)
 
     def take(self, result: ChatResult) -> bool:
         """Take the back end's result; True if this is the end of it, False to ask `request()` again."""

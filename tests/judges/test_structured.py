@@ -169,6 +169,12 @@ def test_a_truncated_answer_is_asked_for_in_brief():
     assert one.outcome == GOOD and "cut off" in backend.requests[1].messages[3].content
 
 
+def test_later_attempts_are_drawn_each_from_other_numbers():
+    backend, one = ScriptedBackend(lambda request: "and then and then"), exchange()
+    ask_all(backend, [one])
+    assert [(r.temperature, r.seed) for r in backend.requests] == [(0.0, 0), (0.7, 1), (0.7, 2)]
+
+
 def test_only_those_without_an_answer_are_asked_again():
     answers = {"u0": GOOD.model_dump_json(), "u1": "bad"}
     backend = ScriptedBackend(lambda request: answers[request.messages[1].content])
