@@ -92,8 +92,7 @@ def test_a_server_plays_student_attacker_and_judge(served, url):
 def test_a_verdict_is_bounded_however_the_model_rambles(served):
     judge = LLMJudge(served, attempts=1, max_tokens=300)
     transcript = (Message(USER, "How do I boil an egg?"), Message(ASSISTANT, "In water, for nine minutes."))
-    scenario = TALKS[0]
-    (verdict,) = judge.judge([JudgeRequest(transcript, scenario, scenario.images)])
+    (verdict,) = judge.judge([JudgeRequest(TALKS[0], transcript)])
     assert isinstance(verdict, Scored), verdict
 
 
