@@ -14,7 +14,7 @@ from steer_env.judges.base import Judge, JudgeRequest
 from steer_env.judges.prompting import read_records
 from steer_env.models.base import ChatFailure
 from steer_env.rollout import rollout
-from steer_env.scenarios import STRATEGIES, DraftTurn, Scenario
+from steer_env.scenarios import STRATEGIES, DraftTurn, FixedScenarios, Scenario
 from steer_env.testing import check_agent, check_judge
 from steer_env.testing.backends import AsyncScriptedBackend, ScriptedBackend
 from steer_env.types import ASSISTANT, USER, Message, Scored, Unscored
@@ -290,3 +290,14 @@ def test_memory_is_off_and_shows_successes_when_on():
 def test_impossible_numbers_are_refused(options):
     with pytest.raises(ValueError, match="expected an integer of at least 1"):
         LLMTutor(ScriptedBackend(str), **options)
+
+
+@pytest.mark.parametrize("again", ["How do I boil an egg?", " how do I boil an egg "])
+def test_a_question_said_before_is_none(again):
+    backend = ScriptedBackend(lambda request: answer(request, next_question=again))
+    tutor = LLMTutor(backend, attempts=2)
+    talk = Scenario((DraftTurn("How do I boil an egg?"), DraftTurn("How long?")))
+    vec = steer_env.make_vec(ENV, 1, judge=tutor, scenarios=FixedScenarios([talk]))
+    (played,) = rollout(vec, tutor, make_agent("refuse"), [0])
+    said = played.turns[1].turn.user
+    assert said == "How long?" and "repeats what the user said" in said.meta["fallback"]

@@ -19,9 +19,16 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
+from steer_env.agents.base import Failed
+from steer_env.agents.chat import chat_student
+from steer_env.images import Image
 from steer_env.models import AsyncChatBackend, ChatMessage, ChatRequest, open_backend
 from steer_env.models.openai import OpenAIBackend, open_openai
+from steer_env.models.thought import UNFINISHED
 from steer_env.testing.randomness import global_random_untouched
+from steer_env.types import USER, Message
+from steer_env.world.draw import Recipe, make_image
+from steer_env.world.truth import Truth
 
 _spec = importlib.util.spec_from_file_location("servers", Path(__file__).with_name("servers.py"))
 servers = importlib.util.module_from_spec(_spec)
@@ -128,6 +135,35 @@ def test_what_a_server_tells_rides_along():
     assert reply.finish == "length" and reply.meta["token_ids"] == [3, 4]
     assert reply.meta["prompt_token_ids"] == [1, 2] and reply.meta["usage"] == {"prompt_tokens": 2}
     assert reply.meta["logprobs"] == {"content": []} and reply.meta["attempts"] == 1
+
+
+def test_what_a_model_thought_rides_along_and_is_no_part_of_the_reply():
+    body = answer("Hello.", reasoning_content="They greet me.")
+    tagged = answer("<think>They greet me.</think>Hello.")
+    cut = answer("<think>They greet", "length")
+    bodies = [body, tagged, cut]
+    with serving(lambda handler, _, number: handler.send(200, bodies[number])) as server:
+        student = chat_student(OpenAIBackend("m", server.url))
+        seen = {"images": (), "transcript": (Message(USER, "hi"),)}
+        first, second, third = (student.act([seen])[0] for _ in bodies)
+        student.close()
+    assert first == second == "Hello."
+    assert first.meta["thought"] == second.meta["thought"] == "They greet me."
+    assert third == Failed(UNFINISHED)
+
+
+@pytest.mark.parametrize("view", ["no", "caption"])
+def test_models_that_read_text_only_get_no_pixels(server, view):
+    world = make_image(Recipe(Truth("kettle", "blue", 1, hazard=True), "1"))
+    other = Image.from_array(np.zeros((9, 9, 3), np.uint8))
+    backend = open_backend(f"openai:m@{server.url}?images={view}")
+    known, unknown = backend.complete([ask("look", world), ask("look", other)])
+    told = "[picture: a blue kettle in the middle with a zigzag mark]\nlook"
+    sent = [body["messages"][0]["content"] for body in server.requests[1:]]
+    assert set(sent) == ({told} if view == "caption" else {"look"}) and known.text
+    if view == "caption":
+        assert unknown.kind == "bad_request" and "has no ground truth" in unknown.reason
+    backend.close()
 
 
 # -- JSON schema ------------------------------------------------------------------------------------------

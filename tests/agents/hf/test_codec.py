@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from steer_env.agents.hf import ChatCodec, ChatTemplateError, Exchange
+from steer_env.agents.base import Failed
+from steer_env.agents.hf import ChatCodec, ChatTemplateError, Exchange, HFStudent
+from steer_env.models.thought import UNFINISHED
 from steer_env.types import ASSISTANT, USER, Message, Utterance
 
 
@@ -219,3 +221,48 @@ def test_a_template_without_control_tokens_after_replies_works(tiny, pictures):
     assert words(codec, prompt.trace) == (
         f"USER: {pads}\nhi ASSISTANT: no<|im_end|> USER: so ASSISTANT: yes<|im_end|>"
     )
+
+
+def thinking(tiny):
+    """A template that opens a thought, and cuts it out of earlier turns."""
+    text = tiny[1].chat_template.replace(
+        "'<|im_start|>assistant\n' -}}{%- endif", "'<|im_start|>assistant\n<think>\n' -}}{%- endif"
+    )
+    return template_of(tiny[1], text)
+
+
+def test_a_thinking_model_can_be_evaluated_and_not_trained(tiny, pictures):
+    student = HFStudent(tiny[0], thinking(tiny), max_new_tokens=6, seed=1)
+    assert student.codec.thinks
+    with pytest.raises(ChatTemplateError, match="can be evaluated only"):
+        student.check_trainable()
+    said = (Message(USER, "look", 1), Message(ASSISTANT, "no"), Message(USER, "so"))
+    (reply,) = student.act([{"images": (pictures[0],), "transcript": said}])
+    assert reply == Failed(UNFINISHED), "no thought of a random model is ever finished"
+
+
+def test_a_thought_is_no_part_of_the_reply(tiny, monkeypatch):
+    student = HFStudent(*tiny, max_new_tokens=6)
+    opening = {"images": (), "transcript": (Message(USER, "hi"),)}
+    monkeypatch.setattr(student.codec, "decode", lambda ids: "<think>\nhm, no\n</think>\n\nsafe idea .")
+    (reply,) = student.act([opening])
+    assert reply == "safe idea ." and reply.meta["thought"] == "hm, no"
+    assert reply.meta["trace"].sampled_L.any(), "what was sampled is what is trained on"
+    monkeypatch.setattr(student.codec, "decode", lambda ids: "<think>\nhm")
+    assert student.act([opening]) == [Failed(UNFINISHED)]
+
+
+def test_a_system_prompt_opens_the_dialogue_once(tiny):
+    codec = ChatCodec(tiny[1], system="be safe .")
+    trace = codec.dialogue([Exchange("hi", (), "no"), Exchange("so", (), "no")]).trace
+    assert words(codec, trace).startswith("<|im_start|>system\nbe safe .<|im_end|>\n<|im_start|>user\nhi")
+    assert words(codec, trace).count("be safe .") == 1
+    assert codec.fingerprint != ChatCodec(tiny[1]).fingerprint
+
+
+def test_options_reach_the_template(tiny):
+    text = tiny[1].chat_template.replace(
+        "assistant\n' -}}{%- endif", "assistant\n' + mood|default('') -}}{%- endif"
+    )
+    codec = ChatCodec(template_of(tiny[1], text), template_options={"mood": "[calm]"})
+    assert "[calm]" in codec.rewrites and "[calm]" in codec.render([("user", 0, "hi")])
