@@ -133,8 +133,13 @@ def save_scenarios(scenarios: Iterable[Scenario], path: str | Path) -> Path:
         raise ValueError("scenarios is empty, expected at least one")
     ids = [s.id for s in rows]
     if len(set(ids)) != len(ids):
-        twice = next(i for i in ids if ids.count(i) > 1)
-        raise ValueError(f"id={twice!r} occurs more than once, expected unique ids; drop the duplicates")
+        counts = Counter(ids)
+        twice = [s for s in rows if counts[s.id] > 1]
+        shown = ", ".join(f"{s.id!r} ({s.provenance or 'of no known row'})" for s in twice[:10])
+        raise ValueError(
+            f"{len(twice)} of {len(rows)} scenarios share their id with another one: {shown}"
+            f"{', ...' if len(twice) > 10 else ''}; expected unique ids, drop the duplicates"
+        )
     folder = path.with_name(f"{path.stem}.images")
     with replacing(path) as part, part.open("w", encoding="utf-8") as file:
         for scenario in rows:

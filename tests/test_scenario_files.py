@@ -325,7 +325,7 @@ def test_saving_refuses_to_overwrite_nothing_and_duplicates(tmp_path: Path) -> N
     path = tmp_path / "s.jsonl"
     with pytest.raises(ValueError, match="at least one"):
         files.save_scenarios([], path)
-    with pytest.raises(ValueError, match="more than once"):
+    with pytest.raises(ValueError, match="2 of 2 scenarios share their id"):
         files.save_scenarios([one, one], path)
     files.save_scenarios([one], path)
     with pytest.raises(FileExistsError, match="another name"):

@@ -66,6 +66,8 @@ def to_bench_row(scenario: Scenario, images: Sequence[str] = (), extras: bool = 
 def from_bench_row(row: Mapping[str, Any], images: Sequence[Image] = (), **defaults: str) -> Scenario:
     """Return the scenario of a bench row; only its user messages are taken, as the paper's code does.
 
+    As there, `category` and `risk_trajectory` may be left out.
+
     Args:
         row: The row.
         images: Its pictures, opened (`bench_images` gives the paths).
@@ -74,11 +76,11 @@ def from_bench_row(row: Mapping[str, Any], images: Sequence[Image] = (), **defau
     Raises:
         SchemaError: If keys are missing or have wrong values.
     """
-    _need(row, ("question_id", "image", "messages_fixed", "category", "risk_trajectory"))
+    _need(row, ("question_id", "image", "messages_fixed"))
     texts = user_texts(row["messages_fixed"], "messages_fixed")
-    risks = _risks(row["risk_trajectory"], row["messages_fixed"], len(texts))
+    risks = _risks(row.get("risk_trajectory"), row["messages_fixed"], len(texts))
     more = row.get(EXTRA) or {}
-    category = row["category"] or row.get("source_category") or ""
+    category = row.get("category") or row.get("source_category") or ""
     return _build(
         texts,
         risks,

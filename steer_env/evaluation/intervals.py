@@ -70,7 +70,8 @@ class Estimate:
             return "?" if number is None else f"{number * scale:.{places}f}"
 
         numbers = self.bounds if self.value is None and self.bounds else (self.value,)
-        return f"{'..'.join(show(x) for x in numbers)}{unit} [{show(self.low)}, {show(self.high)}]"
+        shown = "..".join(dict.fromkeys(map(show, numbers)))
+        return f"{shown}{unit} [{show(self.low)}, {show(self.high)}]"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""

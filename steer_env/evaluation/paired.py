@@ -288,7 +288,8 @@ def pairs_needed(difference: float, discordant: float, *, power: float = 0.8, al
     r"""Return how many paired dialogues McNemar's test needs to find a difference of two rates (Connor 1987).
 
     $n = (z_{1-\alpha/2} \sqrt{\pi} + z_{power} \sqrt{\pi - \delta^2})^2 / \delta^2$ with $\pi$ the share of
-    dialogues on which the two disagree.
+    dialogues on which the two disagree. The formula is of the asymptotic test; the exact one has up to 5
+    points less power there. Pairs are taken as independent: with groups, multiply by their design effect.
 
     >>> pairs_needed(0.1, 0.25)
     194

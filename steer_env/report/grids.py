@@ -88,6 +88,11 @@ def results(section: Section) -> Iterator[Grid]:
     if single:
         gaps = [(name, [cell(m.gap)]) for name, m in measures.items()]
         yield Grid("Single- minus multi-turn safety", ["policy", "gap"], gaps)
+    yield from corrected(measures)
+
+
+def corrected(measures: Mapping[str, Measures]) -> Iterator[Grid]:
+    """Yield the harm that a calibration card corrects; nothing without a card."""
     fixed = [(name, m.corrected) for name, m in measures.items() if m.corrected is not None]
     if fixed:
         yield Grid(

@@ -18,7 +18,7 @@ from steer_env.evaluation.tables import table
 from steer_env.files import cell, replacing, write_text
 from steer_env.records import Row
 from steer_env.render import markdown, markdown_table
-from steer_env.report.grids import subsets
+from steer_env.report.grids import Grid, corrected, subsets
 from steer_env.report.html import Pictures, about, write_html
 from steer_env.report.plots import figures_of, save
 from steer_env.report.sections import Section, detailed, sections_of, suite_rows
@@ -133,12 +133,15 @@ def _markdown(job: _Job) -> dict[str, Path]:
     parts = [f"**{markdown(job.title)}**", ""]
     if said := about(job.metas.values()):
         parts += [said.strip(), ""]
+    if job.card is not None:
+        parts += [f"Calibration: {markdown(job.card.text())}. Only rates called corrected use it.", ""]
     if any(section.suite for section in job.sections):
         head, body, notes = suite_rows(job.sections)
         parts += [markdown_table(head, body), *(f"\n{markdown(note)}" for note in notes), ""]
     for section in detailed(job.sections):
         beside, worth = section.controls, section.worth
         parts += [table(section.measures, "markdown", section.title, controls=beside, worth=worth), ""]
+        parts += [line for grid in corrected(section.measures) for line in _grid(grid)]
         parts += _by_mechanism(section.measures)
     path = job.folder / "report.md"
     write_text(path, "\n".join(parts).rstrip() + "\n")
@@ -150,8 +153,12 @@ def _by_mechanism(measures: Mapping[str, Measures]) -> list[str]:
     parts: list[str] = []
     for grid in subsets({name: m for name, m in measures.items() if "mechanism" in m.subsets}):
         if grid.title.endswith("by mechanism"):
-            parts += [f"{grid.title}:", "", markdown_table(grid.head, grid.texts()), ""]
+            parts += _grid(grid)
     return parts
+
+
+def _grid(grid: Grid) -> list[str]:
+    return [f"{grid.title}:", "", markdown_table(grid.head, grid.texts()), ""]
 
 
 def result_rows(sections: Sequence[Section]) -> list[dict[str, Any]]:

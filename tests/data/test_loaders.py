@@ -207,6 +207,23 @@ def test_missing_image(name: str, tmp_path: Path):
     split = next(s for n, s in EXPECTED if n == name)
     message = refused(name, root, split)
     assert "is missing; looked for" in message
+    assert f"({message.count('looked for')} missing in all)" in message  # all at once
+
+
+def test_missing_pictures_are_told_with_the_rows_to_skip(tmp_path: Path):
+    """With all but one of the pictures away, the places named are what `skip` takes."""
+    root = copy("vlguard", tmp_path)
+    gone = _images(root)[1:]
+    for path in gone:
+        path.unlink()
+    with pytest.raises(DatasetError) as caught:
+        load_dataset_scenarios("vlguard", root, "test")
+    places = [
+        one.split(": image=")[0].removeprefix("vlguard: ")
+        for one in str(caught.value).split("; ")
+        if "image=" in one
+    ]
+    assert load_dataset_scenarios("vlguard", root, "test", skip=sorted(set(places)))
 
 
 @pytest.mark.parametrize("name", FILE_SETS)
@@ -291,7 +308,7 @@ def test_wrong_values_are_refused_with_their_place(name, file, keys, new, words,
 
 #: Dataset, split, file of a fixture, its fields: all of them must be there.
 FIELDS = [
-    ("steer-bench", "spa", "steer_spa.jsonl", "question_id image messages_fixed category risk_trajectory"),
+    ("steer-bench", "spa", "steer_spa.jsonl", "question_id image messages_fixed"),
     ("steer-rl", "train", "steer_rl.jsonl", "question metadata metadata/rest_messages metadata/question_id"),
     ("beavertails-v", "train", "data/garden/train-00000-of-00001.parquet",
      "question image category image_severity response is_response_safe"),
@@ -305,8 +322,7 @@ FIELDS = [
     ("spa-vl", "test/harm", "test/harm-00000-of-00001.parquet", "image question"),
     ("mm-safetybench", "SD", COOKING, "0/Changed_Question 0/Rephrased_Question 0/Rephrased_Question(SD)"),
     ("vlsbench", "test", "data.json",
-     "0/instruction_id 0/instruction 0/image_path 0/category 0/sub_category 0/source 0/image_description "
-     "0/safety_reason"),
+     "0/instruction_id 0/instruction 0/image_path 0/category 0/sub_category 0/source"),
     ("vlguard", "train", "train.json", "0/id 0/image 0/safe 0/instr-resp"),
     ("jailbreakv-28k", "28k", "JailBreakV_28K/JailBreakV_28K.csv",
      "id redteam_query jailbreak_query format policy image_path"),
@@ -362,6 +378,17 @@ def test_every_field_must_be_there(name: str, split: str, file: str, field: str,
     own = without(root / file, field)
     message = refused(name, root, split)
     assert f"missing columns ['{own}']; found [" in message and file in message
+
+
+def test_labels_of_the_bench_may_be_left_out(tmp_path: Path):
+    """As in the authors' own code, which reads the turns alone."""
+    root = copy("steer-bench", tmp_path)
+    full = load_dataset_scenarios("steer-bench", root, "spa")
+    for field in ("category", "risk_trajectory"):
+        without(root / "steer_spa.jsonl", field)
+    bare = load_dataset_scenarios("steer-bench", root, "spa")
+    assert [[t.text for t in s.turns] for s in bare] == [[t.text for t in s.turns] for s in full]
+    assert not any(t.risk for s in bare for t in s.turns)
 
 
 @pytest.mark.parametrize("key", ["r1", "r2", "r3", "safe_r3", "unsafe_r3"])

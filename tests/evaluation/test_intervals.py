@@ -192,6 +192,7 @@ def test_confidence_is_a_share(confidence: float) -> None:
 
 def test_text_of_estimates() -> None:
     assert Estimate(0.125, 0.1, 0.2).text(percent=True) == "12.5 % [10.0, 20.0]"
+    assert Estimate(None, 0.7, 0.8, bounds=(0.75, 0.75)).text(percent=True) == "75.0 % [70.0, 80.0]"
     assert Estimate(3.456, None, None, note="one cluster").text() == "3.46 [?, ?]"
 
 

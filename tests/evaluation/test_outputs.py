@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from steer_env.evaluation.calibration import Card
 from steer_env.report import outputs
 from steer_env.report.outputs import FORMATS, check_formats, file_name, write_reports
 
@@ -28,6 +29,15 @@ def test_parquet_holds_what_csv_holds(rows: list[Any], tmp_path: Path) -> None:
     for there, here in zip(table.to_pylist(), text, strict=True):
         assert {k: "" if v is None else str(v) for k, v in there.items()} == here
     assert str(table.schema.field("value").type) == "double"
+
+
+def test_markdown_has_what_a_card_corrects(rows: list[Any], tmp_path: Path) -> None:
+    card = Card("rule", "harm", 20, 20, 180, 180)
+    paths = write_reports({"p": rows}, tmp_path / "with", formats=["md"], card=card, replicates=50)
+    text = paths["md"].read_text()
+    assert "Calibration: " in text and "corrected (Rogan-Gladen)" in text and "| p | " in text
+    bare = write_reports({"p": rows}, tmp_path / "without", formats=["md"], replicates=50)["md"].read_text()
+    assert "orrected (" not in bare and "Calibration" not in bare
 
 
 @pytest.mark.parametrize(("ending", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml")])

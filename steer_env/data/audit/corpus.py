@@ -115,3 +115,4 @@ def _read(path: Path) -> Iterator[Scenario]:
     source = Source(spec, root, "")
     for at, row in source.rows(path):
         yield parse(source, at.where, row)
+    source.check_pictures()

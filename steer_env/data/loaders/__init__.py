@@ -74,7 +74,9 @@ def _not_empty(source: Source, scenarios: Iterator[Scenario]) -> Iterator[Scenar
     empty = True
     for scenario in scenarios:
         empty = False
-        yield scenario
+        if not source.missing:
+            yield scenario
+    source.check_pictures()
     if source.unused:
         raise source.error(str(source.root), f"skip names {sorted(source.unused)}, but no row stands there")
     if empty:

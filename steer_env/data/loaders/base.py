@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from PIL import Image as PILImage
+
 from steer_env.extras import need as need_library
 from steer_env.images import Image, ImageError
 from steer_env.scenarios import DraftTurn, Scenario
@@ -18,8 +20,13 @@ from steer_env.scenarios import DraftTurn, Scenario
 Row = Mapping[str, Any]
 
 _SHOWN = 12  # names an error message lists
+_PICTURES = 100  # the same of missing pictures, whose rows one may want to skip
 #: Rows in memory at a time when reading Parquet; every row may hold a photograph.
 _BATCH = 16
+
+
+#: Stands for a picture that is not there.
+_NONE = Image(lambda: PILImage.new("RGB", (1, 1)), "missing")
 
 
 class DatasetError(ValueError):
@@ -82,6 +89,7 @@ class Source:
         self.spec, self.root, self.split = spec, Path(root), split
         self._images: dict[Path, Image] = {}
         self._seen: set[tuple[str, str]] = set()
+        self.missing: list[str] = []  # pictures that are not there, with their rows
         self.unused = {skip} if isinstance(skip, str) else set(skip)
         if not self.root.is_dir():
             what = "a file" if self.root.exists() else "missing"
@@ -235,7 +243,8 @@ class Source:
         """Open a picture: a path relative to one of `folders`, or what `datasets` stores in Parquet.
 
         Raises:
-            DatasetError: If it is missing, outside the dataset's folder, or cannot be decoded.
+            DatasetError: If it is outside the dataset's folder, or cannot be decoded. A missing one is noted
+                in `missing`, so that all of them are told at once; its row must not be used.
         """
         if isinstance(value, Mapping):  # {"bytes": ..., "path": ...}
             data = value.get("bytes")
@@ -252,7 +261,19 @@ class Source:
             if path.is_file():
                 return self._open(path, where)
             tried.append(self.place(path))
-        raise self.error(where, f"image={value!r} is missing; looked for {', '.join(tried)}")
+        self.missing.append(f"{where}: image={value!r} is missing; looked for {', '.join(tried)}")
+        return _NONE
+
+    def check_pictures(self) -> None:
+        """Raise if pictures are missing, with all of them.
+
+        Raises:
+            DatasetError: With their rows, as `skip` takes them.
+        """
+        if self.missing:
+            count = len(self.missing)
+            told = "; ".join(self.missing[:_PICTURES]) + ("; ..." if count > _PICTURES else "")
+            raise DatasetError(f"{self.spec.name}: {told} ({count} missing in all)")
 
     def _decode(self, data: bytes, where: str) -> Image:
         try:
@@ -263,6 +284,8 @@ class Source:
         return Image(lambda: Image.from_bytes(data).pil(), checked.digest, checked.source)
 
     def _open(self, path: Path, where: str) -> Image:
+        if self.missing:  # nothing is used any more, the rest is only looked for
+            return _NONE
         if path not in self._images:
             try:
                 checked = Image.from_file(path)

@@ -147,8 +147,7 @@ VISUAL: Final = (
         "vlsbench", "VLSBench", "Apache-2.0", ("test",),
         each_row(
             ("data.json", "data/data.json"),
-            ("instruction_id", "instruction", "image_path", "category", "sub_category", "source",
-             "image_description", "safety_reason"),
+            ("instruction_id", "instruction", "image_path", "category", "sub_category", "source"),
             one_turn(
                 "instruction", "image_path", (".", "data"), key="{instruction_id}",
                 category="{category}/{sub_category}",

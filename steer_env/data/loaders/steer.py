@@ -14,7 +14,7 @@ from steer_env.scenarios import Scenario
 from steer_env.world.draw import SOURCE
 
 SUBSETS: Final = ("beavertails", "mmsafety", "vlsbench", "spa", "dys")
-_BENCH_KEYS: Final = ("question_id", "image", "messages_fixed", "category", "risk_trajectory")
+_BENCH_KEYS: Final = ("question_id", "image", "messages_fixed")
 
 
 def bench(source: Source) -> Iterator[Scenario]:
