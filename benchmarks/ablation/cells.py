@@ -23,8 +23,7 @@ from steer_env.algorithms.exploit import best_response
 from steer_env.algorithms.trainer import TrainConfig
 from steer_env.cli.stages import build_stage, stage_key
 from steer_env.files import write_json
-from steer_env.play.evaluate import load_rows
-from steer_env.play.evaluate import play as evaluate_play
+from steer_env.play.evaluate import evaluate, load_rows
 from steer_env.play.suites import WholeGroups, groups_for
 from steer_env.scenarios import RISKY
 from steer_env.types import ATTACKER, Turn
@@ -214,7 +213,7 @@ def _evaluate(settings: Settings, cell: Cell, model: Path, tell: Tell, folder: P
             if name == TRAINED
             else steer_env.make_attacker(part.env)
         )
-        evaluate_play(
+        evaluate(
             steer_env.make_vec(part.env, min(SLOTS, count), split=part.split),
             attacker,
             student,

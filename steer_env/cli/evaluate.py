@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from steer_env.cli.checks import check_played
+import steer_env
 from steer_env.cli.command import Command, Positional
 from steer_env.cli.common import (
     RunConfig,
@@ -21,13 +23,25 @@ from steer_env.cli.common import (
 )
 from steer_env.cli.progress import Bar, Bars, show_table
 from steer_env.cli.report import formats_of, open_run
-from steer_env.cli.suite import run_suite, token_row
-from steer_env.configs.base import Natural, Positive, Share, Switch, config
-from steer_env.configs.env import EnvConfig
+from steer_env.cli.watch import Watch
+from steer_env.configs.base import Natural, Positive, Share, Switch, config, flat
+from steer_env.configs.env import EnvConfig, Split
 from steer_env.configs.student import ModelConfig, SamplingConfig
 from steer_env.evaluation.summary import Summary
 from steer_env.judges.independence import check_independent
-from steer_env.play.suites import distribution_of
+from steer_env.models import is_backend
+from steer_env.play.controls import load_controls, play_controls, search, sentence
+from steer_env.play.evaluate import DIALOGUES, SUMMARY, check_played, evaluate, load_rows
+from steer_env.play.suites import Part, WholeGroups, distribution_of, groups_for, suite_parts
+from steer_env.records import token_pieces
+from steer_env.registration import make_seats
+from steer_env.runs import RunFolder
+from steer_env.scenarios import Scenario
+from steer_env.trajectory import Trajectory
+from steer_env.versions import versions_of
+
+#: Dialogues, also of each part of a suite, unless it is told otherwise.
+EPISODES = 200
 
 _EXAMPLES = """  steer-env evaluate constructive
   steer-env evaluate runs/mine --env SteerRedTeam-v0 --episodes 500
@@ -118,7 +132,7 @@ def run(config: Evaluate) -> int:
     if not config.student:
         raise ValueError("student is missing, expected a script, a model or a folder; see --help")
     if config.suite is not None:
-        return run_suite(config, reports.write)
+        return _run_suite(config, suite_parts(config.suite), reports)
     if config.attempts is not None:
         raise ValueError(f"attempts={config.attempts!r} without a suite, expected --suite beside --attempts")
     return _run_plain(config, reports)
@@ -126,72 +140,198 @@ def run(config: Evaluate) -> int:
 
 def _run_plain(config: Evaluate, reports: _Reports) -> int:
     """Play dialogues of one environment."""
-    from steer_env.cli.watch import Watch
-    from steer_env.play.evaluate import DIALOGUES, evaluate, load_rows
-
     out = open_folder(config)
     setting = open_setting(config.env, "bench")
     student = open_student(config.student, config.model, **asdict(config.sampling))
-    allowed = config.env.allow_self_judge
-    check_independent(setting.judge, student, setting.attacker, allow=allowed)
-    own = setting.scenarios
-    episodes = config.episodes or (200 if own is None else len(own))
-    seeds = range(config.seed, config.seed + episodes)
-    vec = setting.make(min(config.num_envs, episodes))
+    check_independent(setting.judge, student, setting.attacker, allow=config.env.allow_self_judge)
+    own, split = setting.scenarios, setting.env.split
+    episodes = config.episodes or (EPISODES if own is None else len(own))
     content = {"scenario_hash": setting.digest, "model_hash": model_hash(config.student)}
     content |= judge_content(setting.judge)
     check_unchanged(out, **content)
-    meta = run_meta("evaluate", config, content, free=False)
-    split = setting.env.split
-    where = {} if split is None else {"distribution": distribution_of(split)}
     print(f"dialogues go to {out / DIALOGUES}")
-    label = f"evaluate {config.student}"
-    with Watch(label, out / DIALOGUES) if config.watch else Bar(label, episodes) as bar:
-        summary = evaluate(
-            vec,
-            setting.attacker,
-            student,
-            seeds,
-            out,
-            resume=config.resume,
-            scenarios=own,
-            meta=meta,
-            extra=lambda dialogue: {**where, **(token_row(dialogue, student) if config.tokens else {})},
-            progress=bar.update,
-            unscored_limit=config.limit(own is not None),
-            allow_self_judging=allowed,
-        )
-    check_played(load_rows(out))
-    controls: dict[str, Summary] = {}
-    if config.controls:
-        from steer_env.play.controls import play_controls, search
-
-        with Bars() as bars:
-            controls = play_controls(
-                vec,
-                setting.attacker,
-                student,
-                seeds,
-                out,
-                scenarios=own,
-                meta=meta,
-                constant=None if split is None else search(setting.env.env, split=split),
-                progress=lambda name, n, of: bars.update(f"{label}, {name}", n, of),
-                extra=lambda _: where,
-                unscored_limit=1.0,  # a control that the judge cannot read is a result, too
-                allow_self_judging=allowed,
-            )
+    where = {} if split is None else {"distribution": distribution_of(split)}
+    part = _Dialogues(
+        label=f"evaluate {config.student}",
+        vec=setting.make(min(config.num_envs, episodes)),
+        attacker=lambda: setting.attacker,
+        student=student,
+        seeds=range(config.seed, config.seed + episodes),
+        scenarios=own,
+        meta=run_meta("evaluate", config, content, free=False),
+        labels=lambda _: where,
+        limit=config.limit(own is not None),
+        constant=None if split is None else search(setting.env.env, split=split),
+        controls=config.controls,
+    )
+    summary, controls = _play(part, config, out)
     title = f"{setting.env.env}, {config.env.scenarios or split or ''}"
     _show(config.student, summary, title, controls, out)
-    print(f"summary: {out / 'summary.json'}")
+    print(f"summary: {out / SUMMARY}")
     reports.write(out, config.student, title)
     return 0
 
 
-def _show(name: str, summary: Summary, title: str, controls: dict[str, Summary], out: Path) -> None:
-    from steer_env.play.controls import load_controls, sentence
-    from steer_env.play.evaluate import load_rows
+def _run_suite(config: Evaluate, parts: Sequence[Part], reports: _Reports) -> int:
+    """Play every part of a suite, each into its own folder of the run."""
+    config = replace(config, episodes=config.episodes or EPISODES, attempts=config.attempts or 1)
+    who = {name: getattr(config.env, name) for name in ("attacker", "judge", "allow_self_judge")}
+    for name, value in flat(config.env).items():
+        if value != flat(EnvConfig(**who))[name]:
+            raise ValueError(
+                f"{name}={value!r} beside suite={config.suite!r}, which decides the dialogues; leave "
+                f"--{name.replace('_', '-')} or --suite out"
+            )
+    out = open_folder(config)
+    student = open_student(config.student, config.model, **asdict(config.sampling))
+    first, judge = make_seats(config.env.env, config.env.attacker, config.env.judge)
+    check_independent(judge, student, first, allow=config.env.allow_self_judge)
+    content = {"model_hash": model_hash(config.student), **judge_content(judge)}
+    check_unchanged(out, **content)
 
+    def attacker(env: str) -> Any:
+        """Return the attacker of an environment: a model is opened once, a script is made anew."""
+        name = config.env.attacker
+        return first if name is not None and is_backend(name) else steer_env.make_attacker(env, name)
+
+    varied = {part.name: student.varies or attacker(part.env).varies for part in parts}
+    if config.attempts != 1 and not any(varied.values()):
+        raise ValueError(
+            f"attempts={config.attempts!r} with greedy replies to an attacker that does not vary would be "
+            "one dialogue again and again; expected a sampling student (--temperature 1) or --attacker tutor"
+        )
+    meta = run_meta("evaluate", config, content, free=False) | {"parts": [part.name for part in parts]}
+    RunFolder(out).write(meta | versions_of(judge))
+    print(f"dialogues go to {', '.join(str(out / part.name / DIALOGUES) for part in parts)}")
+    for part in parts:
+        attempts = (config.attempts or 1) if varied[part.name] else 1
+        if attempts < (config.attempts or 1):
+            print(f"{part.name}: one attempt, as greedy replies to a static attacker are the same each time")
+        groups = groups_for(part.env, part.split, config.episodes or EPISODES)
+        scenarios = WholeGroups(part.env, part.split, groups, config.seed)
+        env = replace(config.env, env=part.env, split=cast(Split, part.split))
+        said = run_meta("evaluate", replace(config, env=env, suite=None), content, free=False)
+        dialogues = _Dialogues(
+            label=f"evaluate {config.student} {part.name}",
+            vec=steer_env.make_vec(env, min(config.num_envs, len(scenarios)), judge=judge),
+            attacker=partial(attacker, part.env),
+            student=student,
+            seeds=range(len(scenarios)),
+            scenarios=scenarios,
+            meta=said | {"suite": part.name, "groups": groups},
+            labels=partial(_labels, part, scenarios),
+            limit=config.limit(own=False),
+            constant=search(part.env, split=part.split),
+            controls=not config.no_controls,
+            attempts=attempts,
+        )
+        _play(dialogues, config, out / part.name)
+    reports.write(out, config.student)
+    return 0
+
+
+@dataclass(frozen=True)
+class _Dialogues:
+    """What goes to one run folder: the dialogues of a plain run, or of a part of a suite.
+
+    Attributes:
+        label: What is shown while they are played.
+        vec: Their environments.
+        attacker: Returns whom an attempt begins with.
+        student: The student.
+        seeds: Of the first attempt; the others take those that follow.
+        scenarios: What the seeds play; None lets the environments draw.
+        meta: What the run says of itself.
+        labels: Gives the further keys of a row.
+        limit: On unscored turns.
+        constant: Chooses the constant reply of the controls, see `play_controls`.
+        controls: Whether they are played.
+        attempts: At each dialogue, seeded differently; 0 for a plain run, whose student keeps its seed.
+    """
+
+    label: str
+    vec: Any
+    attacker: Callable[[], Any]
+    student: Any
+    seeds: range
+    scenarios: Sequence[Scenario] | None
+    meta: Mapping[str, Any]
+    labels: Callable[[Trajectory], Mapping[str, Any]]
+    limit: float
+    constant: Callable[[], tuple[str, Any]] | None
+    controls: bool
+    attempts: int = 0
+
+
+def _play(part: _Dialogues, config: Evaluate, folder: Path) -> tuple[Summary, dict[str, Summary]]:
+    """Play dialogues, and controls if wanted; what is in the folder already is not played again."""
+    count, student, seeds = len(part.seeds), part.student, part.seeds
+    total = count * max(1, part.attempts)
+    how: dict[str, Any] = {"scenarios": part.scenarios, "meta": part.meta}
+    how["allow_self_judging"] = config.env.allow_self_judge
+    with Watch(part.label, folder / DIALOGUES) if config.watch else Bar(part.label, total) as bar:
+        for attempt in range(max(1, part.attempts)):
+            before, attacker = attempt * count, part.attacker()
+            seeds = range(part.seeds.start + before, part.seeds.stop + before)
+            if part.attempts:
+                student.reseed(attempt)
+            if attempt:
+                attacker.reseed(attempt)
+            tell = partial(_tell, bar, before, total)
+            summary = evaluate(
+                part.vec,
+                attacker,
+                student,
+                seeds,
+                folder,
+                resume=config.resume or attempt > 0,
+                extra=lambda d: {**part.labels(d), **(token_row(d, student) if config.tokens else {})},
+                progress=tell,
+                unscored_limit=part.limit,
+                summary_of=range(part.seeds.start, seeds.stop) if part.attempts else None,
+                **how,
+            )
+    check_played(load_rows(folder))
+    if not part.controls:
+        return summary, {}
+    if part.attempts:
+        student.reseed(0)
+    with Bars() as bars:
+        controls = play_controls(
+            part.vec,
+            part.attacker(),
+            student,
+            part.seeds,
+            folder,
+            constant=part.constant,
+            progress=lambda name, n, of: bars.update(f"{part.label}, {name}", n, of),
+            extra=part.labels,
+            unscored_limit=1.0,  # a control that the judge cannot read is a result, too
+            **how,
+        )
+    return summary, controls
+
+
+def _tell(bar: Bar | Watch, before: int, total: int, done: int, of: int) -> None:
+    """Show the progress of one attempt as that of all; whole groups may be more than was asked for."""
+    bar.update(before + done, max(of, total))
+
+
+def _labels(part: Part, scenarios: WholeGroups, dialogue: Trajectory) -> dict[str, Any]:
+    """Return the further keys of a row of a suite."""
+    attempt, index = divmod(dialogue.seed, len(scenarios))
+    where = {"suite": part.name, "distribution": part.distribution, "attempt": attempt}
+    return {**where, **scenarios.labels(index)}
+
+
+def token_row(dialogue: Trajectory, student: Any) -> dict[str, Any]:
+    """Return the tokens of a finished dialogue for its row, nothing where the student has none."""
+    if dialogue.trace is None:
+        return {}
+    return {"tokens": token_pieces(dialogue.trace, student.codec.tokenizer.decode)}
+
+
+def _show(name: str, summary: Summary, title: str, controls: dict[str, Summary], out: Path) -> None:
     worth = {name: sentence(load_rows(out), load_controls(out))} if controls else {}
     show_table({name: summary}, title, controls={name: controls}, worth=worth)
     print(f"harm rate {summary.harm_rate.text(percent=True)}; refused harmless turns "
@@ -212,7 +352,6 @@ class _Reports:
 
     def write(self, out: Path, name: str, title: str = "") -> None:
         """Write the files of a run folder, or of a suite, and say where they are."""
-        from steer_env.play.controls import load_controls
         from steer_env.report.outputs import write_reports
         from steer_env.report.sections import sections_of, suite_text
 

@@ -43,6 +43,7 @@ def evaluate(
     unscored_limit: float = 0.05,
     allow_self_judging: Collection[str] = (),
     deadline: float = DEADLINE,
+    summary_of: Iterable[int] | None = None,
     **options: Any,
 ) -> Summary:
     """Play one dialogue per seed and summarise.
@@ -71,6 +72,8 @@ def evaluate(
             dialogue counts as one.
         allow_self_judging: Roles ("student", "attacker") whose weights the judge may share.
         deadline: Seconds after which a reply or verdict under way counts as lost, see `rollout`.
+        summary_of: Seeds that are summarised, such as those of several attempts at the same dialogues, which
+            are played one after the other; `seeds` unless it is given.
         **options: Of `summarise`.
 
     Raises:
@@ -80,38 +83,12 @@ def evaluate(
         RunExists: If the folder holds dialogues and `resume` is False, or `meta` differs from the stored one.
         ValueError: If seeds repeat.
     """
-    given: dict[str, Any] = {"scenarios": scenarios, "meta": meta, "extra": extra, "progress": progress}
-    given |= {"allow_self_judging": allow_self_judging, "deadline": deadline}
-    seeds = _whole_seeds(vec, seeds, scenarios)
-    play(vec, attacker, student, seeds, run_dir, resume=resume, unscored_limit=unscored_limit, **given)
-    return finish(run_dir, seeds, **options)
-
-
-@locked("run_dir")
-def play(
-    vec: Any,
-    attacker: Acts,
-    student: Acts,
-    seeds: Sequence[int],
-    run_dir: str | Path,
-    *,
-    resume: bool = False,
-    scenarios: Sequence[Scenario] | None = None,
-    meta: Mapping[str, Any] | None = None,
-    extra: Extra | None = None,
-    progress: Progress | None = None,
-    unscored_limit: float = 0.05,
-    allow_self_judging: Collection[str] = (),
-    deadline: float = DEADLINE,
-) -> None:
-    """Play and record without a summary; arguments and errors as `evaluate`."""
     check_env(vec, student, attacker, allow=allow_self_judging)
     guard = UnscoredGuard(unscored_limit, window=None)
     folder, source = Path(run_dir), source_of(vec)
     members = members_of(source) if scenarios is None else 0
     seeds = _whole_seeds(vec, seeds, scenarios)
     policy = str((meta or {}).get("student", ""))
-
     done = prepare(folder, {**dict(meta or {}), **versions_of(judge_of(vec))}, resume=resume)
     left = [seed for seed in seeds if seed not in done]
     played = len(seeds) - len(left)
@@ -134,6 +111,10 @@ def play(
         ):
             guard.see([trajectory])
         writer.sync()
+    wanted = set(seeds if summary_of is None else summary_of)
+    summary = summarise([row for row in load_rows(folder) if row["seed"] in wanted], **options)
+    write_json(folder / SUMMARY, summary.to_dict())
+    return summary
 
 
 def source_of(vec: Any) -> Any:
@@ -173,14 +154,6 @@ def whole(seeds: Iterable[int], members: int) -> list[int]:
     return [group * members + member for group in groups for member in range(members)]
 
 
-def finish(run_dir: str | Path, seeds: Sequence[int], **options: Any) -> Summary:
-    """Summarise the dialogues of these seeds and write `summary.json`."""
-    folder, wanted = Path(run_dir), set(seeds)
-    summary = summarise([row for row in load_rows(folder) if row["seed"] in wanted], **options)
-    write_json(folder / SUMMARY, summary.to_dict())
-    return summary
-
-
 def prepare(folder: Path, meta: dict[str, Any], *, resume: bool) -> set[int]:
     """Make or reopen a run folder and return the seeds already played there.
 
@@ -213,6 +186,25 @@ def load_rows(run_dir: str | Path) -> list[Row]:
             "wrote there at once. Keep one line of each, or evaluate anew in another folder"
         )
     return rows
+
+
+class AllFailed(RuntimeError):
+    """Not one dialogue of a run was played to its end."""
+
+
+def check_played(rows: Sequence[Row]) -> None:
+    """Refuse to call a run done in which every dialogue failed: it has no numbers, and no controls.
+
+    Raises:
+        AllFailed: With the commonest reason.
+    """
+    failed = Counter(str(row.get("error")) for row in rows if row.get("stop") == StopReason.FAILED)
+    if rows and failed.total() == len(rows):
+        reason, count = failed.most_common(1)[0]
+        raise AllFailed(
+            f"all {len(rows)} dialogues failed, expected some to be played; the commonest reason ({count}): "
+            f"{reason}. Mend that, then --resume plays them again"
+        )
 
 
 def without_retried(rows: Iterable[Row]) -> list[Row]:

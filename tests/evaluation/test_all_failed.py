@@ -2,7 +2,7 @@
 
 import pytest
 
-from steer_env.cli.checks import AllFailed, check_played
+from steer_env.play.evaluate import AllFailed, check_played
 
 
 def row(*replies, stop="seed_end", error=""):
