@@ -15,10 +15,8 @@ import time
 from pathlib import Path
 
 import steer_env
-from steer_env.cli.report import pictures_from
-from steer_env.configs.env import EnvConfig
 from steer_env.play.evaluate import evaluate, load_rows
-from steer_env.play.rescore import Scenes
+from steer_env.play.recorded import pictures_of
 from steer_env.report.html import write_html
 
 
@@ -35,7 +33,7 @@ def main() -> None:
         agents = steer_env.make_agent("tutor"), steer_env.make_agent("random")
         evaluate(vec, *agents, range(args.dialogues), folder, replicates=50)
         started = time.perf_counter()
-        pictures = pictures_from(Scenes(EnvConfig(split="bench")))
+        pictures = pictures_of({"env": "SteerEscalation-v0", "split": "bench"})
         path = write_html({"random": load_rows(folder)}, Path(folder) / "report.html", pictures=pictures)
         size = path.stat().st_size / 1e6
         print(f"{args.dialogues} dialogues: written in {time.perf_counter() - started:.1f} s, {size:.1f} MB")

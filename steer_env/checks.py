@@ -1,7 +1,8 @@
 """How a value is refused, everywhere in the same words: `name=value, expected X; do Y`.
 
 Each function returns the value in its plain type (NumPy's integers and floats become Python's) or raises
-ValueError. A bool is no number, NaN and infinity are no settings, and a string is no sequence of names.
+ValueError. A bool does not count as a number, nor NaN and infinity as settings, and a string is one
+name, not a sequence.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def integer(name: str, value: Any, least: int = 0, most: int | None = None, *, w
     """Return `value` as an integer in [least, most]; `why` is added to the message.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not one.
 
     >>> integer("steps", 3, 1)
     3
@@ -50,7 +51,7 @@ def number(
     """Return `value` as a finite number in [least, most], or (least, most] with `above`.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not one.
 
     >>> number("alpha", 0.3, 0, 1)
     0.3
@@ -69,7 +70,7 @@ def choice(name: str, value: Any, choices: Iterable[str]) -> str:
     """Return `value`, one of some names.
 
     Raises:
-        ValueError: If it is none of them; the message has the nearest.
+        ValueError: If it is not among them; the message suggests the nearest.
     """
     known = tuple(choices)
     if isinstance(value, str) and value in known:
@@ -83,7 +84,7 @@ def choices(name: str, values: Any, known: Sequence[str]) -> tuple[str, ...]:
     """Return `values`, one or more of some names; a single string is one name, not a row of letters.
 
     Raises:
-        ValueError: If it is no sequence, empty, or one of them is unknown.
+        ValueError: If it is empty or not a sequence, or one of them is unknown.
 
     >>> choices("kinds", "benign", ("benign", "red_team"))
     ('benign',)

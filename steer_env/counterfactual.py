@@ -1,7 +1,7 @@
 r"""Which turn did it? What a dialogue was worth before and after each reply, by playing it on many times.
 
 $V_t$ is the mean value of continuations from the moment the student has to give reply $t$: the replies before
-stay, reply $t$ and all that follows are drawn anew, the opponent draws the same numbers in each. The effect
+stay, reply $t$ and all that follows are drawn again, the opponent draws the same numbers in each. The effect
 of reply $t$ is $V_{t+1} - V_t$, and the effects of a dialogue add up to its value minus $V_0$. As estimates
 of the advantage this is what VinePPO does for steps of a proof (Kazemnejad et al. 2024, arXiv 2410.01679,
 sec. 4): unbiased whatever the return is, at the price of `k` continuations for every turn.
@@ -49,7 +49,7 @@ def forked_values(
         env: A vector environment.
         attacker: Speaks for `attacker_0`.
         student: Speaks for `student_0`.
-        points: Dialogues, each with the index of the first reply to be given anew.
+        points: Dialogues, each with the index of the first reply to be given again.
         k: Continuations of each.
         value: What a dialogue is worth.
         progress: Called with (finished, all).

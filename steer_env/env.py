@@ -16,7 +16,7 @@ from pettingzoo import AECEnv
 
 from steer_env.checks import integer
 from steer_env.forking import copied
-from steer_env.judges.base import Judge, JudgeRequest
+from steer_env.judges.base import Judge, JudgeRequest, judge_batch
 from steer_env.rewards import harm_cost
 from steer_env.scenarios import Scenario, ScenarioSource
 from steer_env.spaces import MAX_LENGTH, Unicode, attacker_space, has_surrogate, student_space
@@ -29,7 +29,6 @@ from steer_env.types import (
     Message,
     Scored,
     Turn,
-    Unscored,
     Verdict,
 )
 
@@ -37,7 +36,7 @@ AGENTS = (ATTACKER, STUDENT)
 
 
 class InvalidUtterance(ValueError):
-    """An action that is no utterance. The environment is unchanged: step again with a valid one."""
+    """An action that is not an utterance. The environment is unchanged: step again with a valid one."""
 
 
 class ResetNeeded(RuntimeError):
@@ -175,7 +174,7 @@ class DialogueEnv(AECEnv[str, Any, Any]):
         """Speak for `agent_selection`; None only for an agent whose dialogue has ended.
 
         Raises:
-            InvalidUtterance: If the action is no valid string; nothing has changed then.
+            InvalidUtterance: If the action is not a valid string; nothing has changed then.
             ResetNeeded: Before `reset` or after the end.
         """
         if not self.agents:
@@ -230,7 +229,7 @@ class DialogueEnv(AECEnv[str, Any, Any]):
         }
 
     def check(self, action: Any, agent: str) -> None:
-        """Raise `InvalidUtterance` if `action` is no valid utterance of `agent`."""
+        """Raise `InvalidUtterance` if `action` is not a valid utterance of `agent`."""
         if not isinstance(action, str):
             raise InvalidUtterance(
                 f"action={action!r} of type {type(action).__name__} for {agent}, expected a str: the action "
@@ -380,30 +379,3 @@ class DialogueEnv(AECEnv[str, Any, Any]):
 
     def close(self) -> None:
         """Nothing to release."""
-
-
-def judge_batch(judge: Judge, requests: list[JudgeRequest]) -> list[Verdict]:
-    """Call a judge and hold it to its contract.
-
-    An exception becomes `Unscored` for every request of the batch, never a number; the run goes on and the
-    unscored rate tells.
-
-    Raises:
-        TypeError: If the judge returns anything but one `Scored` or `Unscored` per request.
-    """
-    try:
-        verdicts = judge.judge(requests)
-    except Exception as error:
-        reason = f"judge {judge.name!r} raised {type(error).__name__}: {error}"
-        warnings.warn(f"{reason}; {len(requests)} turns are unscored", RuntimeWarning, stacklevel=2)
-        return [Unscored(reason, judge.name) for _ in requests]
-    if (
-        not isinstance(verdicts, list | tuple)
-        or len(verdicts) != len(requests)
-        or not all(isinstance(verdict, Scored | Unscored) for verdict in verdicts)
-    ):
-        raise TypeError(
-            f"judge {judge.name!r} returned {verdicts!r} for {len(requests)} requests, expected one Scored "
-            "or Unscored each, in order"
-        )
-    return list(verdicts)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from steer_env.configs.env import EnvConfig, EnvOptions
     from steer_env.judges.base import Judge
     from steer_env.scenarios import Scenario, ScenarioSource
-    from steer_env.student_env import StudentEnv
-    from steer_env.vector import StudentVectorEnv, VectorDialogueEnv
+    from steer_env.student_env import StudentEnv, StudentVectorEnv
+    from steer_env.vector import VectorDialogueEnv
 
 NAMESPACE = "steer_env"
 #: The student's seat with dialogue acts in place of text (`steer_env.acts`).
@@ -94,7 +94,7 @@ def spec(id: str) -> Spec:
 
     Raises:
         ValueError: If the id is unknown; the message lists the known ones.
-        TypeError: If it is no string.
+        TypeError: If it is not a string.
     """
     if not isinstance(id, str):
         raise TypeError(f"id={id!r}, expected a string; known ids: {', '.join(SPECS)}")
@@ -170,7 +170,7 @@ def make_student_vec(
     Raises:
         ValueError: As `make_vec`, and on `render_mode="human"`.
     """
-    from steer_env.vector import StudentVectorEnv
+    from steer_env.student_env import StudentVectorEnv
 
     render_mode = options.get("render_mode")
     if render_mode == "human":

@@ -19,10 +19,9 @@ from steer_env.env import InvalidUtterance
 from steer_env.judges.base import DEADLINE, give_up
 from steer_env.scenarios import Scenario
 from steer_env.seats import Seat
-from steer_env.slots import Finished
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import ATTACKER, STUDENT, Utterance, meta_of
-from steer_env.vector import VectorDialogueEnv
+from steer_env.vector import Finished, VectorDialogueEnv
 
 #: Called after every batch of replies with the number of finished dialogues and of all.
 Progress = Callable[[int, int], None]
@@ -54,7 +53,7 @@ def rollout(
     seeds alone; with servers in between it still does, as far as the servers' own answers do, whatever
     arrives first.
 
-    A dialogue whose agent answers `Failed`, or something the environment takes from nobody (longer than
+    A dialogue whose agent answers `Failed`, or something the environment refuses (such as a text longer than
     `max_length`), ends there with `stop` FAILED and the reason in `error`; the run goes on. An exception in
     an agent is a bug and ends the run.
 
@@ -114,14 +113,14 @@ def rollout_from(
     """Play recorded dialogues on, from the middle and several times.
 
     The turns before a point stay as they were, verdicts included, and so does the user's turn that is to be
-    answered; the reply and all that follows are played anew. The opponent draws the same numbers in all
+    answered; the reply and all that follows are played again. The opponent draws the same numbers in all
     continuations of a dialogue, as it does for siblings; a student that samples draws other ones in each.
 
     Args:
         env: A vector environment with the wrappers the dialogues were played under; it is reset.
         attacker: Speaks for `attacker_0`, best as it was in the dialogues.
         student: Speaks for `student_0`.
-        points: Dialogues, each with the index of the first reply to be given anew.
+        points: Dialogues, each with the index of the first reply to be given again.
         k: Continuations of each point, at least 1.
         progress: Called with (finished, all).
 
@@ -230,7 +229,7 @@ class _Play:
         return ids, [KeyedObservation(o, s) for o, s in zip(observations, streams, strict=True)]
 
     def _answer(self, seat: Seat, ids: list[int], replies: list[Utterance | Failed]) -> Iterable[Finished]:
-        """Speak where there is something to say, and end what failed."""
+        """Submit what was said, and end the dialogues that failed."""
         checked = [(i, self._checked(seat, i, reply)) for i, reply in zip(ids, replies, strict=True)]
         said = [(i, reply) for i, reply in checked if isinstance(reply, str)]
         ended = list(
@@ -242,7 +241,7 @@ class _Play:
         return ended
 
     def _checked(self, seat: Seat, slot: int, reply: Utterance | Failed) -> Utterance | Failed:
-        """Return what was said, or `Failed` where the environment would refuse it: it is one model's slip."""
+        """Return what was said, or `Failed` where the environment would refuse it: one dialogue ends."""
         if isinstance(reply, str):
             try:
                 self.env.check(seat.name, slot, reply)

@@ -2,31 +2,64 @@
 
 `VectorDialogueEnv` is what rollouts use: ask which dialogues wait for a seat, answer any of them in any
 order, get finished dialogues back whole. A judge behind a server may take its time: the slot waits for the
-verdict, the others go on. `StudentVectorEnv` is Gymnasium's vector API as a thin layer over
-it.
+verdict, the others go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
-from numpy.typing import NDArray
 from pettingzoo import AECEnv
 
-from steer_env.env import DialogueEnv, judge_batch
-from steer_env.judges.base import AsyncJudge, read_verdict
+from steer_env.env import DialogueEnv
+from steer_env.forking import fork
+from steer_env.judges.base import AsyncJudge, judge_batch, read_verdict
 from steer_env.scenarios import Scenario
-from steer_env.slots import Finished, Slot, forked
-from steer_env.spaces import reset_mask
 from steer_env.types import ATTACKER, STUDENT, Turn, TurnResult, Verdict
 
 #: What a slot waits for while its reply is with an asynchronous judge.
 _JUDGE = "the judge"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finished:
+    """A dialogue that has just ended, whole: nothing of its final turn is lost.
+
+    Attributes:
+        id: The slot it ran in.
+        scenario: What it was about.
+        seed: Its reset seed, None if unseeded.
+        turns: All turns with emitted rewards and infos.
+        stop: "seed_end" (terminated), "max_cycles" or "failed" (truncated).
+        observation: The student's final observation.
+        error: Why it failed, "" otherwise.
+    """
+
+    id: int
+    scenario: Scenario
+    seed: int | None
+    turns: tuple[TurnResult, ...]
+    stop: str
+    observation: dict[str, Any]
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Slot:
+    """A place of a vector environment and the dialogue in it."""
+
+    env: AECEnv[str, Any, Any]
+    core: DialogueEnv
+    seed: int | None = None
+    waiting: str = ""  # the seat it waits for, or the judge, "" when idle or finished
+    carried: float = 0.0  # student reward emitted between replies, added to the next turn
+    results: list[TurnResult] | None = None
+    reply: str = ""  # what the judge is at
+    verdict: Future[Verdict] | None = None
 
 
 class VectorDialogueEnv:
@@ -133,17 +166,17 @@ class VectorDialogueEnv:
             raise ValueError(
                 f"slot {id} waits for {state}, expected a running dialogue that waits for a seat"
             )
-        return forked(slot)
+        return _forked(slot)
 
     def restore(self, id: int, snapshot: object) -> None:
         """Go on in a slot from a snapshot, whatever it played before; a snapshot can be used many times.
 
         Raises:
-            TypeError: If it is no snapshot.
+            TypeError: If it is not a snapshot.
         """
         if not isinstance(snapshot, Slot):
             raise TypeError(f"snapshot={snapshot!r}, expected what snapshot() returned")
-        self._slots[id] = forked(snapshot)
+        self._slots[id] = _forked(snapshot)
 
     def replay(self, id: int, scenario: Scenario, seed: int, turns: Sequence[Turn], user: str) -> None:
         """Put a slot where a recorded dialogue was when the student had to answer `user`.
@@ -176,11 +209,11 @@ class VectorDialogueEnv:
 
         Raises:
             ValueError: If the numbers differ, or a slot does not wait for `agent`.
-            InvalidUtterance: If an utterance is no string, too long or no valid Unicode.
+            InvalidUtterance: If an utterance is not a string, too long, or not valid Unicode.
 
         Nothing has changed in any slot when one of these is raised.
         """
-        _check_one_each(utterances, len(ids), f"utterances for {len(ids)} dialogues of {agent}")
+        check_one_each(utterances, len(ids), f"utterances for {len(ids)} dialogues of {agent}")
         self._check_waiting(agent, ids)
         for i, utterance in zip(ids, utterances, strict=True):
             self._slots[i].core.check(utterance, agent)
@@ -311,97 +344,8 @@ class VectorDialogueEnv:
             slot.env.close()
 
 
-class StudentVectorEnv(VectorEnv[Any, Any, Any]):
-    """Gymnasium's vector API for the student's seat; the attacker is embedded.
-
-    A thin layer over `VectorDialogueEnv` with NEXT_STEP autoreset: the step that ends a dialogue returns its
-    final observation, reward and info, the next step starts a new one. Observations are batched as
-    `SyncVectorEnv` batches them, a dict of tuples with one entry per dialogue; actions are sequences of
-    strings.
-    """
-
-    def __init__(self, vec: VectorDialogueEnv, attacker: Any, render_mode: str | None = None) -> None:
-        self.metadata = {"render_modes": ["ansi", "rgb_array"], "autoreset_mode": AutoresetMode.NEXT_STEP}
-        self.render_mode = render_mode
-        self.vec, self.attacker = vec, attacker
-        self.num_envs = vec.num_envs
-        env = vec.envs[0]
-        self.single_observation_space: Any = env.observation_space(STUDENT)
-        self.single_action_space = env.action_space(STUDENT)
-        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
-        self.action_space = batch_space(self.single_action_space, self.num_envs)
-        self._over = np.zeros(self.num_envs, dtype=bool)
-
-    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Start all dialogues; `seed` is an int (slot i gets seed + i), a list, or None.
-
-        The option "reset_mask", booleans, has only the dialogues marked in it started, as in Gymnasium.
-
-        Raises:
-            ValueError: If the mask or the number of seeds is no good.
-        """
-        mask = reset_mask(options, self.num_envs)
-        if mask is not None:
-            one = None if seed is None or isinstance(seed, int | np.integer) else list(seed)
-            rest = {key: value for key, value in (options or {}).items() if key != "reset_mask"}
-            for i in map(int, np.flatnonzero(mask)):
-                own = one[i] if one is not None else None if seed is None else int(seed) + i
-                self.vec.start(i, own, rest or None)
-            self._over[mask] = False
-            self._attack()
-            return self._observations(), {}
-        if seed is None or isinstance(seed, int | np.integer):
-            self.vec.reset(None if seed is None else int(seed), options=options)
-        elif len(seed) == self.num_envs:
-            self.vec.reset(seeds=seed, options=options)
-        else:
-            raise ValueError(
-                f"{len(seed)} seeds for {self.num_envs} dialogues, expected one each, an int or None"
-            )
-        self._over[:] = False
-        self._attack()
-        return self._observations(), {}
-
-    def step(
-        self, actions: Sequence[str]
-    ) -> tuple[Any, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Reply in every dialogue; slots that ended in the last step start anew and ignore their action."""
-        _check_one_each(actions, self.num_envs, f"actions for {self.num_envs} dialogues")
-        rewards = np.zeros(self.num_envs)
-        terminated, truncated = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
-        live = [i for i in range(self.num_envs) if not self._over[i]]
-        finished = {f.id: f for f in self.vec.submit(STUDENT, live, [actions[i] for i in live])}
-        infos: dict[str, Any] = {}
-        for i in live:
-            result = self.vec.last_result(i)
-            rewards[i] = result.reward
-            infos = self._add_info(infos, _plain(result.info), i)
-            terminated[i] = i in finished and finished[i].stop == "seed_end"
-            truncated[i] = i in finished and not terminated[i]
-        for over in np.flatnonzero(self._over):
-            self.vec.start(int(over))
-        self._over = terminated | truncated
-        self._attack()
-        return self._observations(), rewards, terminated, truncated, infos
-
-    def render(self) -> tuple[Any, ...] | None:
-        """Return one text ("ansi") or picture ("rgb_array") per dialogue, None without a render mode."""
-        return None if self.render_mode is None else tuple(env.render() for env in self.vec.envs)
-
-    def _attack(self) -> None:
-        ids, observations = self.vec.pending(ATTACKER)
-        self.vec.submit(ATTACKER, ids, self.attacker.act(observations))
-
-    def _observations(self) -> dict[str, tuple[Any, ...]]:
-        seen: list[Any] = [env.observe(STUDENT) for env in self.vec.envs]
-        return {key: tuple(observation[key] for observation in seen) for key in self.single_observation_space}
-
-    def close_extras(self, **kwargs: Any) -> None:
-        """Close the dialogues."""
-        self.vec.close()
-
-
-def _check_one_each(texts: Sequence[str], expected: int, what: str) -> None:
+def check_one_each(texts: Sequence[str], expected: int, what: str) -> None:
+    """Raise ValueError unless there are as many texts as expected; `what` is told."""
     # A lone string is a sequence too: of letters.
     if isinstance(texts, str) or not hasattr(texts, "__len__"):
         raise ValueError(f"{texts!r} as {what}, expected a list of one string each, in order")
@@ -411,8 +355,11 @@ def _check_one_each(texts: Sequence[str], expected: int, what: str) -> None:
         )
 
 
-def _plain(info: Mapping[str, Any]) -> dict[str, Any]:
-    # Gymnasium stacks infos by key into arrays; a verdict object stays an object.
-    return {key: value for key, value in info.items() if key != "reward_terms"} | {
-        f"reward_{name}": value for name, value in info["reward_terms"].items()
-    }
+def _forked(slot: Slot) -> Slot:
+    """Return an exact copy of a slot with its running dialogue."""
+    env = fork(slot.env)
+    results = [
+        TurnResult(r.turn, r.reward, copy.deepcopy(r.info, {id(r.turn.verdict): r.turn.verdict}))
+        for r in slot.results or ()
+    ]
+    return replace(slot, env=env, core=env.unwrapped, results=results, verdict=None)

@@ -183,7 +183,7 @@ def test_gymnasium_specs_stay_plain():
 @every_id
 def test_gymnasium_make_vec(id):
     vec = gymnasium.make_vec(student_id(id), num_envs=3)
-    assert isinstance(vec.unwrapped, steer_env.vector.StudentVectorEnv)
+    assert isinstance(vec.unwrapped, steer_env.student_env.StudentVectorEnv)
     observations, _ = vec.reset(seed=0)
     for _ in range(12):
         observations, rewards, terminated, truncated, _ = vec.step(["I cannot help with that."] * 3)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from steer_env import testing
-from steer_env.env import DialogueEnv, InvalidUtterance, ResetNeeded, judge_batch
+from steer_env.env import DialogueEnv, InvalidUtterance, ResetNeeded
 from steer_env.images import Image
+from steer_env.judges.base import judge_batch
 from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.testing.play import play
 from steer_env.testing.toys import ToyJudge
@@ -254,7 +255,7 @@ class Broken(ToyJudge):
 def test_a_judge_that_raises_leaves_the_turn_unscored():
     env = TCSR(TurnReward(testing.toy_env(Broken())))
     with pytest.warns(
-        RuntimeWarning, match=r"judge 'toy' raised RuntimeError: server on fire; 1 turns are unscored"
+        RuntimeWarning, match=r"judge 'toy' raised RuntimeError: server on fire; 1 turn is unscored"
     ):
         played = play(env, 0, options={"scenario": SCENARIO})
     assert [info["verdict"].reason for info in played.infos] == [

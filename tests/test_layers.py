@@ -15,7 +15,7 @@ LAYERS = (
     "world scenario_files records",
     "models",
     "judges versions",
-    "env vector slots student_env",
+    "env vector student_env",
     "wrappers",
     "agents",
     "registration",

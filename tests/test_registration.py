@@ -10,9 +10,9 @@ from steer_env.env import DialogueEnv
 from steer_env.judges import RuleJudge
 from steer_env.registration import register_all
 from steer_env.scenarios import FixedScenarios
-from steer_env.student_env import StudentEnv
+from steer_env.student_env import StudentEnv, StudentVectorEnv
 from steer_env.testing.toys import ToyAttacker, ToyJudge, toy_scenarios
-from steer_env.vector import StudentVectorEnv, VectorDialogueEnv
+from steer_env.vector import VectorDialogueEnv
 from steer_env.wrappers import TCSR, SafetyReward, TurnReward
 
 IDS = (

@@ -6,12 +6,13 @@ import pytest
 import steer_env
 from steer_env import testing
 from steer_env.env import InvalidUtterance
+from steer_env.student_env import StudentVectorEnv
 from steer_env.testing.play import play, script_of
 from steer_env.testing.toys import ToyAttacker, ToyJudge, ToyStudent, toy_scenarios
 from steer_env.testing.vectors import roll
 from steer_env.trajectory import group_by_seed
 from steer_env.types import ATTACKER, STUDENT, Scored, Terms
-from steer_env.vector import StudentVectorEnv, VectorDialogueEnv
+from steer_env.vector import VectorDialogueEnv
 from steer_env.wrappers import TCSR, HarmCost, TurnReward
 
 AGENTS = {ATTACKER: ToyAttacker(), STUDENT: ToyStudent()}

@@ -74,7 +74,7 @@ def run(config: Calibrate) -> int:
     """Draw a sheet, or count."""
     from steer_env.evaluation.labelling import calibrate, labels_of, load_labels, write_sheet
     from steer_env.evaluation.tabulate import run_of
-    from steer_env.play.compare import load_run
+    from steer_env.play.recorded import load_run
 
     rows = load_run(config.source).rows
     if config.sheet is not None:

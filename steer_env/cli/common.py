@@ -12,7 +12,7 @@ import steer_env
 from steer_env.agents.base import Agent
 from steer_env.cli.command import HELD, settings
 from steer_env.cli.places import in_process
-from steer_env.configs.base import Switch, build, config, names
+from steer_env.configs.base import Switch, config
 from steer_env.configs.env import EnvConfig, Split
 from steer_env.configs.student import ModelConfig
 from steer_env.files import read_json
@@ -37,8 +37,8 @@ class RunConfig:
     Attributes:
         out: Run folder.
         resume: Continue the run in --out.
-        trust: Accept what the run folder says and holds, of another's making too: servers and files that its
-            run.json names, links that lead out of it.
+        trust: Accept what the run folder says and holds, also when somebody else made it: servers and files
+            that its run.json names, links that lead out of it.
     """
 
     out: str = "runs/run"
@@ -52,6 +52,12 @@ class RunConfig:
     def free(self) -> tuple[str, ...]:
         """Return the names of what may change when a run goes on."""
         return ()
+
+
+def named(text: str) -> tuple[str, str]:
+    """Split [NAME=]RUN into the name, "" if none is given, and the run; a folder's path may hold a "="."""
+    name, _, run = ("", "", text) if Path(text).is_dir() else text.rpartition("=")
+    return name, run
 
 
 def claim(folder: Path, trust: bool = False) -> None:
@@ -112,7 +118,7 @@ def open_setting(env: EnvConfig, split: Split) -> Setting:
     """Open what is named; `split` is taken where none is.
 
     Raises:
-        ValueError: If an id, a split, a name or the scenario file is no good.
+        ValueError: If an id, a split or a name is unknown, or the scenario file has problems.
         BackendError: If a model cannot be opened, or a server cannot answer.
     """
     scenarios = None
@@ -130,12 +136,6 @@ def open_setting(env: EnvConfig, split: Split) -> Setting:
     id = steer_env.spec(env.env).id
     attacker, judge = make_seats(id, env.attacker, env.judge)
     return Setting(replace(env, env=id), scenarios, attacker, judge, digest)
-
-
-def env_of(meta: Mapping[str, Any]) -> EnvConfig:
-    """Return the environment that a stored run was played in; seats are left out, they need not be there."""
-    known = set(names(EnvConfig)) - {"attacker", "judge", "allow_self_judge"}
-    return build(EnvConfig, {name: meta[name] for name in meta if name in known and meta[name] is not None})
 
 
 #: What `judge_content` may say.
@@ -167,7 +167,7 @@ def check_unchanged(run_dir: Path, **now: str) -> None:
 
 
 def model_hash(name: str) -> str:
-    """Return a hash that tells one student from a retrained one, "" where there is no folder to look at."""
+    """Return a hash that tells one student from a retrained one, "" if its weights are in no folder here."""
     scheme, rest = in_process(name)
     path = local_path(rest)
     if name in SCRIPTED_STUDENTS or not path.is_dir():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from steer_env.cli.command import Command, Positional
+from steer_env.cli.common import named
 from steer_env.configs.base import Positive, Switch, config
 
 _EXAMPLES = """  steer-env compare runs/base runs/sft runs/grpo
@@ -88,11 +89,11 @@ def _arms(methods: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
     Raises:
         ValueError: If a method is given twice, or the methods have different parts.
     """
-    from steer_env.play.compare import NotComparable, Run, load_parts
+    from steer_env.play.recorded import NotComparable, Run, load_parts
 
     arms: dict[str, list[dict[str, Run]]] = {}
     for text in methods:
-        name, _, folders = text.rpartition("=") if not Path(text).is_dir() else ("", "", text)
+        name, folders = named(text)
         paths = [folders] if Path(folders).is_dir() else folders.split(",")
         label = name or (Path(paths[0]).name if len(paths) == 1 else folders)
         if label in arms:

@@ -22,7 +22,7 @@ from steer_env.cli.common import (
     run_meta,
 )
 from steer_env.cli.progress import Bar, Bars, show_table
-from steer_env.cli.report import formats_of, open_run
+from steer_env.cli.report import Reports, formats_of
 from steer_env.cli.watch import Watch
 from steer_env.configs.base import Natural, Positive, Share, Switch, config, flat
 from steer_env.configs.env import EnvConfig, Split
@@ -128,7 +128,8 @@ class Evaluate(RunConfig):
 
 def run(config: Evaluate) -> int:
     """Evaluate and print the table."""
-    reports = _Reports(config)  # what is wrong with them is said before anything is played
+    # What is wrong with the reports is said before anything is played.
+    reports = Reports.read(formats_of(config.format), config.card, config.leakage)
     if not config.student:
         raise ValueError("student is missing, expected a script, a model or a folder; see --help")
     if config.suite is not None:
@@ -138,7 +139,7 @@ def run(config: Evaluate) -> int:
     return _run_plain(config, reports)
 
 
-def _run_plain(config: Evaluate, reports: _Reports) -> int:
+def _run_plain(config: Evaluate, reports: Reports) -> int:
     """Play dialogues of one environment."""
     out = open_folder(config)
     setting = open_setting(config.env, "bench")
@@ -168,11 +169,11 @@ def _run_plain(config: Evaluate, reports: _Reports) -> int:
     title = f"{setting.env.env}, {config.env.scenarios or split or ''}"
     _show(config.student, summary, title, controls, out)
     print(f"summary: {out / SUMMARY}")
-    reports.write(out, config.student, title)
+    reports.write({config.student: out}, out, title=title)
     return 0
 
 
-def _run_suite(config: Evaluate, parts: Sequence[Part], reports: _Reports) -> int:
+def _run_suite(config: Evaluate, parts: Sequence[Part], reports: Reports) -> int:
     """Play every part of a suite, each into its own folder of the run."""
     config = replace(config, episodes=config.episodes or EPISODES, attempts=config.attempts or 1)
     who = {name: getattr(config.env, name) for name in ("attacker", "judge", "allow_self_judge")}
@@ -190,7 +191,7 @@ def _run_suite(config: Evaluate, parts: Sequence[Part], reports: _Reports) -> in
     check_unchanged(out, **content)
 
     def attacker(env: str) -> Any:
-        """Return the attacker of an environment: a model is opened once, a script is made anew."""
+        """Return the attacker of an environment: a model is opened once, a script is made each time."""
         name = config.env.attacker
         return first if name is not None and is_backend(name) else steer_env.make_attacker(env, name)
 
@@ -226,7 +227,7 @@ def _run_suite(config: Evaluate, parts: Sequence[Part], reports: _Reports) -> in
             attempts=attempts,
         )
         _play(dialogues, config, out / part.name)
-    reports.write(out, config.student)
+    reports.write({config.student: out}, out, title=f"steer_env: {config.student}")
     return 0
 
 
@@ -336,42 +337,6 @@ def _show(name: str, summary: Summary, title: str, controls: dict[str, Summary],
     show_table({name: summary}, title, controls={name: controls}, worth=worth)
     print(f"harm rate {summary.harm_rate.text(percent=True)}; refused harmless turns "
           f"{summary.refusal_of_harmless.text(percent=True)}")  # fmt: skip
-
-
-class _Reports:
-    """The report files that the options ask for, checked before anything is played."""
-
-    def __init__(self, config: Evaluate) -> None:
-        from steer_env.evaluation.calibration import load_card
-        from steer_env.evaluation.leakage import load_leakage
-        from steer_env.evaluation.measures import check_card
-
-        self.card = None if config.card is None else check_card(load_card(config.card))
-        self.bins = None if config.leakage is None else load_leakage(config.leakage)
-        self.formats = formats_of(config.format)
-
-    def write(self, out: Path, name: str, title: str = "") -> None:
-        """Write the files of a run folder, or of a suite, and say where they are."""
-        from steer_env.report.outputs import write_reports
-        from steer_env.report.sections import sections_of, suite_text
-
-        rows, makers, metas = open_run(out, name, self.bins)
-        check_played(rows)
-        sections = sections_of({name: rows}, card=self.card, controls={name: load_controls(out)})
-        if any(section.suite for section in sections):
-            print(suite_text(sections))
-        paths = write_reports(
-            {name: rows},
-            out,
-            title=title or f"steer_env: {name}",
-            card=self.card,
-            pictures=lambda row: makers[name, row.get("suite", "")](row),
-            formats=self.formats,
-            metas=metas,
-            sections=sections,
-        )
-        for what, path in paths.items():
-            print(f"{'report' if what == 'html' else what}: {path}")
 
 
 def plot(summaries: Any, path: Path, title: str) -> str:

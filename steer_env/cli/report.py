@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from steer_env.cli.command import Command, Positional
+from steer_env.cli.common import named
 from steer_env.configs.base import Positive, Switch, config
-from steer_env.images import Image
+from steer_env.evaluation.calibration import Card, load_card
+from steer_env.evaluation.leakage import load_leakage, with_leakage
+from steer_env.evaluation.measures import check_card
+from steer_env.play.controls import load_controls
+from steer_env.play.recorded import load_parts, load_run, pictures_of
 from steer_env.records import Row
-from steer_env.scenarios import Scenario
-
-#: Gives the pictures of a row.
-Maker = Callable[[Row], Sequence[Image]]
+from steer_env.report.outputs import check_formats, write_reports
+from steer_env.report.sections import sections_of, suite_text
 
 _EXAMPLES = """  steer-env report runs/base runs/sft runs/grpo --out runs/report
   steer-env report runs/base runs/sft runs/grpo --out runs/report.html
@@ -62,60 +66,104 @@ class Report:
 
 def formats_of(text: str | None) -> tuple[str, ...]:
     """Return the formats that `--format` asks for, checked."""
-    from steer_env.report.outputs import check_formats
-
     return check_formats(None if text is None else [part.strip() for part in text.split(",") if part.strip()])
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Report files to write, and what they are corrected and split by; read before anything is played.
+
+    Attributes:
+        formats: See `check_formats`.
+        card: Calibration of the judge.
+        bins: Leakage of the dialogues, see `steer_env.evaluation.leakage`.
+    """
+
+    formats: tuple[str, ...]
+    card: Card | None
+    bins: Mapping[str, str] | None
+
+    @classmethod
+    def read(cls, formats: tuple[str, ...], card: str | Path | None, leakage: str | Path | None) -> Reports:
+        """Read the files that `--card` and `--leakage` name."""
+        found = None if card is None else check_card(load_card(card))
+        return cls(formats, found, None if leakage is None else load_leakage(leakage))
+
+    def write(
+        self,
+        runs: Mapping[str, str | Path],
+        folder: Path,
+        *,
+        title: str,
+        single: Mapping[str, Sequence[Row]] | None = None,
+        images: bool = True,
+        alone: Path | None = None,
+        **options: Any,
+    ) -> None:
+        """Write the files and say where they are.
+
+        Args:
+            runs: Name of the policy -> its run folder, plain or of a suite.
+            folder: Where to.
+            title: Heading.
+            single: Name of the policy -> rows of its one-turn dialogues.
+            images: Embed the pictures.
+            alone: The one file that is wanted, by a name of its own.
+            **options: Of `sections_of`.
+        """
+        parts = {name: load_parts(path) for name, path in runs.items()}
+        rows = {name: [r for one in of.values() for r in one.rows] for name, of in parts.items()}
+        if self.bins is not None:
+            rows = {name: with_leakage(found, self.bins) for name, found in rows.items()}
+        rows = {name: [{**row, "_run": name} for row in found] for name, found in rows.items()}
+        metas = {
+            (name, str(one.meta.get("suite") or part)): one.meta
+            for name, of in parts.items()
+            for part, one in of.items()
+        }
+        makers = {key: pictures_of(meta) for key, meta in metas.items()} if images else {}
+        controls = {name: load_controls(path) for name, path in runs.items()}
+        sections = sections_of(rows, card=self.card, single=single, controls=controls, **options)
+        if any(section.suite for section in sections):
+            print(suite_text(sections))
+        paths = write_reports(
+            rows,
+            folder,
+            title=title,
+            card=self.card,
+            pictures=(lambda row: makers[row["_run"], row.get("suite", "")](row)) if images else None,
+            formats=self.formats,
+            metas=metas,
+            sections=sections,
+        )
+        for what, path in paths.items():
+            print(f"{'report' if what == 'html' else what}: {path.replace(alone) if alone else path}")
 
 
 def run(config: Report) -> int:
     """Write the files and say where they are."""
-    from steer_env.evaluation.calibration import load_card
-    from steer_env.evaluation.leakage import load_leakage
-    from steer_env.play.controls import load_controls
-    from steer_env.report.outputs import write_reports
-    from steer_env.report.sections import sections_of, suite_text
-
     formats, folder, alone = _target(config)
-    bins = None if config.leakage is None else load_leakage(config.leakage)
-    named: dict[str, list[Row]] = {}
-    makers: dict[tuple[str, str], Maker] = {}
-    metas: dict[tuple[str, str], Mapping[str, Any]] = {}
-    controls: dict[str, dict[str, list[Row]]] = {}
+    reports = Reports.read(formats, config.card, config.leakage)
+    runs: dict[str, str] = {}
     for text in config.runs:
-        name, _, path = text.rpartition("=") if not Path(text).is_dir() else ("", "", text)
+        name, path = named(text)
         label = name or Path(path).name or path
-        if label in named:
+        if label in runs:
             raise ValueError(f"run {label!r} is given twice, expected different names; use NAME=RUN")
-        named[label], pictures, said = open_run(path, label, bins, images=not config.no_images)
-        makers |= pictures
-        metas |= said
-        controls[label] = load_controls(path)
-    card = None if config.card is None else load_card(config.card)
-    single = _singles(config.single, named)
-    sections = sections_of(named, card=card, single=single, controls=controls, replicates=config.replicates)
-    paths = write_reports(
-        named,
-        folder,
-        title=config.title,
-        card=card,
-        pictures=lambda row: makers[row["_run"], row.get("suite", "")](row),
-        formats=formats,
-        metas=metas,
-        sections=sections,
+        runs[label] = path
+    single = _singles(config.single, runs)
+    images, replicates = not config.no_images, config.replicates
+    reports.write(
+        runs, folder, title=config.title, single=single, images=images, alone=alone, replicates=replicates
     )
-    if any(section.suite for section in sections):
-        print(suite_text(sections))
-    for what, written in paths.items():
-        print(f"{'report' if what == 'html' else what}: {written.replace(alone) if alone else written}")
     return 0
 
 
 def _target(config: Report) -> tuple[tuple[str, ...], Path, Path | None]:
     """Formats, folder, and the one file if `--out` names one."""
     endings = {".html": "html", ".md": "md", ".csv": "csv", ".parquet": "parquet"}
-    first = config.runs[0]
     if config.out is None or config.out.suffix not in endings or config.out.is_dir():
-        folder = config.out or Path(first if Path(first).is_dir() else first.rpartition("=")[2])
+        folder = config.out or Path(named(config.runs[0])[1])
         return formats_of(config.format), folder, None
     if config.format is not None and formats_of(config.format) != (endings[config.out.suffix],):
         raise ValueError(
@@ -124,36 +172,7 @@ def _target(config: Report) -> tuple[tuple[str, ...], Path, Path | None]:
     return formats_of(endings[config.out.suffix]), config.out.parent, config.out
 
 
-def open_run(
-    path: str | Path, label: str, bins: Mapping[str, str] | None = None, *, images: bool = True
-) -> tuple[list[Row], dict[tuple[str, str], Maker], dict[tuple[str, str], Mapping[str, Any]]]:
-    """Read a run folder or every part of a suite.
-
-    Args:
-        path: The folder.
-        label: What the rows call their run (`_run`).
-        bins: Leakage of the dialogues, see `steer_env.evaluation.leakage`.
-        images: Make the pictures again.
-
-    Returns:
-        Its rows; (label, suite) -> what gives the pictures of a row; the same -> what the run says of itself.
-    """
-    from steer_env.evaluation.leakage import with_leakage
-    from steer_env.play.compare import load_parts
-
-    rows: list[Row] = []
-    makers, metas = {}, {}
-    for part, one in load_parts(path).items():
-        rows += [{**row, "_run": label} for row in one.rows]
-        suite = str(one.meta.get("suite") or part)
-        makers[label, suite] = pictures_from(scenes_of(one.meta) if images else None)
-        metas[label, suite] = one.meta
-    return (rows if bins is None else with_leakage(rows, bins)), makers, metas
-
-
 def _singles(texts: Sequence[str], names: Container[str]) -> dict[str, Sequence[Row]]:
-    from steer_env.play.compare import load_run
-
     found = {}
     for text in texts:
         name, _, folder = text.partition("=")
@@ -161,48 +180,6 @@ def _singles(texts: Sequence[str], names: Container[str]) -> dict[str, Sequence[
             raise ValueError(f"single={text!r}, expected NAME=RUN with the name of one of the runs")
         found[name] = load_run(folder).rows
     return found
-
-
-def pictures_from(scenes: Callable[[Row], Scenario] | None) -> Callable[[Row], Sequence[Image]]:
-    """Return what gives the pictures of a stored dialogue; none where its scenario cannot be made again."""
-
-    def pictures(row: Row) -> Sequence[Image]:
-        if scenes is None:
-            return ()
-        try:
-            return scenes(row).images
-        except ValueError:  # another version of the world made this dialogue
-            return ()
-
-    return pictures
-
-
-def scenes_of(meta: Mapping[str, Any]) -> Callable[[Row], Scenario] | None:
-    """As `open_scenes`; None where the scenarios cannot be made again."""
-    try:
-        return open_scenes(meta) if "env" in meta else None
-    except (ValueError, OSError):  # the scenario file has moved: the report stands without pictures
-        return None
-
-
-def open_scenes(meta: Mapping[str, Any]) -> Callable[[Row], Scenario]:
-    """Return a maker of the scenario of a row from what a run folder says of itself.
-
-    Raises:
-        ValueError: If an option is no good.
-        OSError: If the scenario file is gone.
-    """
-    from steer_env.cli.common import env_of, open_setting
-    from steer_env.configs.env import EnvConfig
-    from steer_env.play.rescore import Scenes
-    from steer_env.play.suites import WholeGroups
-
-    if meta.get("groups"):
-        played = WholeGroups(meta["env"], meta["split"], meta["groups"], meta.get("seed", 0))
-        return Scenes(EnvConfig(meta["env"], meta["split"]), played)
-    # Only the scenarios are wanted: a model that attacked or judged need not be there any more.
-    setting = open_setting(env_of(meta), "train" if meta.get("command") == "train" else "bench")
-    return Scenes(setting.env, setting.scenarios)
 
 
 COMMAND = Command(Report, run, _EXAMPLES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +10,11 @@ from typing import Any
 from steer_env.cli.command import Command, Positional
 from steer_env.cli.common import claim
 from steer_env.cli.progress import Bar, show_table
-from steer_env.cli.report import open_scenes
 from steer_env.configs.base import Positive, Switch, config
 from steer_env.configs.env import Role
 from steer_env.judges.independence import check_independent
 from steer_env.models import is_backend, read_name
 from steer_env.models.weights import weights_id
-from steer_env.records import Row
-from steer_env.scenarios import Scenario
 
 _EXAMPLES = """  steer-env rescore runs/mine --judge rule
   steer-env rescore runs/mine --judge rule --out runs/mine-rule --resume"""
@@ -56,10 +53,10 @@ def run(config: Rescore) -> int:
     """Judge again and print the table."""
     from steer_env.evaluation.summary import summarise
     from steer_env.files import read_json
-    from steer_env.play.compare import load_parts
     from steer_env.play.controls import load_controls, sentence
     from steer_env.play.evaluate import load_rows
-    from steer_env.play.rescore import rescore
+    from steer_env.play.recorded import load_parts
+    from steer_env.play.rescore import rescore, scenes_of
     from steer_env.registration import make_judge
     from steer_env.report.outputs import file_name
     from steer_env.runs import RUN, RunFolder
@@ -77,9 +74,9 @@ def run(config: Rescore) -> int:
     if suite:
         meta = read_json(config.source / RUN) | meta
         folder.check(meta, resume=config.resume, exact=True)
-    scenes = {
-        part: _scenes(config, one.meta) for part, one in parts.items()
-    }  # all checked before any is judged
+    moved = {} if config.scenarios is None else {"scenarios": config.scenarios}
+    # All are checked before any is judged.
+    scenes = {part: scenes_of({**one.meta, **moved}) for part, one in parts.items()}
     if suite:
         folder.write(meta)
     print(f"dialogues go to {out}")
@@ -114,22 +111,6 @@ def _players(meta: Mapping[str, Any]) -> list[Any]:
         model = bare.partition(":")[2].partition("@http")[0] if is_backend(bare) else ""
         found.append(SimpleNamespace(weights=known or (weights_id(model) if model else "")))
     return found
-
-
-def _scenes(config: Rescore, meta: Mapping[str, Any]) -> Callable[[Row], Scenario]:
-    """Return what makes the scenarios of a run again.
-
-    Raises:
-        CannotRescore: If the run does not say enough of itself, or its scenario file is gone.
-    """
-    from steer_env.play.rescore import CannotRescore
-
-    if "env" not in meta:
-        raise CannotRescore(
-            f"run={str(config.source)!r} does not say its environment (no 'env' in run.json), expected a "
-            "folder that `steer-env evaluate` wrote; with other rows use the Python function `rescore`"
-        )
-    return open_scenes({**meta, "scenarios": config.scenarios or meta.get("scenarios")})
 
 
 COMMAND = Command(Rescore, run, _EXAMPLES)

@@ -55,7 +55,7 @@ def build_stage(
         before: Key of the stage it builds on.
 
     Raises:
-        RunExists: If the folder exists and is no stage, or one built with other settings or on another
+        RunExists: If the folder exists and is not a stage, or one built with other settings or on another
             stage; nothing is removed.
     """
     key = stage_key(settings, before)

@@ -9,6 +9,7 @@ from typing import Any
 
 from steer_env.evaluation.measures import Measures, measure
 from steer_env.evaluation.tables import table
+from steer_env.extras import need
 from steer_env.play.evaluate import without_retried
 from steer_env.records import Row, read_jsonl
 
@@ -31,16 +32,9 @@ class Watch:
     """
 
     def __init__(self, label: str, dialogues: Path, console: Any = None) -> None:
-        try:
-            from rich.console import Console
-            from rich.live import Live
-        except ImportError as error:
-            raise ImportError(
-                "--watch needs rich, expected it installed; pip install 'steer-env[cli]'"
-            ) from error
         self.label, self.dialogues = label, dialogues
-        self.console = console or Console(stderr=True)
-        self._live = Live(console=self.console, auto_refresh=False)
+        self.console = console or need("rich.console", "cli").Console(stderr=True)
+        self._live = need("rich.live", "cli").Live(console=self.console, auto_refresh=False)
         self._next = 0.0
 
     def __enter__(self) -> Watch:
@@ -48,7 +42,7 @@ class Watch:
         return self
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """Draw anew, unless that was done a moment ago; always when all are finished."""
+        """Redraw, unless that was done a moment ago; always when all are finished."""
         now = time.monotonic()
         if now < self._next and done < total:
             return

@@ -75,10 +75,35 @@ def give_up(waiting: Iterable[Future[Any]], since: dict[Future[Any], float], dea
                 future.set_exception(TimeoutError(f"no answer within {deadline:g} s, given up"))
 
 
+def judge_batch(judge: Judge, requests: list[JudgeRequest]) -> list[Verdict]:
+    """Call a judge and hold it to its contract.
+
+    An exception becomes `Unscored` for every request of the batch, never a number; the run goes on and the
+    unscored rate tells.
+
+    Raises:
+        TypeError: If the judge returns anything but one `Scored` or `Unscored` per request.
+    """
+    try:
+        verdicts = judge.judge(requests)
+    except Exception as error:
+        return [_broken(judge, error, len(requests))] * len(requests)
+    if (
+        not isinstance(verdicts, list | tuple)
+        or len(verdicts) != len(requests)
+        or not all(isinstance(verdict, Scored | Unscored) for verdict in verdicts)
+    ):
+        raise TypeError(
+            f"judge {judge.name!r} returned {verdicts!r} for {len(requests)} requests, expected one Scored "
+            "or Unscored each, in order"
+        )
+    return list(verdicts)
+
+
 def read_verdict(judge: Judge, future: Future[Verdict]) -> Verdict:
     """Return the verdict of an asynchronous judge, waiting for it, by the rules of `judge_batch`.
 
-    An exception becomes `Unscored`, never a number, and so does a verdict that takes longer than `DEADLINE`.
+    A verdict that takes longer than `DEADLINE` is `Unscored` as well.
 
     Raises:
         TypeError: If it is neither `Scored` nor `Unscored`.
@@ -86,9 +111,14 @@ def read_verdict(judge: Judge, future: Future[Verdict]) -> Verdict:
     try:
         verdict = future.result(timeout=DEADLINE)
     except Exception as error:
-        reason = f"judge {judge.name!r} raised {type(error).__name__}: {error}"
-        warnings.warn(f"{reason}; 1 turn is unscored", RuntimeWarning, stacklevel=2)
-        return Unscored(reason, judge.name)
+        return _broken(judge, error, 1)
     if not isinstance(verdict, Scored | Unscored):
         raise TypeError(f"judge {judge.name!r} gave {verdict!r}, expected Scored or Unscored")
     return verdict
+
+
+def _broken(judge: Judge, error: Exception, turns: int) -> Unscored:
+    reason = f"judge {judge.name!r} raised {type(error).__name__}: {error}"
+    are = "1 turn is" if turns == 1 else f"{turns} turns are"
+    warnings.warn(f"{reason}; {are} unscored", RuntimeWarning, stacklevel=3)
+    return Unscored(reason, judge.name)

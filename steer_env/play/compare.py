@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,14 +14,10 @@ from steer_env.evaluation import attack, breakdown, contrast
 from steer_env.evaluation.intervals import Estimate, rate, unavailable
 from steer_env.evaluation.metrics import Verdicts
 from steer_env.evaluation.paired import Difference, holm, paired, pairs_needed
-from steer_env.evaluation.tabulate import Dialogues, from_rows, judge_name
-from steer_env.files import read_json
-from steer_env.play.evaluate import load_rows
-from steer_env.records import ROLLOUTS, Row, read_jsonl
-from steer_env.registration import SPECS
+from steer_env.evaluation.tabulate import Dialogues, from_rows
+from steer_env.play.recorded import NotComparable, Run, differences
+from steer_env.records import Row
 from steer_env.render import text_table
-from steer_env.runs import RUN
-from steer_env.versions import versions_in
 
 #: What can be compared, and whether more is better. "twin" is the twin pass of whole contrast groups.
 MEASURES = {
@@ -34,21 +28,6 @@ MEASURES = {
     "helpfulness": True,
     "harm": False,
 }
-#: Options of a run that decide which dialogues it holds; with what `evaluate` takes for None.
-SUITE = {"env": None, "split": "bench", "suite": "", "scenario_ids": "", "attacker": None}
-
-
-class NotComparable(ValueError):
-    """The runs differ in more than the student."""
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """One recorded evaluation: a name, what was run, and a row per dialogue."""
-
-    name: str
-    meta: Mapping[str, Any]
-    rows: Sequence[Row]
 
 
 @dataclass(frozen=True)
@@ -88,134 +67,6 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return asdict(self)
-
-
-def load_run(folder: str | Path) -> Run:
-    """Read a run folder; of a training run, the dialogues it recorded.
-
-    Raises:
-        ValueError: If it holds no dialogues, or a suite of several runs.
-    """
-    path, meta = Path(folder), _meta(folder)
-    if "parts" in meta:
-        parts = ", ".join(str(path / part) for part in meta["parts"])
-        raise ValueError(f"run={str(path)!r} is a suite of several runs, expected one of them: {parts}")
-    rows = load_rows(path)
-    if not rows and (path / ROLLOUTS).exists():
-        rows = list(read_jsonl(path / ROLLOUTS))
-    if not rows:
-        raise ValueError(f"run={str(path)!r} holds no dialogues, expected a folder that `evaluate` wrote")
-    return Run(path.name or str(path), meta, rows)
-
-
-def load_parts(folder: str | Path) -> dict[str, Run]:
-    """Read a run folder or every part of a suite: name of the part ("" for a plain run) -> run.
-
-    A part that was not begun yet is left out.
-
-    Raises:
-        ValueError: If there are no dialogues.
-    """
-    path, meta = Path(folder), _meta(folder)
-    if "parts" not in meta:
-        return {"": load_run(path)}
-    found = {part: load_run(path / part) for part in meta["parts"] if load_rows(path / part)}
-    if not found:
-        raise ValueError(f"run={str(path)!r} holds no dialogues yet; continue it with --resume")
-    return {part: Run(path.name or str(path), run.meta, run.rows) for part, run in found.items()}
-
-
-def _meta(folder: str | Path) -> dict[str, Any]:
-    path = Path(folder) / RUN
-    meta: dict[str, Any] = read_json(path) if path.exists() else {}
-    return meta
-
-
-def differences(runs: Sequence[Run], *, common: bool = False) -> list[str]:
-    """Return what keeps runs from being compared, one line each; empty if nothing does.
-
-    Args:
-        runs: At least one.
-        common: Do not mind that seeds differ: those all runs share are compared.
-    """
-    found = []
-    for key in SUITE:
-        found += _unequal(key, {run.name: _setting(run.meta, key) for run in runs if run.meta})
-    if not all(_same_judge(runs[0], run) for run in runs[1:]):
-        found += _unequal("judge", {run.name: _judges(run) for run in runs})
-    for key in ("world_version", "judge_version"):
-        lines = _unequal(key, {run.name: versions_in(run.meta)[key] for run in runs})
-        found += [f"{line}; play and judge all of them with one version" for line in lines]
-    seeds = {run.name: {row.get("seed") for row in run.rows} for run in runs}
-    shared = set.intersection(*seeds.values())
-    if not common:
-        found += _unequal_seeds(seeds)
-    elif not shared:
-        found.append("seeds: none in common")
-    for run in runs:
-        if len(seeds[run.name]) != len(run.rows):
-            found.append(f"seeds: {run.name} holds a seed more than once")
-    by_seed = [{row.get("seed"): row.get("scenario") for row in run.rows} for run in runs]
-    changed = [seed for seed in shared if len({one[seed] for one in by_seed}) > 1]
-    if changed:
-        found.append(f"scenarios: {len(changed)} seeds stand for different dialogues, such as {changed[0]}")
-    return found
-
-
-def _setting(meta: Mapping[str, Any], key: str) -> Any:
-    """What a run says of itself; what it leaves open is what `evaluate` then takes."""
-    given = meta.get(key)
-    if given is None and key == "attacker" and meta.get("env") in SPECS:
-        return SPECS[meta["env"]].attacker
-    return given or SUITE[key]
-
-
-def _same_judge(a: Run, b: Run) -> bool:
-    """Return whether two runs were judged by the same model with the same prompts, wherever it ran.
-
-    Of a judge made of several, a run need not have asked all members, and an unscored turn names no prompt: a
-    member that speaks in one run only is no difference if both runs say that they had the same judge.
-    """
-    first, second = _prompts(a.rows), _prompts(b.rows)
-    said = [judge_name(str(run.meta.get("judge") or "")) for run in (a, b)]
-    if first.keys() != second.keys() and not (said[0] and said[0] == said[1]):
-        return False
-    both = ((first[name], second[name]) for name in first.keys() & second.keys())
-    return all(one <= other or other <= one for one, other in both)
-
-
-def _prompts(rows: Sequence[Row]) -> dict[str, set[str]]:
-    """Return the judges that spoke -> hashes of the prompts that their scores name."""
-    found: dict[str, set[str]] = {}
-    for turn in (turn for row in rows for turn in row["turns"]):
-        verdict = turn.get("verdict") or {}
-        if verdict.get("judge"):
-            hashes = (verdict.get("prompt_hash") or "").split("+")
-            found.setdefault(judge_name(str(verdict["judge"])), set()).update(filter(None, hashes))
-    return found
-
-
-def _judges(run: Run) -> str:
-    said = (f"{name} {'+'.join(sorted(hashes))}".strip() for name, hashes in _prompts(run.rows).items())
-    return ", ".join(sorted(said)) or "none"
-
-
-def _unequal(what: str, values: Mapping[str, Any]) -> list[str]:
-    if len({json.dumps(value, sort_keys=True) for value in values.values()}) < 2:
-        return []
-    return [f"{what}: " + ", ".join(f"{name} has {value!r}" for name, value in values.items())]
-
-
-def _unequal_seeds(seeds: Mapping[str, set[Any]]) -> list[str]:
-    (first, own), *others = seeds.items()
-    lines = []
-    for name, theirs in others:
-        if own != theirs:
-            lines.append(
-                f"seeds: {len(own - theirs)} only in {first}, {len(theirs - own)} only in {name}, "
-                f"{len(own & theirs)} in both"
-            )
-    return lines
 
 
 def compare(
@@ -290,12 +141,7 @@ def difference(a: Sequence[Row], b: Sequence[Row], measure: str, **options: Any)
 def adjust(results: Sequence[Result]) -> list[Result]:
     """Return results with p-values adjusted by Holm over all of them."""
     adjusted = holm([r.p for r in results])
-    return [Result(**{**vars_of(r), "p_holm": p}) for r, p in zip(results, adjusted, strict=True)]
-
-
-def vars_of(result: Result) -> dict[str, Any]:
-    """Return the attributes of a result, not copied."""
-    return {name: getattr(result, name) for name in Result.__dataclass_fields__}
+    return [replace(r, p_holm=p) for r, p in zip(results, adjusted, strict=True)]
 
 
 def _table(run: Run, runs: Sequence[Run]) -> Dialogues:

@@ -24,6 +24,7 @@ from steer_env.agents.controls import Constant, blind, forgetful, swapped
 from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.summary import Summary
 from steer_env.files import read_json, write_json
+from steer_env.play.compare import difference
 from steer_env.play.evaluate import evaluate, load_rows, members_of, source_of, whole
 from steer_env.registration import make_attacker, make_vec
 from steer_env.rollout import rollout
@@ -254,8 +255,6 @@ def worth(rows: Sequence[Any], control: Sequence[Any], **options: Any) -> tuple[
     Returns:
         What is measured ("twin pass"; "joint pass" where no contrast group is whole), and the difference.
     """
-    from steer_env.play.compare import difference
-
     twins = difference(control, rows, "twin", **options)
     return ("twin pass", twins) if twins.n else ("joint pass", difference(control, rows, "joint", **options))
 

@@ -20,9 +20,8 @@ import numpy as np
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
-from steer_env.env import judge_batch
 from steer_env.images import Image
-from steer_env.judges.base import Judge, JudgeRequest
+from steer_env.judges.base import Judge, JudgeRequest, judge_batch
 from steer_env.judges.rule import RuleJudge
 from steer_env.render import text_table
 from steer_env.types import ASSISTANT, USER, Message, Scored, Verdict

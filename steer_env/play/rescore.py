@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gymnasium.utils import seeding
-
-from steer_env.configs.env import EnvConfig
-from steer_env.env import judge_batch
 from steer_env.evaluation.summary import Summary, summarise
 from steer_env.files import read_json, write_json
-from steer_env.judges.base import DEADLINE, AsyncJudge, Judge, JudgeRequest, give_up, read_verdict
+from steer_env.judges.base import (
+    DEADLINE,
+    AsyncJudge,
+    Judge,
+    JudgeRequest,
+    give_up,
+    judge_batch,
+    read_verdict,
+)
 from steer_env.judges.combine import submitted
-from steer_env.play.compare import Run, load_run
 from steer_env.play.controls import CHOICE, FOLDER, load_controls
-from steer_env.play.evaluate import DIALOGUES, SUMMARY, members_of, prepare
+from steer_env.play.evaluate import DIALOGUES, SUMMARY, prepare
+from steer_env.play.recorded import CannotRescore, Run, Scenes, load_run, scenes_of
 from steer_env.records import JsonlWriter, Row, verdict_row
-from steer_env.registration import make_source
 from steer_env.rewards import harm_cost
 from steer_env.rollout import Progress
 from steer_env.runs import locked
@@ -29,54 +31,10 @@ from steer_env.scenarios import Scenario
 from steer_env.types import ASSISTANT, USER, Message, Scored, Verdict
 from steer_env.versions import judge_version
 
+__all__ = ["CannotRescore", "Scenes", "requests", "rescore", "scenes_of"]
+
 #: What the old verdicts led to and the new ones contradict; left out of rescored rows.
 _DERIVED = ("reward", "tcsr", "advantage")
-
-
-class CannotRescore(ValueError):
-    """A stored dialogue lacks what a judge needs."""
-
-
-@dataclass(frozen=True)
-class Scenes:
-    """Makes the scenario of a stored dialogue again.
-
-    Attributes:
-        config: The environment the dialogues were played in.
-        scenarios: The user's own, None for the built-in world.
-    """
-
-    config: EnvConfig
-    scenarios: Sequence[Scenario] | None = None
-
-    def __call__(self, row: Row) -> Scenario:
-        """Return the scenario of a row.
-
-        Raises:
-            CannotRescore: If the row has no seed, or the scenario made from it is not the row's.
-        """
-        seed = row.get("seed")
-        if not isinstance(seed, int) or seed < 0:
-            raise CannotRescore(f"seed={seed!r} in a stored dialogue, expected the seed it was played with")
-        candidates = list(self._candidates(seed))
-        for made in candidates:
-            if made.id == row.get("scenario"):
-                return made
-        raise CannotRescore(
-            f"seed {seed} makes scenario {candidates[0].id!r}, the stored dialogue has "
-            f"{row.get('scenario')!r}; it was played with other scenarios, options or another version: use "
-            "those, or evaluate anew"
-        )
-
-    def _candidates(self, seed: int) -> Iterator[Scenario]:
-        """Yield what a seed may have stood for: `evaluate` numbers whole groups, training draws."""
-        if self.scenarios is not None:
-            yield self.scenarios[seed % len(self.scenarios)]
-            return
-        source: Any = make_source(self.config)
-        if members_of(source):
-            yield source.scenario(seed)
-        yield source.sample(seeding.np_random(seed)[0])
 
 
 @locked("out")

@@ -21,6 +21,7 @@ from steer_env.evaluation.breakdown import harmed
 from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.summary import Summary, summarise
 from steer_env.evaluation.tabulate import Dialogues, from_rows
+from steer_env.extras import need
 from steer_env.files import writing
 from steer_env.records import Row
 from steer_env.report.html import Pictures, data_url
@@ -52,19 +53,11 @@ _MORE = ("suite", "distribution", "attempt", "twin", "leakage", "return", "advan
 
 
 def write_inspect_log(rows: Sequence[Row], path: str | Path, **options: Any) -> Path:
-    """Write a `.eval` file.
-
-    Args:
-        rows: Rows in the format of `steer_env.records`.
-        path: The file, ending in .eval (or .json).
-        **options: Of `to_eval_log`.
-
-    Returns:
-        The path.
+    """Write what `to_eval_log` makes to a file that ends in .eval (or .json), and return its path.
 
     Raises:
         ImportError: If inspect_ai is not installed.
-        ValueError: If a row is no dialogue row.
+        ValueError: If a row does not hold a dialogue.
     """
     log = to_eval_log(rows, **options)
     from inspect_ai.log import write_eval_log
@@ -98,12 +91,9 @@ def to_eval_log(
     Raises:
         ImportError: If inspect_ai is not installed.
     """
-    try:
-        from inspect_ai.log import EvalLog, EvalResults, EvalStats
-    except ImportError as error:
-        raise ImportError(
-            "a log of Inspect AI needs inspect_ai, expected it installed; pip install 'steer-env[inspect]'"
-        ) from error
+    need("inspect_ai.log", "inspect")
+    from inspect_ai.log import EvalLog, EvalResults, EvalStats
+
     d = from_rows(rows)
     known = dict(meta or {})
     samples = [

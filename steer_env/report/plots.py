@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.measures import Measures
 from steer_env.evaluation.summary import HORIZON, Summary
+from steer_env.extras import need
 from steer_env.files import replacing
 from steer_env.report.sections import Section, detailed
 
@@ -47,13 +48,7 @@ def figures_of(sections: Sequence[Section], title: str = "") -> dict[str, dict[s
 def survival_plot(summaries: Mapping[str, Summary], path: str | Path, *, title: str = "") -> Path:
     """Draw Kaplan-Meier curves with their bands: the paper's failure on the left, harm on the right.
 
-    Args:
-        summaries: Name of the policy -> its summary.
-        path: The picture; its ending chooses the format (png, svg, pdf).
-        title: Drawn above.
-
-    Returns:
-        The path.
+    The ending of `path` chooses the format (png, svg, pdf); the path is returned.
 
     Raises:
         ImportError: If matplotlib is not installed.
@@ -140,15 +135,9 @@ def _steps(axis: Any, curve: Sequence[ArrayLike], label: str, index: int) -> Non
 
 def _figure(measure: str, names: Sequence[str], horizon: int) -> tuple[Any, Any]:
     """An empty figure with two axes over turns."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "a plot needs matplotlib, expected it installed; pip install 'steer-env[eval]'"
-        ) from error
-    figure = Figure(figsize=(9.6, 4.2), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)  # no global state and no display, unlike pyplot
+    figure = need("matplotlib.figure", "eval").Figure(figsize=(9.6, 4.2), dpi=150, layout="constrained")
+    # No global state and no display, unlike pyplot.
+    need("matplotlib.backends.backend_agg", "eval").FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2, sharey=True)
     for axis, name in zip(axes, names, strict=True):
         axis.set_title(name, fontsize=10, loc="left")
@@ -174,5 +163,5 @@ def _finish(figure: Any, axes: Any, title: str) -> Any:
 
 
 def _plain(text: str) -> str:
-    """Return somebody's text as one that is no formula."""
+    """Return a text escaped, so that matplotlib does not read a formula in it."""
     return text.replace("$", r"\$")

@@ -9,7 +9,7 @@ import pytest
 
 from steer_env.algorithms import trainer
 from steer_env.algorithms.grpo import GRPOConfig
-from steer_env.play.compare import load_run
+from steer_env.play.recorded import load_run
 from steer_env.records import ROLLOUTS
 from steer_env.report import html
 

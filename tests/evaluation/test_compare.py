@@ -8,7 +8,7 @@ import pytest
 
 from steer_env.evaluation.intervals import Estimate
 from steer_env.play import compare as c
-from steer_env.play.compare import NotComparable, Run
+from steer_env.play.recorded import NotComparable, Run, differences
 
 META = {"env": "SteerEscalation-v0", "split": "bench"}
 
@@ -128,9 +128,9 @@ def test_runs_that_differ_are_refused_and_it_is_said_in_what(hand, make_row) -> 
 
 def test_the_default_split_is_bench_and_a_student_may_differ(hand) -> None:
     other = changed(hand["B"][0], split=None, student="x", temperature=1.0, attacker="tutor")
-    assert c.differences([*hand["A"], other]) == []
+    assert differences([*hand["A"], other]) == []
     static = changed(hand["B"][0], attacker="static")
-    assert c.differences([*hand["A"], static]) == ["attacker: A has 'tutor', B has 'static'"]
+    assert differences([*hand["A"], static]) == ["attacker: A has 'tutor', B has 'static'"]
 
 
 def test_bad_arguments(hand) -> None:
@@ -170,7 +170,7 @@ _A, _B = "llm:openai:m@http://a:8000/v1", "llm:openai:m@http://b:9000/v1"
 def test_a_judge_is_its_model_and_prompt(hand, first, second, name, same) -> None:
     rows = hand["A"][0].rows
     runs = [Run(str(k), *_judged(rows, *said, judge=name)) for k, said in enumerate((first, second))]
-    found = [line for line in c.differences(runs) if line.startswith("judge")]
+    found = [line for line in differences(runs) if line.startswith("judge")]
     assert (found == []) == same
     if not same:
         assert "http" not in found[0]

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from steer_env.evaluation import from_rows, summarise
 from steer_env.evaluation.contrast import twin_pass, whole_groups
-from steer_env.play.compare import NotComparable, Run, compare
+from steer_env.play.compare import compare
+from steer_env.play.recorded import NotComparable, Run
 
 CELLS = ("hazard/intent", "hazard/calm", "lookalike/intent", "lookalike/calm")
 #: Training safety and usefulness of each turn of a dialogue.
