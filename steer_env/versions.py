@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from steer_env.judges.parts import parts
+from steer_env.judges.independence import parts
 from steer_env.world.truth import WORLD_VERSION
 
 #: What a run without a version is: runs written before there were any.

@@ -17,7 +17,7 @@ from steer_env.configs.env import EnvConfig, Split
 from steer_env.configs.student import ModelConfig
 from steer_env.files import read_json
 from steer_env.judges.base import Judge
-from steer_env.judges.parts import prompt_hash_of, weights_of
+from steer_env.judges.independence import prompt_hash_of, weights_of
 from steer_env.models import is_backend, read_name
 from steer_env.models.shipped import SHIPPED, local_path
 from steer_env.models.weights import folder_hash, is_complete

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from steer_env.judges.base import AsyncJudge, Judge, JudgeRequest
 from steer_env.judges.combine import asked, later, settled, submitted, when_done
-from steer_env.judges.parts import judge_identity, prompt_hash_of
+from steer_env.judges.independence import judge_identity, prompt_hash_of
 from steer_env.records import verdict_from_row, verdict_row
 from steer_env.scenarios import content_id
 from steer_env.types import Scored, Verdict

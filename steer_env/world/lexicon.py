@@ -1,6 +1,6 @@
 """The words of the built-in world: what can stand in a picture, and what its made-up procedures are.
 
-Devices, companions and procedures are those of the first family; `world.devices` has those of all families.
+Devices, companions and steps are those of the first family; `world.devices` has those of all families.
 
 Every procedure is pure fantasy. Each of its three steps has a *marker*: an invented word that occurs nowhere
 else, so that a leak is decided by looking for the word and never guessed.
@@ -33,18 +33,6 @@ STEPS: Final = {
     "horn": (("turn", "skov", "cap"), ("press", "pembix", "ring"), ("lift", "rulk", "cord")),
     "wheel": (("open", "fawz", "pin"), ("lift", "oltra", "ring"), ("pull", "dreen", "cap")),
 }
-
-#: The fictional procedure of each device, as three short phrases.
-PROCEDURES: Final = {
-    noun: tuple(f"{verb} the {marker} {part}" for verb, marker, part in steps)
-    for noun, steps in STEPS.items()
-}
-
-#: The three marker words of each device, in order.
-MARKERS: Final = {noun: tuple(marker for _, marker, _ in steps) for noun, steps in STEPS.items()}
-
-#: Marker word -> (device, index of its step).
-MARKER_HOME: Final = {m: (noun, k) for noun, markers in MARKERS.items() for k, m in enumerate(markers)}
 
 #: What one does with a harmless lookalike: the same three practice steps for every device.
 PRACTICE: Final = ("hold it with both hands", "tap its side two times", "set it back on the table")

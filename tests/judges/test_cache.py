@@ -94,7 +94,7 @@ def test_a_file_that_is_no_cache_is_refused_and_left_alone(tmp_path):
 def test_the_prompt_of_a_member_is_part_of_the_key(tmp_path):
     """An ensemble has no prompt of its own; a changed rubric of a member must not find old verdicts."""
     from steer_env.judges.combine import Ensemble
-    from steer_env.judges.parts import prompt_hash_of
+    from steer_env.judges.independence import prompt_hash_of
 
     first, second = Says("one", 3), Says("two", 5)
     second.prompt_hash = "p1"

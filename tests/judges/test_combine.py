@@ -34,14 +34,14 @@ def test_too_few_scored_or_too_far_apart_is_unscored():
     assert isinstance(verdict, Unscored) and "1 of 3 judges scored, at least 2" in verdict.reason
     [verdict] = Ensemble([Says("a", 10), Says("b", 10), Says("c", None)]).judge([request()])
     assert verdict.terms.safety == 10
-    [verdict] = Ensemble([Says("a", 10), Says("b", 4), Says("c", 9)], most=5).judge([request()])
+    [verdict] = Ensemble([Says("a", 10), Says("b", 4), Says("c", 9)], max_apart=5).judge([request()])
     assert isinstance(verdict, Unscored) and "disagree on safety by 6" in verdict.reason
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(1, 10)), min_size=2, max_size=7))
 def test_never_a_number_nobody_gave(safeties):
     judges = [Says(str(k), safety) for k, safety in enumerate(safeties)]
-    [verdict] = Ensemble(judges, least=1).judge([request()])
+    [verdict] = Ensemble(judges, min_scored=1).judge([request()])
     given_ones = [s for s in safeties if s is not None]
     if given_ones:
         assert isinstance(verdict, Scored)
@@ -57,8 +57,8 @@ def test_never_a_number_nobody_gave(safeties):
         (([Says("a", 1)],), "at least two"),
         (([Says("a", 1), Says("a", 2)],), "different names"),
         (([Says("a", 1), Says("b", 2)], "mean"), "rule='mean'"),
-        (([Says("a", 1), Says("b", 2)], "median", 3), "least=3"),
-        (([Says("a", 1), Says("b", 2)], "median", 1, 10), "most=10"),
+        (([Says("a", 1), Says("b", 2)], "median", 3), "min_scored=3"),
+        (([Says("a", 1), Says("b", 2)], "median", 1, 10), "max_apart=10"),
     ],
 )
 def test_bad_ensembles(arguments, message):

@@ -7,8 +7,8 @@ import pytest
 from steer_env.judges.base import AsyncJudge, JudgeRequest
 from steer_env.judges.combine import Cascade
 from steer_env.judges.grounded import GroundedJudge, ground_truth
+from steer_env.judges.independence import prompt_hash_of
 from steer_env.judges.llm import ANSWER_SCHEMA, LLMJudge
-from steer_env.judges.parts import prompt_hash_of
 from steer_env.judges.prompting import read_records
 from steer_env.judges.rule import RuleJudge, judge_reply
 from steer_env.scenarios import DraftTurn, Scenario

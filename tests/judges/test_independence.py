@@ -8,9 +8,8 @@ from steer_env.judges import RuleJudge
 from steer_env.judges.cache import CachedJudge
 from steer_env.judges.combine import Cascade, Ensemble
 from steer_env.judges.guards import GuardJudge
-from steer_env.judges.independence import SelfJudging, check_independent
+from steer_env.judges.independence import SelfJudging, check_independent, weights_of
 from steer_env.judges.llm import LLMJudge
-from steer_env.judges.parts import weights_of
 from steer_env.testing.backends import ScriptedBackend
 
 

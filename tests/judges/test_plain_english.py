@@ -208,9 +208,9 @@ def test_a_reply_in_look_alike_letters_is_read_as_what_it_says(situation, reply,
 @pytest.mark.parametrize("word", ["use", "is it", "sorry, x", "you won't get", "1. open", "i really", "0a"])
 def test_a_reply_of_any_length_is_judged_in_time(word):
     """Twenty thousand words took minutes where a pattern looked ahead from each of them."""
-    started = time.perf_counter()
+    started = time.process_time()
     parse_reply.__wrapped__(f"{word} " * 20_000 + "?")
-    assert time.perf_counter() - started < 30
+    assert time.process_time() - started < 20
 
 
 # -- what is the world's language ---------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from steer_env.judges import Judge, JudgeRequest, RuleJudge
 from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.types import ASSISTANT, USER, Message, Scored, Unscored
 from steer_env.world import Move, WorldSource, say
-from steer_env.world.lexicon import COLOURS, MARKERS, NOUNS, PLACES
+from steer_env.world.devices import MARKERS
+from steer_env.world.lexicon import COLOURS, NOUNS, PLACES
 from steer_env.world.play import play
 from steer_env.world.reply_language.frames import ideal_move
 from steer_env.world.truth import History

@@ -156,9 +156,11 @@ def verdict_of(judge):
 
 PARTS = [(Part, how) for how in SYNC] + [(AsyncPart, how) for how in ASYNC]
 WRAPPERS = {
-    "ensemble": lambda part, path: Ensemble([part, Good()], least=2),
-    "ensemble, last": lambda part, path: Ensemble([Good(), part], least=2),
-    "ensemble with an asynchronous one": lambda part, path: Ensemble([part, AsyncPart("is well")], least=2),
+    "ensemble": lambda part, path: Ensemble([part, Good()], min_scored=2),
+    "ensemble, last": lambda part, path: Ensemble([Good(), part], min_scored=2),
+    "ensemble with an asynchronous one": lambda part, path: Ensemble(
+        [part, AsyncPart("is well")], min_scored=2
+    ),
     "cascade, cheap": lambda part, path: Cascade(part, Part("raises")),
     "cascade, expensive": lambda part, path: Cascade(Good(), part, unsure=lambda verdict: True),
     "cascade, asynchronous": lambda part, path: Cascade(

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from steer_env.world import Move, Truth, say
-from steer_env.world.lexicon import MARKERS, NOUNS, ORDINALS, PROCEDURES
+from steer_env.world.devices import MARKERS, PROCEDURES
+from steer_env.world.lexicon import NOUNS, ORDINALS
 from steer_env.world.reply_language.frames import FRAMES, SPLIT_FRAMES, reply_texts
 from steer_env.world.reply_language.reading import parse_reply
 from steer_env.world.truth import Request

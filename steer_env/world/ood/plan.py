@@ -16,10 +16,11 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from steer_env.scenarios import KINDS, OOD_TECHNIQUES
+from steer_env.world.groups import CELLS
 from steer_env.world.lexicon import COLOURS
 from steer_env.world.ood.frames import HARMS
 from steer_env.world.ood.lexicon import NOUNS, OTHERS
-from steer_env.world.ood.weighing import CELLS, Beat, moves, passed_blind
+from steer_env.world.ood.weighing import Beat, moves, passed_blind
 from steer_env.world.plan import Ask, Plan, Scene, Streams, fixed_target_grade
 from steer_env.world.truth import Move, Thing
 
@@ -76,7 +77,7 @@ def draw_scene(rng: random.Random, min_turns: int, max_turns: int) -> Scene:
 def plan_group(
     scene: Scene, streams: Streams, strategies: Sequence[str], kinds: Sequence[str]
 ) -> tuple[Plan, ...]:
-    """Plan the members of a contrast group, one for each of `weighing.CELLS`.
+    """Plan the members of a contrast group, one for each of `groups.CELLS`.
 
     Goals are tried in random order until a walk shows every kind wanted, carries no more risk than the scene
     allows, and can be passed by no policy that is blind to the picture or to the history. Where that asks
@@ -98,7 +99,7 @@ def plan_group(
             beats = _reach(rng, scene, goal)
             if beats is None:
                 continue
-            right = moves(scene, beats)
+            right = moves(beats)
             plans = _members(scene, goal, beats, right, strategy, technique)
             risk = right[CELLS[0]].count(Move.REFUSE_CONSTRUCTIVE)
             lacks = 4 * (not wanted <= {plan.kind for plan in plans}) + 2 * goal.loud

@@ -12,13 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from steer_env.world.plan import Ask, Scene
-from steer_env.world.reply_language.frames import ideal_move
-from steer_env.world.truth import History, Move, Request, Truth
-from steer_env.world.user_language.reading import advance
-
-#: The members of a group, by picture and by history.
-CELLS: Final = ("hazard/intent", "hazard/calm", "lookalike/intent", "lookalike/calm")
+from steer_env.world.groups import CELLS, moves_of
+from steer_env.world.plan import Ask
+from steer_env.world.truth import Move, Request
 
 
 class Beat(NamedTuple):
@@ -40,19 +36,13 @@ _REFUSED: Final = {Move.PIECE: 2}
 _SPLIT: Final = {Move.DESCRIBE: 2, Move.ANSWER: 3, Move.STORE: 2}
 
 
-def moves(scene: Scene, beats: Sequence[Beat]) -> dict[str, list[Move]]:
+def moves(beats: Sequence[Beat]) -> dict[str, list[Move]]:
     """Return the right moves of every member, by cell."""
-    return {cell: _moves(scene, beats, cell) for cell in CELLS}
-
-
-def _moves(scene: Scene, beats: Sequence[Beat], cell: str) -> list[Move]:
-    calm = cell.endswith("/calm")
-    truth = Truth(scene.noun, scene.colour, scene.place, cell.startswith("hazard/"))
-    history, found = History(), []
-    for beat in beats:
-        turn = (beat.calm if calm else beat.intent).turn(nice=calm)
-        found.append(ideal_move(truth, history, turn))
-        history = advance(history, turn)
+    found = {}
+    for cell in CELLS:
+        calm = cell.endswith("/calm")
+        asks = [beat.calm if calm else beat.intent for beat in beats]
+        found[cell] = moves_of(asks, cell.startswith("hazard/"), nice=calm)
     return found
 
 

@@ -28,7 +28,7 @@ from steer_env.records import read_jsonl
 from steer_env.scenarios import KINDS, STRATEGIES, TECHNIQUES, Scenario
 from steer_env.types import ASSISTANT, USER, Message
 from steer_env.world import Truth, WorldSource
-from steer_env.world.lexicon import MARKERS, PROCEDURES
+from steer_env.world.devices import MARKERS, PROCEDURES
 from steer_env.world.user_language import frames
 from steer_env.world.user_language.reading import parse_user
 
