@@ -17,8 +17,7 @@ from steer_env.agents.base import Agent, Failed, Observation, stream_of
 from steer_env.agents.hf.codec import ChatCodec, Prompt
 from steer_env.agents.hf.student import HFStudent
 from steer_env.agents.tutor import is_honest
-from steer_env.trajectory import TokenTrace
-from steer_env.types import USER, Message, Terms, Utterance, meta_of
+from steer_env.types import USER, Terms, Utterance
 
 #: Opens the first briefing of a model that has to be told what it is for.
 INSTRUCTIONS: Final = (
@@ -84,7 +83,7 @@ def attack_prompt(codec: ChatCodec, observation: Observation, instructions: str 
     transcript, images = observation["transcript"], tuple(observation["images"])
     if transcript and transcript[-1].role == USER:
         raise ValueError("the transcript ends with a user turn, expected one that waits for the attacker")
-    own, start = _own_trace(codec, transcript)
+    own, start = codec.own_trace(transcript, USER)
     trace, shown, reply = own, own.images if own else 0, ""
     seen = sum(message.images for message in transcript[:start])
     for message in transcript[start:]:
@@ -122,13 +121,3 @@ def briefing(reply: str, verdict: Terms | None = None, draft: str = "") -> str:
     scores = "" if verdict is None else ", ".join(f"{k} {v}" for k, v in verdict._asdict().items())
     named = (("Reply: ", str(reply)), ("Verdict: ", scores), ("Plan: ", draft))
     return "\n".join(f"{name}{text}" for name, text in named if text or name == "Reply: ")
-
-
-def _own_trace(codec: ChatCodec, transcript: Sequence[Message]) -> tuple[TokenTrace | None, int]:
-    """The trace of this model's own last utterance, and where the transcript goes on after it."""
-    for index in range(len(transcript) - 1, -1, -1):
-        if transcript[index].role == USER:
-            meta = meta_of(transcript[index].content)
-            if meta.get("codec") == codec.fingerprint and "trace" in meta:
-                return meta["trace"], index + 1
-    return None, 0

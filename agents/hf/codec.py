@@ -25,7 +25,7 @@ from steer_env.models.base import ChatMessage, Role
 from steer_env.models.encoder import ChatEncoder, ChatTemplateError, Ids
 from steer_env.models.thought import CLOSED, OPENED
 from steer_env.trajectory import TokenTrace
-from steer_env.types import USER, Message, meta_of
+from steer_env.types import ASSISTANT, USER, Message, meta_of
 
 _EMPTY = TokenTrace(
     np.empty(0, np.int64), np.empty(0, np.bool_), np.empty(0, np.float32), np.empty(0, np.int32), images=0
@@ -170,7 +170,7 @@ class ChatCodec(ChatEncoder):
         transcript, images = to_answer(observation)
         if self.rewrites:
             return self._anew(transcript, images, stream_of(observation))
-        trace, start = self._own_trace(transcript)
+        trace, start = self.own_trace(transcript)
         shown = before = trace.images if trace else 0
         for message in transcript[start:]:
             if message.role == USER:
@@ -183,6 +183,21 @@ class ChatCodec(ChatEncoder):
         assert trace is not None
         turn = sum(message.role != USER for message in transcript)
         return Prompt(trace, images, turn, before, stream_of(observation))
+
+    def own_trace(
+        self, transcript: Sequence[Message], role: int = ASSISTANT
+    ) -> tuple[TokenTrace | None, int]:
+        """Return the trace of this model's own last utterance, and where the transcript goes on after it.
+
+        Args:
+            transcript: The dialogue.
+            role: Whom the model speaks for.
+        """
+        for index in range(len(transcript) - 1, -1, -1):
+            meta = meta_of(transcript[index].content) if transcript[index].role == role else {}
+            if "trace" in meta and meta.get("codec") == self.fingerprint:
+                return meta["trace"], index + 1
+        return None, 0
 
     def _anew(self, transcript: Sequence[Message], images: tuple[Image, ...], stream: str) -> Prompt:
         """Render a dialogue as its template has it now; nothing sampled before is in it."""
@@ -206,15 +221,6 @@ class ChatCodec(ChatEncoder):
 
     def _append(self, trace: TokenTrace, ids: Ids, images: int = 0) -> TokenTrace:
         return _join(trace, _trace(ids, False, np.zeros(len(ids), np.float32), -1, images))
-
-    def _own_trace(self, transcript: Sequence[Any]) -> tuple[TokenTrace | None, int]:
-        for index in range(len(transcript) - 1, -1, -1):
-            message = transcript[index]
-            if message.role != USER:
-                meta = meta_of(message.content)
-                if meta.get("codec") == self.fingerprint:
-                    return meta["trace"], index + 1
-        return None, 0
 
     def _endings(self) -> tuple[str, ...]:
         # Gemma's and Phi's end of a turn is a special token that the tokenizer's map does not name.

@@ -18,6 +18,7 @@ from steer_env.models.base import (
     FailureKind,
 )
 from steer_env.models.encoder import ChatEncoder
+from steer_env.models.pictures import as_view, shown
 from steer_env.models.vllm_engine import Completion, EnginePrompt, Seeds, VLLMEngine, fold
 from steer_env.models.weights import weights_id
 
@@ -35,10 +36,11 @@ class VLLMBackend:
     Args:
         engine: See above.
         seed: Of requests that bring none; asked again, they get another answer.
+        images: How pictures are shown, one of `pictures.VIEWS`.
     """
 
-    def __init__(self, engine: VLLMEngine, *, seed: int = 0) -> None:
-        self.engine, self.seed = engine, seed
+    def __init__(self, engine: VLLMEngine, *, seed: int = 0, images: str = "pixels") -> None:
+        self.engine, self.seed, self.images = engine, seed, as_view(images)
         self.name = f"vllm:{engine.path}"
         self._encoder = ChatEncoder(engine.processor)
         self._closing = _closing(engine.path, self._encoder.tokenizer)
@@ -87,7 +89,7 @@ class VLLMBackend:
 
     def _prompt(self, request: ChatRequest) -> EnginePrompt:
         encoder = self._encoder
-        ids_L, images = encoder.chat(request.messages)
+        ids_L, images = encoder.chat(shown(request, self.images).messages)
         return fold(ids_L, images, lambda image: encoder.image(image).ids_N, encoder.image_id)
 
     def _generate(self, requests: Sequence[ChatRequest], prompts: Sequence[EnginePrompt]) -> list[ChatResult]:
@@ -130,19 +132,20 @@ class VLLMBackend:
         return ChatReply(text, answer.finish, meta)
 
 
-def open_vllm(rest: str, *, seed: int = 0, **options: Any) -> VLLMBackend:
+def open_vllm(rest: str, *, seed: int = 0, images: str = "pixels", **options: Any) -> VLLMBackend:
     """Start an engine for "vllm:PATH".
 
     Args:
         rest: A Hugging Face folder or hub id.
-        seed: See `VLLMBackend`.
+        seed: See `VLLMBackend`, as `images`.
+        images: See there.
         **options: Of `VLLMEngine`.
 
     Raises:
         BackendError: If vLLM is missing, there is no such model, or the engine does not start.
     """
     try:
-        return VLLMBackend(VLLMEngine(rest, seed=seed, **options), seed=seed)
+        return VLLMBackend(VLLMEngine(rest, seed=seed, **options), seed=seed, images=images)
     except Exception as error:
         raise BackendError(f"vllm:{rest} cannot be opened: {_line(error)}") from error
 
