@@ -21,7 +21,7 @@ from steer_env.rewards import (
     tcsr_step,
     turn_reward,
 )
-from steer_env.testing.strategies import alphas, reward_sequences
+from steer_env.testing.properties import alphas, reward_sequences
 
 levels = st.integers(1, 10)
 

@@ -1,4 +1,4 @@
-"""Checks for environments and wrappers."""
+"""Checks for environments."""
 
 from __future__ import annotations
 
@@ -12,12 +12,20 @@ from steer_env.env import DialogueEnv
 from steer_env.forking import fork
 from steer_env.images import Image
 from steer_env.scenarios import DraftTurn, Scenario
-from steer_env.testing.play import Played, Script, plain_script, play, same, script_of
-from steer_env.testing.randomness import global_random_untouched
-from steer_env.testing.toys import UNSCORED_WORD, toy_env
-from steer_env.testing.walk import mutable_parts, parts, strings
+from steer_env.testing.play import (
+    Played,
+    Script,
+    global_random_untouched,
+    mutable_parts,
+    parts,
+    plain_script,
+    play,
+    same,
+    script_of,
+    strings,
+)
+from steer_env.testing.toys import UNSCORED_WORD
 from steer_env.types import ATTACKER, STUDENT, Utterance
-from steer_env.vector import VectorDialogueEnv
 
 Make = Callable[[], Any]
 
@@ -40,13 +48,14 @@ def check_env(
     Raises:
         AssertionError: At the first broken rule.
     """
-    script = _partly_unscored if attacker is None or student is None else script_of(attacker, student)
-    _check_dialogue(make, seeds, script)
+    script = partly_unscored if attacker is None or student is None else script_of(attacker, student)
+    check_dialogue(make, seeds, script)
     for seed in seeds:
         check_forks(make, seed, script)
 
 
-def _check_dialogue(make: Make, seeds: tuple[int, ...], script: Script) -> None:
+def check_dialogue(make: Make, seeds: tuple[int, ...], script: Script) -> None:
+    """Check whole dialogues, without forks."""
     check_spaces(make(), script)
     for seed in seeds:
         check_reproducible(make, seed, script)
@@ -57,29 +66,6 @@ def _check_dialogue(make: Make, seeds: tuple[int, ...], script: Script) -> None:
     check_refuses_bad_actions(make(), seeds[0])
     if isinstance(make().unwrapped, DialogueEnv):
         check_secrets_kept(make())
-
-
-def check_wrapper(factory: Callable[[Any], Any]) -> None:
-    """Check a wrapper: `factory(env)` must return a sound environment around any dialogue environment.
-
-    Runs `check_env` on it around a toy environment, then what only wrappers can break.
-
-    Args:
-        factory: The wrapper class or a function that applies it with arguments.
-
-    Raises:
-        AssertionError: At the first broken rule.
-    """
-
-    def make() -> Any:
-        return factory(toy_env())
-
-    check_not_bypassed(make, seed=3)
-    _check_dialogue(make, (0, 1, 2), _partly_unscored)
-    check_unscored_never_counts(make)
-    check_same_on_vector(make, seed=4)
-    for seed in (0, 1, 2):
-        check_forks(make, seed, _partly_unscored)
 
 
 # -- one rule each ------------------------------------------------------------------------------------------
@@ -343,78 +329,11 @@ def _no_later_picture(observation: Any, scenario: Scenario, cycle: int) -> None:
         )
 
 
-# -- wrappers ------------------------------------------------------------------------------------------------
-
-
-class _Outer(BaseWrapper[str, Any, Any]):
-    """What users put on top: PettingZoo's base wrapper, which never calls the inner `last()`."""
-
-
-def check_not_bypassed(make: Make, seed: int) -> None:
-    """Rewards are the same seen through another wrapper on top; overriding `last()` is not."""
-    inner, outer = play(make(), seed), play(_Outer(make()), seed)
-    same(
-        "with and without a plain wrapper on top",
-        inner,
-        outer,
-        "change `rewards` and `_cumulative_rewards` (see steer_env.wrappers.RewardWrapper), never override "
-        "last()",
-    )
-
-
-def check_unscored_never_counts(make: Make) -> None:
-    """Unscored turns give no number: alone they earn nothing, among others their text does not matter."""
-    for seed in range(4):
-        played = play(make(), seed, lambda agent, cycle, observation: f"{UNSCORED_WORD} {cycle}")
-        assert not any(played.emitted), (
-            f"rewards={played.emitted!r} of a dialogue without any verdict, expected zeros; return the inner "
-            "reward unchanged where info['scored'] is False"
-        )
-        for info in played.infos:
-            assert not info["scored"] and not info["reward_terms"], (
-                f"info={info!r} of an unscored turn, expected scored=False and no reward_terms"
-            )
-        one, two = (
-            play(make(), seed, _unscored_saying(text)) for text in ("so", "so <think>a</think> " + "so " * 40)
-        )
-        assert one.emitted == two.emitted, (
-            f"rewards={one.emitted!r} and {two.emitted!r} differ by the text of an unscored reply, expected "
-            "equal; an unscored turn must not become a number"
-        )
-
-
-def check_same_on_vector(make: Make, seed: int) -> None:
-    """In a vector environment every dialogue earns what it earns alone."""
-    seeds = [seed + i for i in range(3)]
-    vec = VectorDialogueEnv([make] * len(seeds))
-    vec.reset(seeds=seeds)
-    turns: dict[int, Any] = {}
-    cycle = 0
-    while vec.running:
-        for agent in (ATTACKER, STUDENT):
-            ids, _ = vec.pending(agent)
-            for finished in vec.submit(agent, ids, [_partly_unscored(agent, cycle)] * len(ids)):
-                turns[finished.id] = [turn.reward for turn in finished.turns]
-        cycle += 1
-    for i, value in enumerate(seeds):
-        alone = play(make(), value, _partly_unscored)
-        assert np.isclose(sum(turns[i]), sum(alone.emitted), rtol=1e-9, atol=1e-12), (
-            f"rewards={turns[i]!r} in slot {i}, {alone.replies!r} alone with seed={value}; keep state per "
-            "environment, never in the class or a module"
-        )
-
-
-def _partly_unscored(agent: str, cycle: int, observation: Any = None) -> str:
+def partly_unscored(agent: str, cycle: int, observation: Any = None) -> str:
+    """Return plain text of which `ToyJudge` leaves every third reply unscored."""
     text = plain_script(agent, cycle)
     return f"{UNSCORED_WORD}: {text}" if agent == STUDENT and cycle % 3 == 1 else text
 
 
 def _other_script(agent: str, cycle: int, observation: Any) -> str:
     return f"something quite different, {agent} {cycle}"
-
-
-def _unscored_saying(text: str) -> Script:
-    def script(agent: str, cycle: int, observation: Any) -> str:
-        return f"{UNSCORED_WORD} {text}" if agent == STUDENT and cycle == 1 else plain_script(agent, cycle)
-
-    return script

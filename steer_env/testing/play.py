@@ -1,12 +1,17 @@
-"""Play an AEC dialogue to the end and keep everything it said: what most checks compare."""
+"""What the checks stand on: playing a dialogue, watching global random state, looking into nested data."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import dataclasses
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from gymnasium.utils.env_checker import data_equivalence
 
 from steer_env.types import ATTACKER, STUDENT
@@ -121,3 +126,84 @@ def _first_difference(one: Any, two: Any) -> str:
                 return f"differ at step {i}: {a!r} and {b!r}"
         return f"differ in length: {len(one)} and {len(two)}"
     return f"differ: {one!r} and {two!r}"
+
+
+# -- global random state: who moves it makes other runs irreproducible --------------------------------------
+
+
+def _states() -> dict[str, Any]:
+    _, keys, *rest = np.random.get_state()
+    states: dict[str, Any] = {
+        "random": random.getstate(),
+        "numpy.random": (np.asarray(keys).tobytes(), *rest),
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "get_rng_state"):
+        states["torch"] = torch.get_rng_state().numpy().tobytes()
+    return states
+
+
+@contextmanager
+def global_random_untouched(what: str) -> Iterator[None]:
+    """Raise AssertionError if the block draws from or seeds the global state of `random`, NumPy or torch.
+
+    Args:
+        what: Named in the message, such as "reset(seed=0)".
+    """
+    before = _states()
+    yield
+    after = _states()
+    # A library that was imported inside the block has no earlier state to compare with.
+    moved = [name for name in before if before[name] != after[name]]
+    assert not moved, (
+        f"{what} moved the global random state of {', '.join(moved)}, expected it untouched; draw from "
+        "self.np_random, from steer_env.agents.base.observation_rng, or from a generator of your own"
+    )
+
+
+# -- nested data --------------------------------------------------------------------------------------------
+
+
+def parts(value: Any, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+    """Yield (path, part) for `value` and everything reachable from it: items, fields, attributes, `meta`."""
+    seen = set() if seen is None else seen
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    yield path, value
+    for name, child in _children(value):
+        yield from parts(child, path + name, seen)
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, child in value.items():
+            yield f".keys({key!r})", key
+            yield f"[{key!r}]", child
+    elif isinstance(value, list | tuple | set | frozenset):
+        names = getattr(value, "_fields", None)
+        for i, child in enumerate(value):
+            yield f".{names[i]}" if names else f"[{i}]", child
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield f".{field.name}", getattr(value, field.name)
+    if not isinstance(value, type) and not callable(value):
+        for name, child in getattr(value, "__dict__", {}).items():
+            yield f".{name}", child
+
+
+def strings(value: Any) -> Iterator[tuple[str, str]]:
+    """Yield (path, text) for every string reachable from `value`."""
+    for path, part in parts(value):
+        if isinstance(part, str):
+            yield path, str(part)
+
+
+def mutable_parts(value: Any) -> dict[int, str]:
+    """Return id -> path of the dicts, lists, sets and writable arrays inside `value`."""
+    found = {}
+    for path, part in parts(value):
+        writable = getattr(getattr(part, "flags", None), "writeable", False)
+        if isinstance(part, dict | list | set | bytearray) or writable:
+            found[id(part)] = path or "<itself>"
+    return found

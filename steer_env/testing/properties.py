@@ -10,93 +10,69 @@ Needs hypothesis (`dev` extra).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from steer_env.rewards import tcsr
-from steer_env.testing import tcsr as promises
-from steer_env.testing.strategies import alphas, reward_sequences
+from steer_env.testing.tcsr import TCSR_INVARIANTS, Check, check_affine
+
+#: TCSR's alpha, with both ends likely.
+alphas = st.one_of(st.sampled_from([0.0, 0.3, 1.0]), st.floats(0.0, 1.0))
+
+
+def reward_sequences(
+    low: float = 0.0, high: float = 1.0, *, min_turns: int = 1, max_turns: int = 12, unscored: bool = True
+) -> st.SearchStrategy[list[float | None]]:
+    """Lists of turn rewards with None at unscored turns; ends and repeats are likely.
+
+    Args:
+        low: Smallest reward.
+        high: Largest reward.
+        min_turns: Shortest dialogue.
+        max_turns: Longest dialogue.
+        unscored: Whether unscored turns occur.
+    """
+    turn: st.SearchStrategy[float | None] = st.one_of(
+        st.sampled_from([low, high, (low + high) / 2]), st.floats(low, high)
+    )
+    if unscored:
+        turn = st.one_of(turn, turn, st.none())
+    return st.lists(turn, min_size=min_turns, max_size=max_turns)
+
 
 #: In [0, 1], as turn rewards are, and wider, as a user's own may be.
 sequences = st.one_of(reward_sequences(), reward_sequences(-50.0, 50.0))
-
 # The tests are inherited, which hypothesis points out; they keep nothing between calls.
 _inherited = settings(suppress_health_check=[HealthCheck.differing_executors], deadline=None)
 
 
 class TCSRProperties:
-    """The promises of TCSR over arbitrary reward sequences with unscored turns."""
+    """The promises of TCSR over arbitrary reward sequences with unscored turns.
+
+    One test for each of `TCSR_INVARIANTS`, such as `test_minimum_never_rises`, and scales and shifts at will.
+    """
 
     aggregate = staticmethod(tcsr)
 
     @_inherited
-    @given(sequences, alphas)
-    def test_bounds(self, rewards: list[float | None], alpha: float) -> None:
-        """Values lie between the smallest and the largest reward so far."""
-        promises.check_bounds(self.aggregate, rewards, alpha)
-
-    @_inherited
-    @given(sequences, alphas)
-    def test_minimum_never_rises(self, rewards: list[float | None], alpha: float) -> None:
-        """The running minimum never rises."""
-        promises.check_minimum_never_rises(self.aggregate, rewards, alpha)
-
-    @_inherited
-    @given(sequences, alphas)
-    def test_between_minimum_and_mean(self, rewards: list[float | None], alpha: float) -> None:
-        """Minimum <= value <= mean."""
-        promises.check_between_minimum_and_mean(self.aggregate, rewards, alpha)
-
-    @_inherited
-    @given(sequences, alphas)
-    def test_causality(self, rewards: list[float | None], alpha: float) -> None:
-        """A later turn never changes an earlier value."""
-        promises.check_causality(self.aggregate, rewards, alpha)
-
-    @_inherited
-    @given(sequences, alphas)
-    def test_monotone(self, rewards: list[float | None], alpha: float) -> None:
-        """Raising a reward never lowers a value."""
-        promises.check_monotone(self.aggregate, rewards, alpha)
-
-    @_inherited
-    @given(sequences, alphas)
-    def test_lowering_lowers_later(self, rewards: list[float | None], alpha: float) -> None:
-        """Lowering a reward lowers every later value when alpha < 1."""
-        promises.check_lowering_lowers_later(self.aggregate, rewards, alpha)
-
-    @_inherited
     @given(sequences, alphas, st.floats(0.0, 100.0), st.floats(-100.0, 100.0))
-    def test_affine(self, rewards: list[float | None], alpha: float, scale: float, shift: float) -> None:
-        """Scale and shift pass through."""
-        promises.check_affine(self.aggregate, rewards, alpha, scale, shift)
+    def test_any_affine(self, rewards: list[float | None], alpha: float, scale: float, shift: float) -> None:
+        """Any scale and shift pass through."""
+        check_affine(self.aggregate, rewards, alpha, scale, shift)
 
+
+def _property(check: Check) -> Callable[..., None]:
     @_inherited
     @given(sequences, alphas)
-    def test_order_of_earlier_turns(self, rewards: list[float | None], alpha: float) -> None:
-        """The order of earlier turns does not matter."""
-        promises.check_order_of_earlier_turns(self.aggregate, rewards, alpha)
+    def test(self: Any, rewards: list[float | None], alpha: float) -> None:
+        check(self.aggregate, rewards, alpha)
 
-    @_inherited
-    @given(sequences, alphas)
-    def test_alpha_ends(self, rewards: list[float | None], alpha: float) -> None:
-        """Alpha 0 is the mean, alpha 1 the minimum."""
-        promises.check_alpha_ends(self.aggregate, rewards, alpha)
+    test.__doc__ = check.__doc__
+    return test
 
-    @_inherited
-    @given(sequences, alphas)
-    def test_unscored_masked(self, rewards: list[float | None], alpha: float) -> None:
-        """Unscored turns never act as numbers."""
-        promises.check_unscored_masked(self.aggregate, rewards, alpha)
 
-    @_inherited
-    @given(sequences, alphas)
-    def test_scalar_and_batched(self, rewards: list[float | None], alpha: float) -> None:
-        """Step by step, alone and batched agree."""
-        promises.check_scalar_and_batched(self.aggregate, rewards, alpha)
-
-    @_inherited
-    @given(sequences, alphas)
-    def test_increments_sum_to_return(self, rewards: list[float | None], alpha: float) -> None:
-        """Emitted rewards sum to the declared return in each mode."""
-        promises.check_increments_sum_to_return(self.aggregate, rewards, alpha)
+for _name, _check in TCSR_INVARIANTS.items():
+    setattr(TCSRProperties, f"test_{_name.replace(' ', '_')}", _property(_check))

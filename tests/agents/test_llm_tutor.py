@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import steer_env
+from kit.backends import AsyncScriptedBackend, ScriptedBackend
 from steer_env.agents import make_agent
 from steer_env.agents.base import Agent, AsyncAgent
 from steer_env.agents.llm_tutor import LLMTutor, State
@@ -16,7 +17,6 @@ from steer_env.models.base import ChatFailure
 from steer_env.rollout import rollout
 from steer_env.scenarios import STRATEGIES, DraftTurn, FixedScenarios, Scenario
 from steer_env.testing import check_agent, check_judge
-from steer_env.testing.backends import AsyncScriptedBackend, ScriptedBackend
 from steer_env.types import ASSISTANT, USER, Message, Scored, Unscored
 
 ENV = "SteerEscalation-v0"

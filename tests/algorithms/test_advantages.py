@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from kit.dialogues import trajectory
 from steer_env.algorithms import advantages
 from steer_env.algorithms.advantages import group_advantages, loss_mask, token_advantages, trajectory_return
 from steer_env.env import DialogueEnv
 from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.trajectory import StopReason, TokenTrace, Trajectory
-from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored
+from steer_env.types import Scored, Terms, TurnResult, Unscored
 from steer_env.wrappers import TCSR, TurnReward
 
 NAN = float("nan")
@@ -89,16 +90,6 @@ def test_tokens_of_unscored_turns_are_left_out():
 def test_a_trace_of_another_dialogue_is_refused():
     with pytest.raises(ValueError, match="tokens of turn 1 but the dialogue has 1 turns"):
         loss_mask(trace_of([(1, 0), (1, 1)]), [True])
-
-
-def trajectory(*results):
-    turns = tuple(
-        TurnResult(
-            Turn(i, "u", "r", Unscored("no") if value is None else Scored(Terms(5, 5, 5))), value or 0.0
-        )
-        for i, value in enumerate(results)
-    )
-    return Trajectory(Scenario((DraftTurn("u"),)), 0, turns, StopReason.SEED_END)
 
 
 def test_the_return_sums_what_was_emitted_and_is_undefined_without_verdicts():

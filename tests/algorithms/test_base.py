@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.training import SMALL, same, weights
 from steer_env.algorithms import base
 from steer_env.algorithms.base import (
     algorithm_names,
@@ -14,8 +15,6 @@ from steer_env.algorithms.base import (
 )
 from steer_env.algorithms.policy import PolicyGradient
 from steer_env.algorithms.trainer import train
-
-from .test_trainer import SMALL, same, weights
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,6 +92,6 @@ def test_a_name_is_taken_once(registry):
 
 
 def test_a_dialogue_left_out_needs_no_tokens():
-    from .test_advantages import trajectory
+    from kit.dialogues import trajectory
 
     assert make_example(trajectory(1.0), None) is None

@@ -1,8 +1,7 @@
 import pytest
 
+from kit.dialogues import advantages, dialogue, group
 from steer_env.algorithms.base import make_algorithm
-
-from .test_credit import advantages, dialogue, group
 
 SAFE, HARMFUL = dialogue([1.0, 0.0], [0.0, 0.0]), dialogue([1.0, 1.0], [1.0, 0.0])
 

@@ -5,12 +5,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from kit.dialogues import CREDITS, PIECES, advantages, dialogue, group
 from steer_env.algorithms import credit
 from steer_env.algorithms.advantages import gae, leave_one_out
 from steer_env.algorithms.base import make_algorithm
-from steer_env.algorithms.credit import (
-    CREDITS as ALL_CREDITS,
-)
 from steer_env.algorithms.credit import (
     Ledger,
     cost_ledger,
@@ -20,48 +18,7 @@ from steer_env.algorithms.credit import (
     turn_rewards,
     turn_values,
 )
-from steer_env.scenarios import DraftTurn, Scenario
-from steer_env.trajectory import StopReason, TokenTrace, Trajectory, TrajectoryGroup
-from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored
-from steer_env.wrappers import TCSR
-
-SCENARIO = Scenario((DraftTurn("u"),))
-#: What needs no dialogues beyond those that were played.
-CREDITS = tuple(name for name in ALL_CREDITS if name != "counterfactual")
-
-
-def dialogue(rewards, costs=None, tokens=None, returns="plain", alpha=0.3, outside=None):
-    """A dialogue of these rewards (None: unscored), one token per reply or the given pieces.
-
-    With `returns` the rewards go through a `TCSR`, and `outside` is added around it.
-    """
-    wrapper = object.__new__(TCSR)
-    wrapper.alpha, wrapper.returns = alpha, returns
-    wrapper.begin()
-    turns = []
-    for i, value in enumerate(rewards):
-        verdict = Unscored("no") if value is None else Scored(Terms(5, 5, 5))
-        turn, emitted = Turn(i, "u", "r", verdict), value or 0.0
-        info = {} if value is None or costs is None else {"cost": costs[i]}
-        if returns != "plain":
-            info["scored"] = value is not None
-            emitted = wrapper.turn_reward(turn, emitted, info)
-        if outside is not None:
-            emitted += outside[i]
-        turns.append(TurnResult(turn, emitted, info))
-    pieces = tokens or [piece for i in range(len(rewards)) for piece in ((1, -1), (1, i))]
-    turn = np.concatenate([np.full(n, t, np.int32) for n, t in pieces])
-    trace = TokenTrace(np.arange(len(turn)), turn >= 0, np.zeros(len(turn), np.float32), turn)
-    return Trajectory(SCENARIO, 0, tuple(turns), StopReason.SEED_END, trace)
-
-
-def group(*members):
-    return TrajectoryGroup(tuple(m if isinstance(m, Trajectory) else dialogue(m) for m in members))
-
-
-def advantages(name, *members, **options):
-    result = make_algorithm(name, **options).turn_advantages([group(*members)])
-    return [None if a is None else a.tolist() for a in result]
+from steer_env.trajectory import StopReason, Trajectory
 
 
 def test_examples_in_docstrings():
@@ -303,9 +260,6 @@ def test_dialogues_without_verdicts_change_nothing_for_their_siblings(name):
     lost = dialogue([None, None])
     assert advantages(name, *members, lost, **options)[:2] == advantages(name, *members, **options)
     assert advantages(name, *members, lost, **options)[2] == [0.0, 0.0]
-
-
-PIECES = st.lists(st.integers(0, 4), min_size=4, max_size=4)
 
 
 @given(

@@ -65,7 +65,7 @@ def test_training_changes_weights_and_is_reproducible(whole_run, make_vec, make_
 
 
 def type_of_learner():
-    from .conftest import Learner
+    from kit.training import Learner
 
     return Learner()
 

@@ -17,13 +17,12 @@ import pytest
 import torch
 
 import steer_env
+from kit.training import MoodyJudge, tiny_student
 from steer_env.agents import make_agent
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.checkpoints import checkpoints
 from steer_env.algorithms.curriculum import Curriculum, Stage
 from steer_env.algorithms.trainer import TrainConfig, train
-
-from .conftest import MoodyJudge, tiny_student
 
 ROOT = Path(__file__).parents[2]
 CONFIG = TrainConfig(
@@ -87,7 +86,8 @@ def state(run_dir):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_random_moments(tmp_path):
-    code = "import sys, pathlib; from tests.algorithms.test_kill import main; main(pathlib.Path(sys.argv[1]))"
+    code = "import sys, pathlib; sys.path.append('tests'); from tests.algorithms.test_kill import main; "
+    code += "main(pathlib.Path(sys.argv[1]))"
     outcome = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
     )

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 import steer_env
+from kit.dialogues import advantages, dialogue, group
+from kit.training import SMALL, Learner
 from steer_env.agents.scripted import AlwaysComply, Constructive, RandomStudent
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.credit import FORKED, group_turn_values
@@ -14,10 +16,6 @@ from steer_env.algorithms.lookahead import look_ahead, turns_in_dispute
 from steer_env.algorithms.trainer import train
 from steer_env.rollout import rollout, rollout_from
 from steer_env.trajectory import group_by_seed
-
-from .conftest import Learner
-from .test_credit import advantages, dialogue, group
-from .test_trainer import SMALL
 
 
 def test_turns_in_dispute():

@@ -5,11 +5,10 @@ import types
 
 import pytest
 
+from kit.training import SMALL
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.metrics import MetricsLogger
 from steer_env.algorithms.trainer import train
-
-from .test_trainer import SMALL
 
 ROWS = [{"step": 0, "return": 1.5, "kl": None}, {"step": 1, "return": 2.0, "kl": 0.25}]
 

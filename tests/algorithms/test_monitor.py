@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from kit.dialogues import SCENARIO
 from steer_env import unscored as monitor
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored
 from steer_env.unscored import TooManyUnscored, UnscoredGuard, dialogue_metrics
 from steer_env.world.source import WorldSource
-
-from .test_credit import SCENARIO
 
 
 def turn(safety, reward, cost, tcsr=None, **terms):

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import steer_env.algorithms.update as update
+from kit.dialogues import batch, loss_and_gradient
+from kit.training import Learner, same, weights
 from steer_env.agents.hf import packed_logprobs
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.forward import Forward
@@ -16,9 +18,6 @@ from steer_env.algorithms.losses import cispo_loss, sampler_weights
 from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.tally import Tally
 from steer_env.algorithms.trainer import TrainConfig, train
-
-from .conftest import Learner, same, weights
-from .test_variants import batch, loss_and_gradient
 
 ONE = TrainConfig(
     steps=1, seeds_per_step=3, group_size=3, lr=3e-3, max_new_tokens=4, minibatch_size=4, microbatch_size=2,

@@ -8,14 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.training import Learner
 from steer_env.agents.hf.codec import Prompt
 from steer_env.algorithms import overlong, update
 from steer_env.algorithms.base import Example, make_algorithm
 from steer_env.algorithms.overlong import OVERLONG, cut_turns, share_cut, treat
 from steer_env.algorithms.trainer import TrainConfig, train
 from steer_env.trajectory import TokenTrace, group_by_seed
-
-from .conftest import Learner
 
 CLOSE = 9
 

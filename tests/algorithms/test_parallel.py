@@ -3,7 +3,6 @@
 The launches use the files of `examples/accelerate` as they are, with another number of processes.
 """
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -14,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kit import parallel_cases
+from kit.training import LetterJudge
 from steer_env.algorithms.checkpoints import checkpoints
 from steer_env.algorithms.parallel import Parallel, launched
 from steer_env.cli.main import main
@@ -22,13 +23,13 @@ from steer_env.models.tiny import TinyConfig, build, save
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "examples" / "accelerate"
-CASES = Path(__file__).with_name("parallel_cases.py")
+CASES = Path(parallel_cases.__file__)
 
 #: The rule judge leaves an untrained model's replies unscored, so that nothing would be learnt.
 _TRAIN = """
 import sys, torch
 sys.path.insert(0, {tests!r})
-from test_parallel import LetterJudge
+from kit.training import LetterJudge
 from steer_env.cli.main import main
 from steer_env.judges import names
 names.open_judge = lambda name: LetterJudge()
@@ -55,19 +56,6 @@ _WORDS = [
 ]
 
 
-class LetterJudge:
-    """Likes lower-case letters."""
-
-    name = "letters"
-
-    def judge(self, requests):
-        from steer_env.types import Scored, Terms
-
-        replies = [request.transcript[-1].content for request in requests]
-        shares = [sum("a" <= letter <= "z" for letter in reply) / max(1, len(reply)) for reply in replies]
-        return [Scored(Terms(1 + round(9 * share), 5, 5), judge=self.name) for share in shares]
-
-
 def launch(config, *words, check=True):
     """Run a script in two processes with a config file of the examples."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CONFIGS / config]
@@ -87,7 +75,7 @@ def home(tmp_path_factory):
         vocab_size=264, hidden=32, heads=2, kv_heads=2, mlp=64, vision_hidden=32, vision_heads=2
     )
     save(*build(["what is this"], shape), folder / "model")
-    (folder / "train.py").write_text(_TRAIN.format(tests=str(Path(__file__).parent)))
+    (folder / "train.py").write_text(_TRAIN.format(tests=str(ROOT / "tests")))
     return folder
 
 
@@ -176,10 +164,7 @@ def test_replicas_end_like_one_process_and_one_process_goes_on_with_their_run(ho
 @pytest.mark.parametrize("case", ["grpo", "ppo", "lora", "reinforce"])
 def test_every_kind_of_state_is_that_of_one_process(case, cases, tmp_path):
     folder, done = cases
-    spec = importlib.util.spec_from_file_location("parallel_cases", CASES)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    expected, learnt = module.run(case, tmp_path / "run")
+    expected, learnt = parallel_cases.run(case, tmp_path / "run")
     for rank in (0, 1):  # what is not summed is computed everywhere, with the same outcome
         file = folder / f"{case}-{rank}.json"
         assert file.exists(), done.stderr

@@ -41,7 +41,7 @@ def test_rollouts_are_recorded_and_resumed(make_vec, make_student, learner, tmp_
     assert all(sum(pair) == pytest.approx(0, abs=1e-5) for pair in groups if None not in pair)
 
     again = make_student()
-    from .conftest import Learner
+    from kit.training import Learner
 
     train(make_vec(), Learner(), again, replace(CONFIG, steps=2), tmp_path / "part", record_every=2)
     with (tmp_path / "part" / ROLLOUTS).open("a") as file:

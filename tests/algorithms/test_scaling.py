@@ -3,15 +3,13 @@ import dataclasses
 import pytest
 import torch
 
+from kit.training import SMALL, same, timeless, weights
 from steer_env.agents.hf import HFStudent, ModelAdapter
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.checkpoints import checkpoints
 from steer_env.algorithms.scaling import Scaling, adapters_off, save_merged
 from steer_env.algorithms.trainer import train
 from steer_env.models.tiny import load
-
-from .conftest import same, timeless, weights
-from .test_trainer import SMALL
 
 LORA = Scaling(lora_rank=2)
 

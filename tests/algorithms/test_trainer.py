@@ -11,18 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kit.training import SMALL, MoodyJudge, same, weights
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.curriculum import Curriculum, Stage
-from steer_env.algorithms.trainer import TrainConfig, train
+from steer_env.algorithms.trainer import train
 from steer_env.runs import RunExists
 from steer_env.types import Scored, Terms
 
-from .conftest import MoodyJudge, same, weights
-
-SMALL = TrainConfig(
-    steps=4, seeds_per_step=2, group_size=2, lr=3e-3, max_new_tokens=4, minibatch_size=3, microbatch_size=2,
-    checkpoint_every=2, seed=6, unscored_limit=1.0,
-)  # fmt: skip
 ALGORITHMS = {
     "dapo": {"drop_flat": False},
     "dr_grpo": {"normaliser": 16.0},
@@ -64,12 +59,9 @@ def test_a_killed_run_resumes_to_the_same_weights(
 
 _SCRIPT = """
 import os, signal, sys
-from pathlib import Path
-import importlib.util
-spec = importlib.util.spec_from_file_location("toys", {conftest!r})
-toys = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(toys)
+sys.path.insert(0, {tests!r})
 import torch
+from kit import training as toys
 from steer_env.agents.hf import HFStudent
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.trainer import TrainConfig, train
@@ -94,7 +86,7 @@ def test_kill_minus_nine(make_vec, make_student, learner, tmp_path):
     make_student().save(tmp_path / "model")
     run = tmp_path / "killed"
     script = _SCRIPT.format(
-        conftest=str(Path(__file__).with_name("conftest.py")),
+        tests=str(Path(__file__).parents[1]),
         model=str(tmp_path / "model"),
         config=dataclasses.asdict(SMALL),
         run=str(run),

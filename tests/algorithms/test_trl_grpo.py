@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from kit.training import Learner, LetterJudge, MoodyJudge, Rewarded, tiny_student
 from steer_env.agents.hf import HFStudent, ModelAdapter, packed_logprobs
 from steer_env.agents.hf.codec import Prompt
 from steer_env.algorithms.advantages import loss_mask
@@ -21,8 +22,6 @@ from steer_env.algorithms.losses import clipped_policy_loss, kl_penalty, loss_we
 from steer_env.images import Image
 from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.vector import VectorDialogueEnv
-
-from .conftest import Learner, LetterJudge, MoodyJudge, Rewarded, tiny_student
 
 trl = pytest.importorskip("trl")
 from steer_env.algorithms.trl_grpo import (  # noqa: E402

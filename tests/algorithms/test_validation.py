@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from kit.training import Learner, MoodyJudge, same, timeless, weights
 from steer_env.algorithms.averaging import Average
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.checkpoints import checkpoints
@@ -19,8 +20,6 @@ from steer_env.models.tiny import load
 from steer_env.rollout import rollout
 from steer_env.runs import RunExists
 from steer_env.unscored import UnscoredGuard
-
-from .conftest import Learner, MoodyJudge, same, timeless, weights
 
 SMALL = TrainConfig(
     steps=4, seeds_per_step=2, group_size=2, lr=3e-3, max_new_tokens=4, minibatch_size=3, microbatch_size=2,

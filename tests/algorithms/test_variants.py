@@ -4,39 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steer_env.algorithms.base import TokenBatch, make_algorithm
+from kit.dialogues import CREDITS, advantages, batch, dialogue, group, loss_and_gradient
+from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.tally import Tally
-
-from .test_credit import CREDITS, advantages, dialogue, group
-
-
-def batch(logprobs, advantages, rows, *, old=None, turns=None, reference=None, extras=None, hidden=None):
-    logprobs = torch.tensor(logprobs, dtype=torch.float64, requires_grad=True)
-    return TokenBatch(
-        logprobs_N=logprobs,
-        old_N=logprobs.detach().clone() if old is None else torch.tensor(old, dtype=torch.float64),
-        advantages_N=torch.tensor(advantages, dtype=torch.float64),
-        mask_N=torch.ones(len(rows), dtype=torch.bool),
-        rows_N=torch.tensor(rows),
-        turns_N=torch.tensor(turns or [0] * len(rows)),
-        reference_N=None if reference is None else torch.tensor(reference, dtype=torch.float64),
-        hidden_NH=hidden,
-        extras=extras or {},
-        token_share=1.0,
-        row_share=1.0,
-        tally=Tally(),
-    )
-
-
-def loss_and_gradient(name, *args, options=None, **keywords):
-    tokens = batch(*args, **keywords)
-    loss = make_algorithm(name, **(options or {})).loss(tokens)
-    loss.backward()
-    return float(loss.detach()), tokens.logprobs_N.grad.numpy()
 
 
 def test_advantages_hand_worked():

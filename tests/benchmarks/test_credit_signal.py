@@ -69,7 +69,7 @@ def test_noise_has_no_signal_and_a_known_mean_is_found():
 
 
 def test_the_command_measures_a_model_folder(tmp_path, capsys):
-    from tests.algorithms.conftest import tiny_student
+    from kit.training import tiny_student
 
     tiny_student().save(tmp_path / "model")
     main(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from kit.backends import ScriptedBackend
 from steer_env.judges.prompting import prompt_text
 from steer_env.models import base, register_backend
 from steer_env.play.evaluate import load_rows
-from steer_env.testing.backends import ScriptedBackend
 from steer_env.types import Scored
 
 

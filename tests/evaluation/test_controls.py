@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import steer_env
+from kit.contrast import GOOD, HARM, group
 from steer_env.evaluation import table
 from steer_env.play import controls
 from steer_env.play.controls import CANDIDATES, best_constant, load_controls, play_controls, sentence, worth
@@ -17,8 +18,6 @@ from steer_env.play.evaluate import evaluate, load_rows
 from steer_env.report.sections import sections_of
 from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.types import Utterance
-
-from .test_contrast import GOOD, HARM, group
 
 ENV = "SteerEscalation-v0"
 SEEDS = range(12)

@@ -1,17 +1,13 @@
-import importlib.util
 import multiprocessing
 import sqlite3
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from kit import judges as models
 from steer_env.judges.cache import CachedJudge, verdict_key
 from steer_env.types import ASSISTANT, Message, Unscored
 
-_spec = importlib.util.spec_from_file_location("judge_models", Path(__file__).with_name("models.py"))
-models = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(models)
 Says, Later, request = models.Says, models.Later, models.request
 
 

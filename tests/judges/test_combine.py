@@ -1,16 +1,11 @@
-import importlib.util
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit import judges as models
 from steer_env.judges.combine import Cascade, Ensemble, disagreement, unsure
 from steer_env.types import Scored, Terms, Unscored
 
-_spec = importlib.util.spec_from_file_location("judge_models", Path(__file__).with_name("models.py"))
-models = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(models)
 Says, Later, request = models.Says, models.Later, models.request
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import steer_env
+from kit.backends import ScriptedBackend
 from steer_env.algorithms.advantages import (
     group_advantages,
     loss_mask,
@@ -28,7 +29,6 @@ from steer_env.records import dialogue_row
 from steer_env.rewards import declared_return, tcsr, turn_reward
 from steer_env.rollout import rollout
 from steer_env.runs import RunExists
-from steer_env.testing.backends import ScriptedBackend
 from steer_env.trajectory import TokenTrace, group_by_seed
 from steer_env.types import Scored, Terms, Unscored
 from steer_env.unscored import TooManyUnscored, UnscoredGuard, alike, dialogue_metrics

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from kit.backends import AsyncScriptedBackend, ScriptedBackend
 from steer_env.judges.base import AsyncJudge, JudgeRequest
 from steer_env.judges.combine import Cascade
 from steer_env.judges.grounded import GroundedJudge, ground_truth
@@ -12,7 +13,6 @@ from steer_env.judges.llm import ANSWER_SCHEMA, LLMJudge
 from steer_env.judges.prompting import read_records
 from steer_env.judges.rule import RuleJudge, judge_reply
 from steer_env.scenarios import DraftTurn, Scenario
-from steer_env.testing.backends import AsyncScriptedBackend, ScriptedBackend
 from steer_env.types import ASSISTANT, USER, Message, Scored, Unscored
 from steer_env.world import WorldSource
 from steer_env.world.play import play

@@ -1,10 +1,8 @@
-import importlib.util
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit import judges as models
 from steer_env.judges.guards import (
     GuardFormatError,
     GuardJudge,
@@ -14,10 +12,6 @@ from steer_env.judges.guards import (
 )
 from steer_env.models import ChatFailure
 from steer_env.types import Scored, Unscored
-
-_spec = importlib.util.spec_from_file_location("judge_models", Path(__file__).with_name("models.py"))
-models = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(models)
 
 QWEN_SAFE = "Safety: Safe\nCategories: None\nRefusal: No"
 QWEN_REFUSED = "Safety: Safe\nCategories: None\nRefusal: Yes"

@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from kit.backends import ScriptedBackend
 from steer_env.agents import make_agent
 from steer_env.agents.llm_tutor import LLMTutor
 from steer_env.judges import RuleJudge
@@ -10,7 +11,6 @@ from steer_env.judges.combine import Cascade, Ensemble
 from steer_env.judges.guards import GuardJudge
 from steer_env.judges.independence import SelfJudging, check_independent, weights_of
 from steer_env.judges.llm import LLMJudge
-from steer_env.testing.backends import ScriptedBackend
 
 
 def model(weights):

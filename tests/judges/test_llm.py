@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import steer_env
+from kit.backends import AsyncScriptedBackend, ScriptedBackend
 from steer_env.images import Image
 from steer_env.judges.base import AsyncJudge, Judge, JudgeRequest
 from steer_env.judges.llm import LLMJudge
@@ -12,7 +13,6 @@ from steer_env.judges.prompting import read_records
 from steer_env.models.base import ChatFailure
 from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.testing import check_judge
-from steer_env.testing.backends import AsyncScriptedBackend, ScriptedBackend
 from steer_env.types import ASSISTANT, USER, Message, Scored, Unscored
 from steer_env.world import WorldSource
 

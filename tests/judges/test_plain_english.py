@@ -1,17 +1,17 @@
 """The rule judge on replies in plain English: right or silent, and not silent too often."""
 
-import importlib.util
 import itertools
 import random
 import re
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit import plain_english as english
+from kit import verdict_table as table
 from steer_env.judges import JudgeRequest, RuleJudge
 from steer_env.judges.names import open_judge
 from steer_env.scenarios import DraftTurn, Scenario
@@ -23,15 +23,6 @@ from steer_env.world.reply_language.leaks import EDGE, fragments, hidden_markers
 from steer_env.world.reply_language.reading import parse_reply, well_formed
 from steer_env.world.truth import Thing, Truth
 
-
-def _load(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-english, table = _load("plain_english"), _load("verdict_table")
 JUDGE = RuleJudge()
 SCENES = (Truth("lantern", "red", 0, True), Truth("drum", "green", 2, True), Truth("bell", "blue", 1, True))
 LOOKALIKES = tuple(replace(truth, hazard=False) for truth in SCENES)

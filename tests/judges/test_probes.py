@@ -3,12 +3,12 @@ import math
 import numpy as np
 import pytest
 
+from kit.backends import ScriptedBackend
 from steer_env.evaluation.intervals import wilson
 from steer_env.judges.llm import LLMJudge
 from steer_env.judges.prompting import read_records
 from steer_env.judges.rule import RuleJudge
 from steer_env.play.probes import PROBES, Probe, bases, probe_judge
-from steer_env.testing.backends import ScriptedBackend
 from steer_env.types import Scored, Terms, Unscored
 
 REPLIES = bases(10)

@@ -1,11 +1,10 @@
-import importlib.util
 import random
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit import verdict_table as table
 from steer_env.judges import Judge, JudgeRequest, RuleJudge
 from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.types import ASSISTANT, USER, Message, Scored, Unscored
@@ -16,10 +15,6 @@ from steer_env.world.play import play
 from steer_env.world.reply_language.frames import ideal_move
 from steer_env.world.truth import History
 from steer_env.world.user_language.reading import advance, parse_user
-
-_spec = importlib.util.spec_from_file_location("verdict_table", Path(__file__).with_name("verdict_table.py"))
-table = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(table)
 
 JUDGE = RuleJudge()
 

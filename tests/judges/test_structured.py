@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from kit.backends import AsyncScriptedBackend, ScriptedBackend
 from steer_env.models.base import ChatFailure, ChatMessage, ChatReply
 from steer_env.models.structured import (
     BadAnswer,
@@ -21,7 +22,6 @@ from steer_env.models.structured import (
     read_answer,
     schema_of,
 )
-from steer_env.testing.backends import AsyncScriptedBackend, ScriptedBackend
 
 
 class Shape(BaseModel):

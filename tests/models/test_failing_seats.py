@@ -36,9 +36,8 @@ DIALOGUES, WORKS_FOR = 24, 20
 
 @pytest.fixture(scope="module")
 def port():
-    process = subprocess.Popen(
-        [sys.executable, Path(__file__).with_name("faulty_server.py")], stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, Path(__file__).parents[1] / "kit/faulty_server.py"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     yield int(process.stdout.readline())
     process.kill()
     process.wait()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 import time
-from pathlib import Path
 
 import pytest
 
 import steer_env
+from kit import servers
 from steer_env.agents import make_agent
 from steer_env.agents.base import Failed
 from steer_env.agents.chat import chat_student
@@ -22,9 +21,6 @@ from steer_env.testing.agents import toy_observations
 from steer_env.trajectory import StopReason
 from steer_env.types import STUDENT, Utterance
 
-_spec = importlib.util.spec_from_file_location("servers", Path(__file__).with_name("servers.py"))
-servers = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(servers)
 Handler, answer, echo, serving = servers.Handler, servers.answer, servers.echo, servers.serving
 
 KEY = "sk-very-secret-0123456789abcdef"

@@ -10,7 +10,7 @@ from steer_env.agents.hf import HFStudent
 from steer_env.models import BackendError, ChatBackend, ChatMessage, ChatRequest, open_backend
 from steer_env.models.encoder import ChatEncoder
 from steer_env.models.hf import HFBackend
-from steer_env.testing.randomness import global_random_untouched
+from steer_env.testing.play import global_random_untouched
 from steer_env.types import ASSISTANT, USER, Message
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import copy
 import gc
-import importlib.util
 import io
 import json
 import multiprocessing
@@ -13,26 +12,23 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as PILImage
 
+from kit import servers
 from steer_env.agents.base import Failed
 from steer_env.agents.chat import chat_student
 from steer_env.images import Image
 from steer_env.models import AsyncChatBackend, ChatMessage, ChatRequest, open_backend
 from steer_env.models.openai import OpenAIBackend, open_openai
 from steer_env.models.thought import UNFINISHED
-from steer_env.testing.randomness import global_random_untouched
+from steer_env.testing.play import global_random_untouched
 from steer_env.types import USER, Message
 from steer_env.world.draw import Recipe, make_image
 from steer_env.world.truth import Truth
 
-_spec = importlib.util.spec_from_file_location("servers", Path(__file__).with_name("servers.py"))
-servers = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(servers)
 answer, echo, serving, slowly = servers.answer, servers.echo, servers.serving, servers.slowly
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import types
-from pathlib import Path
 
 import pytest
 
 import steer_env
+from kit import servers
 from steer_env.agents import make_agent
 from steer_env.agents.chat import AsyncChatStudent
 from steer_env.agents.hf import HFStudent
@@ -17,10 +16,6 @@ from steer_env.cli.common import model_hash, open_student
 from steer_env.cli.main import main
 from steer_env.models import BackendError, is_backend, open_backend, register_backend
 from steer_env.models.base import _OPENERS
-
-_spec = importlib.util.spec_from_file_location("servers", Path(__file__).with_name("servers.py"))
-servers = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(servers)
 
 
 @pytest.fixture

@@ -285,7 +285,7 @@ def test_broken_wrappers_fail(wrapper, message):
 
 def test_overriding_last_is_caught_by_the_layer_on_top():
     with pytest.raises(AssertionError, match="plain wrapper on top"):
-        testing.envs.check_not_bypassed(lambda: OverridesLast(testing.toy_env()), 0)
+        testing.wrappers.check_not_bypassed(lambda: OverridesLast(testing.toy_env()), 0)
 
 
 def test_nan_rewards_fail():
@@ -299,10 +299,10 @@ def test_nan_rewards_fail():
 
 def test_endless_reward_terms_of_the_kit_are_not_vacuous():
     """The kit's own dialogues have scored and unscored turns and rewards other than zero."""
-    from steer_env.testing.envs import _partly_unscored
+    from steer_env.testing.envs import partly_unscored
     from steer_env.testing.play import play
 
-    played = [play(TCSR(TurnReward(testing.toy_env())), seed, _partly_unscored) for seed in range(6)]
+    played = [play(TCSR(TurnReward(testing.toy_env())), seed, partly_unscored) for seed in range(6)]
     scored = [info["scored"] for p in played for info in p.infos]
     assert any(scored) and not all(scored)
     assert any(reward for p in played for reward in p.emitted)
@@ -319,7 +319,7 @@ def test_a_secret_in_a_scored_verdict_is_not_the_students_business():
 
 
 def test_walk_finds_nested_meta():
-    from steer_env.testing.walk import strings
+    from steer_env.testing.play import strings
     from steer_env.types import Utterance
 
     nested = {"a": [(Message(0, Utterance("x", plan={"b": ["secret"]})),)]}

@@ -13,7 +13,7 @@ from pettingzoo.utils.wrappers import BaseWrapper, OrderEnforcingWrapper
 import steer_env
 from steer_env import testing
 from steer_env.student_env import StudentEnv
-from steer_env.testing.envs import _partly_unscored
+from steer_env.testing.envs import partly_unscored
 from steer_env.testing.play import play, same
 from steer_env.testing.toys import ToyAttacker
 from steer_env.types import ATTACKER, STUDENT
@@ -42,8 +42,8 @@ def stacked(env, *wrappers):
 
 @pytest.mark.parametrize("order", list(itertools.permutations(REWARDS))[::17])
 def test_per_turn_rewards_add_up_in_any_order(order):
-    usual = play(stacked(testing.toy_env(), *REWARDS), 2, _partly_unscored)
-    other = play(stacked(testing.toy_env(), *order), 2, _partly_unscored)
+    usual = play(stacked(testing.toy_env(), *REWARDS), 2, partly_unscored)
+    other = play(stacked(testing.toy_env(), *order), 2, partly_unscored)
     assert other.emitted == pytest.approx(usual.emitted)
     assert other.infos == usual.infos
 

@@ -14,11 +14,17 @@ from steer_env.env import DialogueEnv
 from steer_env.rewards import TCSRState, declared_return, tcsr, tcsr_step
 from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.testing.play import play, script_of
-from steer_env.testing.strategies import alphas, verdicts
+from steer_env.testing.properties import alphas
 from steer_env.testing.tcsr import MODES, TCSR_INVARIANTS
 from steer_env.types import STUDENT, Scored, Terms, Unscored
 from steer_env.vector import VectorDialogueEnv
 from steer_env.wrappers import TCSR, RewardWrapper, TurnReward
+
+
+def verdicts():
+    level = st.integers(1, 10)
+    scored = st.builds(lambda s, u, f: Scored(Terms(s, u, f)), level, level, level)
+    return st.one_of(scored, scored, st.just(Unscored("drawn")))
 
 
 class Listed:

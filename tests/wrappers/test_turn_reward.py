@@ -4,7 +4,7 @@ import pytest
 
 from steer_env import testing
 from steer_env.rewards import turn_reward
-from steer_env.testing.envs import _partly_unscored
+from steer_env.testing.envs import partly_unscored
 from steer_env.testing.play import play
 from steer_env.vector import VectorDialogueEnv
 from steer_env.wrappers import HelpfulnessReward, SafetyReward, TurnReward
@@ -12,7 +12,7 @@ from steer_env.wrappers import HelpfulnessReward, SafetyReward, TurnReward
 
 @pytest.mark.parametrize("normalization", ["affine", "tenth"])
 def test_follows_the_formula(normalization):
-    played = play(TurnReward(testing.toy_env(), normalization=normalization), 2, _partly_unscored)
+    played = play(TurnReward(testing.toy_env(), normalization=normalization), 2, partly_unscored)
     assert any(info["scored"] for info in played.infos) and len(played.replies) > 1
     for reward, info in zip(played.replies, played.infos, strict=True):
         if info["scored"]:

@@ -1,9 +1,21 @@
 """A tiny random model, its processor and some pictures, built once per run."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
+from transformers import (
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
+)
 
+from kit.families import (
+    idefics3,
+    llava,
+    qwen3vl,
+    stock_template,
+)
 from steer_env.agents.hf import HFStudent
 from steer_env.images import Image
 from steer_env.models.tiny import TinyConfig, build
@@ -41,3 +53,16 @@ def pictures():
     rng = np.random.default_rng(0)
     shapes = [(56, 56), (56, 112), (140, 40), (30, 30), (56, 57)]
     return [Image.from_array(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)) for shape in shapes]
+
+
+@pytest.fixture(params=["llava", "idefics3", "smolvlm", "qwen3vl", "qwen2.5vl"])
+def other(request, tiny):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        smolvlm = functools.partial(idefics3, SmolVLMConfig, SmolVLMForConditionalGeneration)
+        makers = {
+            "smolvlm": smolvlm,
+            "qwen3vl": lambda: qwen3vl(tiny),
+            "qwen2.5vl": lambda: stock_template(tiny),
+        }
+        return {"llava": llava, "idefics3": idefics3, **makers}[request.param]()

@@ -6,57 +6,17 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kit.students import SCRIPTS, gap, observation, play
 from steer_env.agents.base import Failed, KeyedObservation
 from steer_env.agents.hf import (
     ContextOverflow,
     HFStudent,
-    ModelAdapter,
     Prompt,
     decoder,
     microbatches,
     packed_logprobs,
 )
-from steer_env.types import ASSISTANT, USER, Message
-
-
-def observation(script, pictures, replies, turn):
-    """What a student sees in turn `turn` of a scripted dialogue; `script` is [(text, picture indices)]."""
-    messages, images = [], []
-    for index, (text, shown) in enumerate(script[: turn + 1]):
-        messages.append(Message(USER, text, len(shown)))
-        images += [pictures[i] for i in shown]
-        if index < turn:
-            messages.append(Message(ASSISTANT, replies[index]))
-    return {"images": tuple(images), "transcript": tuple(messages)}
-
-
-def play(student, scripts, pictures):
-    """Play scripted dialogues of different lengths at once; returns replies and packed dialogues."""
-    replies = [[] for _ in scripts]
-    for turn in range(max(map(len, scripts))):
-        live = [i for i, script in enumerate(scripts) if turn < len(script)]
-        answers = student.act([observation(scripts[i], pictures, replies[i], turn) for i in live])
-        for i, answer in zip(live, answers, strict=True):
-            replies[i].append(answer)
-    prompts = [
-        Prompt(r[-1].meta["trace"], tuple(pictures[k] for _, shown in script for k in shown))
-        for r, script in zip(replies, scripts, strict=True)
-    ]
-    return replies, prompts
-
-
-def gap(student, prompts, temperature=1.0):
-    """Largest difference between sampled and recomputed log-probabilities, by transformers and by us."""
-    gaps = []
-    for adapter in (student.decoder.adapter, ModelAdapter(student.model, student.codec, direct=False)):
-        with torch.no_grad():
-            packed = packed_logprobs(
-                adapter, prompts, temperature=temperature, forbidden=student.decoder.forbidden
-            )
-        old = packed.gather([prompt.trace.logprobs_L for prompt in prompts])
-        gaps.append(float((packed.logprobs_N - old).abs().max()))
-    return max(gaps)
-
+from steer_env.types import USER, Message
 
 scripts_strategy = st.lists(
     st.lists(
@@ -79,14 +39,6 @@ def test_recomputed_logprobs_equal_sampled_ones(tiny, pictures, scripts, seed, t
     student = HFStudent(*tiny, temperature=temperature, max_new_tokens=cut, seed=seed)
     _, prompts = play(student, scripts, pictures)
     assert gap(student, prompts, temperature) < 1e-4
-
-
-SCRIPTS = [
-    [("what do you see ?", [0]), ("and here ?", [1, 2]), ("tell me .", []), ("please", [3])],
-    [("what do you see ?", [0]), ("hm", []), ("and this", [4])],
-    [("no picture", []), ("still none", [])],
-    [("what do you see ?", [0])],
-]
 
 
 def test_cached_turns_sample_what_a_fresh_prefill_samples(tiny, pictures):

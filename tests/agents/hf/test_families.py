@@ -46,11 +46,10 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from kit.families import LLAVA_TEMPLATE, idefics3, llava, qwen3vl, stock_template, tokenizer
+from kit.students import SCRIPTS, gap, play
 from steer_env.agents.hf import HFStudent
 from steer_env.types import ASSISTANT, USER, Message
-
-from .test_decoder import SCRIPTS, gap, play
-from .test_other_models import LLAVA_TEMPLATE, idefics3, llava, qwen3vl, stock_template, tokenizer
 
 DOCS = Path(__file__).parents[3] / "docs/backends.md"
 CHATML = (

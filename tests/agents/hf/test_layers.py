@@ -9,6 +9,8 @@ import pytest
 import torch
 from transformers import LlavaForConditionalGeneration, MistralConfig
 
+from kit.families import llava
+from kit.students import SCRIPTS, play
 from steer_env.agents.hf import HFStudent, ModelAdapter, packed_logprobs
 from steer_env.env import DialogueEnv
 from steer_env.rollout import rollout
@@ -17,14 +19,8 @@ from steer_env.testing.toys import ToyJudge
 from steer_env.types import Utterance
 from steer_env.vector import VectorDialogueEnv
 
-from .test_decoder import SCRIPTS, play
-from .test_other_models import (
-    llava,
-    other,  # noqa: F401
-)
 
-
-def test_every_family_is_run_directly(other, pictures):  # noqa: F811
+def test_every_family_is_run_directly(other, pictures):
     model, processor = other
     student = HFStudent(model, processor, max_new_tokens=2)
     adapter = student.decoder.adapter
@@ -33,7 +29,7 @@ def test_every_family_is_run_directly(other, pictures):  # noqa: F811
     assert (adapter.layers(pictures[:1]) is None) == deep
 
 
-def test_direct_and_own_pass_give_the_same_gradients(other, pictures):  # noqa: F811
+def test_direct_and_own_pass_give_the_same_gradients(other, pictures):
     model, processor = other
     student = HFStudent(model, processor, seed=4, max_new_tokens=4)
     _, prompts = play(student, SCRIPTS, pictures)

@@ -19,39 +19,7 @@ from steer_env.data.seeds import (
     open_source,
 )
 from steer_env.judges.prompting import read_records
-from steer_env.models import ChatFailure, ChatReply, ChatRequest, ChatResult
-
-
-class ScriptedBackend:
-    """A chat back end that answers by a function of the request and keeps what it was asked."""
-
-    def __init__(self, answer: Callable[[ChatRequest], Any], weights: str = "w") -> None:
-        self.name, self.weights = "scripted:x", weights
-        self.answer = answer
-        self.batches: list[list[ChatRequest]] = []
-
-    def complete(self, requests: Sequence[ChatRequest]) -> list[ChatResult]:
-        self.batches.append(list(requests))
-        return [self._result(self.answer(request)) for request in requests]
-
-    @staticmethod
-    def _result(answer: Any) -> ChatResult:
-        if isinstance(answer, ChatReply | ChatFailure):
-            return answer
-        return ChatReply(answer if isinstance(answer, str) else json.dumps(answer))
-
-    @property
-    def requests(self) -> list[ChatRequest]:
-        return [request for batch in self.batches for request in batch]
-
-    def check(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-@pytest.fixture
-def scripted() -> type[ScriptedBackend]:
-    return ScriptedBackend
+from steer_env.models import ChatRequest
 
 
 def data_of(request: ChatRequest) -> dict[str, Any]:

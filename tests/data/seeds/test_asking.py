@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from kit.backends import ScriptedBackend
 from steer_env.data.seeds.asking import Answer, Level, Question, Unanswered, ask, template, template_hash
 from steer_env.models import BackendError, ChatFailure, ChatMessage, ChatReply
 from steer_env.models.structured import Settings
@@ -20,39 +21,39 @@ def test_the_schema_is_closed_and_enumerates_levels() -> None:
     assert schema["properties"]["value"]["enum"] == [1, 2, 3, 4, 5]
 
 
-def test_an_answer_keeps_what_was_said_when_it_is_of_no_use(scripted) -> None:
-    backend = scripted(lambda request: 'Sure: {"value": 6}')
+def test_an_answer_keeps_what_was_said_when_it_is_of_no_use() -> None:
+    backend = ScriptedBackend(lambda request: 'Sure: {"value": 6}')
     (answer,) = ask(backend, [QUESTION], Settings(attempts=3))
     assert isinstance(answer, Unanswered) and answer.reason == "bad_output" and "value" in answer.detail
     assert answer.raw == 'Sure: {"value": 6}' and len(backend.requests) == 3
-    assert ask(scripted(lambda request: 'Sure: {"value": "3", "x": 1}'), [QUESTION], Settings()) == [
+    assert ask(ScriptedBackend(lambda request: 'Sure: {"value": "3", "x": 1}'), [QUESTION], Settings()) == [
         Number(value=3)
     ]
 
 
-def test_a_refusal_is_not_argued_with(scripted) -> None:
-    backend = scripted(lambda request: "I'm sorry, I can't do that.")
+def test_a_refusal_is_not_argued_with() -> None:
+    backend = ScriptedBackend(lambda request: "I'm sorry, I can't do that.")
     (answer,) = ask(backend, [QUESTION], Settings(attempts=3))
     assert answer.reason == "refused" and answer.raw.startswith("I'm sorry") and len(backend.requests) == 1
 
 
 @pytest.mark.parametrize("kind", ["connection", "auth"])
-def test_a_backend_that_answers_nothing_is_an_error_and_one_lost_request_is_not(scripted, kind: str) -> None:
+def test_a_backend_that_answers_nothing_is_an_error_and_one_lost_request_is_not(kind: str) -> None:
     lost = ChatFailure(kind, "nobody")
     with pytest.raises(BackendError, match=f"{kind}: nobody.*--resume"):
-        ask(scripted(lambda request: lost), [QUESTION] * 2, Settings())
+        ask(ScriptedBackend(lambda request: lost), [QUESTION] * 2, Settings())
     answers = iter([lost, ChatReply('{"value": 1}')])
-    found = ask(scripted(lambda request: next(answers)), [QUESTION] * 2, Settings())
+    found = ask(ScriptedBackend(lambda request: next(answers)), [QUESTION] * 2, Settings())
     assert found == [Unanswered(kind, "nobody"), Number(value=1)]
 
 
-def test_a_backend_that_breaks_or_miscounts_is_an_error(scripted) -> None:
+def test_a_backend_that_breaks_or_miscounts_is_an_error() -> None:
     def broken(request):
         raise MemoryError("out of memory")
 
     with pytest.raises(BackendError, match="out of memory"):
-        ask(scripted(broken), [QUESTION], Settings())
-    backend = scripted(lambda request: "x")
+        ask(ScriptedBackend(broken), [QUESTION], Settings())
+    backend = ScriptedBackend(lambda request: "x")
     backend.complete = lambda requests: []
     with pytest.raises(BackendError, match="answers nothing"):
         ask(backend, [QUESTION], Settings())

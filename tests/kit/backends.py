@@ -1,13 +1,15 @@
-"""Chat back ends that answer from a function: to try judges, tutors and students without a model."""
+"""Chat back ends that answer from a function: judges, tutors, students and generators without a model."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
-from steer_env.models.base import ChatReply, ChatRequest, ChatResult
+from steer_env.models.base import ChatFailure, ChatReply, ChatRequest, ChatResult
 
-Answer = Callable[[ChatRequest], str | ChatResult]
+Answer = Callable[[ChatRequest], Any]
 
 
 class ScriptedBackend:
@@ -15,19 +17,20 @@ class ScriptedBackend:
 
     Attributes:
         requests: All requests so far.
+        batches: The same, call by call.
 
     Args:
-        answer: Returns the text of the answer, or a `ChatReply` or `ChatFailure`.
-        name: See `ChatBackend`.
-        weights: See `ChatBackend`.
+        answer: Returns the text of the answer, a `ChatReply` or `ChatFailure`, or a value as JSON.
     """
 
     def __init__(self, answer: Answer, name: str = "scripted", weights: str = "scripted") -> None:
         self.answer, self.name, self.weights = answer, name, weights
         self.requests: list[ChatRequest] = []
+        self.batches: list[list[ChatRequest]] = []
 
     def complete(self, requests: Sequence[ChatRequest]) -> list[ChatResult]:
         """Return one result per request, in order."""
+        self.batches.append(list(requests))
         return [self._one(request) for request in requests]
 
     def check(self) -> None:
@@ -39,7 +42,9 @@ class ScriptedBackend:
     def _one(self, request: ChatRequest) -> ChatResult:
         self.requests.append(request)
         said = self.answer(request)
-        return ChatReply(said) if isinstance(said, str) else said
+        if isinstance(said, ChatReply | ChatFailure):
+            return said
+        return ChatReply(said if isinstance(said, str) else json.dumps(said))
 
 
 class AsyncScriptedBackend(ScriptedBackend):

@@ -1,0 +1,1 @@
+"""What tests share: `from kit.NAME import ...`. No test imports another test."""
