@@ -61,6 +61,13 @@ def words_of(low: str) -> list[str]:
     return [w for w in (w.strip("'") for w in words) if w] if "'" in low else words
 
 
+#: What stands in the slots that become classes.
+_FILL: Final = {
+    "c": "red", "oc": "red", "n": "bell", "on": "bell", "p": PLACES[0], "op": PLACES[0],
+    "ord": ORDINALS[0], "mark": HAZARD_MARK,
+}  # fmt: skip
+
+
 class Language(NamedTuple):
     """The words of the world.
 
@@ -86,18 +93,8 @@ def language() -> Language:
     """Return the words of the world and the pairs of neighbouring words in its frames."""
     words, pairs = set[str](_FUNCTION_WORDS), set[tuple[str, str]]()
     spoken = {w for text in frames.reply_texts(FAMILIES) for w in words_of(_SLOT_RE.sub(" ", text.lower()))}
-    fill = {
-        "c": "red",
-        "oc": "red",
-        "n": "bell",
-        "on": "bell",
-        "p": "on the left",
-        "op": "on the left",
-        "ord": "first",
-        "mark": "a zigzag mark",
-    }
     for text in (*frames.reply_texts(FAMILIES), *user_texts()):
-        for slot, value in fill.items():
+        for slot, value in _FILL.items():
             text = text.replace("{" + slot + "}", value)
         for part in re.split(r"{\w+}", text.lower()):
             words.update(words_of(part))
@@ -277,8 +274,7 @@ def sentences(text: str) -> list[str]:
 def frame_sentences() -> frozenset[str]:
     """Return every sentence of the reply frames, in canonical form."""
     fill = {
-        "c": ("red",), "oc": ("red",), "n": ("bell",), "on": ("bell",), "p": PLACES[:1], "op": PLACES[:1],
-        "ord": ORDINALS[:1], "mark": (HAZARD_MARK,),
+        **{slot: (value,) for slot, value in _FILL.items()},
         **dict.fromkeys(("s1", "s2", "s3", "step"), PRACTICE[:1]),
         "alt": (*frames.ALTERNATIVES, *frames.HARMLESS_ALTERNATIVES), "ask": frames.QUESTIONS,
     }  # fmt: skip

@@ -132,27 +132,15 @@ _VERBS: Final = (
 )  # fmt: skip
 
 
+_DOUBLED: Final = frozenset("hit set put spin grab grip flip tap tip let rub plug drop".split())
+
+
 def _ing(verb: str) -> str:
     head, *rest = verb.split(" ", 1)
     if head.endswith("e"):
         head = head[:-1]
-    elif head in (
-        "hit",
-        "set",
-        "put",
-        "spin",
-        "grab",
-        "grip",
-        "flip",
-        "tap",
-        "tip",
-        "let",
-        "rub",
-        "plug",
-        "drop",
-        "swing",
-    ):
-        head += head[-1] if head != "swing" else ""
+    elif head in _DOUBLED:
+        head += head[-1]
     return " ".join([head + "ing", *rest])
 
 
