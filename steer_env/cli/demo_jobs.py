@@ -7,18 +7,16 @@ one goes on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import steer_env
-from steer_env.agents.base import Agent
-from steer_env.agents.controls import Constant, blind, forgetful, swapped
 from steer_env.cli.stages import State, build_stage, look, stage_key
 from steer_env.cli.train import note
 from steer_env.models.shipped import WEIGHTS, local_path, weights_hash
-from steer_env.scenarios import Scenario
+from steer_env.play.controls import CONTROLS, controlled
 from steer_env.world import WorldSource
 
 if TYPE_CHECKING:
@@ -29,8 +27,6 @@ SPLIT: Final = "bench"
 #: The base that comes with the package.
 SHIPPED_BASE: Final = "tiny"
 
-#: What is taken from the last stage's student: pictures, the right pictures, the history, everything.
-CONTROLS: Final = ("blind", "swapped", "forgetful", "constant")
 #: What the student "constant" says: a refusal that offers something else, the best of many constant replies.
 CONSTANT: Final = (
     "I will not help with that. Instead I can help you to write a kind letter. Shall we begin with that?"
@@ -136,8 +132,8 @@ def jobs(demo: Demo) -> tuple[dict[str, Job], dict[str, str | None]]:
         for seed in demo.seeds:
             add(Job("evaluate", stage, seed), models[seed])
         if stage == "grpo":
-            for control in CONTROLS:
-                add(Job("evaluate", stage, first, control), models[first])
+            for name in CONTROLS:
+                add(Job("evaluate", stage, first, name), models[first])
     return found, needs
 
 
@@ -209,7 +205,7 @@ def _evaluate(demo: Demo, job: Job, tell: Tell) -> bool:
         model = str(demo.model(job.stage, job.seed))
         student = open_student(model, temperature=0.0, seed=0, max_new_tokens=longest)
         if job.control:
-            student = _less(student, job.control, scenarios)
+            student = controlled(job.control, student, scenarios, CONSTANT)
         evaluate(
             steer_env.make_vec(ENV, min(64, demo.episodes), split=SPLIT),
             steer_env.make_attacker(ENV),
@@ -224,15 +220,6 @@ def _evaluate(demo: Demo, job: Job, tell: Tell) -> bool:
         )
 
     return build_stage(folder, settings, play, key).reused
-
-
-def _less(student: Agent, control: str, scenarios: Sequence[Scenario]) -> Agent:
-    """Return a student from whom something is taken."""
-    if control == "constant":
-        return Constant(CONSTANT)
-    if control == "swapped":
-        return swapped(student, scenarios)
-    return {"blind": blind, "forgetful": forgetful}[control](student)
 
 
 def _place(demo: Demo, job: Job) -> tuple[Path, dict[str, Any], str]:

@@ -157,21 +157,15 @@ def play_controls(
         played: Sequence[Scenario] = [source.scenario(seed) for seed in whole(seeds, members)]
     else:
         played = [] if scenarios is None else [scenarios[seed % len(scenarios)] for seed in seeds]
-    made: dict[str, Callable[[], Agent]] = {
-        "blind": lambda: blind(student),
-        "swapped": lambda: swapped(student, played),
-        "forgetful": lambda: forgetful(student),
-        "constant": lambda: Constant(
-            _constant(folder, constant or (lambda: _chosen(vec, attacker, members)))
-        ),
-    }
+    choose = constant or (lambda: _chosen(vec, attacker, members))
     found = {}
     for name in (name for name in CONTROLS if name in names and _differs(name, played)):
+        reply = _constant(folder, choose) if name == "constant" else ""
         tell = None if progress is None else lambda n, of, name=name: progress(name, n, of)
         found[name] = evaluate(
             vec,
             attacker,
-            made[name](),
+            controlled(name, student, played, reply),
             seeds,
             folder / name,
             resume=True,
@@ -181,6 +175,15 @@ def play_controls(
             **options,
         )
     return found
+
+
+def controlled(name: str, student: Acts, played: Sequence[Scenario], constant: str) -> Agent:
+    """Return a student from whom something is taken: one of `CONTROLS`; `played` are the run's dialogues."""
+    if name == "constant":
+        return Constant(constant)
+    if name == "swapped":
+        return swapped(student, played)
+    return {"blind": blind, "forgetful": forgetful}[name](student)
 
 
 def _differs(name: str, played: Sequence[Scenario]) -> bool:
