@@ -40,7 +40,7 @@ from steer_env.algorithms.credit import group_turn_values, split
 from steer_env.arrays import Floats
 from steer_env.extras import need
 from steer_env.rollout import rollout
-from steer_env.trajectory import Trajectory, group_by_seed
+from steer_env.trajectory import StopReason, Trajectory, group_by_seed
 from steer_env.unscored import dialogue_metrics
 from steer_env.vector import VectorDialogueEnv
 
@@ -56,7 +56,8 @@ _FORBIDDEN_LOGIT = -1e4
 _IMAGE_INPUTS = {"pixel_values", "image_grid_thw"}
 #: Settings of TRL's that have no effect on a rollout of dialogues, and the value they must have.
 _FIXED = {"use_vllm": False, "top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0,
-          "sync_ref_model": False, "log_completions": False}  # fmt: skip
+          "sync_ref_model": False, "log_completions": False, "mask_truncated_completions": False,
+          "generation_kwargs": None}  # fmt: skip
 
 
 def check_version(version: str) -> None:
@@ -206,12 +207,12 @@ class SteerGRPOTrainer(_Trainer):
     def _batch(self, trajectories: Sequence[Trajectory], advantages: Sequence[Floats]) -> dict[str, Any]:
         """Cut each trace before its first sampled token: prompts padded left, the rest right."""
         device = self.accelerator.device
+        pad = int(self.student.codec.tokenizer.pad_token_id or 0)
         rows = [
-            _columns(trajectory, advantage)
+            _columns(trajectory, advantage, pad)
             for trajectory, advantage in zip(trajectories, advantages, strict=True)
         ]
         cuts = [int(np.flatnonzero(row["sampled"])[0]) for row in rows]
-        pad = int(self.student.codec.tokenizer.pad_token_id or 0)
 
         def prompts(name: str, fill: int) -> Tensor:
             return _padded([row[name][:cut] for row, cut in zip(rows, cuts, strict=True)], fill, left=True)
@@ -240,7 +241,7 @@ class SteerGRPOTrainer(_Trainer):
 
     def _images(self, trajectories: Sequence[Trajectory], batch: dict[str, Any]) -> dict[str, Any]:
         """Return the model's inputs for pictures, wherever they were shown, and their number per row."""
-        shown = [t.scenario.images[: t.trace.images] for t in trajectories if t.trace is not None]
+        shown = [t.scenario.images[: t.trace.images] if _has_tokens(t) else () for t in trajectories]
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
         adapter, images = self.student.decoder.adapter, [image for row in shown for image in row]
         inputs = adapter.inputs(ids, None, torch.zeros(0), images)
@@ -299,11 +300,22 @@ def _memory(folder: Path, attacker: Agent) -> Any:
     return torch.load(path, weights_only=True, map_location="cpu")
 
 
-def _columns(trajectory: Trajectory, advantages_T: Floats) -> dict[str, NDArray[Any]]:
-    """What the loss needs of one dialogue, arrays (L,)."""
+def _has_tokens(trajectory: Trajectory) -> bool:
+    return trajectory.trace is not None and bool(trajectory.trace.sampled_L.any())
+
+
+def _columns(trajectory: Trajectory, advantages_T: Floats, pad: int) -> dict[str, NDArray[Any]]:
+    """What the loss needs of one dialogue, arrays (L,); a row that teaches nothing if it failed at once."""
+    if not _has_tokens(trajectory):
+        if trajectory.stop != StopReason.FAILED:
+            raise ValueError("a trajectory has no sampled tokens, expected replies of the HFStudent")
+        nothing = np.zeros(2, np.float32)
+        return {
+            "ids": np.full(2, pad), "sampled": np.array([False, True]), "valid": np.ones(2, np.int64),
+            "mask": np.zeros(2, np.int64), "logprobs": nothing, "advantages": nothing,
+        }  # fmt: skip
     trace = trajectory.trace
-    if trace is None or not trace.sampled_L.any():
-        raise ValueError("a trajectory has no sampled tokens, expected replies of the HFStudent")
+    assert trace is not None
     mask_L = loss_mask(trace, trajectory.scored)
     by_turn = np.append(advantages_T, 0.0)  # turn -1, "not sampled", finds the last one
     return {

@@ -8,6 +8,7 @@ verdict, the others go on.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -315,7 +316,7 @@ class VectorDialogueEnv:
         slot = self._slots[id]
         env, core = slot.env, slot.core
         env.step(utterance)
-        reward = float(env.rewards[STUDENT])
+        reward = _number(env.rewards[STUDENT], core)
         if agent == ATTACKER:
             slot.carried += reward
             slot.waiting = STUDENT
@@ -342,6 +343,25 @@ class VectorDialogueEnv:
         """Close every environment."""
         for slot in self._slots:
             slot.env.close()
+
+
+def _number(reward: Any, core: DialogueEnv) -> float:
+    """Return a reward as a number.
+
+    Raises:
+        ValueError: If it is none, or infinite; NaN is that of a turn without a verdict.
+    """
+    try:
+        value = float(reward)
+    except (TypeError, ValueError):
+        value = math.inf
+    if math.isinf(value):
+        where = f"turn {len(core.turns)} of scenario {core.scenario.id!r}"
+        raise ValueError(
+            f"rewards[{STUDENT!r}]={reward!r} in {where}, expected a finite number, or NaN for a turn "
+            "without a verdict; correct the wrapper that emits it"
+        )
+    return value
 
 
 def check_one_each(texts: Sequence[str], expected: int, what: str) -> None:

@@ -5,7 +5,8 @@ import pytest
 
 import steer_env
 from steer_env import testing
-from steer_env.env import InvalidUtterance
+from steer_env.env import DialogueEnv, InvalidUtterance
+from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.student_env import StudentVectorEnv
 from steer_env.testing.play import play, script_of
 from steer_env.testing.toys import ToyAttacker, ToyJudge, ToyStudent, toy_scenarios
@@ -288,3 +289,19 @@ def test_verdicts_of_one_slot_do_not_reach_another():
     shuffled = [3, 1, 4, 0, 5, 9, 2, 6, 8, 7]
     vec.submit(STUDENT, shuffled, [str(i + 1) for i in shuffled])
     assert [vec.last_result(i).info["reward_terms"]["safety"] for i in ids] == [i + 1 for i in ids]
+
+
+@pytest.mark.parametrize("reward", [float("inf"), -float("inf"), None, "much"])
+def test_a_reward_that_is_no_finite_number_is_named(reward):
+    class Odd(DialogueEnv):
+        def _reply(self, utterance):
+            super()._reply(utterance)
+            self.rewards["student_0"] = reward
+
+    env = VectorDialogueEnv([lambda: Odd(FixedScenarios([Scenario((DraftTurn("hello"),), id="one")]), None)])
+    env.reset(0)
+    env.submit("attacker_0", env.pending("attacker_0")[0], ["hi"])
+    with pytest.raises(
+        ValueError, match=r"rewards\['student_0'\]=.* in turn 1 of scenario 'one', expected a finite"
+    ):
+        env.submit("student_0", env.pending("student_0")[0], ["no"])

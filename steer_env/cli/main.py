@@ -6,10 +6,12 @@ Exit codes: 0 done, 1 a check found problems, 2 bad input (one clear message, no
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from steer_env.checks import suggestion
 from steer_env.cli.together import Silent
@@ -71,14 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    if sys.stdout is sys.__stdout__ and isinstance(sys.stdout, io.TextIOWrapper):
+        raw = _Output(sys.stdout.fileno(), "w", closefd=False)
+        buffered = io.BufferedWriter(raw)
+        sys.stdout = io.TextIOWrapper(
+            buffered, sys.stdout.encoding, sys.stdout.errors, line_buffering=raw.isatty()
+        )
     try:
         return _run(name, words[1:])
     except KeyboardInterrupt:
         print("\ninterrupted: what was finished is on disk; --resume goes on from there", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output went away, as `steer-env envs | head -1` does
-        _unread()
-        return 0
     except Silent:
         return 2
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
@@ -88,8 +93,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _unread() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+class _Output(io.FileIO):
+    """Standard output that goes nowhere once its reader is gone, as in `steer-env evaluate ... | head -1`.
+
+    What a command writes beside it must not be lost by that.
+    """
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return len(data)
 
 
 def _run(name: str, words: Sequence[str]) -> int:
@@ -112,16 +127,9 @@ def _run(name: str, words: Sequence[str]) -> int:
             )
         name, words, command = f"{name} {action}", words[1:], command[action]
     config = read(command, words, name)
-    try:
-        with HELD:
-            code = int(command.run(config))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        if not hasattr(config, "resume"):
-            raise
-        _unread()
-        print("nobody reads the output any more, so the command stopped; --resume goes on", file=sys.stderr)
-        return 2
+    with HELD:
+        code = int(command.run(config))
+    sys.stdout.flush()
     return code
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from kit.training import Learner, LetterJudge, MoodyJudge, Rewarded, tiny_student
+from steer_env.agents.base import Failed
 from steer_env.agents.hf import HFStudent, ModelAdapter, packed_logprobs
 from steer_env.agents.hf.codec import Prompt
 from steer_env.algorithms.advantages import loss_mask
@@ -240,6 +241,30 @@ def test_a_short_run_trains_logs_and_saves_what_a_student_loads(make_student, tm
     assert all(torch.equal(value, after[name]) for name, value in loaded.model.state_dict().items())
 
 
+def test_a_dialogue_that_fails_at_once_teaches_nothing_and_ends_nothing(make_student, tmp_path):
+    """Also with pictures: the others' go on being counted to their own rows."""
+
+    class Dying(Learner):
+        """The first question of every third dialogue never comes."""
+
+        asked = 0
+
+        def act(self, observations):
+            said = super().act(observations)
+            for i, observation in enumerate(observations):
+                if not observation["transcript"]:
+                    self.asked += 1
+                    said[i] = Failed("gone") if self.asked % 3 == 0 else said[i]
+            return said
+
+    student, attacker = make_student(), Dying()
+    trainer = SteerGRPOTrainer(make_env(), attacker, student, arguments(tmp_path), seeds=SEEDS)
+    trainer.train()
+    assert attacker.dialogues == 9
+    (row,) = [row for row in trainer.state.log_history if "reward" in row]
+    assert np.isfinite(row["loss"]) and 0 < row["grad_norm"] < np.inf
+
+
 def test_resuming_goes_on_with_weights_and_the_attackers_memory(make_student, tmp_path):
     args = arguments(tmp_path, max_steps=3, beta=0.05, save_strategy="steps", save_steps=1)
 
@@ -301,6 +326,8 @@ def test_the_package_asks_for_the_same_versions_as_the_import():
         ({"top_p": 0.9}, "top_p=0.9, expected 1.0"),
         ({"scale_rewards": "batch"}, "scale_rewards='batch', expected 'group' or 'none'"),
         ({"loss_type": "vespo"}, "loss_type='vespo'"),
+        ({"mask_truncated_completions": True}, "mask_truncated_completions=True, expected False"),
+        ({"generation_kwargs": {"top_p": 0.1}}, "generation_kwargs={'top_p': 0.1}, expected None"),
     ],
 )
 def test_settings_without_meaning_are_refused(make_student, tmp_path, settings, message):

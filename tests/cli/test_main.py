@@ -75,3 +75,16 @@ def test_listing_needs_no_heavy_imports_and_survives_a_closed_pipe() -> None:
     pipe = f"{sys.executable} -m steer_env.cli.main envs | true"
     closed = subprocess.run(["bash", "-c", pipe], capture_output=True, text=True, cwd="/", check=False)
     assert closed.stderr == ""
+
+
+def test_a_run_whose_reader_went_away_is_whole(tmp_path: Path) -> None:
+    run = f"{sys.executable} -m steer_env.cli.main evaluate refuse --episodes 4 --out r --format html,md"
+    closed = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {run} | true"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert closed.returncode == 0, closed.stderr
+    assert {p.name for p in (tmp_path / "r").iterdir()} >= {"summary.json", "report.html", "report.md"}
