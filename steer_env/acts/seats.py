@@ -45,7 +45,7 @@ class ActsSeats(BaseWrapper[str, Any, Any]):
         paid_for_harm: Whether the attacker earns the cost of each reply (`info["cost"]`); else nothing.
 
     Raises:
-        TypeError: If `env` is no AEC environment.
+        TypeError: If `env` is not an AEC environment.
     """
 
     def __init__(

@@ -76,7 +76,7 @@ class ActsVectorEnv(VectorEnv[Features, Ints, Any]):
         The option "reset_mask", booleans, has only the dialogues marked in it started, as in Gymnasium.
 
         Raises:
-            ValueError: If the mask or the number of seeds is no good.
+            ValueError: If the mask is not booleans, or the seeds are not one per dialogue.
         """
         mask = reset_mask(options, self.num_envs)
         if mask is not None and self._started:

@@ -24,8 +24,16 @@ from steer_env.cli.progress import Bar
 from steer_env.configs.base import config
 from steer_env.configs.env import EnvConfig
 from steer_env.configs.student import ModelConfig, SamplingConfig
-from steer_env.data.bootstrap import EPISODES, KEPT, BootstrapConfig, bootstrap, table
-from steer_env.data.guided import GUIDELINES, Guided, guidelines_hash
+from steer_env.data.bootstrap import (
+    EPISODES,
+    GUIDELINES,
+    KEPT,
+    BootstrapConfig,
+    Guided,
+    bootstrap,
+    guidelines_hash,
+    table,
+)
 from steer_env.data.licences import check_training_allowed
 from steer_env.judges.independence import check_independent
 from steer_env.records import REJECTED

@@ -17,16 +17,17 @@ from steer_env.agents import AlwaysComply, Constructive, ScriptedTutor, StaticAt
 from steer_env.data import LicenceGate
 from steer_env.data.audit import open_corpus
 from steer_env.data.bootstrap import (
+    GUIDELINES,
     KEPT,
     REJECTED,
     Assessment,
     BootstrapConfig,
+    Guided,
     assess,
     bootstrap,
     summarise,
     table,
 )
-from steer_env.data.guided import GUIDELINES, Guided
 from steer_env.data.training import load_training_dialogues
 from steer_env.images import Image
 from steer_env.judges.base import JudgeRequest

@@ -195,7 +195,9 @@ class Source:
         try:
             file = parquet.ParquetFile(path)
         except (OSError, ValueError) as error:
-            raise self.error(self.place(path), f"is no Parquet file ({error}); download it again") from error
+            raise self.error(
+                self.place(path), f"is not a Parquet file ({error}); download it again"
+            ) from error
         with file:
             self._columns(self.place(path), columns, file.schema_arrow.names)
             number = 0

@@ -115,7 +115,7 @@ def seed_details(scenario: Scenario) -> dict[str, Any]:
     """Return how a seed was made: row, generator, perturbation, and of a red-team seed its `grade`.
 
     Raises:
-        ValueError: If the scenario is no seed of `steer-env data seeds`.
+        ValueError: If the scenario was not written by `steer-env data seeds`.
     """
     return details_in(scenario.provenance, scenario.id)
 
