@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steer_env.algorithms.base import make_algorithm
-    from steer_env.algorithms.scaling import Scaling
+    from steer_env.algorithms.forward import Scaling
     from steer_env.algorithms.trainer import train
     from steer_env.configs.train import TrainConfig
 
 __all__ = ["Scaling", "TrainConfig", "make_algorithm", "train"]
 
-_HOMES = {"Scaling": "scaling", "TrainConfig": "settings", "make_algorithm": "base", "train": "trainer"}
+_HOMES = {"Scaling": "forward", "TrainConfig": "trainer", "make_algorithm": "base", "train": "trainer"}
 
 
 def __getattr__(name: str) -> Any:

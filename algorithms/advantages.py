@@ -174,16 +174,29 @@ def spread(
     return np.where(mask_L, by_turn[trace.turn_L], np.float32(0.0))
 
 
-def token_advantages(advantage: float, trace: TokenTrace, scored: Sequence[bool]) -> NDArray[np.float32]:
-    """Give every token that takes part in the loss the advantage of its dialogue, 0 elsewhere; (L,) float32.
+def cut_turns(trace: TokenTrace, close_id: int) -> NDArray[np.int32]:
+    """Return the turns whose reply was cut at `max_new_tokens`.
 
-    All student tokens of a dialogue share one advantage (SaFeR-Steer, Stage III).
+    A reply that ended by itself ends with a sampled `close_id`. One that was cut has another last token, and
+    the closing one is put behind it unsampled, so the trace tells them apart for every sampler.
 
     Example:
+        Turn 0 ends by itself with token 9; turn 1 was cut, its 9 was not sampled.
+
         >>> trace = TokenTrace(
-        ...     np.array([7, 8, 9, 8]), np.array([False, True, False, True]),
-        ...     np.zeros(4, np.float32), np.array([-1, 0, -1, 1], np.int32))
-        >>> token_advantages(2.0, trace, [True, True])
-        array([0., 2., 0., 2.], dtype=float32)
+        ...     np.array([5, 9, 6, 7, 9]), np.array([True, True, False, True, False]),
+        ...     np.zeros(5, np.float32), np.array([0, 0, -1, 1, -1], np.int32))
+        >>> cut_turns(trace, 9)
+        array([1], dtype=int32)
     """
-    return spread(np.full(len(scored), advantage), trace, loss_mask(trace, scored))
+    at = np.flatnonzero(trace.sampled_L)
+    turns = trace.turn_L[at]
+    last = at[np.append(turns[1:] != turns[:-1], True)] if len(at) else at
+    return trace.turn_L[last[trace.ids_L[last] != close_id]]
+
+
+def share_cut(trajectories: Sequence[Trajectory], close_id: int) -> float | None:
+    """Return the share of replies that were cut, None where there are no traces."""
+    traces = [t.trace for t in trajectories if t.trace is not None and t.trace.sampled_L.any()]
+    replies = sum(len(np.unique(trace.turn_L[trace.sampled_L])) for trace in traces)
+    return sum(len(cut_turns(trace, close_id)) for trace in traces) / replies if replies else None

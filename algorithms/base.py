@@ -21,7 +21,6 @@ from torch import Tensor
 from steer_env.agents.hf.codec import Prompt
 from steer_env.algorithms.advantages import loss_mask, spread
 from steer_env.algorithms.losses import loss_weights
-from steer_env.algorithms.tally import Tally
 from steer_env.records import Row
 from steer_env.trajectory import StopReason, Trajectory, TrajectoryGroup
 
@@ -48,6 +47,49 @@ class Example:
     advantages_L: NDArray[np.float32]
     mask_L: NDArray[np.bool_]
     extras: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+
+
+class Tally:
+    """Means over the tokens of a step."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, list[float]] = {}
+        self._most: dict[str, float] = {}
+
+    def add(self, name: str, value: float, count: int) -> None:
+        """Add a value; with count 0 the sum is reported, not the mean."""
+        total = self._sums.setdefault(name, [0.0, 0.0])
+        total[0] += value
+        total[1] += count
+
+    def tokens(self, name: str, values_N: Tensor | None, mask_N: Tensor) -> None:
+        """Add the values of the tokens in the mask."""
+        if values_N is not None:
+            self.add(name, float(values_N.detach()[mask_N].sum()), int(mask_N.sum()))
+
+    def most(self, name: str, values_N: Tensor, mask_N: Tensor) -> None:
+        """Keep the largest value."""
+        if mask_N.any():
+            self._most[name] = max(self._most.get(name, 0.0), float(values_N.detach()[mask_N].max()))
+
+    @classmethod
+    def merged(cls, parts: Sequence[Tally]) -> Tally:
+        """Return the tally of all that the parts saw."""
+        merged = cls()
+        for other in parts:
+            for name, (total, count) in other._sums.items():
+                sums = merged._sums.setdefault(name, [0.0, 0.0])
+                sums[0] += total
+                sums[1] += count
+            for name, value in other._most.items():
+                merged._most[name] = max(merged._most.get(name, 0.0), value)
+        return merged
+
+    def means(self) -> dict[str, Any]:
+        """Return all means, sums and maxima."""
+        return {
+            name: total / count if count else total for name, (total, count) in self._sums.items()
+        } | self._most
 
 
 @dataclass(frozen=True, slots=True)

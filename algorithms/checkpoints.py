@@ -1,9 +1,10 @@
-"""Checkpoints that hold everything a run needs to go on, written whole or not at all.
+"""What is on disk of a training run: its settings, and checkpoints written whole or not at all.
 
 A checkpoint is a folder `checkpoints/step_000012` with an ordinary Hugging Face model in it (so that any step
 can be evaluated or served) and the optimiser, random states, attacker memory and counters beside it. That
 file is read with torch's weights-only reader, which runs no code from it, so an attacker's memory must be
-made of plain values and tensors.
+made of plain values and tensors. A mean of the weights over the steps (`Average`) is a model folder of its
+own in it.
 """
 
 from __future__ import annotations
@@ -15,23 +16,80 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from steer_env.agents.base import Agent
 from steer_env.agents.hf.student import HFStudent
-from steer_env.algorithms.averaging import Average
-from steer_env.algorithms.scaling import has_adapters, load_adapters
-from steer_env.files import remove_tree, replacing_folder
+from steer_env.algorithms.base import Algorithm, algorithm_class
+from steer_env.algorithms.curriculum import Curriculum
+from steer_env.algorithms.forward import Scaling, has_adapters, load_adapters
+from steer_env.configs.train import ScalingConfig, TrainConfig
+from steer_env.files import remove_tree, replacing, replacing_folder
 from steer_env.models import tiny
-from steer_env.records import keep_rows
+from steer_env.play.evaluate import judge_of
+from steer_env.records import Row, keep_rows
+from steer_env.runs import RunFolder
+from steer_env.vector import VectorDialogueEnv
+from steer_env.versions import versions_in, versions_of
 
-_STATE = "training_state.pt"
+#: File of a run folder with the settings of the loop.
+CONFIG: Final = "config.json"
 #: Folder of the averaged weights, in a checkpoint.
 AVERAGE: Final = "average"
+_STATE: Final = "training_state.pt"
+#: Settings that may change without changing what was computed.
+_FREE: Final = {"steps", "checkpoint_every", "microbatch_size", "microbatch_tokens"}
+
+
+# -- settings ---------------------------------------------------------------------------------------------
+
+
+def settings_of(
+    algorithm: Algorithm, config: TrainConfig, scaling: Scaling, env: VectorDialogueEnv | Curriculum
+) -> Row:
+    """Return the settings of a run by name, as its config.json holds them."""
+    settings = {"algorithm": algorithm.name, **asdict(config), **algorithm.options(), **asdict(scaling)}
+    if isinstance(env, Curriculum):
+        settings["curriculum"] = env.describe()
+    # Rewards of another world or judge are other rewards.
+    return settings | versions_of(judge_of(env.env if isinstance(env, Curriculum) else env))
+
+
+def check_run(run_dir: Path, settings: Mapping[str, Any], resume: bool) -> None:
+    """Refuse to overwrite a run, or to go on with one that was started with other settings.
+
+    Raises:
+        RunExists: In either case.
+    """
+    run = RunFolder(run_dir, CONFIG)
+    old = run.stored()
+    old |= versions_in(old)
+    # Runs from before a setting existed had its default.
+    then = {key: old.get(key, _default(settings, key)) for key in settings}
+    free = _FREE - {"steps"} if _decided_by_steps(settings) else _FREE
+    run.check(settings, resume=resume, free=free, stored=then)
+
+
+def _decided_by_steps(settings: Mapping[str, Any]) -> bool:
+    """Whether earlier steps would have gone otherwise with another number of steps."""
+    return settings.get("lr_schedule", "constant") != "constant" or settings.get("average") == "tail"
+
+
+def _default(settings: Mapping[str, Any], key: str) -> Any:
+    for owner in (algorithm_class(settings["algorithm"]), ScalingConfig, TrainConfig):
+        for field in fields(owner):
+            if field.name == key and field.default is not MISSING:
+                return field.default
+    return None
+
+
+# -- checkpoints ------------------------------------------------------------------------------------------
 
 
 class Stateful(Protocol):
@@ -164,6 +222,12 @@ def load_state(*paths: Path) -> dict[str, Any] | None:
     return None
 
 
+def save_state(state: Mapping[str, Any], path: Path) -> None:
+    """Write a state whole or not at all."""
+    with replacing(path) as part:
+        torch.save(dict(state), part)
+
+
 def load_checkpoint(
     folder: Path,
     student: HFStudent,
@@ -219,3 +283,64 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
         if held:
             raise KeyboardInterrupt
+
+
+class Average:
+    r"""Running mean of a model's weights that take gradients, often a better model than the last step's.
+
+    Policy gradients leave the weights jumping around where they ought to settle; a mean takes that noise out
+    at the price of a copy (Polyak and Juditsky 1992; Izmailov et al. 2018, arXiv 1803.05407; for language
+    models with rewards Rame et al. 2024, arXiv 2406.16768). The newest weights have the share $1/n$ in the
+    mean of $n$ ("tail", over the second half of the steps), or $\max(1/n, 1 - decay)$ ("ema": the plain mean
+    until there are enough).
+
+    Attributes:
+        count: $n$, how many weights are in it.
+    """
+
+    def __init__(self, model: nn.Module, kind: str, decay: float, steps: int) -> None:
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._least = 1.0 - decay if kind == "ema" else 0.0
+        self._from = 0 if kind == "ema" else steps // 2
+        self._means: list[Tensor] = []
+        self.count = 0
+
+    @torch.no_grad()
+    def take(self, step: int) -> None:
+        """Take the weights after a step, counted from 0."""
+        if step < self._from:
+            return
+        self.count += 1
+        if self.count == 1:
+            self._means = [p.detach().clone() for p in self._parameters]
+            return
+        share = max(1.0 / self.count, self._least)
+        for mean, p in zip(self._means, self._parameters, strict=True):
+            mean.mul_(1.0 - share).add_(p, alpha=share)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Have the model carry the mean for a while; its own weights where there is none yet."""
+        own = [p.detach().clone() for p in self._parameters] if self.count else []
+        self._put(self._means)
+        try:
+            yield
+        finally:
+            self._put(own)
+
+    @torch.no_grad()
+    def _put(self, values: list[Tensor]) -> None:
+        for p, value in zip(self._parameters, values, strict=False):
+            p.copy_(value)
+
+    def adopt(self) -> None:
+        """Take the weights that the model has now for the mean, as they come from a checkpoint."""
+        self._means = [p.detach().clone() for p in self._parameters]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the count; the mean is a model folder of its own in a checkpoint."""
+        return {"count": self.count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put the count back."""
+        self.count = int(state["count"])

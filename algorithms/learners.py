@@ -1,6 +1,6 @@
 """Attackers that learn from the dialogues they are shown.
 
-Both keep the interface of the tutor's memory: `act`, `learn(trajectories)` after a step, `state_dict`. The
+They keep the interface of the tutor's memory: `act`, `learn(trajectories)` after a step, `state_dict`. The
 student's loop (`trainer.train`) teaches its attacker after every step and keeps its state in the checkpoints,
 so handing it a learner trains both seats on the same dialogues. `practise` is the loop for an attacker alone,
 against students that stay as they are.
@@ -9,7 +9,6 @@ against students that stay as they are.
 from __future__ import annotations
 
 import copy
-import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,22 +17,28 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 
 from steer_env.agents.base import Acts, Agent, Failed, Observation, as_agent
 from steer_env.agents.hf.attacker import HFAttacker
 from steer_env.agents.tactics import ASKS, LEADS, SITUATIONS, TacticAttacker
 from steer_env.algorithms.attack import AttackReward, attack_metrics, attacker_groups
-from steer_env.algorithms.base import Algorithm, make_algorithm
-from steer_env.algorithms.checkpoints import attacker_state, drop_rows_from, load_state, uninterrupted
-from steer_env.algorithms.forward import Forward
-from steer_env.algorithms.scaling import Scaling
-from steer_env.algorithms.settings import CONFIG, check_run
-from steer_env.algorithms.trainer import Progress, step_seeds
+from steer_env.algorithms.base import Algorithm, Progress, make_algorithm
+from steer_env.algorithms.checkpoints import (
+    CONFIG,
+    attacker_state,
+    check_run,
+    drop_rows_from,
+    load_state,
+    save_state,
+    uninterrupted,
+)
+from steer_env.algorithms.forward import Forward, Scaling
+from steer_env.algorithms.monitor import METRICS, MetricsLogger
+from steer_env.algorithms.trainer import step_seeds
 from steer_env.algorithms.update import make_optimizer, update
 from steer_env.configs.train import TrainConfig
-from steer_env.files import replacing, write_json
-from steer_env.records import JsonlWriter, Row, read_jsonl
+from steer_env.files import write_json
+from steer_env.records import Row
 from steer_env.rollout import rollout
 from steer_env.runs import locked
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
@@ -41,7 +46,6 @@ from steer_env.types import Utterance
 from steer_env.unscored import UnscoredGuard
 from steer_env.vector import VectorDialogueEnv
 
-METRICS: Final = "metrics.jsonl"
 #: An attacker that practises, as of its last checkpoint.
 STATE: Final = "attacker.pt"
 
@@ -49,18 +53,22 @@ STATE: Final = "attacker.pt"
 class Learner(Agent):
     """An attacker that learns by an algorithm.
 
-    Its `learn` takes one update from the dialogues of a step, siblings side by side, and returns metrics.
-
     Attributes:
-        algorithm: Gives its advantages.
+        agent: Speaks; it is changed in place.
+        algorithm: Gives the advantages; an object of its own, never the student's.
+        reward: What it is paid for.
+        seed: Decides the random streams.
+        steps: Updates so far.
     """
 
-    algorithm: Algorithm
+    def __init__(self, agent: Any, algorithm: Algorithm, reward: AttackReward | None, seed: int) -> None:
+        self.agent, self.algorithm, self.reward = agent, algorithm, reward or AttackReward()
+        self.seed, self.steps = seed, 0
+        self._restart()
 
-    @property
-    def varies(self) -> bool:
-        """It draws what it says."""
-        return True
+    @abstractmethod
+    def update(self, groups: Sequence[TrajectoryGroup]) -> Row:
+        """Change the agent by some dialogues as the attacker was paid for them; returns metrics."""
 
     @abstractmethod
     def member(self, state: Mapping[str, Any]) -> Agent:
@@ -68,21 +76,55 @@ class Learner(Agent):
 
     @abstractmethod
     def settings(self) -> Row:
-        """Return what decides its updates beside its algorithm, as JSON values; a run resumes with these."""
+        """Return what decides its updates beside its algorithm; a run resumes with these."""
+
+    def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
+        """Return one user turn per observation."""
+        said: list[Utterance | Failed] = self.agent.act(observations)
+        return said
+
+    @property
+    def varies(self) -> bool:
+        """It draws what it says."""
+        return True
+
+    def learn(self, trajectories: Sequence[Trajectory]) -> Row:
+        """Take one update from a step's dialogues, siblings side by side; honest users' teach nothing."""
+        groups = attacker_groups(as_groups(trajectories), self.reward)
+        row = attack_metrics(groups)
+        if groups:
+            row |= self.update(groups)
+            row |= self.algorithm.finish(groups)
+        self.steps += 1
+        self._restart()
+        return row
+
+    def reseed(self, seed: int) -> None:
+        """Start the random streams anew from `seed`; the next update starts them again from its own."""
+        self.agent.reseed(seed)
+
+    def _restart(self) -> None:
+        self.agent.weights_changed()
+        self.reseed(derive(self.seed, self.steps, 3))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return counters and baselines; with what the subclass adds, all that an update changes."""
+        return {"steps": self.steps, "algorithm": self.algorithm.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state_dict` returned."""
+        self.steps = int(state["steps"])
+        self.algorithm.load_state_dict(state["algorithm"])
+        self._restart()
 
 
 class ModelLearner(Learner):
     """Trains an `HFAttacker` with any algorithm of the registry, as the loop trains a student.
 
-    Attributes:
-        agent: The attacker.
-        algorithm: Its algorithm, "rae" by default.
-        steps: Updates so far.
-
     Args:
         agent: The attacker, as it is before its first update (also when resuming: it is the KL reference).
         config: Learning rate, mini-batches, sampling. Its numbers of steps, seeds and siblings do not matter.
-        algorithm: Its algorithm; an object of its own, never the student's.
+        algorithm: "rae" by default.
         reward: What it is paid for.
 
     Raises:
@@ -97,98 +139,65 @@ class ModelLearner(Learner):
         reward: AttackReward | None = None,
     ) -> None:
         agent.check_trainable()
-        self.agent, self.config = agent, config or TrainConfig()
-        self.algorithm = make_algorithm("rae") if algorithm is None else algorithm
-        self.reward = reward or AttackReward()
-        agent.temperature, agent.max_new_tokens = self.config.temperature, self.config.max_new_tokens
+        self.config = config = config or TrainConfig()
+        agent.temperature, agent.max_new_tokens = config.temperature, config.max_new_tokens
+        algorithm = make_algorithm("rae") if algorithm is None else algorithm
         self._forward = Forward(
             agent,
             Scaling(),
-            temperature=self.config.temperature,
-            microbatch_size=self.config.microbatch_size,
-            microbatch_tokens=self.config.microbatch_tokens,
-            reference=self.algorithm.beta > 0,
+            temperature=config.temperature,
+            microbatch_size=config.microbatch_size,
+            microbatch_tokens=config.microbatch_tokens,
+            reference=algorithm.beta > 0,
         )
-        self.algorithm.setup(self._forward)
-        self._optimizer = make_optimizer(self._forward, self.algorithm, self.config)
-        self.steps = 0
-        self._reseed()
+        algorithm.setup(self._forward)
+        self._optimizer = make_optimizer(self._forward, algorithm, config)
+        super().__init__(agent, algorithm, reward, config.seed)
 
-    def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
-        """Return one user turn per observation."""
-        return self.agent.act(observations)
-
-    def learn(self, trajectories: Sequence[Trajectory]) -> Row:
-        """Take the optimiser steps of one training step; honest users' dialogues teach nothing."""
-        groups = attacker_groups(as_groups(trajectories), self.reward)
-        row: Row = attack_metrics(groups)
-        if groups:
-            examples = self.algorithm.examples(groups)
-            updated = update(
-                self._forward, self.algorithm, self._optimizer, examples, self.config, self.steps
-            )
-            row |= {f"attacker_{key}": value for key, value in updated.items()}
-            row |= self.algorithm.finish(groups)
-        self.steps += 1
-        self._reseed()
-        return row
+    def update(self, groups: Sequence[TrajectoryGroup]) -> Row:
+        """Take the optimiser steps of one training step."""
+        examples = self.algorithm.examples(groups)
+        row = update(self._forward, self.algorithm, self._optimizer, examples, self.config, self.steps)
+        return {f"attacker_{key}": value for key, value in row.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Return weights, optimiser, baselines and counters."""
-        return {
-            "steps": self.steps,
-            "model": {name: value.detach().clone() for name, value in self.agent.model.state_dict().items()},
+        weights = self.agent.model.state_dict()
+        return super().state_dict() | {
+            "model": {name: value.detach().clone() for name, value in weights.items()},
             "optimizer": self._optimizer.state_dict(),
-            "algorithm": self.algorithm.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` returned."""
-        self.steps = int(state["steps"])
         self.agent.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self.algorithm.load_state_dict(state["algorithm"])
-        self._reseed()
+        super().load_state_dict(state)
 
     def member(self, state: Mapping[str, Any]) -> HFAttacker:
         """Return an attacker with a model of its own that has the weights of `state`."""
         model = copy.deepcopy(self.agent.model).requires_grad_(False)
         model.load_state_dict(state["model"])
-        return HFAttacker(
-            model,
-            self.agent.processor,
-            honest=self.agent.honest,
-            instructions=self.agent.instructions,
-            temperature=self.agent.temperature,
-            max_new_tokens=self.agent.max_new_tokens,
-            batch_size=self.agent.batch_size,
-        )
+        names = ("honest", "instructions", "temperature", "max_new_tokens", "batch_size")
+        return HFAttacker(model, self.agent.processor, **{name: getattr(self.agent, name) for name in names})
 
     def settings(self) -> Row:
         """Return the settings of its updates and of its reward."""
-        return as_json(asdict(self.config) | {"reward": asdict(self.reward)})
-
-    def reseed(self, seed: int) -> None:
-        """Start the random streams anew; the next update starts them again from its own seed."""
-        self.agent.reseed(seed)
-
-    def _reseed(self) -> None:
-        self.agent.weights_changed()
-        self.reseed(derive(self.config.seed, self.steps, 3))
+        return asdict(self.config) | {"reward": asdict(self.reward)}
 
 
 class TacticLearner(Learner):
     r"""Trains a `TacticAttacker` by REINFORCE with the natural gradient of its table.
 
-    With advantages $A$ from any algorithm's `turn_advantages` ("rae" by default), a step adds
-    $\eta \hat A(s, a)$ to each logit, the mean advantage of the turns that chose $a$ in situation $s$, shrunk
-    by `prior` pseudo-turns: the Fisher inverse turns the softmax's policy gradient into just that (Kakade
-    2001, "A natural policy gradient"; Agarwal et al. 2021, "On the theory of policy gradient methods", lemma
-    5.1). `forget` pulls logits to 0 and keeps every choice alive.
+    With advantages $A$ from any algorithm's `turn_advantages`, a step adds $\eta \hat A(s, a)$ to each logit,
+    the mean advantage of the turns that chose $a$ in situation $s$, shrunk by `prior` pseudo-turns: the
+    Fisher inverse turns the softmax's policy gradient into just that (Kakade 2001, "A natural policy
+    gradient"; Agarwal et al. 2021, "On the theory of policy gradient methods", lemma 5.1). `forget` pulls
+    logits to 0 and keeps every choice alive.
 
     Args:
         agent: The attacker.
-        algorithm: Gives the advantages.
+        algorithm: "rae" with reward to go by default.
         reward: What it is paid for.
         rate: $\eta$.
         forget: Share of every logit lost per step, in [0, 1].
@@ -207,30 +216,14 @@ class TacticLearner(Learner):
         prior: float = 2.0,
         seed: int = 0,
     ) -> None:
-        self.agent = TacticAttacker(seed) if agent is None else agent
-        self.algorithm = make_algorithm("rae", credit="reward_to_go") if algorithm is None else algorithm
-        self.reward = reward or AttackReward()
-        self.rate, self.forget, self.prior, self.seed = rate, forget, prior, seed
-        self.steps = 0
-        self._reseed()
+        algorithm = make_algorithm("rae", credit="reward_to_go") if algorithm is None else algorithm
+        self.rate, self.forget, self.prior = rate, forget, prior
+        super().__init__(TacticAttacker(seed) if agent is None else agent, algorithm, reward, seed)
 
-    def act(self, observations: Sequence[Observation]) -> list[Utterance]:
-        """Return one user turn per observation."""
-        return self.agent.act(observations)
-
-    def learn(self, trajectories: Sequence[Trajectory]) -> Row:
+    def update(self, groups: Sequence[TrajectoryGroup]) -> Row:
         """Move the table by the advantages of a step's choices."""
-        groups = attacker_groups(as_groups(trajectories), self.reward)
-        row = attack_metrics(groups)
-        if groups:
-            advantages = self.algorithm.turn_advantages(groups)
-            self._update([t for group in groups for t in group.trajectories], advantages)
-            row |= self.algorithm.finish(groups)
-        self.steps += 1
-        self._reseed()
-        return row
-
-    def _update(self, members: Sequence[Trajectory], advantages: Sequence[Any]) -> None:
+        members = [t for group in groups for t in group.trajectories]
+        advantages = self.algorithm.turn_advantages(groups)
         for table, column, width in ((self.agent.lead_SL, 1, len(LEADS)), (self.agent.ask_SA, 2, len(ASKS))):
             total, count = np.zeros((len(SITUATIONS), width)), np.zeros((len(SITUATIONS), width))
             for trajectory, advantage_T in zip(members, advantages, strict=True):
@@ -245,21 +238,16 @@ class TacticLearner(Learner):
                         count[choice[0], choice[column]] += 1
             table *= 1.0 - self.forget
             table += self.rate * total / (count + self.prior)
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return table, baselines and counters."""
-        return {
-            "steps": self.steps,
-            "agent": self.agent.state_dict(),
-            "algorithm": self.algorithm.state_dict(),
-        }
+        return super().state_dict() | {"agent": self.agent.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` returned."""
-        self.steps = int(state["steps"])
         self.agent.load_state_dict(state["agent"])
-        self.algorithm.load_state_dict(state["algorithm"])
-        self._reseed()
+        super().load_state_dict(state)
 
     def member(self, state: Mapping[str, Any]) -> TacticAttacker:
         """Return an attacker with the table of `state`."""
@@ -270,21 +258,15 @@ class TacticLearner(Learner):
     def settings(self) -> Row:
         """Return the settings of its updates and of its reward."""
         own = {name: getattr(self, name) for name in ("rate", "forget", "prior", "seed")}
-        own["patient"] = self.agent.patient
-        return as_json(own | {"reward": asdict(self.reward)})
-
-    def reseed(self, seed: int) -> None:
-        """Start the random streams anew; the next update starts them again from its own seed."""
-        self.agent.reseed(seed)
-
-    def _reseed(self) -> None:
-        self.reseed(derive(self.seed, self.steps, 3))
+        return own | {"patient": self.agent.patient, "reward": asdict(self.reward)}
 
 
-def as_json(settings: Row) -> Row:
-    """Return settings as they are when read back from a file: JSON has no tuples."""
-    same: Row = json.loads(json.dumps(settings))
-    return same
+def learning_tutor(seed: int = 0, patient: bool = True, **options: Any) -> TacticLearner:
+    """Return a tutor that learns across dialogues from the loop it plays in; untaught it tries everything.
+
+    `make_agent("learning")` and `--attacker learning` open it.
+    """
+    return TacticLearner(TacticAttacker(seed, patient), seed=seed, **options)
 
 
 def as_groups(trajectories: Sequence[Trajectory]) -> list[TrajectoryGroup]:
@@ -319,8 +301,7 @@ def practise(
 ) -> list[Row]:
     """Let an attacker learn against a student, or a league of students, that stays as it is.
 
-    A `TacticAttacker` draws its own numbers for each sibling meanwhile: nobody but it learns from comparing
-    them.
+    Its siblings draw their own numbers meanwhile (`common` is off): nobody but it learns from comparing them.
 
     Args:
         env: A vector environment; the attacker is paid by the verdicts, whatever its wrappers emit.
@@ -341,97 +322,55 @@ def practise(
             as well; the last checkpoint stays.
     """
     guard = UnscoredGuard(config.unscored_limit, config.unscored_window)
-    student = as_agent(student)
-    log = _Log(run_dir, attacker, student, guard)
-    settings = {name: getattr(config, name) for name in ("steps", "seeds_per_step", "group_size", "seed")}
-    algorithm = {"algorithm": attacker.algorithm.name, **attacker.algorithm.options()}
-    finished = log.open(algorithm | settings | {"learner": attacker.settings()}, resume)
-    for step in range(finished, config.steps):
-        student.weights_changed()
-        student.reseed(derive(config.seed, step, 1))
-        with _siblings_apart(attacker):
-            trajectories = rollout(env, attacker, student, step_seeds(config, step))
-        guard.see(trajectories)
-        with uninterrupted():
-            row = {"step": step, **attacker.learn(trajectories)}
-            student.learn(trajectories)
-            guard.commit()
-            log.write(row)
-            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-                log.save(step + 1)
-        if progress is not None:
-            progress(step + 1, config.steps, row)
+    student, folder = as_agent(student), None if run_dir is None else Path(run_dir)
+    finished = 0 if folder is None else _open(folder, attacker, student, guard, config, resume)
+    with MetricsLogger(folder) as log:
+        for step in range(finished, config.steps):
+            student.weights_changed()
+            student.reseed(derive(config.seed, step, 1))
+            with _siblings_apart(attacker):
+                trajectories = rollout(env, attacker, student, step_seeds(config, step))
+            guard.see(trajectories)
+            with uninterrupted():
+                row = {"step": step, **attacker.learn(trajectories)}
+                student.learn(trajectories)
+                guard.commit()
+                log.write(row)
+                if folder and ((step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps):
+                    log.sync()
+                    parts = {"attacker": attacker.state_dict(), "student": attacker_state(student)}
+                    save_state({"step": step + 1, **parts, "guard": guard.state_dict()}, folder / STATE)
+            if progress is not None:
+                progress(step + 1, config.steps, row)
     return log.rows
 
 
 @contextmanager
 def _siblings_apart(attacker: Learner) -> Iterator[None]:
-    if not isinstance(attacker, TacticLearner):
-        yield
-        return
     agent = attacker.agent
-    before, agent.common = agent.common, False
+    before, agent.common = getattr(agent, "common", False), False
     try:
         yield
     finally:
         agent.common = before
 
 
-class _Log:
-    """What is on disk of a practice run."""
-
-    def __init__(
-        self, run_dir: str | Path | None, attacker: Learner, student: Agent, guard: UnscoredGuard
-    ) -> None:
-        self.rows: list[Row] = []
-        self._folder = None if run_dir is None else Path(run_dir)
-        self._attacker, self._student, self._guard = attacker, student, guard
-
-    def open(self, settings: Row, resume: bool) -> int:
-        if self._folder is None:
-            return 0
-        check_run(self._folder, settings, resume)
-        write_json(self._folder / CONFIG, settings)
-        finished = 0
-        if (state := load_state(self._folder / STATE)) is not None:
-            finished = int(state["step"])
-            self._attacker.load_state_dict(state["attacker"])
-            if state["student"]:
-                self._student.load_state_dict(state["student"])
-            if "guard" in state:  # states of earlier versions have none
-                self._guard.load_state_dict(state["guard"])
-        drop_rows_from(self._folder / METRICS, finished)
-        if (self._folder / METRICS).exists():
-            self.rows = list(read_jsonl(self._folder / METRICS))
-        return finished
-
-    def write(self, row: Row) -> None:
-        self.rows.append(row)
-        if self._folder is not None:
-            with JsonlWriter(self._folder / METRICS) as writer:
-                writer.write(row)
-                writer.sync()
-
-    def save(self, step: int) -> None:
-        if self._folder is not None:
-            state = {
-                "step": step,
-                "attacker": self._attacker.state_dict(),
-                "student": attacker_state(self._student),
-                "guard": self._guard.state_dict(),
-            }
-            save_state(state, self._folder / STATE)
-
-
-def save_state(state: Mapping[str, Any], path: Path) -> None:
-    """Write a state whole or not at all."""
-    with replacing(path) as part:
-        torch.save(dict(state), part)
-
-
-def learning_tutor(seed: int = 0, patient: bool = True, **options: Any) -> TacticLearner:
-    """Return a tutor that learns across dialogues from the loop it plays in; untaught it tries everything.
-
-    `make_agent("learning")` and `--attacker learning` open it.
-    """
-    return TacticLearner(TacticAttacker(seed, patient), seed=seed, **options)
+def _open(
+    folder: Path, attacker: Learner, student: Agent, guard: UnscoredGuard, config: TrainConfig, resume: bool
+) -> int:
+    """Prepare a practice's folder and go to where it broke off; returns the number of finished steps."""
+    settings = {name: getattr(config, name) for name in ("steps", "seeds_per_step", "group_size", "seed")}
+    settings |= {"algorithm": attacker.algorithm.name, **attacker.algorithm.options()}
+    settings["learner"] = attacker.settings()
+    check_run(folder, settings, resume)
+    write_json(folder / CONFIG, settings)
+    finished = 0
+    if (state := load_state(folder / STATE)) is not None:
+        finished = int(state["step"])
+        attacker.load_state_dict(state["attacker"])
+        if state["student"]:
+            student.load_state_dict(state["student"])
+        if "guard" in state:  # states of earlier versions have none
+            guard.load_state_dict(state["guard"])
+    drop_rows_from(folder / METRICS, finished)
+    return finished

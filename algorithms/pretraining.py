@@ -17,10 +17,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from steer_env.agents.hf.student import HFStudent
+from steer_env.agents.hf.student import HFStudent, sampling
 from steer_env.algorithms import sft
 from steer_env.algorithms.base import Progress
 from steer_env.algorithms.checkpoints import load_weights
+from steer_env.algorithms.monitor import METRICS
 from steer_env.algorithms.sight import memory, sight
 from steer_env.checks import check_choice, check_integers, check_numbers
 from steer_env.configs.sft import SFTConfig
@@ -185,21 +186,17 @@ def _train(
     place: Path,
     progress: Progress | None,
 ) -> None:
-    resume = (place / sft.METRICS).exists()
+    resume = (place / METRICS).exists()
     with frozen_vision(student, not phase.sees):
         sft.train(student, examples, settings, run_dir=place, resume=resume, progress=progress)
 
 
 def _look(student: HFStudent, phase: Phase, extension: int, steps: int) -> Row:
-    temperature, length = student.temperature, student.max_new_tokens
-    student.temperature, student.max_new_tokens = 0.0, _REPLY_TOKENS
-    try:
+    with sampling(student, temperature=0.0, max_new_tokens=_REPLY_TOKENS):
         seen = sight(student, phase.gate.count, ask=phase.gate.ask)
         if phase.gate.purpose or phase.gate.asked or phase.gate.weighed:
             seen |= memory(student, phase.gate.count)
-    finally:
-        student.temperature, student.max_new_tokens = temperature, length
-        student.weights_changed()
+    student.weights_changed()
     return {
         "phase": phase.name,
         "extension": extension,

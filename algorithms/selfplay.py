@@ -27,11 +27,11 @@ from typing import Final
 import torch
 
 from steer_env.agents.base import Acts, Agent, as_agent
-from steer_env.agents.hf.student import HFStudent
+from steer_env.agents.hf.student import HFStudent, sampling
 from steer_env.algorithms.base import Algorithm
-from steer_env.algorithms.checkpoints import drop_rows_from
+from steer_env.algorithms.checkpoints import drop_rows_from, save_state
 from steer_env.algorithms.league import SAMPLING, League
-from steer_env.algorithms.learners import Learner, as_json, derive, practise, save_state
+from steer_env.algorithms.learners import Learner, derive, practise
 from steer_env.algorithms.trainer import TrainConfig, train
 from steer_env.checks import check_choice, check_integers, check_numbers
 from steer_env.files import replacing_folder
@@ -198,7 +198,7 @@ class _Run:
 
     def _settings(self) -> Row:
         theirs = self.attacker.algorithm
-        return as_json(
+        return (
             asdict(self.config)
             | {"algorithm": self.algorithm.name, "options": self.algorithm.options()}
             | {"attacker_algorithm": theirs.name, "attacker_options": theirs.options()}
@@ -232,15 +232,13 @@ class _Run:
 
     def _practise(self, generation: int, folder: Path) -> list[Row]:
         league = self._league(STUDENT, generation, {_LIVE: self.student})
-        before = self.student.temperature, self.student.max_new_tokens
-        self.student.temperature = self.config.student.temperature
-        self.student.max_new_tokens = self.config.student.max_new_tokens
         settings = replace(self.config.attacker, seed=derive(self.config.seed, generation, 4))
-        rows = practise(
-            self.attack_env, self.attacker, league, settings, folder,
-            resume=(folder / "config.json").exists(), progress=self._tell("attacker", generation),
-        )  # fmt: skip
-        self.student.temperature, self.student.max_new_tokens = before
+        as_trained = {name: getattr(self.config.student, name) for name in ("temperature", "max_new_tokens")}
+        with sampling(self.student, **as_trained):
+            rows = practise(
+                self.attack_env, self.attacker, league, settings, folder,
+                resume=(folder / "config.json").exists(), progress=self._tell("attacker", generation),
+            )  # fmt: skip
         self._remember(league, "start" if generation == 0 else _name(generation - 1))
         return rows
 

@@ -20,16 +20,15 @@ from steer_env.agents.hf.codec import Exchange, Prompt
 from steer_env.agents.hf.packed import microbatches, packed_logprobs
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.base import Progress
-from steer_env.algorithms.checkpoints import drop_rows_from, load_state
-from steer_env.algorithms.scaling import Scaling
+from steer_env.algorithms.checkpoints import drop_rows_from, load_state, save_state
+from steer_env.algorithms.forward import Scaling
+from steer_env.algorithms.monitor import METRICS, MetricsLogger
 from steer_env.configs.sft import SFTConfig
-from steer_env.files import replacing
-from steer_env.records import JsonlWriter, Row, read_jsonl
+from steer_env.records import Row
 from steer_env.runs import RunFolder, locked
 
 Dialogue = Sequence[Exchange]
 
-METRICS: Final = "metrics.jsonl"
 #: Weights and optimisers of an unfinished run.
 STATE: Final = "sft_state.pt"
 #: The one before it, for the case that the newest is damaged.
@@ -74,37 +73,30 @@ def train(
         ImportError: If LoRA is asked for and peft is not installed.
     """
     scaling = scaling or Scaling()
-    examples = [d if isinstance(d, Prompt) else student.codec.dialogue(d) for d in check_dialogues(dialogues)]
-    model = student.model
-    with scaling.applied(student, config.seed), scaling.updating(model), _Log(run_dir) as log:
+    if not dialogues:
+        raise ValueError("dialogues is empty, expected at least one")
+    examples = [d if isinstance(d, Prompt) else student.codec.dialogue(d) for d in dialogues]
+    model, folder = student.model, None if run_dir is None else Path(run_dir)
+    with scaling.applied(student, config.seed), scaling.updating(model):
         student.check_trainable()
         optimizers = make_optimizers(model, config)
-        first = log.load(model, optimizers) if resume else log.start()
+        first = 0 if folder is None else _open(folder, model, optimizers, resume)
         stream = batches(examples, config.batch_size, config.seed)
         try:
-            for step, batch in zip(range(config.steps), stream, strict=False):
-                if step < first:
-                    continue
-                log.write(_step(student, optimizers, batch, step, config, scaling))
-                if (step + 1) % checkpoint_every == 0 or step + 1 == config.steps:
-                    log.save(model, optimizers, step + 1)
-                if progress is not None:
-                    progress(step + 1, config.steps, log.rows[-1])
+            with MetricsLogger(folder) as log:
+                for step, batch in zip(range(config.steps), stream, strict=False):
+                    if step < first:
+                        continue
+                    log.write(_step(student, optimizers, batch, step, config, scaling))
+                    if folder and ((step + 1) % checkpoint_every == 0 or step + 1 == config.steps):
+                        log.sync()  # the rows that the state counts
+                        _save(folder, model, optimizers, step + 1)
+                    if progress is not None:
+                        progress(step + 1, config.steps, log.rows[-1])
         finally:
             student.weights_changed()
     student.weights_changed()  # merged adapters round differently
     return log.rows
-
-
-def check_dialogues(dialogues: Sequence[Dialogue | Prompt]) -> Sequence[Dialogue | Prompt]:
-    """Return the dialogues.
-
-    Raises:
-        ValueError: If there are none.
-    """
-    if not dialogues:
-        raise ValueError("dialogues is empty, expected at least one")
-    return dialogues
 
 
 def encode(
@@ -163,62 +155,29 @@ def _accumulate(
     return value, total
 
 
-class _Log:
-    """The rows of a run and, if it has a folder, what is on disk of it."""
+def _save(folder: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], step: int) -> None:
+    learned = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    if (folder / STATE).exists():  # what resuming falls back to
+        (folder / STATE).replace(folder / BEFORE)
+    states = {"weights": learned, "optimizers": [o.state_dict() for o in optimizers]}
+    save_state({"step": step, **states}, folder / STATE)
 
-    def __init__(self, run_dir: str | Path | None) -> None:
-        self.rows: list[Row] = []
-        self._folder = None if run_dir is None else Path(run_dir)
-        self._writer: JsonlWriter | None = None
 
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-    def start(self, resume: bool = False) -> int:
-        """Open the metrics of a new run, or of one that has no state yet."""
-        if self._folder is not None:
-            RunFolder(self._folder).check(resume=resume, marks=(METRICS,))
-            self._writer = JsonlWriter(self._folder / METRICS)
-        return 0
-
-    def write(self, row: Row) -> None:
-        self.rows.append(row)
-        if self._writer is not None:
-            self._writer.write(row)
-
-    def save(self, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], step: int) -> None:
-        if self._folder is None:
-            return
-        if self._writer is not None:
-            self._writer.sync()  # the rows that the state counts
-        learned = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-        state = {"step": step, "weights": learned, "optimizers": [o.state_dict() for o in optimizers]}
-        if (self._folder / STATE).exists():  # what resuming falls back to
-            (self._folder / STATE).replace(self._folder / BEFORE)
-        with replacing(self._folder / STATE) as part:
-            torch.save(state, part)
-
-    def load(self, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) -> int:
-        if self._folder is None:
-            return 0
-        state = load_state(self._folder / STATE, self._folder / BEFORE)
-        if state is None:
-            drop_rows_from(self._folder / METRICS, 0)
-            return self.start(resume=True)
+def _open(folder: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], resume: bool) -> int:
+    """Prepare the folder and go to where a run broke off; returns the number of finished steps."""
+    state = load_state(folder / STATE, folder / BEFORE) if resume else None
+    finished = 0
+    if state is not None:
+        finished = int(state["step"])
         parameters = dict(model.named_parameters())
         with torch.no_grad():
             for name, value in state["weights"].items():
                 parameters[name].copy_(value)
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-        drop_rows_from(self._folder / METRICS, state["step"])
-        self.rows = list(read_jsonl(self._folder / METRICS))
-        self._writer = JsonlWriter(self._folder / METRICS)
-        return int(state["step"])
+    RunFolder(folder).check(resume=resume, marks=(METRICS,))
+    drop_rows_from(folder / METRICS, finished)
+    return finished
 
 
 def make_optimizers(model: torch.nn.Module, config: SFTConfig) -> list[torch.optim.Optimizer]:

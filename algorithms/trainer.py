@@ -6,7 +6,6 @@ say how much better each turn went than expected, and takes the optimiser steps 
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
@@ -17,30 +16,35 @@ import numpy as np
 
 from steer_env.agents.base import Acts, Agent, Failed, Observation, as_agent
 from steer_env.agents.hf.student import HFStudent
-from steer_env.algorithms.advantages import trajectory_return
-from steer_env.algorithms.averaging import Average
+from steer_env.algorithms.advantages import share_cut, trajectory_return
 from steer_env.algorithms.base import Algorithm, Example, Progress, make_algorithm
 from steer_env.algorithms.checkpoints import (
     AVERAGE,
+    CONFIG,
+    Average,
     Stateful,
     attacker_state,
+    check_run,
     checkpoints,
     drop_rows_from,
     load_newest,
     load_weights,
     save_checkpoint,
+    settings_of,
     uninterrupted,
 )
 from steer_env.algorithms.curriculum import Curriculum
-from steer_env.algorithms.forward import Forward
-from steer_env.algorithms.metrics import MetricsLogger, check_trackers
-from steer_env.algorithms.overlong import share_cut, treat
+from steer_env.algorithms.forward import Forward, Scaling
+from steer_env.algorithms.monitor import (
+    BEST,
+    METRICS,
+    MetricsLogger,
+    Validation,
+    check_trackers,
+    record_rollouts,
+)
 from steer_env.algorithms.parallel import Parallel
-from steer_env.algorithms.record import record_rollouts
-from steer_env.algorithms.scaling import Scaling
-from steer_env.algorithms.settings import CONFIG, check_run, settings_of
-from steer_env.algorithms.update import make_optimizer, update
-from steer_env.algorithms.validation import BEST, Validation
+from steer_env.algorithms.update import make_optimizer, treat_cut, update
 from steer_env.configs.train import TrainConfig
 from steer_env.files import write_json
 from steer_env.judges.independence import check_env
@@ -52,7 +56,7 @@ from steer_env.types import Utterance
 from steer_env.unscored import UnscoredGuard, dialogue_metrics
 from steer_env.vector import VectorDialogueEnv
 
-__all__ = ["Progress", "TrainConfig", "check_run", "final_folder", "step_seeds", "train"]
+__all__ = ["Progress", "TrainConfig", "final_folder", "step_seeds", "train"]
 
 
 @locked("run_dir")
@@ -133,45 +137,39 @@ def train(
     algorithm.setup(forward)
     guard = UnscoredGuard(config.unscored_limit, config.unscored_window)
     run = _Run(env, attacker, forward, algorithm, config, run_dir, guard, eval_env)
-    finished = run.open(settings)
-    rows = [json.loads(line) for line in _lines(run_dir / "metrics.jsonl")]
-    saved, complete = finished, True
-    logger = MetricsLogger(run_dir, trackers, finished, settings) if parallel.main else nullcontext()
-    with logger as metrics:
+    saved = finished = run.open(settings)
+    between = True  # whether the run is between two steps
+    with MetricsLogger(run_dir, trackers, finished, settings, write=parallel.main) as log:
         try:
             for step in range(finished, config.steps):
                 started = time.perf_counter()
                 trajectories = run.play(step)
                 guard.see(trajectories)
                 played = time.perf_counter()
-                groups = group_by_seed(trajectories, config.group_size)
-                examples = run.without_overlong(algorithm.examples(groups))
-                if record_every and step % record_every == 0 and parallel.main:
+                groups, examples = run.compare(trajectories)
+                if record_every and step % record_every == 0:
                     run.record(trajectories, examples, step)
                 with uninterrupted():
-                    complete = False
-                    row = run.learn(groups, examples, step)
+                    between = False
+                    row = run.update(groups, examples, step)
                     row |= {"seconds_play": played - started, "seconds_update": time.perf_counter() - played}
-                    row = {"step": step, **row, **run.look(step)}
-                    if metrics is not None:
-                        metrics.write(row)
-                    rows.append(row)
+                    log.write({"step": step, **row, **run.look(step)})
                     guard.commit()
-                    finished, complete = step + 1, True
+                    finished, between = step + 1, True
                     if finished % config.checkpoint_every == 0 or finished == config.steps:
-                        run.save(finished)
+                        run.save(finished, log)
                         saved = finished
                 if progress is not None:
-                    progress(finished, config.steps, row)
+                    progress(finished, config.steps, log.rows[-1])
         except BaseException:
             # Weights and memory change only in the guarded block above. An error inside it leaves them
             # between two steps: the last checkpoint stays, and resuming plays the steps after it again.
-            if complete and saved < finished:
+            if between and saved < finished:
                 with uninterrupted():
-                    run.save(finished)
+                    run.save(finished, log)
             raise
     run.end()
-    return rows
+    return log.rows
 
 
 class _Run:
@@ -214,8 +212,8 @@ class _Run:
         if self.parallel.main:
             self.run_dir.mkdir(parents=True, exist_ok=True)
             write_json(self.run_dir / CONFIG, settings)
-            drop_rows_from(self.run_dir / "metrics.jsonl", finished)
-            drop_rows_from(self.run_dir / ROLLOUTS, finished)
+            for name in (METRICS, ROLLOUTS):
+                drop_rows_from(self.run_dir / name, finished)
         self.parallel.wait()
         return finished
 
@@ -253,21 +251,25 @@ class _Run:
         groups = [played[start : start + size] for start in range(0, len(played), size)]
         return [trajectory for group in self.parallel.gather(groups) for trajectory in group]
 
-    def without_overlong(self, examples: Sequence[Example]) -> list[Example]:
-        """Treat replies that were cut as the settings say."""
-        config = self.config
-        return treat(examples, config.overlong, config.overlong_penalty, self.student.codec.close_id)
+    def compare(self, trajectories: Sequence[Trajectory]) -> tuple[list[TrajectoryGroup], list[Example]]:
+        """Return the groups of siblings, and how much better than expected each of their tokens went."""
+        groups = group_by_seed(trajectories, self.config.group_size)
+        examples = self.algorithm.examples(groups)
+        how, penalty = self.config.overlong, self.config.overlong_penalty
+        return groups, treat_cut(examples, how, penalty, self.student.codec.close_id)
 
     def record(self, trajectories: Sequence[Trajectory], examples: Sequence[Example], step: int) -> None:
         """Write a step's dialogues with the advantages of their tokens."""
-        of = {id(e.dialogue.trace): (e.mask_L, e.advantages_L) for e in examples}
-        credits = {i: of[id(t.trace)] for i, t in enumerate(trajectories) if id(t.trace) in of}
-        record_rollouts(self.run_dir, step, trajectories, credits, self.student.codec.tokenizer.decode)
+        if self.parallel.main:
+            of = {id(e.dialogue.trace): (e.mask_L, e.advantages_L) for e in examples}
+            credits = {i: of[id(t.trace)] for i, t in enumerate(trajectories) if id(t.trace) in of}
+            record_rollouts(self.run_dir, step, trajectories, credits, self.student.codec.tokenizer.decode)
 
-    def learn(self, groups: Sequence[TrajectoryGroup], examples: Sequence[Example], step: int) -> Row:
+    def update(self, groups: Sequence[TrajectoryGroup], examples: Sequence[Example], step: int) -> Row:
         """Update policy, algorithm, attacker and curriculum from a step's dialogues; returns metrics."""
         trajectories = [trajectory for group in groups for trajectory in group.trajectories]
-        row: Row = dialogue_metrics(trajectories, _returns(groups))
+        returns_GK = np.array([[trajectory_return(t) for t in group.trajectories] for group in groups])
+        row: Row = dialogue_metrics(trajectories, returns_GK)
         row["truncated"] = share_cut(trajectories, self.student.codec.close_id)
         row |= update(self.forward, self.algorithm, self.optimizer, examples, self.config, step)
         row |= {"trained_dialogues": len(examples)} | self.algorithm.finish(groups)
@@ -296,19 +298,12 @@ class _Run:
         load_weights(final_folder(self.run_dir, self.config), self.student.model)
         self.student.weights_changed()
 
-    def save(self, finished: int) -> None:
+    def save(self, finished: int, log: MetricsLogger) -> None:
         """Write a checkpoint."""
-        if not self.parallel.main:
-            return
-        save_checkpoint(
-            self.run_dir,
-            finished,
-            self.student,
-            self.optimizer,
-            self.attacker,
-            parts=self.parts,
-            average=self.average,
-        )
+        if self.parallel.main:
+            log.sync()  # the rows that it counts
+            parts = (self.student, self.optimizer, self.attacker)
+            save_checkpoint(self.run_dir, finished, *parts, parts=self.parts, average=self.average)
 
 
 class _InPrecision(Agent):
@@ -333,11 +328,3 @@ def step_seeds(config: TrainConfig, step: int) -> list[int]:
     """Return the reset seeds of a step, each repeated `group_size` times; settings alone decide them."""
     state = np.random.SeedSequence([config.seed, step]).generate_state(config.seeds_per_step)
     return [int(seed) for seed in state for _ in range(config.group_size)]
-
-
-def _returns(groups: Sequence[TrajectoryGroup]) -> np.ndarray:
-    return np.array([[trajectory_return(t) for t in group.trajectories] for group in groups])
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []

@@ -1,24 +1,33 @@
-"""The optimiser steps of one training step: mini-batches of dialogues, in forward passes of like length."""
+"""The optimiser steps of one training step: mini-batches of dialogues, in forward passes of like length.
+
+**The old policy.** Sampler and trainer are two programs. In float32 and in one process they agree to some
+1e-5 nats; in bfloat16, or with a server that samples, single tokens differ by tenths. A ratio of trainer to
+*sampler* then starts away from 1, and a tight clip (GSPO's) cuts off dialogues although nothing has moved. So
+the ratio is taken to what the trainer computes before the step's first update, and the gap to the sampler is
+a weight of its own, see `losses.sampler_weights`.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from steer_env.agents.hf.packed import Packed
-from steer_env.algorithms.base import Algorithm, Example, TokenBatch
+from steer_env.algorithms.advantages import cut_turns
+from steer_env.algorithms.base import Algorithm, Example, Tally, TokenBatch
 from steer_env.algorithms.forward import Forward
 from steer_env.algorithms.losses import kl_estimate
-from steer_env.algorithms.old import OldPolicy, sampled
-from steer_env.algorithms.schedule import rate_share
-from steer_env.algorithms.tally import Tally
+from steer_env.configs.train import TrainConfig
 from steer_env.records import Row
 
-if TYPE_CHECKING:
-    from steer_env.configs.train import TrainConfig
+#: Where no token of the first mini-batch differs by more than this, in nats, the sampler's numbers serve.
+AGREED: Final = 1e-4
 
 
 def make_optimizer(forward: Forward, algorithm: Algorithm, config: TrainConfig) -> torch.optim.Optimizer:
@@ -66,6 +75,30 @@ def update(
     }
 
 
+def rate_share(
+    step: int, steps: int, *, warmup: int = 0, schedule: str = "constant", final: float = 0.0
+) -> float:
+    r"""Return the share of the peak learning rate that a step, counted from 0, has; in [0, 1].
+
+    It rises linearly over `warmup` steps. Then, with $p$ the share of the steps left that is done and $f$ the
+    share at the end (`final`), it is 1 ("constant"), $1 - (1 - f) p$ ("linear") or
+    $f + (1 - f)(1 + \cos \pi p) / 2$ ("cosine", Loshchilov and Hutter 2017, arXiv 1608.03983, eq. 5, without
+    restarts). The last step is the last one before $p = 1$: it still learns where $f$ is 0.
+
+    Example:
+        >>> [rate_share(step, 5, warmup=1, schedule="linear") for step in range(5)]
+        [0.5, 1.0, 0.75, 0.5, 0.25]
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = min(1.0, (step - warmup) / max(1, steps - warmup))
+    if schedule == "linear":
+        return 1.0 - (1.0 - final) * done
+    if schedule == "cosine":
+        return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * done))
+    return 1.0
+
+
 def minibatches(
     examples: Sequence[Example], size: int, epochs: int, rng: np.random.Generator
 ) -> Iterator[list[Example]]:
@@ -85,16 +118,10 @@ def accumulate(
     *,
     first: bool,
 ) -> tuple[float, int]:
-    """Add the gradient of one mini-batch, or of this process's passes of it.
+    """Add the gradient of one mini-batch, or of this process's passes of it; metrics go to `tally`.
 
-    Args:
-        forward: Runs the policy.
-        algorithm: Its loss is taken.
-        batch: Dialogues of the mini-batch.
-        tally: Gets the metrics.
-        old: The policy before the first update of the step.
-        first: Whether this is the first mini-batch of the step, before any update: sampled and recomputed
-            log-probabilities must agree there.
+    With `first`, the step's first mini-batch, nothing has been updated yet: sampled and recomputed
+    log-probabilities must agree there.
 
     Returns:
         How far the policy has moved within the step: the sum of estimates of KL(old to now) over this
@@ -143,22 +170,18 @@ def _token_batch(
     return TokenBatch(
         logprobs_N=packed.logprobs_N,
         old_N=old.first(packed, part, mask_N) if first else old.later(packed, part),
-        sampler_N=sampled(packed, part),
+        sampler_N=_sampled(packed, part),
         advantages_N=packed.gather([e.advantages_L for e in part]),
         mask_N=mask_N,
         rows_N=packed.rows_N,
         turns_N=packed.gather([e.dialogue.trace.turn_L for e in part]).long(),
         reference_N=forward.reference(dialogues),
         hidden_NH=hidden_NH,
-        extras=_extras(packed, part),
+        extras={name: packed.gather([e.extras[name] for e in part]) for name in part[0].extras},
         token_share=int(mask_N.sum()) / whole[0],
         row_share=len(part) / whole[1],
         tally=tally,
     )
-
-
-def _extras(packed: Packed, part: Sequence[Example]) -> dict[str, torch.Tensor]:
-    return {name: packed.gather([e.extras[name] for e in part]) for name in part[0].extras}
 
 
 def _reply_tokens(examples: Sequence[Example]) -> float | None:
@@ -166,3 +189,90 @@ def _reply_tokens(examples: Sequence[Example]) -> float | None:
     traces = [e.dialogue.trace for e in examples]
     lengths = [int(t.sampled_L.sum()) / (int(t.turn_L.max()) + 1) for t in traces]
     return float(np.mean(lengths)) if lengths else None
+
+
+class OldPolicy:
+    """Log-probabilities of a step's dialogues before its first update.
+
+    The first mini-batch costs nothing: its own forward pass gives them. For the mini-batches and epochs after
+    it (`more`) the other dialogues are run once more without gradient, but only if the sampler's numbers are
+    off by more than `AGREED`.
+    """
+
+    def __init__(self, forward: Forward, examples: Sequence[Example], more: bool) -> None:
+        self._forward, self._examples, self._more = forward, examples, more
+        self._number = {id(example): number for number, example in enumerate(examples)}
+        self._known: dict[int, NDArray[np.float32]] = {}
+        self._gap = 0.0
+
+    def first(self, packed: Packed, part: Sequence[Example], mask_N: Tensor) -> Tensor:
+        """Take a pass of the first mini-batch for what it computed; (N,) without gradient."""
+        now_N = packed.logprobs_N.detach()
+        if self._more:
+            self._remember(packed, part)
+        gap_N = (now_N - _sampled(packed, part)).abs()[mask_N]
+        self._gap = max(self._gap, float(gap_N.max()) if len(gap_N) else 0.0)
+        return now_N
+
+    def later(self, packed: Packed, part: Sequence[Example]) -> Tensor:
+        """Return the log-probabilities for a later pass, (N,)."""
+        if not self._known:
+            return _sampled(packed, part)
+        rows = [self._known[self._number[id(example)]] for example in part]
+        return torch.from_numpy(np.concatenate(rows)).to(packed.logprobs_N.device)
+
+    @torch.no_grad()
+    def complete(self) -> None:
+        """Compute what is missing, after the first mini-batch's passes and before its update."""
+        if not self._more:
+            return
+        parallel = self._forward.parallel
+        if max(parallel.everyone(self._gap)) <= AGREED:
+            self._known.clear()
+            return
+        done = {number for known in parallel.everyone(list(self._known)) for number in known}
+        others = [number for number in range(len(self._examples)) if number not in done]
+        left = [self._examples[number] for number in others]
+        for indices in self._forward.dealt([e.dialogue for e in left]) if left else ():
+            part = [left[i] for i in indices]
+            self._remember(self._forward.policy([e.dialogue for e in part]), part)
+        for known in parallel.everyone(self._known):
+            self._known.update(known)
+
+    def _remember(self, packed: Packed, part: Sequence[Example]) -> None:
+        now_N, rows_N = packed.logprobs_N.detach().float().cpu().numpy(), packed.rows_N.cpu().numpy()
+        for row, example in enumerate(part):
+            self._known[self._number[id(example)]] = now_N[rows_N == row]
+
+
+def _sampled(packed: Packed, part: Sequence[Example]) -> Tensor:
+    """The log-probabilities that the sampler reported, (N,)."""
+    return packed.gather([e.dialogue.trace.logprobs_L for e in part])
+
+
+def treat_cut(examples: Sequence[Example], how: str, penalty: float, close_id: int) -> list[Example]:
+    """Return what the loss sees of dialogues with replies that were cut at `max_new_tokens`.
+
+    Args:
+        examples: The step's dialogues.
+        how: "keep" changes nothing. "mask" leaves the tokens of cut replies out, for what they were worth is
+            not known (DAPO, arXiv 2503.14476, sec. 3.4, overlong filtering); a dialogue of which nothing is
+            left goes. "penalise" takes `penalty` from the advantage of their tokens, as if the turn had
+            earned so much less (the same, soft punishment without its slope).
+        penalty: In units of the advantage, that is of the reward unless advantages are scaled.
+        close_id: The token that ends a reply.
+    """
+    if how == "keep":
+        return list(examples)
+    treated = []
+    for example in examples:
+        trace = example.dialogue.trace
+        cut_L = np.isin(trace.turn_L, cut_turns(trace, close_id)) & example.mask_L
+        mask_L, advantages_L = example.mask_L, example.advantages_L
+        if how == "mask":
+            mask_L, advantages_L = mask_L & ~cut_L, np.where(cut_L, np.float32(0.0), advantages_L)
+        else:
+            advantages_L = np.where(cut_L, advantages_L - np.float32(penalty), advantages_L)
+        if mask_L.any():
+            treated.append(Example(example.dialogue, advantages_L, mask_L, example.extras))
+    return treated

@@ -40,8 +40,7 @@ from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.advantages import group_advantages
 from steer_env.algorithms.base import make_example
 from steer_env.algorithms.credit import Ledger, reward_ledger, split, turn_values
-from steer_env.algorithms.forward import Forward
-from steer_env.algorithms.scaling import Scaling
+from steer_env.algorithms.forward import Forward, Scaling
 from steer_env.arrays import Floats
 from steer_env.rollout import rollout, rollout_from
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed

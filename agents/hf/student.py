@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,16 @@ class HFStudent(TokenStudent):
     def save(self, path: str | Path) -> None:
         """Write model and processor as one Hugging Face folder."""
         tiny.save(self.model, self.processor, path)
+
+
+@contextmanager
+def sampling(student: HFStudent, **settings: Any) -> Iterator[None]:
+    """Let a student sample in another way for a while, such as `temperature=0.0`."""
+    before = {name: getattr(student, name) for name in settings}
+    for name, value in settings.items():
+        setattr(student, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(student, name, value)

@@ -97,7 +97,7 @@ def run(config: SFT) -> int:
     student = _student(config)
     from steer_env.agents.hf import Exchange
     from steer_env.algorithms import sft
-    from steer_env.algorithms.scaling import Scaling
+    from steer_env.algorithms.forward import Scaling
 
     exchanges = [[Exchange(*turn) for turn in dialogue.turns()] for dialogue in dialogues]
     examples, long = sft.encode(student, exchanges, config.max_length or 0)

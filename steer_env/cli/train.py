@@ -164,9 +164,9 @@ def _run(config: Train) -> int:
         check_training_allowed(setting.scenarios, allow=config.allow_licence)
     from steer_env.algorithms import trainer
     from steer_env.algorithms.base import make_algorithm
-    from steer_env.algorithms.metrics import check_trackers
+    from steer_env.algorithms.forward import Scaling
+    from steer_env.algorithms.monitor import check_trackers
     from steer_env.algorithms.parallel import launched
-    from steer_env.algorithms.scaling import Scaling
 
     algorithm = make_algorithm(config.algorithm, **asdict(config.options))  # type: ignore[attr-defined]
     algorithm.check(config.loop.group_size)
@@ -236,7 +236,7 @@ def _wrappers(config: Train) -> dict[str, Any]:
 def _save(student: Any, config: Any, out: Path) -> None:
     """Write the trained model."""
     from steer_env.algorithms.checkpoints import checkpoints
-    from steer_env.algorithms.scaling import save_merged
+    from steer_env.algorithms.forward import save_merged
     from steer_env.files import replacing_folder, write_json
 
     saved = checkpoints(out)

@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from kit.dialogues import trajectory
 from steer_env.algorithms import advantages
-from steer_env.algorithms.advantages import group_advantages, loss_mask, token_advantages, trajectory_return
+from steer_env.algorithms.advantages import group_advantages, loss_mask, spread, trajectory_return
 from steer_env.env import DialogueEnv
 from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.trajectory import StopReason, TokenTrace, Trajectory
@@ -61,6 +61,10 @@ def trace_of(pieces):
     """Build a trace from (number of tokens, turn or -1)."""
     turn = np.concatenate([np.full(n, t, np.int32) for n, t in pieces])
     return TokenTrace(np.arange(len(turn)), turn >= 0, np.zeros(len(turn), np.float32), turn)
+
+
+def token_advantages(advantage, trace, scored):
+    return spread(np.full(len(scored), advantage), trace, loss_mask(trace, scored))
 
 
 @given(

@@ -7,7 +7,7 @@ import pytest
 
 from kit.training import SMALL
 from steer_env.algorithms.base import make_algorithm
-from steer_env.algorithms.metrics import MetricsLogger
+from steer_env.algorithms.monitor import MetricsLogger
 from steer_env.algorithms.trainer import train
 
 ROWS = [{"step": 0, "return": 1.5, "kl": None}, {"step": 1, "return": 2.0, "kl": 0.25}]

@@ -12,11 +12,9 @@ import steer_env.algorithms.update as update
 from kit.dialogues import batch, loss_and_gradient
 from kit.training import Learner, same, weights
 from steer_env.agents.hf import packed_logprobs
-from steer_env.algorithms.base import make_algorithm
-from steer_env.algorithms.forward import Forward
+from steer_env.algorithms.base import Tally, make_algorithm
+from steer_env.algorithms.forward import Forward, Scaling
 from steer_env.algorithms.losses import cispo_loss, sampler_weights
-from steer_env.algorithms.scaling import Scaling
-from steer_env.algorithms.tally import Tally
 from steer_env.algorithms.trainer import TrainConfig, train
 
 ONE = TrainConfig(

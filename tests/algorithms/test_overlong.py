@@ -2,6 +2,7 @@
 
 import dataclasses
 import doctest
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,17 +11,19 @@ from hypothesis import strategies as st
 
 from kit.training import Learner
 from steer_env.agents.hf.codec import Prompt
-from steer_env.algorithms import overlong, update
+from steer_env.algorithms import advantages, update
+from steer_env.algorithms.advantages import cut_turns, share_cut
 from steer_env.algorithms.base import Example, make_algorithm
-from steer_env.algorithms.overlong import OVERLONG, cut_turns, share_cut, treat
 from steer_env.algorithms.trainer import TrainConfig, train
+from steer_env.algorithms.update import treat_cut
+from steer_env.configs.train import Overlong
 from steer_env.trajectory import TokenTrace, group_by_seed
 
 CLOSE = 9
 
 
 def test_examples_in_docstrings():
-    assert doctest.testmod(overlong).failed == 0
+    assert doctest.testmod(advantages).failed == 0
 
 
 def trace_of(replies):
@@ -45,12 +48,12 @@ def test_cut_replies_are_those_that_the_student_did_not_end(some, others):
         assert cut_turns(trace_of(dialogue), CLOSE).tolist() == expected
 
 
-@given(replies, st.lists(st.booleans(), min_size=5, max_size=5), st.sampled_from(OVERLONG))
+@given(replies, st.lists(st.booleans(), min_size=5, max_size=5), st.sampled_from(get_args(Overlong)))
 def test_treated_by_a_plain_loop(dialogue, scored, how):
     trace = trace_of(dialogue)
     mask = np.array([s and scored[t] for s, t in zip(trace.sampled_L, trace.turn_L, strict=True)])
     advantages = np.where(mask, trace.turn_L + 1.0, 0.0).astype(np.float32)
-    found = treat([Example(Prompt(trace, ()), advantages, mask)], how, 0.5, CLOSE)
+    found = treat_cut([Example(Prompt(trace, ()), advantages, mask)], how, 0.5, CLOSE)
     kept, values = [], []
     for place, turn in enumerate(trace.turn_L):
         cut = turn >= 0 and dialogue[turn][-1] != CLOSE
@@ -66,7 +69,7 @@ def test_treated_by_a_plain_loop(dialogue, scored, how):
         assert example.advantages_L.dtype == np.float32
 
 
-@pytest.mark.parametrize("how", OVERLONG)
+@pytest.mark.parametrize("how", get_args(Overlong))
 def test_in_a_run(how, make_vec, make_student, tmp_path, monkeypatch):
     seen, played = [], []
     accumulate = update.accumulate

@@ -7,7 +7,7 @@ from kit.training import SMALL, same, timeless, weights
 from steer_env.agents.hf import HFStudent, ModelAdapter
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.checkpoints import checkpoints
-from steer_env.algorithms.scaling import Scaling, adapters_off, save_merged
+from steer_env.algorithms.forward import Scaling, adapters_off, save_merged
 from steer_env.algorithms.trainer import train
 from steer_env.models.tiny import load
 

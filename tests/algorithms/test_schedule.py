@@ -1,16 +1,18 @@
 import doctest
+from typing import get_args
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steer_env.algorithms import schedule
-from steer_env.algorithms.schedule import SCHEDULES, rate_share
+from steer_env.algorithms import update
+from steer_env.algorithms.update import rate_share
+from steer_env.configs.train import Schedule
 
 
 def test_examples_in_docstrings():
-    assert doctest.testmod(schedule).failed == 0
+    assert doctest.testmod(update).failed == 0
 
 
 def shares(steps, **options):
@@ -42,7 +44,7 @@ def test_they_are_those_of_torch(steps, final):
         assert shares(steps, schedule=name, final=final) == pytest.approx(theirs, abs=1e-6)
 
 
-@given(st.sampled_from(SCHEDULES), st.integers(1, 30), st.integers(0, 40), st.floats(0, 1))
+@given(st.sampled_from(get_args(Schedule)), st.integers(1, 30), st.integers(0, 40), st.floats(0, 1))
 def test_they_rise_to_one_and_then_fall_no_further_than_they_are_told(name, steps, warmup, final):
     values = shares(steps, schedule=name, warmup=warmup, final=final)
     top = min(warmup, steps - 1)

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.dialogues import CREDITS, advantages, batch, dialogue, group, loss_and_gradient
-from steer_env.algorithms.base import make_algorithm
-from steer_env.algorithms.tally import Tally
+from steer_env.algorithms.base import Tally, make_algorithm
 
 
 def test_advantages_hand_worked():

@@ -17,7 +17,7 @@ from kit.backends import ScriptedBackend
 from steer_env.algorithms.advantages import (
     group_advantages,
     loss_mask,
-    token_advantages,
+    spread,
     trajectory_return,
 )
 from steer_env.evaluation.summary import summarise
@@ -191,7 +191,7 @@ def test_advantages_and_loss_leave_unscored_out(case):
             )  # fmt: skip
             expected = np.stack([np.zeros(turns, bool), trajectory.scored], 1).ravel()
             assert (loss_mask(trace, trajectory.scored) == expected).all()
-            tokens = token_advantages(advantage, trace, trajectory.scored)
+            tokens = spread(np.full(turns, advantage), trace, expected)
             assert (tokens[~expected] == 0).all() and (tokens[expected] == np.float32(advantage)).all()
 
 

@@ -4,11 +4,10 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from steer_env.algorithms.base import TokenBatch, make_algorithm
+from steer_env.algorithms.base import Tally, TokenBatch, make_algorithm
 from steer_env.algorithms.credit import (
     CREDITS as ALL_CREDITS,
 )
-from steer_env.algorithms.tally import Tally
 from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.trajectory import StopReason, TokenTrace, Trajectory, TrajectoryGroup
 from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored

@@ -10,10 +10,10 @@ from unittest import mock
 import torch
 
 from steer_env.agents.hf import HFStudent
-from steer_env.algorithms import old
+from steer_env.algorithms import update
 from steer_env.algorithms.base import make_algorithm
+from steer_env.algorithms.forward import Scaling
 from steer_env.algorithms.parallel import Replicas
-from steer_env.algorithms.scaling import Scaling
 from steer_env.algorithms.trainer import TrainConfig, train
 from steer_env.cli import main
 from steer_env.cli import train as command
@@ -48,7 +48,7 @@ def run(case, folder, parallel=None):
     student, learner, judge = HFStudent(*build(["say e"], shape)), toys.Learner(), toys.LetterJudge()
     env = VectorDialogueEnv([lambda: toys.Rewarded(toys.SCENARIOS, judge)] * 8)
     # As if the sampler were off: the policy before the update is computed anew, by all processes together.
-    with mock.patch.object(old, "AGREED", -1.0):
+    with mock.patch.object(update, "AGREED", -1.0):
         rows = train(
             env, learner, student, make_algorithm(name, **options), replace(CONFIG, **settings), folder,
             scaling=scaling, parallel=parallel,
