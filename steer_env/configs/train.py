@@ -35,7 +35,7 @@ class TrainConfig:
         max_grad_norm: Gradients are clipped to this norm.
         temperature: Of the sampled replies.
         max_new_tokens: Longest reply; one that is cut there trains as any other ("keep"), not at all
-            ("mask"), or with `overlong_penalty` taken from its advantage ("penalise"); see `overlong`.
+            ("mask"), or with `overlong_penalty` taken off its advantage ("penalise"); see `update.treat_cut`.
         overlong: Which of the three.
         overlong_penalty: For "penalise".
         seed: Decides the dialogues' seeds, the sampling and the order of mini-batches.
@@ -43,10 +43,10 @@ class TrainConfig:
         unscored_window: Steps over which that share is taken.
         checkpoint_every: Steps between checkpoints; the last step always gets one.
         average: Keep a mean of the weights after each step beside them: over the last half of the steps
-            ("tail"), or exponential ("ema"); see `averaging`.
+            ("tail"), or exponential ("ema"); see `checkpoints.Average`.
         average_decay: Of "ema": share of the mean that a step keeps, in [0, 1).
         eval_every: Steps between evaluations on dialogues that stay the same, after the last step as well; 0
-            does without. See `validation`.
+            does without. See `monitor.Validation`.
         eval_dialogues: How many dialogues that is.
         final_weights: What the student has at the end: its "last" weights, the "average", or those of the
             step that was evaluated "best" (the last where no evaluation had a verdict).
