@@ -129,3 +129,18 @@ def test_random_state_is_left_alone(make_student):
     state = torch.get_rng_state()
     LORA.prepare(make_student(), 0)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_adapters_are_opened_from_another_folder_than_they_were_trained_in(
+    make_student, tmp_path, monkeypatch
+):
+    (tmp_path / "elsewhere").mkdir()
+    make_student().save(tmp_path / "base")
+    monkeypatch.chdir(tmp_path)
+    student = HFStudent.from_pretrained("base")
+    LORA.prepare(student, 0)
+    student.save("adapters")
+    assert (tmp_path / "adapters" / "adapter_config.json").is_file()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    opened = HFStudent.from_pretrained("../adapters")
+    assert any("lora_" in name for name in opened.model.state_dict())
