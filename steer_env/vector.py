@@ -356,6 +356,7 @@ def _number(reward: Any, core: DialogueEnv) -> float:
     except (TypeError, ValueError):
         value = math.inf
     if math.isinf(value):
+        assert core.scenario is not None
         where = f"turn {len(core.turns)} of scenario {core.scenario.id!r}"
         raise ValueError(
             f"rewards[{STUDENT!r}]={reward!r} in {where}, expected a finite number, or NaN for a turn "
