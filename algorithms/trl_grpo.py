@@ -241,7 +241,10 @@ class SteerGRPOTrainer(_Trainer):
 
     def _images(self, trajectories: Sequence[Trajectory], batch: dict[str, Any]) -> dict[str, Any]:
         """Return the model's inputs for pictures, wherever they were shown, and their number per row."""
-        shown = [t.scenario.images[: t.trace.images] if _has_tokens(t) else () for t in trajectories]
+        shown = [
+            t.scenario.images[: t.trace.images] if t.trace is not None and _has_tokens(t) else ()
+            for t in trajectories
+        ]
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
         adapter, images = self.student.decoder.adapter, [image for row in shown for image in row]
         inputs = adapter.inputs(ids, None, torch.zeros(0), images)
