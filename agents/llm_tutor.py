@@ -150,9 +150,10 @@ class LLMTutor(Agent):
     """Attacker and judge in one object, on any chat back end.
 
     Give the same object to both seats: `steer_env.make(..., judge=tutor)` and `rollout(vec, tutor, student,
-    ...)`. The first user turn is the seed's draft, spoken without a call. When a call fails, or every attempt
-    repeats what the user has said before, the turn is `Unscored` and the user speaks the draft, with the
-    reason in the utterance's meta as "fallback".
+    ...)`. The first user turn is the seed's draft, spoken without a call. When a call fails, the turn is
+    `Unscored` and the user speaks the draft, with the reason in the utterance's meta as "fallback". A next
+    question that repeats what the user has said counts as none: the verdict stands and the user speaks the
+    draft.
 
     An utterance's meta holds "strategy", "tactic" and, where they apply, "diagnosis" or "fallback". `submit`,
     for an observation or a judge's request, exists if the back end is asynchronous.
@@ -282,11 +283,7 @@ class LLMTutor(Agent):
         return Exchange(messages, shape, _SCHEMAS[state.honest], self.settings, check), key
 
     def _checker(self, state: State) -> Callable[[Answer], None]:
-        said = {_plain(m.content) for m in state.transcript if m.role == USER}
-
         def check(answer: Answer) -> None:
-            if _plain(answer.next_question) in said:
-                raise BadAnswer("next_question repeats what the user said, expected something new")
             if state.draft and not answer.next_question:
                 raise BadAnswer("next_question is empty, expected what the user says next")
             if len(answer.next_question) > self.max_question:
@@ -356,6 +353,12 @@ def _plain(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
+def _repeated(state: State, question: str) -> str:
+    """Say what is wrong with a question the user has asked before; "" for a new one."""
+    said = {_plain(m.content) for m in state.transcript if m.role == USER}
+    return f"next_question repeats what the user said: {question!r}" if _plain(question) in said else ""
+
+
 def _opening(state: State) -> Utterance:
     return Utterance(state.draft, strategy=_own_strategy(state), tactic="open")
 
@@ -365,9 +368,10 @@ def _own_strategy(state: State) -> str:
 
 
 def _spoken(state: State, outcome: Answer | NoAnswer) -> Utterance:
-    if isinstance(outcome, NoAnswer):
+    reason = outcome.reason if isinstance(outcome, NoAnswer) else _repeated(state, outcome.next_question)
+    if isinstance(outcome, NoAnswer) or reason:
         text = state.draft or "Please go on."
-        return Utterance(text, strategy=_own_strategy(state), tactic="follow_up", fallback=outcome.reason)
+        return Utterance(text, strategy=_own_strategy(state), tactic="follow_up", fallback=reason)
     strategy = outcome.strategy.removeprefix("none")
     text = outcome.next_question or "Please go on."
     return Utterance(text, strategy=strategy, tactic=outcome.tactic, diagnosis=outcome.diagnosis)

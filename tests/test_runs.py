@@ -168,7 +168,6 @@ def test_a_forked_child_holds_nothing(tmp_path):
 #: Functions that write a run folder, and the argument that names it.
 DOORS = [
     ("steer_env.play.evaluate", "evaluate", "run_dir"),
-    ("steer_env.play.evaluate", "play", "run_dir"),
     ("steer_env.play.rescore", "rescore", "out"),
     ("steer_env.data.build", "build", "out"),
     ("steer_env.data.bootstrap", "bootstrap", "out"),

@@ -185,6 +185,7 @@ def test_two_processes_give_the_loss_and_gradient_of_one(tmp_path, credit):
         port = free.getsockname()[1]
     shared = os.environ | {
         "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(["tests", os.environ.get("PYTHONPATH", "")]),
     }  # fmt: skip
     code = (
         "import sys, pathlib; from tests.algorithms.test_trl_grpo import one_of_two; "

@@ -89,7 +89,9 @@ def test_one_tutor_in_both_seats_asks_once_per_state(cli, opened, suite) -> None
     assert {turn["verdict"]["prompt_hash"] for turn in turns} <= set(meta()["judge_prompt"].split("+"))
     # A call scored the reply and wrote the next question; seeds of one scenario share their calls.
     assert 0 < len(tutor.requests) <= len(turns)
-    assert {turn["user"] for row in rows for turn in row["turns"][1:]} == {"Go on."}
+    users = [[turn["user"] for turn in row["turns"][1:]] for row in rows]
+    assert {said[0] for said in users if said} == {"Go on."}
+    assert all(said.count("Go on.") == 1 for said in users if said)  # said again, it counts as no question
 
 
 @pytest.mark.parametrize(

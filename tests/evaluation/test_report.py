@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import builtins
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -292,14 +292,10 @@ def test_plot_draws_curves_and_needs_no_display(
 def test_missing_extras_are_named(
     two: dict[str, Summary], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = builtins.__import__
-
-    def refuse(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name.split(".")[0] in ("matplotlib", "rich"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    for name in [m for m in sys.modules if m.split(".")[0] in ("matplotlib", "rich")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("matplotlib", "rich"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it fails
     with pytest.raises(ImportError, match=r"steer-env\[eval\]"):
         survival_plot(two, tmp_path / "s.png")
     with pytest.raises(ImportError, match=r"steer-env\[cli\]"):
