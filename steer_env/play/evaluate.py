@@ -87,7 +87,9 @@ def evaluate(
     guard = UnscoredGuard(unscored_limit, window=None)
     folder, source = Path(run_dir), source_of(vec)
     members = members_of(source) if scenarios is None else 0
-    seeds = _whole_seeds(vec, seeds, scenarios)
+    if len(set(seeds)) != len(seeds):
+        raise ValueError(f"{len(seeds)} seeds, {len(set(seeds))} of them different; expected each seed once")
+    seeds = whole(seeds, members)
     policy = str((meta or {}).get("student", ""))
     done = prepare(folder, {**dict(meta or {}), **versions_of(judge_of(vec))}, resume=resume)
     left = [seed for seed in seeds if seed not in done]
@@ -134,12 +136,6 @@ def _core(vec: Any) -> Any:
 def members_of(source: Any) -> int:
     """Return how many dialogues in a row make a group of a scenario source, 0 if it has no such groups."""
     return int(getattr(source, "members", 0)) if callable(getattr(source, "scenario", None)) else 0
-
-
-def _whole_seeds(vec: Any, seeds: Sequence[int], scenarios: Sequence[Scenario] | None) -> list[int]:
-    if len(set(seeds)) != len(seeds):
-        raise ValueError(f"{len(seeds)} seeds, {len(set(seeds))} of them different; expected each seed once")
-    return list(seeds) if scenarios is not None else whole(seeds, members_of(source_of(vec)))
 
 
 def whole(seeds: Iterable[int], members: int) -> list[int]:
