@@ -99,7 +99,7 @@ class VLLMStudent(TokenStudent):
         return self._weights
 
     def _overflow(self, prompt: Prompt) -> str | None:
-        return self.engine.overflow(self._folded(prompt), self.max_new_tokens)
+        return self.engine.overflow(len(prompt.trace), self.max_new_tokens)
 
     def _sample(self, prompts: Sequence[Prompt]) -> list[Sample]:
         folded = [self._folded(prompt) for prompt in prompts]
@@ -147,13 +147,16 @@ class TrainableVLLMStudent(HFStudent):
 
     def __init__(self, model: PreTrainedModel, processor: Any, engine: VLLMEngine, **options: Any) -> None:
         super().__init__(model, processor, **{"name": "vllm", **options})
-        self.sampler = VLLMStudent(engine)
-        if self.sampler.codec.fingerprint != self.codec.fingerprint:
+        codec = self.codec
+        self.sampler = VLLMStudent(
+            engine, images=self.images, system=codec.system, template_options=codec.template_options
+        )
+        if self.sampler.codec.fingerprint != codec.fingerprint:
             raise ValueError(
                 f"the engine's model {engine.path!r} has another vocabulary or chat template than the model "
                 "that learns, expected the same folder for both"
             )
-        self.sampler.codec = self.codec  # one cache of encoded pictures
+        self.sampler.codec = codec  # one cache of encoded pictures
         self._stale = False
 
     @classmethod

@@ -66,7 +66,7 @@ class VLLMBackend:
         prompts = [self._prompt(request) for request in requests]
         results: dict[int, ChatResult] = {}
         for index, (prompt, request) in enumerate(zip(prompts, requests, strict=True)):
-            if (reason := self.engine.overflow(prompt, request.max_tokens)) is not None:
+            if (reason := self.engine.overflow(len(prompt.ids), request.max_tokens)) is not None:
                 results[index] = ChatFailure("too_long", reason)
         fits = [index for index in range(len(requests)) if index not in results]
         answers = self._generate([requests[i] for i in fits], [prompts[i] for i in fits])

@@ -230,7 +230,7 @@ class VLLMEngine:
             RuntimeError: If the engine made other tokens of a prompt than it was given.
         """
         for prompt, param in zip(prompts, params, strict=True):
-            if (reason := self.overflow(prompt, param.max_tokens)) is not None:
+            if (reason := self.overflow(len(prompt.ids), param.max_tokens)) is not None:
                 raise ContextOverflow(reason)
         if not prompts:
             return []
@@ -238,12 +238,12 @@ class VLLMEngine:
             outputs = self._llm.generate([_request(p) for p in prompts], list(params), use_tqdm=False)
         return [_completion(*row) for row in zip(outputs, prompts, params, strict=True)]
 
-    def overflow(self, prompt: EnginePrompt, max_new_tokens: int) -> str | None:
-        """Return why a prompt and its reply do not fit into the engine's context, None if they do."""
-        if len(prompt.ids) + max_new_tokens <= self.max_length:
+    def overflow(self, length: int, max_new_tokens: int) -> str | None:
+        """Return why a prompt of so many tokens and its reply do not fit the context, None if they do."""
+        if length + max_new_tokens <= self.max_length:
             return None
         return (
-            f"the dialogue has {len(prompt.ids)} tokens and the reply may have {max_new_tokens}, expected at "
+            f"the dialogue has {length} tokens and the reply may have {max_new_tokens}, expected at "
             f"most {self.max_length} together (max_model_len); use fewer or shorter turns (max_cycles), "
             "smaller images, or a larger max_model_len"
         )
