@@ -17,16 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steer_env.algorithms.base import make_algorithm
-    from steer_env.algorithms.forward import Scaling
     from steer_env.algorithms.trainer import train
-    from steer_env.configs.train import TrainConfig
+    from steer_env.configs.train import Scaling, TrainConfig
 
 __all__ = ["Scaling", "TrainConfig", "make_algorithm", "train"]
 
-_HOMES = {"Scaling": "forward", "TrainConfig": "trainer", "make_algorithm": "base", "train": "trainer"}
+_HOMES = {
+    "Scaling": "configs.train",
+    "TrainConfig": "configs.train",
+    "make_algorithm": "algorithms.base",
+    "train": "algorithms.trainer",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:  # they need torch: loaded on first use
-        return getattr(import_module(f"steer_env.algorithms.{_HOMES[name]}"), name)
+        return getattr(import_module(f"steer_env.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'steer_env.algorithms' has no attribute {name!r}")

@@ -28,8 +28,8 @@ from steer_env.agents.base import Agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.base import Algorithm, algorithm_class
 from steer_env.algorithms.curriculum import Curriculum
-from steer_env.algorithms.forward import Scaling, has_adapters, load_adapters
-from steer_env.configs.train import ScalingConfig, TrainConfig
+from steer_env.algorithms.forward import has_adapters, load_adapters
+from steer_env.configs.train import Scaling, TrainConfig
 from steer_env.files import remove_tree, replacing, replacing_folder
 from steer_env.models import tiny
 from steer_env.play.evaluate import judge_of
@@ -82,7 +82,7 @@ def _decided_by_steps(settings: Mapping[str, Any]) -> bool:
 
 
 def _default(settings: Mapping[str, Any], key: str) -> Any:
-    for owner in (algorithm_class(settings["algorithm"]), ScalingConfig, TrainConfig):
+    for owner in (algorithm_class(settings["algorithm"]), Scaling, TrainConfig):
         for field in fields(owner):
             if field.name == key and field.default is not MISSING:
                 return field.default

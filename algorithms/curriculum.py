@@ -4,31 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from steer_env.checks import check_integers
+from steer_env.configs.train import Stage
 from steer_env.records import Row
 from steer_env.vector import VectorDialogueEnv
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One stage of a curriculum.
-
-    Attributes:
-        options: Of the environments, such as `{"max_turns": 2, "strategies": ["roleplay"]}`.
-        steps: Training steps it lasts at most, 0 for ever.
-        until: Ends earlier once a step's `return_per_turn` reaches this, None never.
-    """
-
-    options: Mapping[str, Any] = field(default_factory=dict)
-    steps: int = 0
-    until: float | None = None
-
-    def __post_init__(self) -> None:
-        check_integers(self, ("steps",), 0)
 
 
 class Curriculum:

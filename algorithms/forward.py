@@ -1,7 +1,7 @@
 """The policy as it is trained: what makes a large one fit, and its passes over packed dialogues.
 
-`Scaling` is precision, gradient checkpointing and LoRA adapters; `Forward` runs policy and reference with
-them.
+`prepare` gives a student what a `Scaling` asks for (gradient checkpointing, LoRA adapters); `Forward` runs
+policy and reference in its precision.
 """
 
 from __future__ import annotations
@@ -21,67 +21,67 @@ from steer_env.agents.hf.codec import Prompt
 from steer_env.agents.hf.packed import Packed, microbatches, packed_logprobs
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.parallel import Parallel
-from steer_env.configs.train import ScalingConfig
+from steer_env.configs.train import Scaling
 from steer_env.extras import need
 from steer_env.models import tiny
 
 
-class Scaling(ScalingConfig):
-    """A `ScalingConfig` that can be applied to a student."""
+def autocast(scaling: Scaling, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context of forward passes."""
+    if scaling.precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
 
-    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
-        """Return the context of forward passes."""
-        if self.precision == "float32":
-            return nullcontext()
-        return torch.autocast(device.type, torch.bfloat16)
 
-    def prepare(self, student: HFStudent, seed: int) -> None:
-        """Add adapters and switch checkpointing on, in place.
+def prepare(student: HFStudent, scaling: Scaling, seed: int) -> None:
+    """Add adapters and switch checkpointing on, in place.
 
-        Raises:
-            ValueError: If a layer to adapt does not exist, or the model would drop activations in training.
-            ImportError: If adapters are asked for and peft is not installed.
-        """
-        if self.lora_rank and not has_adapters(student.model):
-            _add_adapters(student.model, self, seed)
-        if self.gradient_checkpointing:
-            _check_no_dropout(student.model)
-            _checkpoint_activations(student.model)
+    Raises:
+        ValueError: If a layer to adapt does not exist, or the model would drop activations in training.
+        ImportError: If adapters are asked for and peft is not installed.
+    """
+    if scaling.lora_rank and not has_adapters(student.model):
+        _add_adapters(student.model, scaling, seed)
+    if scaling.gradient_checkpointing:
+        _check_no_dropout(student.model)
+        _checkpoint_activations(student.model)
 
-    @contextmanager
-    def applied(self, student: HFStudent, seed: int) -> Iterator[None]:
-        """Prepare a student for the time of a training; at the end it is an ordinary one again.
 
-        Raises:
-            ValueError, ImportError: As `prepare`.
-        """
-        model = student.model
-        learns = {name: p.requires_grad for name, p in model.named_parameters()}
-        self.prepare(student, seed)
-        try:
-            yield
-        finally:
-            if self.lora_rank:
-                merge_adapters(model)
-                for name, p in model.named_parameters():
-                    p.requires_grad_(learns[name])
-            if self.gradient_checkpointing:
-                model.gradient_checkpointing_disable()
+@contextmanager
+def prepared(student: HFStudent, scaling: Scaling, seed: int) -> Iterator[None]:
+    """Prepare a student for the duration of a training; at the end it is an ordinary one again.
 
-    @contextmanager
-    def updating(self, model: PreTrainedModel) -> Iterator[None]:
-        """Be in train mode where checkpointing needs it; replies are sampled and scored without dropout."""
-        if not self.gradient_checkpointing:
-            yield
-            return
-        model.train()
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.eval()
-        try:
-            yield
-        finally:
-            model.eval()
+    Raises:
+        ValueError, ImportError: As `prepare`.
+    """
+    model = student.model
+    learns = {name: p.requires_grad for name, p in model.named_parameters()}
+    prepare(student, scaling, seed)
+    try:
+        yield
+    finally:
+        if scaling.lora_rank:
+            merge_adapters(model)
+            for name, p in model.named_parameters():
+                p.requires_grad_(learns[name])
+        if scaling.gradient_checkpointing:
+            model.gradient_checkpointing_disable()
+
+
+@contextmanager
+def updating(model: PreTrainedModel, scaling: Scaling) -> Iterator[None]:
+    """Be in train mode where checkpointing needs it; replies are sampled and scored without dropout."""
+    if not scaling.gradient_checkpointing:
+        yield
+        return
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.eval()
+    try:
+        yield
+    finally:
+        model.eval()
 
 
 class Forward:
@@ -160,7 +160,7 @@ class Forward:
 
     def precision(self) -> AbstractContextManager[object]:
         """Return the context that forward passes run in."""
-        return self.scaling.autocast(self.student.model.device)
+        return autocast(self.scaling, self.student.model.device)
 
     def _packed(self, adapter: ModelAdapter, dialogues: Sequence[Prompt], *, entropy: bool = False) -> Packed:
         with self.precision():

@@ -32,11 +32,11 @@ from steer_env.algorithms.checkpoints import (
     save_state,
     uninterrupted,
 )
-from steer_env.algorithms.forward import Forward, Scaling
+from steer_env.algorithms.forward import Forward
 from steer_env.algorithms.monitor import METRICS, MetricsLogger
 from steer_env.algorithms.trainer import step_seeds
 from steer_env.algorithms.update import make_optimizer, update
-from steer_env.configs.train import TrainConfig
+from steer_env.configs.train import Scaling, TrainConfig
 from steer_env.files import write_json
 from steer_env.records import Row
 from steer_env.rollout import rollout

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +23,7 @@ from steer_env.algorithms.base import Progress
 from steer_env.algorithms.checkpoints import load_weights
 from steer_env.algorithms.monitor import METRICS
 from steer_env.algorithms.sight import memory, sight
-from steer_env.checks import check_choice, check_integers, check_numbers
-from steer_env.configs.sft import SFTConfig
+from steer_env.configs.sft import Phase, SFTConfig
 from steer_env.files import write_json
 from steer_env.records import Row
 
@@ -39,70 +38,6 @@ MakeData = Callable[[str, int, int], Sequence[sft.Dialogue]]
 
 class GateFailed(RuntimeError):
     """A phase of the base ended without what the next one needs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """Least accuracy on held-out pictures and dialogues, each in [0, 1]; 0 asks for nothing.
-
-    Attributes:
-        ask: "caption" or "describe", see `sight`.
-        noun: Of the device.
-        colour: Of its colour.
-        mark: Of its mark, which decides what is safe.
-        place: Of its place.
-        purpose: Of whether harm was stated in a dialogue.
-        asked: Of the steps that were asked for.
-        weighed: Of what may be told.
-        count: Pictures looked at, and dialogues.
-
-    Raises:
-        ValueError: If a setting is out of its range.
-    """
-
-    ask: str = "caption"
-    noun: float = 0.0
-    colour: float = 0.0
-    mark: float = 0.0
-    place: float = 0.0
-    purpose: float = 0.0
-    asked: float = 0.0
-    weighed: float = 0.0
-    count: int = 200
-
-    def __post_init__(self) -> None:
-        check_choice(self, "ask", ("caption", "describe"))
-        check_numbers(self, ("noun", "colour", "mark", "place", "purpose", "asked", "weighed"), 0, 1)
-        check_integers(self, ("count",), 1)
-
-    def short_of(self, seen: dict[str, float]) -> list[str]:
-        """Return what is missing, in words."""
-        return [
-            f"{name}={value:.3f}, expected at least {getattr(self, name)}"
-            for name, value in seen.items()
-            if value < getattr(self, name)
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """One phase of the base.
-
-    Attributes:
-        name: Of its folder and its data.
-        settings: Of the training; its seed is replaced by the run's.
-        gate: What has to be seen after it.
-        sees: Whether the vision tower learns; else it is frozen.
-        extension: Share of the steps that is trained again, with new data, when the gate fails.
-        extensions: How often, at most.
-    """
-
-    name: str
-    settings: SFTConfig
-    gate: Gate
-    sees: bool = False
-    extension: float = 0.5
-    extensions: int = 2
 
 
 def pretrain(

@@ -29,9 +29,9 @@ from steer_env.algorithms import sft, trainer
 from steer_env.algorithms.base import Progress
 from steer_env.algorithms.bootstrap import keep, play
 from steer_env.algorithms.grpo import GRPOConfig
-from steer_env.algorithms.pretraining import Gate, Phase, frozen_vision, pretrain
+from steer_env.algorithms.pretraining import frozen_vision, pretrain
 from steer_env.algorithms.recipe_data import ENV, Shares, base_data, data_seeds, told, world_env
-from steer_env.configs.sft import SFTConfig
+from steer_env.configs.sft import Gate, Phase, SFTConfig
 from steer_env.files import replacing_folder
 from steer_env.models.tiny import TinyConfig
 from steer_env.models.tiny import build as build_tiny

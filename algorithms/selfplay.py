@@ -19,7 +19,7 @@ The run folder, from which `resume` goes on with bitwise the same result on the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -30,58 +30,21 @@ from steer_env.agents.base import Acts, Agent, as_agent
 from steer_env.agents.hf.student import HFStudent, sampling
 from steer_env.algorithms.base import Algorithm
 from steer_env.algorithms.checkpoints import drop_rows_from, save_state
-from steer_env.algorithms.league import SAMPLING, League
+from steer_env.algorithms.league import League
 from steer_env.algorithms.learners import Learner, derive, practise
-from steer_env.algorithms.trainer import TrainConfig, train
-from steer_env.checks import check_choice, check_integers, check_numbers
+from steer_env.algorithms.trainer import train
+from steer_env.configs.train import SelfPlayConfig
 from steer_env.files import replacing_folder
 from steer_env.records import JsonlWriter, Row, read_jsonl
 from steer_env.runs import RunFolder, locked
 from steer_env.types import ATTACKER, STUDENT
 from steer_env.vector import VectorDialogueEnv
 
-MODES: Final = ("alternating", "simultaneous")
 GENERATIONS: Final = "generations.jsonl"
 #: Called with what is being trained, its finished steps, all of them, and the step's metrics.
 Progress = Callable[[str, int, int, Row], None]
 #: Called after a generation with its number; what it returns joins the generation's row.
 Measure = Callable[[int], Row]
-
-
-@dataclass(frozen=True, slots=True)
-class SelfPlayConfig:
-    """Settings of a self-play run.
-
-    Attributes:
-        generations: How many times both seats are trained.
-        mode: "alternating" or "simultaneous".
-        student: The student's loop; `steps` are those of one generation. Its seed is derived from `seed`.
-        attacker: The same of the attacker's practice; not used in "simultaneous", where it plays along.
-        league_share: Probability that a dialogue's opponent is a past or fixed one, in [0, 1].
-        sampling: How that one is drawn, "uniform" or "pfsp", see `league.League`.
-        power: Sharpness of "pfsp".
-        seed: Decides everything that is drawn.
-
-    Raises:
-        ValueError: If a setting is out of its range.
-    """
-
-    generations: int = 4
-    mode: str = "alternating"
-    student: TrainConfig = field(default_factory=lambda: TrainConfig(steps=15))
-    attacker: TrainConfig = field(default_factory=lambda: TrainConfig(steps=15))
-    league_share: float = 0.5
-    sampling: str = "pfsp"
-    power: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_integers(self, ("generations",), 1)
-        check_integers(self, ("seed",), 0)
-        check_choice(self, "mode", MODES)
-        check_choice(self, "sampling", SAMPLING)
-        check_numbers(self, ("league_share",), 0, 1)
-        check_numbers(self, ("power",))
 
 
 @locked("run_dir")

@@ -21,9 +21,10 @@ from steer_env.agents.hf.packed import microbatches, packed_logprobs
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.base import Progress
 from steer_env.algorithms.checkpoints import drop_rows_from, load_state, save_state
-from steer_env.algorithms.forward import Scaling
+from steer_env.algorithms.forward import autocast, prepared, updating
 from steer_env.algorithms.monitor import METRICS, MetricsLogger
 from steer_env.configs.sft import SFTConfig
+from steer_env.configs.train import Scaling
 from steer_env.records import Row
 from steer_env.runs import RunFolder, locked
 
@@ -77,7 +78,7 @@ def train(
         raise ValueError("dialogues is empty, expected at least one")
     examples = [d if isinstance(d, Prompt) else student.codec.dialogue(d) for d in dialogues]
     model, folder = student.model, None if run_dir is None else Path(run_dir)
-    with scaling.applied(student, config.seed), scaling.updating(model):
+    with prepared(student, scaling, config.seed), updating(model, scaling):
         student.check_trainable()
         optimizers = make_optimizers(model, config)
         first = 0 if folder is None else _open(folder, model, optimizers, resume)
@@ -146,7 +147,7 @@ def _accumulate(
     weight_B = 1 / learned / len(batch) if config.per_dialogue else torch.full((len(batch),), 1 / total)
     value = 0.0
     for part in microbatches([len(e.trace) for e in batch], len(batch), config.microbatch_tokens):
-        with scaling.autocast(adapter.device):
+        with autocast(scaling, adapter.device):
             packed = packed_logprobs(adapter, [batch[i] for i in part])
         weight_N = weight_B.to(adapter.device)[torch.tensor(part, device=adapter.device)][packed.rows_N]
         loss = -(weight_N * packed.logprobs_N).sum()

@@ -34,7 +34,7 @@ from steer_env.algorithms.checkpoints import (
     uninterrupted,
 )
 from steer_env.algorithms.curriculum import Curriculum
-from steer_env.algorithms.forward import Forward, Scaling
+from steer_env.algorithms.forward import Forward, prepare
 from steer_env.algorithms.monitor import (
     BEST,
     METRICS,
@@ -45,7 +45,7 @@ from steer_env.algorithms.monitor import (
 )
 from steer_env.algorithms.parallel import Parallel
 from steer_env.algorithms.update import make_optimizer, treat_cut, update
-from steer_env.configs.train import TrainConfig
+from steer_env.configs.train import Scaling, TrainConfig
 from steer_env.files import write_json
 from steer_env.judges.independence import check_env
 from steer_env.records import ROLLOUTS, Row
@@ -124,7 +124,7 @@ def train(
     check_run(run_dir, settings, resume)
     parallel.wait()  # until all have looked, before the first one writes
     student.temperature, student.max_new_tokens = config.temperature, config.max_new_tokens
-    scaling.prepare(student, config.seed)
+    prepare(student, scaling, config.seed)
     forward = Forward(
         student,
         scaling,

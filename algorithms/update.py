@@ -21,7 +21,7 @@ from torch import Tensor
 from steer_env.agents.hf.packed import Packed
 from steer_env.algorithms.advantages import cut_turns
 from steer_env.algorithms.base import Algorithm, Example, Tally, TokenBatch
-from steer_env.algorithms.forward import Forward
+from steer_env.algorithms.forward import Forward, updating
 from steer_env.algorithms.losses import kl_estimate
 from steer_env.configs.train import TrainConfig
 from steer_env.records import Row
@@ -57,7 +57,7 @@ def update(
     rng = np.random.default_rng([config.seed, step, 2])
     size = config.minibatch_size or max(1, len(examples))
     old = OldPolicy(forward, examples, more=config.epochs > 1 or size < len(examples))
-    with forward.scaling.updating(forward.student.model):
+    with updating(forward.student.model, forward.scaling):
         for number, batch in enumerate(minibatches(examples, size, config.epochs, rng)):
             moved = accumulate(forward, algorithm, batch, tally, old, first=number == 0)
             if number == 0:

@@ -34,9 +34,9 @@ import steer_env
 from steer_env.agents import StaticAttacker
 from steer_env.agents.hf import HFStudent
 from steer_env.algorithms.base import make_algorithm
-from steer_env.algorithms.forward import Scaling
 from steer_env.algorithms.parallel import Parallel, launched
 from steer_env.algorithms.trainer import TrainConfig, train
+from steer_env.configs.train import Scaling
 from steer_env.models.tiny import TinyConfig, build, build_processor
 from steer_env.trajectory import Trajectory
 from steer_env.types import Scored, Terms

@@ -49,9 +49,10 @@ from steer_env.algorithms.exploit import (
 from steer_env.algorithms.learners import ModelLearner, TacticLearner, as_groups, practise
 from steer_env.algorithms.rae import mean_return
 from steer_env.algorithms.recipes import REPLY_TOKENS, DemoConfig, build
-from steer_env.algorithms.selfplay import SelfPlayConfig, attacker_of, self_play, student_of
+from steer_env.algorithms.selfplay import attacker_of, self_play, student_of
 from steer_env.algorithms.speak import UTTERANCE_TOKENS, SpeakConfig, speaking_attacker
 from steer_env.algorithms.trainer import TrainConfig
+from steer_env.configs.train import SelfPlayConfig
 from steer_env.evaluation.paired import paired
 from steer_env.rollout import rollout
 from steer_env.scenarios import RISKY

@@ -12,8 +12,8 @@ from steer_env.agents.llm_tutor import LLMTutor
 from steer_env.agents.named import open_seat
 from steer_env.algorithms import sft
 from steer_env.algorithms.base import make_algorithm
-from steer_env.algorithms.forward import Scaling
 from steer_env.algorithms.trainer import TrainConfig, train
+from steer_env.configs.train import Scaling
 from steer_env.data.seeds import (
     ChatGenerator,
     ChatGrader,

@@ -19,7 +19,7 @@ from steer_env.cli.progress import Bar
 from steer_env.configs.base import AboveZero, Positive, config
 from steer_env.configs.sft import SFTConfig, SFTSettings
 from steer_env.configs.student import ModelConfig
-from steer_env.configs.train import ScalingConfig
+from steer_env.configs.train import Scaling
 from steer_env.runs import RunFolder
 
 _EXAMPLES = """  steer-env sft --student runs/demo/base --data boot --out runs/sft
@@ -66,7 +66,7 @@ class SFT(RunConfig):
     settings: SFTSettings = field(
         default_factory=lambda: SFTSettings(batch_size=16, lr=1e-5, warmup=0, final_lr=0.1)
     )
-    scaling: ScalingConfig = field(default_factory=ScalingConfig)
+    scaling: Scaling = field(default_factory=Scaling)
     checkpoint_every: Positive = 100
     device: str | None = None
     dtype: str = "float32"
@@ -97,7 +97,6 @@ def run(config: SFT) -> int:
     student = _student(config)
     from steer_env.agents.hf import Exchange
     from steer_env.algorithms import sft
-    from steer_env.algorithms.forward import Scaling
 
     exchanges = [[Exchange(*turn) for turn in dialogue.turns()] for dialogue in dialogues]
     examples, long = sft.encode(student, exchanges, config.max_length or 0)
@@ -120,7 +119,7 @@ def run(config: SFT) -> int:
             student,
             examples,
             SFTConfig(steps=steps, **asdict(config.settings)),
-            scaling=Scaling(**asdict(config.scaling)),
+            scaling=config.scaling,
             run_dir=out,
             resume=config.resume,
             checkpoint_every=config.checkpoint_every,

@@ -29,7 +29,7 @@ from steer_env.cli.together import together
 from steer_env.configs.base import Natural, Positive, config
 from steer_env.configs.env import REWARD, EnvConfig
 from steer_env.configs.student import ModelConfig
-from steer_env.configs.train import ScalingConfig, TrainConfig
+from steer_env.configs.train import Scaling, TrainConfig
 from steer_env.data.licences import check_training_allowed
 from steer_env.judges.independence import check_independent
 from steer_env.runs import RunFolder
@@ -84,7 +84,7 @@ class Train(RunConfig):
     reward: Literal["tcsr", "helpfulness"] | None = None
     algorithm: str = "grpo"
     loop: TrainConfig = field(default_factory=TrainConfig)
-    scaling: ScalingConfig = field(default_factory=ScalingConfig)
+    scaling: Scaling = field(default_factory=Scaling)
     curriculum: str | None = None
     tracker: tuple[str, ...] = ()
     record_every: Natural = 0
@@ -164,7 +164,6 @@ def _run(config: Train) -> int:
         check_training_allowed(setting.scenarios, allow=config.allow_licence)
     from steer_env.algorithms import trainer
     from steer_env.algorithms.base import make_algorithm
-    from steer_env.algorithms.forward import Scaling
     from steer_env.algorithms.monitor import check_trackers
     from steer_env.algorithms.parallel import launched
 
@@ -195,7 +194,7 @@ def _run(config: Train) -> int:
             algorithm,
             config.loop,
             out,
-            scaling=Scaling(**asdict(config.scaling)),
+            scaling=config.scaling,
             parallel=parallel,
             trackers=config.tracker,
             resume=config.resume,

@@ -98,7 +98,8 @@ def explain(error: ValidationError, known: typing.Sequence[str]) -> str:
         known: Names of the fields there are.
     """
     first = error.errors(include_url=False)[0]
-    name, value, kind = ".".join(map(str, first["loc"])), first.get("input"), first["type"]
+    where = [known[at] if isinstance(at, int) and not i else str(at) for i, at in enumerate(first["loc"])]
+    name, value, kind = ".".join(where), first.get("input"), first["type"]  # a number: given by position
     name = name or error.title
     if kind == "value_error":
         return str(first["ctx"]["error"])

@@ -1,7 +1,8 @@
-"""Settings of supervised training."""
+"""Settings of supervised training, and of the phases that a base is trained in."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from steer_env.configs.base import AboveZero, Amount, Natural, Positive, Share, Switch, config, real
@@ -53,3 +54,65 @@ class SFTConfig(SFTSettings):
     """
 
     steps: Positive = 300
+
+
+@config(frozen=True)
+class Gate:
+    """Least accuracy on held-out pictures and dialogues; 0 asks for nothing.
+
+    Attributes:
+        ask: "caption" or "describe", see `algorithms.sight`.
+        noun: Of the device.
+        colour: Of its colour.
+        mark: Of its mark, which decides what is safe.
+        place: Of its place.
+        purpose: Of whether harm was stated in a dialogue.
+        asked: Of the steps that were asked for.
+        weighed: Of what may be told.
+        count: Pictures looked at, and dialogues.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+    """
+
+    ask: Literal["caption", "describe"] = "caption"
+    noun: Share = 0.0
+    colour: Share = 0.0
+    mark: Share = 0.0
+    place: Share = 0.0
+    purpose: Share = 0.0
+    asked: Share = 0.0
+    weighed: Share = 0.0
+    count: Positive = 200
+
+    def short_of(self, seen: Mapping[str, float]) -> list[str]:
+        """Return what is missing, in words."""
+        return [
+            f"{name}={value:.3f}, expected at least {getattr(self, name)}"
+            for name, value in seen.items()
+            if value < getattr(self, name)
+        ]
+
+
+@config(frozen=True)
+class Phase:
+    """One phase of a base, see `algorithms.pretraining`.
+
+    Attributes:
+        name: Of its folder and its data.
+        settings: Of the training; its seed is replaced by the run's.
+        gate: What has to be seen after it.
+        sees: Whether the vision tower learns; else it is frozen.
+        extension: Share of the steps that is trained again, with new data, when the gate fails.
+        extensions: How often, at most.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+    """
+
+    name: str
+    settings: SFTConfig
+    gate: Gate
+    sees: Switch = False
+    extension: Share = 0.5
+    extensions: Natural = 2

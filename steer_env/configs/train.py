@@ -1,8 +1,10 @@
-"""Settings of training that need no torch: the loop's, and how a large student is run."""
+"""Settings of training that need no torch: the loop's, a curriculum's, self-play's; how a student is run."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Any, Literal
 
 from steer_env.configs.base import AboveZero, Amount, Natural, Positive, Share, Switch, config, real
 from steer_env.spaces import MAX_NEW_TOKENS
@@ -96,7 +98,53 @@ class TrainConfig:
 
 
 @config(frozen=True)
-class ScalingConfig:
+class Stage:
+    """One stage of a curriculum, see `algorithms.curriculum`.
+
+    Attributes:
+        options: Of the environments, such as `{"max_turns": 2, "strategies": ["roleplay"]}`.
+        steps: Training steps it lasts at most, 0 for ever.
+        until: Ends earlier once a step's `return_per_turn` reaches this, None never.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    steps: Natural = 0
+    until: float | None = None
+
+
+@config(frozen=True)
+class SelfPlayConfig:
+    """Settings of a self-play run, see `algorithms.selfplay`.
+
+    Attributes:
+        generations: How many times both seats are trained.
+        mode: "alternating" or "simultaneous".
+        student: The student's loop; `steps` are those of one generation. Its seed is derived from `seed`.
+        attacker: The same of the attacker's practice; not used in "simultaneous", where it plays along.
+        league_share: Probability that a dialogue's opponent is a past or fixed one.
+        sampling: How that one is drawn, "uniform" or "pfsp", see `league.League`.
+        power: Sharpness of "pfsp".
+        seed: Decides everything that is drawn.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+    """
+
+    generations: Positive = 4
+    mode: Literal["alternating", "simultaneous"] = "alternating"
+    student: TrainConfig = field(default_factory=lambda: TrainConfig(steps=15))
+    attacker: TrainConfig = field(default_factory=lambda: TrainConfig(steps=15))
+    league_share: Share = 0.5
+    sampling: Literal["uniform", "pfsp"] = "pfsp"
+    power: Amount = 1.0
+    seed: Natural = 0
+
+
+@config(frozen=True)
+class Scaling:
     """How a student is run and which of its weights are trained; the defaults change nothing.
 
     Attributes:

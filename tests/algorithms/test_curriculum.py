@@ -4,7 +4,8 @@ from functools import partial
 import pytest
 
 import steer_env
-from steer_env.algorithms.curriculum import Curriculum, Stage, read_stages
+from steer_env.algorithms.curriculum import Curriculum, read_stages
+from steer_env.configs.train import Stage
 from steer_env.scenarios import STRATEGIES
 
 

@@ -21,8 +21,9 @@ from kit.training import MoodyJudge, tiny_student
 from steer_env.agents import make_agent
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.checkpoints import checkpoints
-from steer_env.algorithms.curriculum import Curriculum, Stage
+from steer_env.algorithms.curriculum import Curriculum
 from steer_env.algorithms.trainer import TrainConfig, train
+from steer_env.configs.train import Stage
 
 ROOT = Path(__file__).parents[2]
 CONFIG = TrainConfig(

@@ -13,9 +13,10 @@ from kit.dialogues import batch, loss_and_gradient
 from kit.training import Learner, same, weights
 from steer_env.agents.hf import packed_logprobs
 from steer_env.algorithms.base import Tally, make_algorithm
-from steer_env.algorithms.forward import Forward, Scaling
+from steer_env.algorithms.forward import Forward
 from steer_env.algorithms.losses import cispo_loss, sampler_weights
 from steer_env.algorithms.trainer import TrainConfig, train
+from steer_env.configs.train import Scaling
 
 ONE = TrainConfig(
     steps=1, seeds_per_step=3, group_size=3, lr=3e-3, max_new_tokens=4, minibatch_size=4, microbatch_size=2,

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from kit.dialogues import PIECES, batch, dialogue, group
 from steer_env.agents.hf.packed import Packed
 from steer_env.algorithms.base import make_algorithm
-from steer_env.algorithms.forward import Forward, Scaling
+from steer_env.algorithms.forward import Forward
 from steer_env.algorithms.parallel import Parallel
+from steer_env.configs.train import Scaling
 from steer_env.rollout import rollout
 from steer_env.trajectory import TokenTrace, Trajectory
 

@@ -12,10 +12,10 @@ import torch
 
 from steer_env.agents.hf import HFStudent
 from steer_env.algorithms import pretraining, recipes
-from steer_env.algorithms.pretraining import Gate, GateFailed, Phase, frozen_vision, pretrain
+from steer_env.algorithms.pretraining import GateFailed, frozen_vision, pretrain
 from steer_env.algorithms.recipe_data import Shares, base_data
 from steer_env.algorithms.recipes import DemoConfig, build, stage_settings
-from steer_env.configs.sft import SFTConfig
+from steer_env.configs.sft import Gate, Phase, SFTConfig
 from steer_env.models.tiny import build as build_tiny
 from steer_env.world import WorldSource
 from steer_env.world.play import all_texts

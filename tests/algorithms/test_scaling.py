@@ -7,8 +7,9 @@ from kit.training import SMALL, same, timeless, weights
 from steer_env.agents.hf import HFStudent, ModelAdapter
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.checkpoints import checkpoints
-from steer_env.algorithms.forward import Scaling, adapters_off, save_merged
+from steer_env.algorithms.forward import adapters_off, autocast, prepare, save_merged
 from steer_env.algorithms.trainer import train
+from steer_env.configs.train import Scaling
 from steer_env.models.tiny import load
 
 LORA = Scaling(lora_rank=2)
@@ -46,7 +47,7 @@ def test_dropout_in_attention_is_refused_with_checkpointing(make_vec, make_stude
     student = make_student()
     student.model.config.get_text_config().attention_dropout = 0.1
     with pytest.raises(ValueError, match=r"attention_dropout=0.1, expected 0 with gradient_checkpointing"):
-        Scaling(gradient_checkpointing=True).prepare(student, 0)
+        prepare(student, Scaling(gradient_checkpointing=True), 0)
 
 
 def test_bf16_runs_forward_in_bfloat16_and_keeps_float32_weights(trained, make_student):
@@ -59,7 +60,7 @@ def test_bf16_runs_forward_in_bfloat16_and_keeps_float32_weights(trained, make_s
     seen = []
     layer = student.model.model.language_model.layers[0].mlp.up_proj
     layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    with Scaling(precision="bf16").autocast(torch.device("cpu")):
+    with autocast(Scaling(precision="bf16"), torch.device("cpu")):
         layer(torch.zeros(1, layer.in_features))
     assert seen == [torch.bfloat16]
 
@@ -122,12 +123,12 @@ def test_bad_settings_are_refused(options, message):
 
 def test_layers_that_do_not_exist_are_refused(make_student):
     with pytest.raises(ValueError, match="nowhere"):
-        Scaling(lora_rank=2, lora_targets="nowhere").prepare(make_student(), 0)
+        prepare(make_student(), Scaling(lora_rank=2, lora_targets="nowhere"), 0)
 
 
 def test_random_state_is_left_alone(make_student):
     state = torch.get_rng_state()
-    LORA.prepare(make_student(), 0)
+    prepare(make_student(), LORA, 0)
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -138,7 +139,7 @@ def test_adapters_are_opened_from_another_folder_than_they_were_trained_in(
     make_student().save(tmp_path / "base")
     monkeypatch.chdir(tmp_path)
     student = HFStudent.from_pretrained("base")
-    LORA.prepare(student, 0)
+    prepare(student, LORA, 0)
     student.save("adapters")
     assert (tmp_path / "adapters" / "adapter_config.json").is_file()
     monkeypatch.chdir(tmp_path / "elsewhere")

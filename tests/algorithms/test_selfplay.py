@@ -15,8 +15,9 @@ from steer_env.agents import ScriptedTutor
 from steer_env.agents.hf import HFStudent
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.learners import TacticLearner
-from steer_env.algorithms.selfplay import SelfPlayConfig, attacker_of, self_play, student_of
+from steer_env.algorithms.selfplay import attacker_of, self_play, student_of
 from steer_env.algorithms.trainer import TrainConfig
+from steer_env.configs.train import SelfPlayConfig
 from steer_env.registration import make_vec
 from steer_env.runs import RunExists
 

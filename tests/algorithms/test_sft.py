@@ -6,9 +6,9 @@ import torch
 
 from steer_env.agents.hf import Exchange
 from steer_env.algorithms import sft
-from steer_env.algorithms.forward import Scaling
 from steer_env.algorithms.sft import batches, make_optimizers, train
 from steer_env.configs.sft import SFTConfig
+from steer_env.configs.train import Scaling
 from steer_env.images import Image
 from steer_env.types import USER, Message
 

@@ -13,8 +13,9 @@ import pytest
 
 from kit.training import SMALL, MoodyJudge, same, weights
 from steer_env.algorithms.base import make_algorithm
-from steer_env.algorithms.curriculum import Curriculum, Stage
+from steer_env.algorithms.curriculum import Curriculum
 from steer_env.algorithms.trainer import train
+from steer_env.configs.train import Stage
 from steer_env.runs import RunExists
 from steer_env.types import Scored, Terms
 

@@ -11,10 +11,10 @@ import torch
 from kit.training import Learner, MoodyJudge, same, timeless, weights
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.checkpoints import Average, checkpoints
-from steer_env.algorithms.curriculum import Curriculum, Stage
-from steer_env.algorithms.forward import Scaling
+from steer_env.algorithms.curriculum import Curriculum
 from steer_env.algorithms.monitor import Validation
 from steer_env.algorithms.trainer import TrainConfig, step_seeds, train
+from steer_env.configs.train import Scaling, Stage
 from steer_env.models.tiny import load
 from steer_env.rollout import rollout
 from steer_env.runs import RunExists

@@ -12,11 +12,11 @@ import torch
 from steer_env.agents.hf import HFStudent
 from steer_env.algorithms import update
 from steer_env.algorithms.base import make_algorithm
-from steer_env.algorithms.forward import Scaling
 from steer_env.algorithms.parallel import Replicas
 from steer_env.algorithms.trainer import TrainConfig, train
 from steer_env.cli import main
 from steer_env.cli import train as command
+from steer_env.configs.train import Scaling
 from steer_env.models.tiny import TinyConfig, build
 from steer_env.vector import VectorDialogueEnv
 
