@@ -10,7 +10,6 @@ student on seeds of their own.
 from __future__ import annotations
 
 import copy
-import importlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -67,23 +66,13 @@ def check_trackers(names: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise ValueError(f"tracker={name!r}, expected one of {', '.join(map(repr, known))}")
-        if name == "tensorboard":
-            need(name, "metrics")
-        else:
-            _hosted(name)
-
-
-def _hosted(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(f"{module} is not installed; run: pip install {module}") from error
+        need(name, "metrics" if name == "tensorboard" else None)
 
 
 def _tracker(name: str, run_dir: Path, finished: int, settings: Mapping[str, Any]) -> Any:
     if name == "tensorboard":
         return _TensorBoard(run_dir, finished)
-    module = _hosted(name)
+    module = need(name, None)
     module.init(project="steer_env", name=run_dir.resolve().name, config=dict(settings), resume="allow")
     return module
 

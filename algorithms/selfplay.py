@@ -42,7 +42,7 @@ from steer_env.vector import VectorDialogueEnv
 
 GENERATIONS: Final = "generations.jsonl"
 #: Called with what is being trained, its finished steps, all of them, and the step's metrics.
-Progress = Callable[[str, int, int, Row], None]
+SeatProgress = Callable[[str, int, int, Row], None]
 #: Called after a generation with its number; what it returns joins the generation's row.
 Measure = Callable[[int], Row]
 
@@ -60,7 +60,7 @@ def self_play(
     fixed: Mapping[str, Acts] | None = None,
     measure: Measure | None = None,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: SeatProgress | None = None,
 ) -> list[Row]:
     """Train `student` and `attacker` in place against each other.
 
@@ -132,7 +132,7 @@ class _Run:
         config: SelfPlayConfig,
         folder: Path,
         fixed: dict[str, Agent],
-        progress: Progress | None,
+        progress: SeatProgress | None,
     ) -> None:
         self.env, self.attack_env = envs
         self.student, self.attacker, self.algorithm = student, attacker, algorithm

@@ -30,7 +30,7 @@ from unittest import mock
 
 import torch
 import trl
-from throughput import machine
+from timing import machine
 from transformers import TrainerCallback
 
 import steer_env

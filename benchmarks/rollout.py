@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from throughput import PACKAGES, machine
+from timing import PACKAGES, machine
 
 from steer_env.env import DialogueEnv
 from steer_env.rollout import rollout

@@ -1,34 +1,30 @@
 """How many turns a second the environment plays, beside PettingZoo's and TextArena's own games.
 
-    python benchmarks/throughput.py                 # about a minute, writes
-    benchmarks/results/throughput.json python benchmarks/throughput.py --repeats 9 --only bare full
+    python benchmarks/throughput.py  # about a minute, writes benchmarks/results/throughput.json
+    python benchmarks/throughput.py --repeats 9 --only bare full
 
 A turn is one utterance stepped, by either seat. One process, scripted agents, dialogues of 8 utterances of
-about 215 characters with a 224 x 224 picture unless a row says otherwise. Every dialogue is played the way
-PettingZoo
-documents it: `agent_iter`, `last`, `step`, dead steps drained; resets are inside the timed part. All texts
-differ and, unless a row says otherwise, the judge reads each for the first time: its caches are emptied
-before every run. Cases take turns within each repeat, so that a busy moment of the machine hits all of them;
-the median is reported.
+about 215 characters with a 224 x 224 picture unless a row says otherwise. Every dialogue is played as
+PettingZoo documents it: `agent_iter`, `last`, `step`, dead steps drained; resets are inside the timed part.
+All texts differ and, unless a row says otherwise, the judge reads each for the first time: its caches are
+emptied before every run. Cases take turns within each repeat, so that a busy moment of the machine hits all
+of them; the median is reported.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from peers import gymnasium_case, pettingzoo_cases, play_aec, textarena_cases
+from timing import Case, Stopwatch, Timed, machine
 
 import steer_env
 from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
@@ -49,22 +45,6 @@ CHARACTERS = 215
 PAIRS = 20_000
 #: Pairs in the rows whose texts come round again, as scripted agents' do.
 POOL = 500
-
-#: (turns, seconds by the clock, seconds of this process on a CPU)
-Timed = tuple[int, float, float]
-#: Plays about as many turns as asked.
-Case = Callable[[int], Timed]
-
-
-class Stopwatch:
-    """Measures by the clock and by the CPU time of this process, which other work disturbs less."""
-
-    def __init__(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
-
-    def stop(self, turns: int) -> Timed:
-        """Return turns and both times."""
-        return turns, time.perf_counter() - self._wall, time.process_time() - self._cpu
 
 
 # -- what is said --------------------------------------------------------------------------------------------
@@ -136,25 +116,6 @@ def fixed_length(scenarios: list[Scenario], utterances: int) -> FixedScenarios:
 # -- ours ----------------------------------------------------------------------------------------------------
 
 
-def play_aec(env: Any, pairs: Iterator[tuple[str, str]], turns: int) -> Timed:
-    """Play whole dialogues until at least `turns` utterances have been stepped; return (turns, seconds)."""
-    done = 0
-    watch = Stopwatch()
-    while done < turns:
-        env.reset(seed=done)
-        said: tuple[str, str] = ("", "")
-        for agent in env.agent_iter():
-            _, _, terminated, truncated, _ = env.last()
-            if terminated or truncated:
-                env.step(None)
-                continue
-            if agent == ATTACKER:
-                said = next(pairs)
-            env.step(said[agent == STUDENT])
-            done += 1
-    return watch.stop(done)
-
-
 def aec_case(source: FixedScenarios, pairs: Iterator[tuple[str, str]], wrappers: Any, judge: Any) -> Case:
     """Return a case that plays our two-seat environment."""
     env = steer_env.make(scenarios=source, wrappers=wrappers, judge=judge)
@@ -191,170 +152,6 @@ def vector_case(
         return watch.stop(done)
 
     return run
-
-
-# -- peers ---------------------------------------------------------------------------------------------------
-
-
-def pettingzoo_cases(pairs: Iterator[tuple[str, str]]) -> dict[str, Case]:
-    """Return PettingZoo's own: a minimal raw AEC dialogue, the same in OrderEnforcing, and tic-tac-toe."""
-    from pettingzoo.utils.wrappers import OrderEnforcingWrapper
-
-    raw = minimal_dialogue()
-    cases: dict[str, Case] = {
-        "PettingZoo raw AEC dialogue": lambda turns: play_aec(raw, pairs, turns),
-        "PettingZoo with OrderEnforcing": lambda turns: play_aec(OrderEnforcingWrapper(raw), pairs, turns),
-    }
-    try:
-        from pettingzoo.classic import tictactoe_v3
-    except ImportError as error:
-        print(f"PettingZoo tic-tac-toe is left out: {error}")
-        return cases
-
-    def tictactoe(turns: int) -> Timed:
-        env = tictactoe_v3.env()
-        rng = np.random.default_rng(0)
-        done = 0
-        watch = Stopwatch()
-        while done < turns:
-            env.reset()
-            for _ in env.agent_iter():
-                observation, _, terminated, truncated, _ = env.last()
-                if terminated or truncated:
-                    env.step(None)
-                    continue
-                env.step(int(rng.choice(np.flatnonzero(observation["action_mask"]))))
-                done += 1
-        return watch.stop(done)
-
-    return {**cases, "PettingZoo tic-tac-toe env()": tictactoe}
-
-
-def minimal_dialogue(utterances: int = 8) -> Any:
-    """Return the least an AEC dialogue can do: it passes on the last utterance. No picture, no transcript."""
-    from pettingzoo import AECEnv
-
-    class Minimal(AECEnv):  # type: ignore[type-arg]
-        metadata = {"name": "minimal_v0"}  # noqa: RUF012
-        possible_agents = [ATTACKER, STUDENT]  # noqa: RUF012
-        render_mode = None
-
-        def reset(self, seed: int | None = None, options: Any = None) -> None:
-            self.agents, self.agent_selection, self.said, self.count = (
-                list(self.possible_agents),
-                ATTACKER,
-                "",
-                0,
-            )
-            self.rewards, self._cumulative_rewards = ({ATTACKER: 0.0, STUDENT: 0.0} for _ in range(2))
-            self.terminations, self.truncations = ({ATTACKER: False, STUDENT: False} for _ in range(2))
-            self.infos: dict[str, dict[str, Any]] = {ATTACKER: {}, STUDENT: {}}
-
-        def observe(self, agent: str) -> str:
-            return self.said
-
-        def step(self, action: str | None) -> None:
-            agent = self.agent_selection
-            if self.terminations[agent]:
-                self._was_dead_step(action)
-                return
-            self.said = action or ""
-            self.count += 1
-            self.agent_selection = STUDENT if agent == ATTACKER else ATTACKER
-            if self.count == utterances:
-                self.terminations = {ATTACKER: True, STUDENT: True}
-
-    return Minimal()
-
-
-def textarena_cases(pairs: Iterator[tuple[str, str]]) -> dict[str, Case]:
-    """Return TextArena's: TruthAndDeception, and a minimal two-player dialogue in its observation wrapper."""
-    try:
-        import textarena as ta
-    except ImportError:
-        print("TextArena is not installed and left out; `make bench` installs it")
-        return {}
-
-    def play(make: Callable[[], Any], turns: int) -> Timed:
-        env = make()
-        done = 0
-        watch = Stopwatch()
-        while done < turns:
-            # Its observation wrapper keeps the history of earlier dialogues over reset(), which would slow it
-            # down more and more; emptied here, in its favour.
-            forget(env)
-            env.reset(num_players=2, seed=done)
-            over = False
-            while not over:
-                env.get_observation()
-                over, _ = env.step(action=next(pairs)[done % 2])
-                done += 1
-            env.close()
-        return watch.stop(done)
-
-    def forget(env: Any) -> None:
-        while env is not None:
-            getattr(env, "full_observations", {}).clear()
-            env = vars(env).get("env")
-
-    class Dialogue(ta.Env):  # type: ignore[misc,name-defined]
-        """Two players talk; nothing is scored."""
-
-        def __init__(self, utterances: int) -> None:
-            self.utterances = utterances
-
-        def reset(self, num_players: int, seed: int | None = None) -> None:
-            self.state = ta.TwoPlayerState(num_players=num_players, seed=seed, max_turns=self.utterances)
-            self.state.reset(game_state={}, player_prompt_function=lambda player_id, game_state: "Talk.")
-
-        def step(self, action: str) -> Any:
-            self.state.add_observation(
-                from_id=self.state.current_player_id,
-                message=action,
-                observation_type=ta.ObservationType.PLAYER_ACTION,
-            )
-            if self.state.turn >= self.utterances - 1:
-                self.state.set_draw(reason="the end")
-            return self.state.step()
-
-    def wrapped(utterances: int) -> Callable[[], Any]:
-        return lambda: ta.wrappers.LLMObservationWrapper(env=Dialogue(utterances))
-
-    return {
-        "TextArena TruthAndDeception": lambda turns: play(lambda: ta.make("TruthAndDeception-v0"), turns),
-        "TextArena minimal dialogue, wrapped": lambda turns: play(wrapped(8), turns),
-        "TextArena minimal dialogue, wrapped, 512 utterances": lambda turns: play(wrapped(512), turns),
-    }
-
-
-def gymnasium_case() -> dict[str, Case]:
-    """Return Gymnasium's SyncVectorEnv with 64 environments that return a 224 x 224 picture."""
-    import gymnasium
-
-    class Pictures(gymnasium.Env):  # type: ignore[type-arg]
-        observation_space = gymnasium.spaces.Box(0, 255, (224, 224, 3), np.uint8)
-        action_space = gymnasium.spaces.Discrete(2)
-        picture = np.zeros((224, 224, 3), np.uint8)
-
-        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-            self.count = 0
-            return self.picture, {}
-
-        def step(self, action: int) -> Any:
-            self.count += 1
-            return self.picture, 0.0, self.count == 8, False, {}
-
-    def run(turns: int) -> Timed:
-        vec = gymnasium.vector.SyncVectorEnv([Pictures] * 64)
-        actions = np.zeros(64, int)
-        vec.reset(seed=0)
-        steps = max(1, turns // 64)
-        watch = Stopwatch()
-        for _ in range(steps):
-            vec.step(actions)
-        return watch.stop(steps * 64)
-
-    return {"Gymnasium SyncVectorEnv, 64 x 224 px": run}
 
 
 # -- import --------------------------------------------------------------------------------------------------
@@ -458,34 +255,6 @@ def measure(cases: dict[str, Case], repeats: int, seconds: float) -> dict[str, d
             "turns_per_cpu_s": statistics.median(turns / cpu for turns, _, cpu in runs),
         }
     return rates
-
-
-PACKAGES = ("steer-env", "numpy", "gymnasium", "pettingzoo", "pillow", "pydantic", "textarena")
-
-
-def machine(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
-    """Return what the figures depend on."""
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
-        ]
-        cpu = names[0] if names else cpu
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "system": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "versions": versions,
-    }
 
 
 def print_report(report: dict[str, Any]) -> None:

@@ -19,7 +19,6 @@ from steer_env.acts.tables import HISTORIES, tables
 from steer_env.rewards import HARM_LEVEL, WEIGHTS, turn_reward
 from steer_env.world.truth import Request
 
-ENV_ID: Final = "SteerActs-v0"
 #: Share of dialogues with an adversary; hazards are half of either kind, so that words do not give them away.
 ADVERSARY_SHARE: Final = 0.6
 #: P(reading | lookalike) by level, from a clear round dot to a clear zigzag; mirrored for a hazard.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 from pydantic import BeforeValidator
 
 from steer_env.configs.base import Positive, Share, Switch, config
-from steer_env.rewards import ALPHA, WEIGHTS, check_weights
+from steer_env.rewards import ALPHA, WEIGHTS, Normalization, Returns, check_weights
 from steer_env.spaces import MAX_LENGTH
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 Split = Literal["train", "sft", "bench", "ood", "pretrain"]
 Kind = Literal["benign", "obfuscated", "red_team"]
 Mechanism = Literal["category", "typography", "image_only", "mixed", "late_risk"]
-Returns = Literal["sum", "final", "mean"]
-Normalization = Literal["affine", "tenth"]
 Role = Literal["student", "attacker"]
 
 #: A name alone is one name; a string is never read letter by letter.

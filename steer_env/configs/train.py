@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from steer_env.configs.base import AboveZero, Amount, Natural, Positive, Share, Switch, config, real
 from steer_env.spaces import MAX_NEW_TOKENS
 
-Average = Literal["none", "tail", "ema"]
 Overlong = Literal["keep", "mask", "penalise"]
 Schedule = Literal["constant", "linear", "cosine"]
 Weights = Literal["last", "average", "best"]
@@ -79,7 +78,7 @@ class TrainConfig:
     unscored_limit: Share = 0.05
     unscored_window: Positive = 20
     checkpoint_every: Positive = 20
-    average: Average = "none"
+    average: Literal["none", "tail", "ema"] = "none"
     average_decay: Share = 0.9
     eval_every: Natural = 0
     eval_dialogues: Positive = 64

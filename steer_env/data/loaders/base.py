@@ -17,7 +17,7 @@ from steer_env.extras import need as need_library
 from steer_env.images import Image, ImageError
 from steer_env.scenarios import DraftTurn, Scenario
 
-Row = Mapping[str, Any]
+Entry = Mapping[str, Any]
 
 _SHOWN = 12  # names an error message lists
 _PICTURES = 100  # the same of missing pictures, whose rows one may want to skip
@@ -176,7 +176,7 @@ class Source:
                 except ValueError as error:
                     raise self.error(self.place(path, number), f"is not JSON ({error})") from error
 
-    def _csv(self, path: Path, columns: Sequence[str]) -> Iterator[tuple[object, Row]]:
+    def _csv(self, path: Path, columns: Sequence[str]) -> Iterator[tuple[object, Entry]]:
         csv.field_size_limit(1 << 27)  # jailbreak prompts exceed the default of 128 KiB
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
@@ -189,7 +189,7 @@ class Source:
                     raise self.error(self.place(path, number), f"has {wide} fields than the header")
                 yield number, row
 
-    def _parquet(self, path: Path, columns: Sequence[str]) -> Iterator[tuple[object, Row]]:
+    def _parquet(self, path: Path, columns: Sequence[str]) -> Iterator[tuple[object, Entry]]:
         """Read Parquet, a few rows in memory at a time."""
         parquet = need_library("pyarrow.parquet")
         try:
@@ -220,7 +220,7 @@ class Source:
             raise self.error(where, f"is a {type(row).__name__}, expected an object with {list(keys)}")
         self._columns(where, keys, list(row))
 
-    def text(self, row: Row, key: str, where: str) -> str:
+    def text(self, row: Entry, key: str, where: str) -> str:
         """Return a text that must be there and not blank."""
         value = row.get(key)
         if not isinstance(value, str) or not value.strip():

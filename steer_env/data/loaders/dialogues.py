@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from steer_env.data import schemas
-from steer_env.data.loaders.base import At, Row, Source, Spec
+from steer_env.data.loaders.base import At, Entry, Source, Spec
 from steer_env.data.loaders.table import each_row
 from steer_env.scenarios import Scenario
 
@@ -34,7 +34,7 @@ def _user(source: Source, messages: Any, where: str, rename: Mapping[str, str] |
         raise source.error(where, str(error)) from error
 
 
-def _safemt(source: Source, row: Row, at: At) -> Iterator[Scenario]:
+def _safemt(source: Source, row: Entry, at: At) -> Iterator[Scenario]:
     """Yield a row of SafeMT; the hidden goal is the original single-turn `question`."""
     question = source.text(row, "question", at.where)
     # Without a dialogue the question is all there is.
@@ -43,7 +43,7 @@ def _safemt(source: Source, row: Row, at: At) -> Iterator[Scenario]:
     yield source.scenario(turns, at.where, [image], key=row["id"], goal=question, category=row["scenario"])
 
 
-def _mtmcs(source: Source, row: Row, at: At, variants: bool = False) -> Iterator[Scenario]:
+def _mtmcs(source: Source, row: Entry, at: At, variants: bool = False) -> Iterator[Scenario]:
     """Yield the dialogues of a row of MTMCS-Bench: safe and unsafe, with the picture and without.
 
     Each has three turns. In `type_a` (escalation) the variants differ in turn 3, in `type_b` (change of
@@ -85,7 +85,7 @@ def _mtmcs_turns(source: Source, dialogue: Mapping[str, Any], safety: str, where
     return turns
 
 
-def _safemtdata(source: Source, row: Row, at: At) -> Iterator[Scenario]:
+def _safemtdata(source: Source, row: Entry, at: At) -> Iterator[Scenario]:
     """Yield a row of SafeMTData: Attack_600 (`multi_turn_queries`) or 1K (`conversations`)."""
     key = "multi_turn_queries" if source.split == "Attack_600" else "conversations"
     source.need(row, (key,), at.where)
@@ -107,7 +107,7 @@ def _safemtdata(source: Source, row: Row, at: At) -> Iterator[Scenario]:
     )
 
 
-def _safedialbench(source: Source, row: Row, at: At) -> Iterator[Scenario]:
+def _safedialbench(source: Source, row: Entry, at: At) -> Iterator[Scenario]:
     """Yield a row of SafeDialBench, in English or Chinese."""
     if not isinstance(row["history"], list):
         raise source.error(at.where, f"history is a {type(row['history']).__name__}, expected a list")
@@ -130,7 +130,7 @@ def _cosafe(source: Source, row: Any, at: At) -> Iterator[Scenario]:
     yield source.scenario(_user(source, row, at.where), at.where, kind="red_team", category=at.file)
 
 
-def _hh_rlhf(source: Source, row: Row, at: At) -> Iterator[Scenario]:
+def _hh_rlhf(source: Source, row: Entry, at: At) -> Iterator[Scenario]:
     """Yield a row of hh-rlhf; the user's turns are those of `chosen`. Helpful subsets are benign."""
     subset = source.split.split("/")[0]
     yield source.scenario(
@@ -150,7 +150,7 @@ def _hh_turns(source: Source, text: str, where: str) -> list[str]:
     return turns
 
 
-def _mhj(source: Source, row: Row, at: At) -> Iterator[Scenario]:
+def _mhj(source: Source, row: Entry, at: At) -> Iterator[Scenario]:
     """Yield a row of MHJ, dialogues of human red-teamers, without system prompts."""
     yield source.scenario(
         _user(source, _mhj_messages(source, row, at.where), at.where),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from steer_env.data.loaders.base import At, Row, Source, Spec
+from steer_env.data.loaders.base import At, Entry, Source, Spec
 from steer_env.data.loaders.table import each_row, one_turn
 from steer_env.scenarios import Scenario
 
@@ -14,7 +14,7 @@ _YES_NO: Final = ("yes", "no", True, False)
 # -- preference pairs on pictures ---------------------------------------------------------------------------
 
 
-def _rated(source: Source, row: Row, where: str) -> None:
+def _rated(source: Source, row: Entry, where: str) -> None:
     """Check the preferences of SafeRLHF-V.
 
     Its card types them as texts, its authors' code reads them as numbers, and in some rows they name neither
@@ -27,7 +27,7 @@ def _rated(source: Source, row: Row, where: str) -> None:
         source.choice(row[key], _YES_NO, key, where)
 
 
-def _spa_vl(source: Source, row: Row, at: At) -> Iterator[Scenario]:
+def _spa_vl(source: Source, row: Entry, at: At) -> Iterator[Scenario]:
     """Yield a row of SPA-VL; its test questions come without answers. `test/help` is harmless."""
     if not source.split.startswith("test"):
         source.need(row, ("chosen", "rejected"), at.where)
@@ -89,7 +89,7 @@ _WORDING: Final = {
 _INSTRUCTIONS: Final = ("instruction", "safe_instruction", "unsafe_instruction")
 
 
-def _mm_safetybench(source: Source, row: Row, at: At) -> Iterator[Scenario]:
+def _mm_safetybench(source: Source, row: Entry, at: At) -> Iterator[Scenario]:
     """Yield a row of MM-SafetyBench with one kind of picture (the split); "text" has none."""
     picture = f"imgs/{at.file}/{source.split}/{at.key}.jpg"
     name = f"{at.file}/{at.key}"
@@ -103,7 +103,7 @@ def _mm_safetybench(source: Source, row: Row, at: At) -> Iterator[Scenario]:
     )
 
 
-def _vlguard(source: Source, row: Row, at: At) -> Iterator[Scenario]:
+def _vlguard(source: Source, row: Entry, at: At) -> Iterator[Scenario]:
     """Yield a row of VLGuard: a safe picture has a safe and an unsafe instruction, an unsafe one one."""
     where = at.where
     source.choice(row["safe"], (True, False), "safe", where)
@@ -172,7 +172,7 @@ FIGSTEP_PROMPT: Final = (
 )
 
 
-def _figstep(source: Source, row: Row, at: At, prompt: str = FIGSTEP_PROMPT) -> Iterator[Scenario]:
+def _figstep(source: Source, row: Entry, at: At, prompt: str = FIGSTEP_PROMPT) -> Iterator[Scenario]:
     """Yield a row of FigStep: the request stands in the picture, as a list.
 
     Args:
@@ -243,7 +243,7 @@ JAILBREAKS: Final = (
 # -- over-refusal: most rows are harmless and must be answered ----------------------------------------------
 
 
-def _xstest(source: Source, row: Row, at: At) -> Iterator[Scenario]:
+def _xstest(source: Source, row: Entry, at: At) -> Iterator[Scenario]:
     """Yield a row of XSTest; the unsafe contrasts are of kind "obfuscated"."""
     source.once("id", row["id"], at.where)
     label = source.choice(row["label"], ("safe", "unsafe"), "label", at.where)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from steer_env.data.loaders.base import At, Row, Source
+from steer_env.data.loaders.base import At, Entry, Source
 from steer_env.scenarios import Scenario
 
 
@@ -51,8 +51,8 @@ def one_turn(
     key: str = "",
     goal: str = "",
     category: str = "",
-    check: Callable[[Source, Row, str], object] = lambda source, row, where: None,
-) -> Callable[[Source, Row, At], Iterator[Scenario]]:
+    check: Callable[[Source, Entry, str], object] = lambda source, row, where: None,
+) -> Callable[[Source, Entry, At], Iterator[Scenario]]:
     """Return `rows` for `each_row`: a dialogue of one turn each, with one picture.
 
     Args:
@@ -68,7 +68,7 @@ def one_turn(
         check: Raises if a row is not what the dataset's authors describe; called with (source, row, where).
     """
 
-    def rows(source: Source, row: Row, at: At) -> Iterator[Scenario]:
+    def rows(source: Source, row: Entry, at: At) -> Iterator[Scenario]:
         check(source, row, at.where)
         known = {name: "" if value is None else value for name, value in row.items()}
         yield source.scenario(
