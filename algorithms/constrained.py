@@ -41,6 +41,7 @@ class ConstrainedGRPO(PolicyGradient):
         multiplier_lr: $\eta$.
         multiplier_max: Highest multiplier.
         rescale: Divide by $1 + \lambda$, which keeps step sizes apart from the multiplier.
+        multiplier: $\lambda$ after the last step.
     """
 
     least_group: ClassVar[int] = 2

@@ -40,6 +40,8 @@ class PPO(PolicyGradient):
     effect and are refused.
 
     Attributes:
+        beta: Weight of the KL penalty; higher than elsewhere, because advantages are whitened.
+        credit: "trajectory" only.
         unit: What a step is: a "turn" (its tokens share one advantage) or a "token" (the turn's reward
             comes with its last token). With tokens a `trace_decay` below 1 forgets over
             some 1/(1 - trace_decay) tokens, often less than a turn.
@@ -51,7 +53,7 @@ class PPO(PolicyGradient):
 
     needs_hidden: ClassVar[bool] = True
 
-    beta: float = 0.1  # advantages are whitened
+    beta: float = 0.1
     credit: str = "trajectory"
     unit: str = "turn"
     discount: float = 1.0

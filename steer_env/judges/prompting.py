@@ -42,6 +42,7 @@ class Prompt:
         name: Name and version, such as "judge-v2".
         system: Instructions.
         user: Template of the input, with $images, $fence, $data and $turn.
+        schema: JSON schema of the answer.
         hash: First 16 hex digits of the SHA-256 of both texts, the layout's version and the answer's JSON
             schema; stored with every verdict.
     """
