@@ -121,6 +121,10 @@ class Learner(Agent):
 class ModelLearner(Learner):
     """Trains an `HFAttacker` with any algorithm of the registry, as the loop trains a student.
 
+    In `practise` its siblings draw their own numbers. Where a student learns from the same dialogues they
+    share them (`HFAttacker.common`): take an algorithm that compares with a running mean there, as "rae"
+    does, and not with siblings.
+
     Args:
         agent: The attacker, as it is before its first update (also when resuming: it is the KL reference).
         config: Learning rate, mini-batches, sampling. Its numbers of steps, seeds and siblings do not matter.

@@ -10,14 +10,16 @@ encoded again; the environment hands no seat's `meta` to the other one, so the s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from steer_env.agents.attackers import StaticAttacker
-from steer_env.agents.base import Agent, Failed, Observation, stream_of
+from steer_env.agents.base import Agent, Failed, Observation, opponent_rng, reset_seed_of, stream_of
 from steer_env.agents.hf.codec import ChatCodec, Prompt
+from steer_env.agents.hf.decoder import Sample
 from steer_env.agents.hf.student import HFStudent
 from steer_env.agents.tutor import is_honest
-from steer_env.types import USER, Terms, Utterance
+from steer_env.types import USER, Terms, Utterance, meta_of
 
 #: Opens the first briefing of a model that has to be told what it is for.
 INSTRUCTIONS: Final = (
@@ -35,6 +37,9 @@ class HFAttacker(HFStudent):
     Attributes:
         honest: Plays honest users.
         instructions: Opens the first briefing, such as `INSTRUCTIONS`.
+        common: Whether siblings of a group draw the same numbers in the same turn of a rollout, so that they
+            differ by what the student replied only: what a student learns from. False lets each draw its
+            own: what an attacker learns from.
 
     Args:
         model: A transformers image-text model.
@@ -56,6 +61,7 @@ class HFAttacker(HFStudent):
         super().__init__(model, processor, **{"name": "hf-attacker", **options})
         self.honest = StaticAttacker() if honest is None else honest
         self.instructions = instructions
+        self.common = True
 
     def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
         """Return one user turn per observation, in order; `Failed` where one does not fit into the context.
@@ -67,8 +73,22 @@ class HFAttacker(HFStudent):
         fair = [o for o, is_fair in zip(observations, honest, strict=True) if is_fair]
         risky = [o for o, is_fair in zip(observations, honest, strict=True) if not is_fair]
         said = iter(self.honest.act(fair)) if fair else iter(())
-        sampled = iter(self.answer([attack_prompt(self.codec, o, self.instructions) for o in risky]))
+        sampled = iter(self.answer([self._prompt(observation) for observation in risky]))
         return [next(said) if is_fair else next(sampled) for is_fair in honest]
+
+    def _prompt(self, observation: Observation) -> Prompt:
+        prompt = attack_prompt(self.codec, observation, self.instructions)
+        group = reset_seed_of(observation)
+        if not (self.common and group):
+            return prompt
+        draws = opponent_rng(self.seed, observation, group)
+        return replace(prompt, draw_seed=int(draws.integers(2**63)))
+
+    def _said(self, prompt: Prompt, sample: Sample) -> Utterance | Failed:
+        said = super()._said(prompt, sample)
+        if isinstance(said, Failed):
+            return said
+        return Utterance(str(said), **meta_of(said), common=prompt.draw_seed is not None)
 
 
 def attack_prompt(codec: ChatCodec, observation: Observation, instructions: str = "") -> Prompt:

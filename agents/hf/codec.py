@@ -58,6 +58,8 @@ class Prompt:
         turn: Index of the reply to come.
         images_before: How many of the images were shown up to the student's own last reply.
         stream: Names the dialogue where the order of asking must not matter, see `stream_of`.
+        draw_seed: Alone decides the random numbers of the reply; prompts that share it draw the same. None
+            leaves them to the sampler's seed, the prompt and the stream.
     """
 
     trace: TokenTrace
@@ -65,6 +67,7 @@ class Prompt:
     turn: int = 0
     images_before: int = 0
     stream: str = ""
+    draw_seed: int | None = None
 
 
 class ChatCodec(ChatEncoder):

@@ -358,6 +358,8 @@ class Decoder:
 
     def _draws(self, prompt: Prompt, seed: int, count: int) -> NDArray[np.float64]:
         """Uniform numbers of one row: from the seed, the prompt and who asks, or how often it was asked."""
+        if prompt.draw_seed is not None:
+            return np.random.default_rng(prompt.draw_seed).random(count)
         key = f"{seed}/dialogue {prompt.stream}" if prompt.stream else f"{seed}"
         return self._streams.draw(prompt.trace.ids_L, prompt.images, key, count, named=bool(prompt.stream))
 

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from steer_env.agents.base import KeyedObservation
 from steer_env.agents.hf import HFStudent
 from steer_env.agents.hf.attacker import INSTRUCTIONS, HFAttacker, attack_prompt, briefing, opening
 from steer_env.agents.hf.packed import packed_logprobs
@@ -139,3 +140,43 @@ def test_another_attackers_words_are_encoded_as_text(attacker, pictures):
 def test_it_keeps_to_the_contract_of_an_agent(attacker):
     attacker.temperature = 0.0
     check_agent(attacker, ATTACKER, deterministic=False)
+
+
+def test_siblings_meet_common_random_numbers(attacker, scenario):
+    """Equal histories, equal attacks; other replies shift the odds and not the draws; groups differ."""
+    attacker.max_new_tokens, said = 12, {}
+
+    class Replies:
+        """Member 2 of a group says something else in the first turn."""
+
+        def act(self, observations):
+            return [
+                "No." if o.stream.endswith(".2") and len(o["transcript"]) == 1 else "Yes."
+                for o in observations
+            ]
+
+    for trajectory in rollout(vec(scenario, slots=3), attacker, Replies(), [0, 0, 0, 1, 1, 1]):
+        said.setdefault(trajectory.seed, []).append([str(r.turn.user) for r in trajectory.turns])
+        assert all(meta_of(r.turn.user)["common"] for r in trajectory.turns)
+    for one, other, third in said.values():
+        assert one == other and one[0] == third[0] and one[1] != third[1]
+    assert said[0][0][0] != said[1][0][0], "the scenario is the same, the group is not"
+    attacker.common = False
+    played = rollout(vec(scenario, slots=3), attacker, Replies(), [0, 0, 0])
+    assert len({str(t.turns[0].turn.user) for t in played}) == 3
+    assert not any(meta_of(r.turn.user)["common"] for t in played for r in t.turns)
+
+
+def test_common_numbers_move_with_seed_turn_and_group(attacker, scenario):
+    first = {"goal": "G", "draft": "D", "images": (), "transcript": (), "kind": "red_team"}
+    later = {**first, "transcript": (Message(USER, "u"), Message(ASSISTANT, "r")), "verdict": None}
+
+    def seed(observation, stream):
+        return attacker._prompt(KeyedObservation(observation, stream)).draw_seed
+
+    base = seed(first, "7.0")
+    assert base == seed(first, "7.1") == seed({**first}, "7.5")
+    assert base not in (seed(first, "8.0"), seed(later, "7.0"), seed({**first, "draft": "E"}, "7.0"))
+    assert seed(first, "") is None
+    attacker.reseed(2)
+    assert seed(first, "7.0") != base
