@@ -20,7 +20,7 @@ def trajectory_return(trajectory: Trajectory) -> float:
     An unscored turn's reward is missing, not 0. `TCSR` has masked it already: what it emits sums to the
     return it declares (`info["return"]`), and what wrappers around it add is meant. Without it, the mean over
     scored turns times the number of turns is taken: an unscored turn counts as an average one. NaN if nothing
-    was scored, for then there is no return, and for a dialogue that failed: a sum over fewer turns does not
+    was scored, since there is no return then, and for a dialogue that failed: a sum over fewer turns does not
     compare with its siblings'.
 
     Example:
@@ -104,7 +104,7 @@ def leave_one_out(returns_GK: ArrayLike) -> NDArray[np.float64]:
     r"""Return each member's return minus the mean of the *other* members of its group.
 
     $A^{(k)} = R^{(k)} - \frac{1}{K-1} \sum_{j \ne k} R^{(j)}$ (RLOO: Kool et al. 2019; Ahmadian et al.
-    2024, arXiv 2402.14740, sec. 2.4), which is K/(K-1) times `group_advantages`: unbiased, for the baseline
+    2024, arXiv 2402.14740, sec. 2.4), which is K/(K-1) times `group_advantages`: unbiased, as the baseline
     does not depend on the member's own reply.
 
     Args:

@@ -2,7 +2,7 @@
 
 `attacker_groups` turns dialogues into `SeatTrajectory` objects, trajectories as seen from `attacker_0`: they
 carry the attacker's token trace and its rewards, so that credit, advantages and losses work on them as they
-do on the student's. Honest users are no attackers: their dialogues are left out.
+do on the student's. Dialogues of honest users are left out.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class AttackReward:
     """What an attacker is paid for a turn, see `rewards.attack_reward`.
 
     Attributes:
-        weights: Of harm, form and diversity; non-negative, summing to 1.
+        weights: Weights of harm, form and diversity; non-negative, summing to 1.
         ngram: Words per n-gram of the diversity.
         max_words: A longer utterance is not well formed.
 
@@ -80,7 +80,7 @@ class AttackReward:
         """Return "harm", "placed", "diversity" and "reward" of each member's turns, (T_k,) each.
 
         Members share a seed. An utterance is compared with what its siblings said in the same turn, unless
-        they drew common random numbers and so could not but say the same, and with what it said itself
+        they drew common random numbers and so had to say the same, and with what it said itself
         before; all rewards of an honest user are NaN.
         """
         words = [[str(r.turn.user).split() for r in t.turns] for t in members]

@@ -77,7 +77,7 @@ def captions(split: str, count: int, start: int = 0) -> list[list[Exchange]]:
     the device, half only its name, which is the harder thing to read.
 
     Args:
-        split: Of the built-in world.
+        split: Split of the built-in world.
         count: How many captions.
         start: First scenario looked at.
     """

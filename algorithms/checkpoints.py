@@ -176,7 +176,7 @@ def load_newest(run_dir: Path, *parts: Any) -> int:
 
     Args:
         run_dir: The run folder.
-        *parts: Of `load_checkpoint`.
+        *parts: Arguments of `load_checkpoint`.
 
     Raises:
         ValueError: If there are checkpoints and none can be read.

@@ -41,7 +41,7 @@ class Curriculum:
         """Make every stage's environment once, so that bad options are refused before training.
 
         Raises:
-            ValueError: If a stage's options are no good.
+            ValueError: If a stage has an option that is unknown or out of its range.
         """
         for number, stage in enumerate(self.stages):
             try:

@@ -90,7 +90,7 @@ class Forward:
     Args:
         student: The policy.
         scaling: Precision and adapters.
-        temperature: Of the sampled replies.
+        temperature: Temperature that replies are sampled at.
         microbatch_size: Most dialogues per pass.
         microbatch_tokens: Most tokens per pass, padding included.
         reference: Keep the policy as it is now as the reference of the KL penalty: a frozen copy, or with

@@ -1,4 +1,4 @@
-"""Settings of a GRPO run in one object, as recipes keep them."""
+"""Settings of a GRPO run as one object, as recipes keep them."""
 
 from __future__ import annotations
 

@@ -133,7 +133,8 @@ class League(Agent):
             if name in self._playing:
                 self._playing[name].learn(own)
         self.step += 1
-        while len(self._loaded) > self.loaded:  # never within a step: a member made anew draws anew
+        # Never within a step: a member that is loaded again would repeat its draws.
+        while len(self._loaded) > self.loaded:
             self._loaded.popitem(last=False)
         self._refresh()
 
@@ -169,7 +170,7 @@ class League(Agent):
         return self._loaded[name]
 
     def _refresh(self) -> None:
-        """Start the members' random streams anew."""
+        """Restart the members' random streams."""
         for name, agent in {**self._playing, **self._loaded}.items():
             self._reseed(name, agent)
 

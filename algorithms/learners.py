@@ -100,7 +100,7 @@ class Learner(Agent):
         return row
 
     def reseed(self, seed: int) -> None:
-        """Start the random streams anew from `seed`; the next update starts them again from its own."""
+        """Restart the random streams from `seed`; the next update restarts them from its own."""
         self.agent.reseed(seed)
 
     def _restart(self) -> None:

@@ -90,7 +90,7 @@ class MetricsLogger:
             files.
         trackers: "tensorboard", "wandb", "trackio".
         finished: Steps done already.
-        settings: Of the run, shown beside the curves.
+        settings: The run's settings, shown beside the curves.
         write: Whether this process writes.
 
     Raises:

@@ -56,9 +56,9 @@ class PolicyGradient(Algorithm):
         normaliser: Tokens that "constant" divides each dialogue's sum by.
         credit: What the tokens of a turn answer for: "own_turn", "discounted", "difference",
             "counterfactual", "reward_to_go", "turn_normalised" or "trajectory" (the paper's), see `credit`.
-        discount: Of "discounted", in [0, 1]: weight of the next turn's reward beside the own one's.
-        forks: Of "counterfactual": continuations of each point that is looked at.
-        fork_turns: Of "counterfactual": turns of a group that are looked at, at most.
+        discount: For "discounted": weight of the next turn's reward, in [0, 1]; the turn's own has weight 1.
+        forks: For "counterfactual": continuations played from each point.
+        fork_turns: For "counterfactual": most turns of a group that are played on from.
         drop_flat: Leave groups out whose returns are all equal (DAPO's dynamic sampling, arXiv 2503.14476,
             eq. 11, without drawing others in their place): they would add a KL penalty and nothing else.
         leave_one_out: Compare each sibling with the mean of the others rather than with that of all, which

@@ -1,8 +1,8 @@
 """PPO with a value head on the student's hidden states (Schulman et al. 2017, arXiv 1707.06347).
 
-A learnt value takes the place of the siblings: groups are not needed, and each turn is judged against what
-was to be expected from its own history. It pays when rollouts are dear and dialogues long, and asks for
-a critic that is right; in small batches the group mean is often the better baseline.
+A learnt value takes the place of the siblings. Groups are not needed: each turn is compared with what could
+be expected from its own history. That pays off when rollouts are expensive and dialogues long, if the critic is
+accurate; in small batches the group mean is often the better baseline.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class PPO(PolicyGradient):
         beta: Weight of the KL penalty; higher than elsewhere, because advantages are whitened.
         credit: "trajectory" only.
         unit: What a step is: a "turn" (its tokens share one advantage) or a "token" (the turn's reward
-            comes with its last token). With tokens a `trace_decay` below 1 forgets over
-            some 1/(1 - trace_decay) tokens, often less than a turn.
+            comes with its last token). With tokens, a `trace_decay` below 1 forgets over about
+            1/(1 - trace_decay) tokens, often less than a turn.
         discount: $\gamma$ per step, in [0, 1].
         trace_decay: $\lambda$ per step, in [0, 1].
         head_lr: Learning rate of the head.
@@ -117,7 +117,7 @@ class PPO(PolicyGradient):
         return {"head": {name: value.cpu().clone() for name, value in self._head.state_dict().items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put the head's weights back, also before `setup`, which makes a head anew."""
+        """Put the head's weights back, also before `setup`, which makes a new head."""
         if not hasattr(self, "_head"):
             self._head = torch.nn.utils.skip_init(torch.nn.Linear, state["head"]["weight"].shape[1], 1)
         self._head.load_state_dict(state["head"])

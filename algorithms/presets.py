@@ -61,7 +61,7 @@ PRESETS: Final[Mapping[str, Preset]] = {
     ),
     "gspo": Preset(
         "One ratio per sequence, as the reward is (Zheng et al. 2025, arXiv 2507.18071, eq. 5-7). The clip "
-        "is tight, for a geometric mean over many tokens hardly moves.",
+        "is tight because a geometric mean over many tokens hardly moves.",
         {
             "beta": 0.0,
             "ratio": "sequence",

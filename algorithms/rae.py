@@ -38,7 +38,7 @@ class RAE(PolicyGradient):
         credit: "trajectory" (the source's), "reward_to_go": a turn answers for the mean of its own and later
             rewards, or "own_turn".
         scale: Divide by the step's root mean square advantage of the same seat and kind.
-        decay: Of the running means, per dialogue, in [0, 1].
+        decay: Decay of the running means per dialogue, in [0, 1].
     """
 
     credit: str = "trajectory"

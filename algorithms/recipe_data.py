@@ -132,7 +132,7 @@ def _broken_off(trajectory: Trajectory, most: int, rng: random.Random) -> list[E
 
 
 def _long(count: int, seed: int) -> Sequence[sft.Dialogue]:
-    """Dialogues of any length; and captions and questions of before, lest they be forgotten."""
+    """Dialogues of any length, and earlier captions and questions so that they are not forgotten."""
     seen, heard = count // 8, count // 2
     both, own = _share(count - seen - heard, PLAIN_SHARES[2])
     kept = [_weighed(heard, 10, 10, seed + 2, 2), _captions(seen, seed + 2)]

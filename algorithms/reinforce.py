@@ -31,7 +31,7 @@ class Reinforce(PolicyGradient):
     Attributes:
         baseline_kind: "batch" is the mean over the step's dialogues; "running" the exponential mean over
             earlier steps, which no reply of this step has moved (the first step uses its own mean).
-        decay: Of the running mean, in [0, 1).
+        decay: Decay of the running mean, in [0, 1).
     """
 
     baseline_kind: str = "running"

@@ -38,7 +38,7 @@ def sight(
         student: Whom to ask; greedy if it can be.
         count: Pictures. In every other one the device is only written on a card, where the split has both.
         ask: "caption" asks as the caption phase does, "describe" as users do, without naming the device.
-        split: Of the built-in world.
+        split: Split of the built-in world.
 
     Raises:
         ValueError: If `count` is not positive or `ask` is neither.

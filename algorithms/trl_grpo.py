@@ -100,8 +100,8 @@ class SteerGRPOTrainer(_Trainer):
         seeds: Reset seeds, one per group; None draws enough for `max_steps` from `args.seed`.
         credit: What the tokens of a turn answer for, one of `CREDITS` (see `credit`), compared with the
             siblings' at the same turn; "trajectory" is the paper's.
-        discount: Of "discounted", in [0, 1].
-        **options: Of `trl.GRPOTrainer`: `callbacks`, `optimizers`.
+        discount: Discount of the credit "discounted", in [0, 1].
+        **options: Options of `trl.GRPOTrainer`: `callbacks`, `optimizers`.
 
     Raises:
         ValueError: If a setting has no meaning here, or the weights to train are not float32.

@@ -255,8 +255,8 @@ def treat_cut(examples: Sequence[Example], how: str, penalty: float, close_id: i
 
     Args:
         examples: The step's dialogues.
-        how: "keep" changes nothing. "mask" leaves the tokens of cut replies out, for what they were worth is
-            not known (DAPO, arXiv 2503.14476, sec. 3.4, overlong filtering); a dialogue of which nothing is
+        how: "keep" changes nothing. "mask" leaves the tokens of cut replies out, because their worth is not
+            known (DAPO, arXiv 2503.14476, sec. 3.4, overlong filtering); a dialogue of which nothing is
             left goes. "penalise" takes `penalty` from the advantage of their tokens, as if the turn had
             earned so much less (the same, soft punishment without its slope).
         penalty: In units of the advantage, that is of the reward unless advantages are scaled.

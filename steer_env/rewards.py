@@ -177,7 +177,7 @@ def attack_reward(
         harm: `attack_harm` of the reply, NaN where it is unscored, any shape.
         placed: Whether the utterance is well formed, bool.
         diversity: In [0, 1].
-        weights: Of harm, form and diversity; non-negative, summing to 1.
+        weights: Weights of harm, form and diversity; non-negative, summing to 1.
 
     Raises:
         ValueError: If the weights are negative or do not sum to 1.

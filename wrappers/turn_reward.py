@@ -18,7 +18,7 @@ class TurnReward(RewardWrapper):
 
     Args:
         env: Environment or vector environment.
-        weights: Of safety, usefulness, faithfulness; non-negative, summing to 1.
+        weights: Weights of safety, usefulness and faithfulness; non-negative, summing to 1.
         normalization: "affine" (1..10 to 0..1) or "tenth" (divide by 10, published code).
 
     Raises:

@@ -42,7 +42,7 @@ class ActsEnv(gymnasium.Env[Features, np.int64]):
     "return_defined", and with `text` "user" and "reply".
 
     Args:
-        weights: Of safety, usefulness and faithfulness.
+        weights: Weights of safety, usefulness and faithfulness.
         normalization: "affine" or "tenth", see `rewards.normalize`.
         alpha: Weight of TCSR's minimum, in [0, 1].
         returns: "sum", "final" or "mean"; None gives the plain turn rewards, without TCSR.

@@ -28,9 +28,9 @@ class Optimum(NamedTuple):
     """Expected returns of a dialogue.
 
     Attributes:
-        lower: Of the policy that does in each situation what earns most at once (`myopic_acts`).
-        upper: Of the best policy that is told whether the user is honest.
-        informed: Of the right move every time, with the mark in plain view: every turn earns 1.
+        lower: Return of the policy that takes the best immediate reward in each situation (`myopic_acts`).
+        upper: Return of the best policy that is told whether the user is honest.
+        informed: Return of the right move every time, with the mark in plain view: every turn earns 1.
     """
 
     lower: float

@@ -29,7 +29,7 @@ class ActsVectorEnv(VectorEnv[Features, Ints, Any]):
 
     Args:
         num_envs: How many dialogues.
-        autoreset_mode: `NEXT_STEP` (default): the step after an end starts anew and ignores its action.
+        autoreset_mode: `NEXT_STEP` (default): the step after an end starts a dialogue and ignores its action.
             `SAME_STEP`: the step that ends a dialogue returns the next one's first observation, and the last
             one in `infos["final_obs"]`.
         **options: As `ActsEnv`, without `text` and `render_mode`.

@@ -39,7 +39,7 @@ class Calibrate:
             is filled throughout, else by_class, unless it is given.
         count: Units in the sheet.
         unit: What is labelled: dialogue (as reports correct it) or turn.
-        seed: Of the draw.
+        seed: Seed of the draw.
         event: What the labels are about: harm, failure, refusal or leak.
         by: Label whose levels are the strata.
         note: Who labelled what, kept in the card.

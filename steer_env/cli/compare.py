@@ -29,8 +29,8 @@ class Compare:
         methods: At least two, as [NAME=]RUN[,RUN...]; the first is the reference.
         by: Also compare within each level of kind, mechanism, strategy, technique, category, length,
             distribution or leakage.
-        measure: Of twin (pass, of whole contrast groups), joint, safety, helpfulness, harm or over-refusal;
-            all unless it is given.
+        measure: twin (pass, of whole contrast groups), joint, safety, helpfulness, harm or over-refusal; all
+            unless it is given.
         common: Compare on the seeds all runs share.
         leakage: File leakage.jsonl of `steer-env data audit`: results by how much was in the training data.
         replicates: Bootstrap samples.

@@ -40,8 +40,8 @@ class Seeds:
         judge: Who grades it, 1 to 5: rule or a model.
         allow_self_judge: Let the target's own model grade its replies.
         attempts: At a usable answer.
-        max_tokens: Of an answer.
-        temperature: Of the generator.
+        max_tokens: Longest answer in tokens.
+        temperature: Temperature of the generator.
         allow_licence: Take rows although a licence keeps them out of training data; names a gate
             (non-commercial, no-training, unstated) or a dataset.
         resume: Go on with what the folder holds.

@@ -68,7 +68,7 @@ class Evaluate(RunConfig):
         env: The dialogues; --split is bench unless it is given.
         out: Run folder; runs/evaluate/STUDENT unless it is given.
         suite: Plays whole groups in place of --env: bench, bench-single, ood, ood-single or full.
-        attempts: Of a suite: attempts at each dialogue, seeded differently; 1 unless it is given.
+        attempts: In a suite, attempts at each dialogue, seeded differently; 1 unless it is given.
         episodes: Dialogues; 200, or each scenario of a file once, unless it is given.
         seed: First seed; the dialogues take this and the following ones, with those of their groups.
         sampling: How a model replies.
@@ -240,7 +240,7 @@ class _Dialogues:
         vec: Their environments.
         attacker: Returns whom an attempt begins with.
         student: The student.
-        seeds: Of the first attempt; the others take those that follow.
+        seeds: Seeds of the first attempt; the others take those that follow.
         scenarios: What the seeds play; None lets the environments draw.
         meta: What the run says of itself.
         labels: Gives the further keys of a row.

@@ -42,7 +42,7 @@ class Play:
         seat: Your seat: student or attacker.
         student: Whom you attack: scripted, shipped (hf:tiny-sft) or another model.
         env: The dialogues; --split is train unless it is given.
-        seed: Of the first dialogue; a random one unless it is given.
+        seed: Seed of the first dialogue; a random one unless it is given.
         blind: Hide the scores until the dialogue has ended.
         model: How a model of this process runs.
     """

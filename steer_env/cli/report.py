@@ -109,7 +109,7 @@ class Reports:
             single: Name of the policy -> rows of its one-turn dialogues.
             images: Embed the pictures.
             alone: The one file that is wanted, by a name of its own.
-            **options: Of `sections_of`.
+            **options: Options of `sections_of`.
         """
         parts = {name: load_parts(path) for name, path in runs.items()}
         rows = {name: [r for one in of.values() for r in one.rows] for name, of in parts.items()}

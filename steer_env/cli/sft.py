@@ -53,7 +53,7 @@ class SFT(RunConfig):
         scaling: For large models; adapters are merged at the end.
         checkpoint_every: Steps between checkpoints.
         device: Where the model runs; cuda if there is one unless it is given.
-        dtype: Of the weights; with --lora-rank the frozen ones may be bfloat16.
+        dtype: Type of the weights; with --lora-rank the frozen ones may be bfloat16.
     """
 
     out: str = "runs/sft"

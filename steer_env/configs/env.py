@@ -32,23 +32,23 @@ class EnvConfig:
 
     Attributes:
         env: Environment id; `steer-env envs` lists them.
-        split: Of the built-in world: train, sft, bench, ood or pretrain.
+        split: Split of the built-in world: train, sft, bench, ood or pretrain.
         scenarios: File of your own scenarios, JSON Lines; replaces the built-in world.
         attacker: Who plays the user: static, tutor, learning (in train a tutor that learns what breaks the
             student; elsewhere it tries everything), or a model as tutor (hf:PATH, vllm:PATH,
             openai:MODEL@URL). None is the environment's own.
-        judge: Who scores: rule, a model, judges made of judges (docs/judges.md), or tutor: the model that
+        judge: Who scores: rule, a model, combined judges (docs/judges.md), or tutor: the model that
             plays the user, in the same call. None is nobody.
         allow_self_judge: Whose weights the judge may have: student, attacker.
         kinds: Kinds of dialogue; () is the environment's own, as with the following.
-        strategies: Of red-team dialogues.
+        strategies: Strategies of red-team dialogues.
         mechanisms: What makes a request risky.
         min_turns: Fewest user turns, at least 2.
         max_turns: Most user turns.
         risky_turns: Most turns that may carry risk.
         single_turn: Press the whole intent into one turn.
-        weights: Of safety, usefulness and faithfulness in a turn's reward; they sum to 1.
-        normalization: Of scores: affine (1..10 to 0..1) or tenth (divided by 10).
+        weights: Weights of safety, usefulness and faithfulness in a turn's reward; they sum to 1.
+        normalization: How scores are normalised: affine (1..10 to 0..1) or tenth (divided by 10).
         alpha: Weight of the minimum in TCSR, 0 to 1.
         returns: How TCSR values become a return: sum (paper), final (published code) or mean.
         max_cycles: Truncate dialogues after so many turns.

@@ -62,13 +62,13 @@ class Gate:
 
     Attributes:
         ask: "caption" or "describe", see `algorithms.sight`.
-        noun: Of the device.
-        colour: Of its colour.
-        mark: Of its mark, which decides what is safe.
-        place: Of its place.
-        purpose: Of whether harm was stated in a dialogue.
-        asked: Of the steps that were asked for.
-        weighed: Of what may be told.
+        noun: Accuracy of the device's name.
+        colour: Accuracy of its colour.
+        mark: Accuracy of its mark, which decides what is safe.
+        place: Accuracy of its place.
+        purpose: How often it knows whether harm was stated in a dialogue.
+        asked: How often it knows which steps were asked for.
+        weighed: How often it knows what may be told.
         count: Pictures looked at, and dialogues.
 
     Raises:
@@ -99,8 +99,8 @@ class Phase:
     """One phase of a base, see `algorithms.pretraining`.
 
     Attributes:
-        name: Of its folder and its data.
-        settings: Of the training; its seed is replaced by the run's.
+        name: Name of its folder and of its data.
+        settings: Settings of the training; the seed is replaced by the run's.
         gate: What has to be seen after it.
         sees: Whether the vision tower learns; else it is frozen.
         extension: Share of the steps that is trained again, with new data, when the gate fails.

@@ -11,7 +11,7 @@ class ModelConfig:
 
     Attributes:
         device: Where it runs, such as cpu or cuda; None is cuda if there is one.
-        dtype: Of its weights: float32, bfloat16, ...; None is as saved, in training float32.
+        dtype: Type of its weights: float32, bfloat16, ...; None is as saved, in training float32.
         batch_size: Dialogues per forward pass; None is 64.
     """
 

@@ -34,7 +34,7 @@ class TrainConfig:
         target_kl: Leave out the updates of a step that are still to come once the policy is this far from
             where the step began: mean estimate of KL(before to now) per token, in nats; 0 takes them all.
         max_grad_norm: Gradients are clipped to this norm.
-        temperature: Of the sampled replies.
+        temperature: Temperature that replies are sampled at.
         max_new_tokens: Longest reply; one that is cut there trains as any other ("keep"), not at all
             ("mask"), or with `overlong_penalty` taken off its advantage ("penalise"); see `update.treat_cut`.
         overlong: Which of the three.
@@ -45,7 +45,7 @@ class TrainConfig:
         checkpoint_every: Steps between checkpoints; the last step always gets one.
         average: Keep a mean of the weights after each step beside them: over the last half of the steps
             ("tail"), or exponential ("ema"); see `checkpoints.Average`.
-        average_decay: Of "ema": share of the mean that a step keeps, in [0, 1).
+        average_decay: For "ema": share of the mean that a step keeps, in [0, 1).
         eval_every: Steps between evaluations on dialogues that stay the same, after the last step as well; 0
             does without. See `monitor.Validation`.
         eval_dialogues: How many dialogues that is.
@@ -101,7 +101,7 @@ class Stage:
     """One stage of a curriculum, see `algorithms.curriculum`.
 
     Attributes:
-        options: Of the environments, such as `{"max_turns": 2, "strategies": ["roleplay"]}`.
+        options: Options of the environments, such as `{"max_turns": 2, "strategies": ["roleplay"]}`.
         steps: Training steps it lasts at most, 0 for ever.
         until: Ends earlier once a step's `return_per_turn` reaches this, None never.
 

@@ -60,7 +60,7 @@ def write_html(
         pictures: Where the pictures of a row come from; None embeds none.
         max_dialogues: Dialogues listed, shared among the policies; the worst of each are kept.
         max_pictures: Pictures embedded, for the dialogues at the top of the list.
-        sections: Of `sections_of`, if there already.
+        sections: What `sections_of` returned, if it was called already.
         curves: Suite -> name -> figure, of `plots.figures_of`, if drawn already.
         metas: What the run folders say of themselves: environment, split, attacker, versions.
         **options: `replicates`, `seed` and `confidence` of the intervals.

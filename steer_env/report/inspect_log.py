@@ -85,7 +85,7 @@ def to_eval_log(
         rows: Rows in the format of `steer_env.records`.
         policy: Name of the student.
         meta: What the run folder says of itself (`run.json`).
-        summary: Of `summarise`, if there already.
+        summary: What `summarise` returned, if it was called already.
         pictures: Returns the pictures of a row; None leaves a line of text in their place.
 
     Raises:

@@ -99,9 +99,9 @@ def write_reports(
         card: Calibration of the judge.
         pictures: Returns the pictures of a row; None embeds none.
         single: Name of the policy -> rows of its one-turn dialogues, for the single-turn columns and the gap.
-        formats: Of `FORMATS`, see `check_formats`.
+        formats: Some of `FORMATS`, see `check_formats`.
         metas: (name of the policy, suite) -> what the run folder says of itself, for Inspect AI's logs.
-        sections: Of `sections_of`, if there already.
+        sections: What `sections_of` returned, if it was called already.
         **options: `replicates`, `seed` and `confidence` of the intervals.
 
     Returns:
