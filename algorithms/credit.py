@@ -25,8 +25,8 @@ it shrinks the gradient by (n-1)/n for n siblings at that turn ("rloo" has none 
 - "counterfactual": $\hat V_{t+1} - \hat V_t$, what the reply did to the expected return, by playing the
   dialogue on several times before and after it, at turns where siblings disagree (see `lookahead`). Unbiased
   there, without the noise of how this one dialogue went on, at several times the dialogues.
-- "reward_to_go": $\sum_{j \ge t} e_j$. Unbiased for the return, because rewards before the reply do not depend
-  on it. Noisy, because it holds the effects of all later replies; more so with the return "final", where each
+- "reward_to_go": $\sum_{j \ge t} e_j$. Unbiased for the return, as rewards before the reply do not depend on
+  it. Noisy, because it holds the effects of all later replies; more so with the return "final", where each
   $e_j$ takes back part of what came before.
 - "turn_normalised": reward to go, divided by the siblings' standard deviation at the same turn index. Late
   turns have less left to differ in, and get the weight of early ones. Dividing changes the objective as in

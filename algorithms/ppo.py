@@ -1,8 +1,8 @@
 """PPO with a value head on the student's hidden states (Schulman et al. 2017, arXiv 1707.06347).
 
 A learnt value takes the place of the siblings. Groups are not needed: each turn is compared with what could
-be expected from its own history. That pays off when rollouts are expensive and dialogues long, if the critic is
-accurate; in small batches the group mean is often the better baseline.
+be expected from its own history. That pays off when rollouts are expensive and dialogues long, if the critic
+is accurate; in small batches the group mean is often the better baseline.
 """
 
 from __future__ import annotations
