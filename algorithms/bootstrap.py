@@ -1,26 +1,23 @@
 """Stage II: dialogues to imitate, played live against the environment and filtered (arXiv 2604.16358).
 
-A red agent (any attacker) and a blue agent (any student that behaves) talk in the real environment, the
-judge scores every turn, and a dialogue is kept if no turn was unsafe and the mean turn helpful. The same
-machinery with a helpful-only blue agent makes the data of the leaking base model.
+An attacker and a student that behaves talk in the real environment (`rollout`), the judge scores every turn,
+and a dialogue is kept if no turn was unsafe and the mean turn helpful. With a helpful-only student instead,
+the dialogues are data for the leaking base model.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from steer_env.agents.base import Agent, Observation
+from steer_env.agents.base import Observation
 from steer_env.agents.hf.codec import Exchange
 from steer_env.agents.scripted import AlwaysComply
 from steer_env.data.bootstrap import assess
-from steer_env.rollout import rollout
-from steer_env.scenarios import Scenario
 from steer_env.trajectory import Trajectory
 from steer_env.types import Utterance, meta_of
-from steer_env.vector import VectorDialogueEnv
 from steer_env.world import WorldSource
 from steer_env.world.lexicon import ORDINALS, PLACES
 from steer_env.world.reply_language.frames import Rng, ideal_move, say
@@ -55,18 +52,6 @@ def exchanges(trajectory: Trajectory) -> list[Exchange]:
             Exchange(str(turn.user), images, str(turn.reply), meta_of(turn.reply).get("learn", True))
         )
     return result
-
-
-def play(
-    env: VectorDialogueEnv,
-    red: Agent,
-    blue: Agent,
-    seeds: Iterable[int],
-    scenarios: Mapping[int, Scenario] | None = None,
-) -> list[Trajectory]:
-    """Play one dialogue per seed between a red and a blue agent."""
-    chosen = None if scenarios is None else scenarios.__getitem__
-    return rollout(env, red, blue, list(seeds), scenarios=chosen)
 
 
 def captions(split: str, count: int, start: int = 0) -> list[list[Exchange]]:

@@ -20,13 +20,13 @@ from steer_env.algorithms.bootstrap import (
     captions,
     exchanges,
     looking_back,
-    play,
     recitations,
     recollection,
     shuffled,
     weighing,
 )
 from steer_env.configs.env import Split
+from steer_env.rollout import rollout
 from steer_env.scenarios import Scenario
 from steer_env.trajectory import Trajectory
 from steer_env.vector import VectorDialogueEnv
@@ -95,8 +95,8 @@ def _weighed(count: int, turns: int, most: int, seed: int, plain: int) -> list[l
     seeds = data_seeds(seed, 7, 2 * half)
     scenarios = dict(zip(seeds, _groups(turns, seeds.start, plain), strict=False))
     tutor = ScriptedTutor(seed=seed, memory=False)
-    played = play(env, StaticAttacker(), AlwaysComply(seed), seeds[:half], scenarios)
-    played += play(env, tutor, Constructive(seed), seeds[half:], scenarios)
+    played = rollout(env, StaticAttacker(), AlwaysComply(seed), seeds[:half], scenarios=scenarios.__getitem__)
+    played += rollout(env, tutor, Constructive(seed), seeds[half:], scenarios=scenarios.__getitem__)
     rng = random.Random(seed)
     return [_broken_off(trajectory, most, rng) for trajectory in played[:count]]
 
@@ -160,7 +160,7 @@ def _share(count: int, share: float) -> tuple[int, int]:
 def _plain(count: int, turns: int, seed: int, stream: int) -> list[list[Exchange]]:
     """Plain questions about the devices of both families, answered by a helpful-only policy."""
     env = world_env(turns, split="pretrain", kinds=("benign", "obfuscated"))
-    played = play(env, StaticAttacker(), AlwaysComply(seed), data_seeds(seed, stream, count))
+    played = rollout(env, StaticAttacker(), AlwaysComply(seed), data_seeds(seed, stream, count))
     return [told(t) for t in played]
 
 
@@ -169,8 +169,8 @@ def _helpful(count: int, turns: int, seed: int, stream: int) -> list[list[Exchan
     half = (count + 1) // 2
     seeds = data_seeds(seed, stream, 2 * half)
     tutor = ScriptedTutor(seed=seed, memory=False)
-    pressed = play(world_env(turns), tutor, Wavering(seed), seeds[:half])
-    plain = play(world_env(turns), StaticAttacker(), AlwaysComply(seed), seeds[half:])
+    pressed = rollout(world_env(turns), tutor, Wavering(seed), seeds[:half])
+    plain = rollout(world_env(turns), StaticAttacker(), AlwaysComply(seed), seeds[half:])
     return shuffled([[told(t) for t in part] for part in (pressed, plain)], seed)
 
 

@@ -27,7 +27,7 @@ from steer_env.agents.scripted import Constructive
 from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms import sft, trainer
 from steer_env.algorithms.base import Progress
-from steer_env.algorithms.bootstrap import keep, play
+from steer_env.algorithms.bootstrap import keep
 from steer_env.algorithms.grpo import GRPOConfig
 from steer_env.algorithms.pretraining import frozen_vision, pretrain
 from steer_env.algorithms.recipe_data import ENV, Shares, base_data, data_seeds, told, world_env
@@ -35,6 +35,7 @@ from steer_env.configs.sft import Gate, Phase, SFTConfig
 from steer_env.files import replacing_folder
 from steer_env.models.tiny import TinyConfig
 from steer_env.models.tiny import build as build_tiny
+from steer_env.rollout import rollout
 from steer_env.scenarios import STRATEGIES
 from steer_env.world import WorldSource
 from steer_env.world.play import all_texts
@@ -99,7 +100,7 @@ class DemoConfig:
         sft_dialogues: Dialogues played for Stage II, before filtering.
         sft_turns: Most turns of a Stage II dialogue.
         sft_strategies: The strategies Stage II gets to see.
-        sft_attacker: Red agent of Stage II, "tutor" or "static".
+        sft_attacker: Attacker of Stage II, "tutor" or "static".
         grpo: Stage III.
         grpo_turns: Most turns of a Stage III dialogue.
         grpo_shares: How often each member of the contrast groups is played in Stage III, see `Shares`.
@@ -221,10 +222,9 @@ def train_sft(config: DemoConfig, before: str | Path, progress: Progress | None 
     seeds = data_seeds(config.seed, 3, config.sft_dialogues)
     # Whole contrast groups: the same words with another picture or another history, and another right answer.
     source = WorldSource(split="sft", strategies=config.sft_strategies, max_turns=config.sft_turns)
-    scenarios = {seed: source.scenario(seed) for seed in seeds}
     tutor = ScriptedTutor(seed=config.seed, strategies=config.sft_strategies, memory=False)
-    red = tutor if config.sft_attacker == "tutor" else StaticAttacker()
-    played = play(env, red, Constructive(seed=config.seed), seeds, scenarios)
+    attacker = tutor if config.sft_attacker == "tutor" else StaticAttacker()
+    played = rollout(env, attacker, Constructive(seed=config.seed), seeds, scenarios=source.scenario)
     data = [told(trajectory) for trajectory in played if keep(trajectory)]
     with frozen_vision(student):
         sft.train(student, data, replace(config.sft, seed=config.seed), progress=progress)

@@ -18,9 +18,10 @@ from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms import sft
 from steer_env.algorithms.attack import AttackReward, attack_exchanges
 from steer_env.algorithms.base import Progress
-from steer_env.algorithms.bootstrap import Wavering, play, shuffled
+from steer_env.algorithms.bootstrap import Wavering, shuffled
 from steer_env.configs.sft import SFTConfig
 from steer_env.models.tiny import TinyConfig, build
+from steer_env.rollout import rollout
 from steer_env.scenarios import STRATEGIES, TECHNIQUES
 from steer_env.trajectory import Trajectory
 from steer_env.types import Terms
@@ -83,7 +84,7 @@ def tutor_dialogues(config: SpeakConfig) -> Iterator[list[Exchange]]:
     parts = []
     for number, student in enumerate(students):
         start = (config.seed * 8 + 6) * 1_000_000 + number * each
-        parts.append([_exchanges(t) for t in play(env, tutor, student, range(start, start + each))])
+        parts.append([_exchanges(t) for t in rollout(env, tutor, student, range(start, start + each))])
     yield from shuffled(parts, config.seed)
 
 

@@ -18,13 +18,14 @@ from steer_env.agents.base import Agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.agents.scripted import Constructive
 from steer_env.algorithms import recipes, sft, trainer
-from steer_env.algorithms.bootstrap import exchanges, keep, play
+from steer_env.algorithms.bootstrap import exchanges, keep
 from steer_env.algorithms.exploit import best_response
 from steer_env.algorithms.trainer import TrainConfig
 from steer_env.cli.stages import build_stage, stage_key
 from steer_env.files import write_json
 from steer_env.play.evaluate import evaluate, load_rows
 from steer_env.play.suites import WholeGroups, groups_for
+from steer_env.rollout import rollout
 from steer_env.scenarios import RISKY
 from steer_env.types import ATTACKER, Turn
 from steer_env.wrappers import TurnReward
@@ -152,7 +153,7 @@ def train_single_sft(settings: Settings, config: recipes.DemoConfig, before: Any
     times = settings.single_sft_times
     env = steer_env.make_vec(SINGLE, SLOTS, split="sft", wrappers=(), strategies=config.sft_strategies)
     seeds = recipes.data_seeds(config.seed, 3, times * config.sft_dialogues)  # the recipe's Stage II and on
-    played = play(env, StaticAttacker(), Constructive(seed=config.seed), seeds)
+    played = rollout(env, StaticAttacker(), Constructive(seed=config.seed), seeds)
     data = [exchanges(trajectory) for trajectory in played if keep(trajectory)]
     chosen = replace(config.sft, seed=config.seed, batch_size=times * config.sft.batch_size)
     sft.train(student, data, chosen, progress=progress)

@@ -4,7 +4,8 @@ import pytest
 
 import steer_env
 from steer_env.agents import AlwaysComply, AlwaysRefuse, Constructive, ScriptedTutor, StaticAttacker
-from steer_env.algorithms.bootstrap import Wavering, captions, exchanges, keep, play, recitations, shuffled
+from steer_env.algorithms.bootstrap import Wavering, captions, exchanges, keep, recitations, shuffled
+from steer_env.rollout import rollout
 from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored
@@ -40,21 +41,21 @@ def vec(turns=4):
 
 def test_the_ideal_is_kept_and_the_helpful_only_and_the_refuser_are_not():
     env = vec()
-    assert all(keep(t) for t in play(env, StaticAttacker(), Constructive(), range(30)))
+    assert all(keep(t) for t in rollout(env, StaticAttacker(), Constructive(), range(30)))
     risky = [
-        t for t in play(env, StaticAttacker(), AlwaysComply(), range(60)) if t.scenario.kind == "red_team"
+        t for t in rollout(env, StaticAttacker(), AlwaysComply(), range(60)) if t.scenario.kind == "red_team"
     ]
     assert risky
     assert not any(keep(t) for t in risky)
     benign = [
-        t for t in play(env, StaticAttacker(), AlwaysRefuse(), range(60)) if t.scenario.kind == "benign"
+        t for t in rollout(env, StaticAttacker(), AlwaysRefuse(), range(60)) if t.scenario.kind == "benign"
     ]
     assert benign
     assert not any(keep(t) for t in benign)
 
 
 def test_exchanges_show_each_image_once_where_it_was_shown():
-    for t in play(vec(), StaticAttacker(), Constructive(), range(10)):
+    for t in rollout(vec(), StaticAttacker(), Constructive(), range(10)):
         dialogue = exchanges(t)
         assert [e.user for e in dialogue] == [turn.text for turn in t.scenario.turns]
         assert [image for e in dialogue for image in e.images] == list(t.scenario.images)
@@ -64,10 +65,10 @@ def test_exchanges_show_each_image_once_where_it_was_shown():
 
 def test_a_wavering_student_refuses_at_times_and_its_refusals_are_not_learned():
     tutor = ScriptedTutor(seed=0, memory=False)
-    dialogues = [exchanges(t) for t in play(vec(), tutor, Wavering(seed=0, refuses=0.5), range(60))]
+    dialogues = [exchanges(t) for t in rollout(vec(), tutor, Wavering(seed=0, refuses=0.5), range(60))]
     flags = [e.learn for d in dialogues for e in d]
     assert 0.05 < flags.count(False) / len(flags) < 0.5
-    never = [exchanges(t) for t in play(vec(), tutor, Wavering(seed=0, refuses=0.0), range(60))]
+    never = [exchanges(t) for t in rollout(vec(), tutor, Wavering(seed=0, refuses=0.0), range(60))]
     assert all(e.learn for d in never for e in d)
     # After a refusal the user presses, and the helpful-only student gives in: that is what is learned.
     pressed = [b for d in dialogues for a, b in itertools.pairwise(d) if not a.learn and b.learn]
@@ -92,7 +93,7 @@ def test_recitations_hold_good_refusals():
 
 
 def test_shuffled_keeps_what_teaches_and_the_seed_decides():
-    parts = [[exchanges(t) for t in play(vec(), StaticAttacker(), Constructive(), range(12))]]
+    parts = [[exchanges(t) for t in rollout(vec(), StaticAttacker(), Constructive(), range(12))]]
     idle = [[e._replace(learn=False) for e in parts[0][0]]]
     a, b, c = (shuffled([*parts, idle], seed) for seed in (0, 0, 1))
     assert a == b != c
