@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import steer_env
 from steer_env.agents.attackers import StaticAttacker
@@ -53,7 +53,12 @@ def _muon(**settings: Any) -> SFTConfig:
 
 def _phases() -> tuple[Phase, ...]:
     def gate(
-        ask: str, noun: float, place: float, purpose: float = 0, asked: float = 0, weighed: float = 0
+        ask: Literal["caption", "describe"],
+        noun: float,
+        place: float,
+        purpose: float = 0,
+        asked: float = 0,
+        weighed: float = 0,
     ) -> Gate:
         return Gate(
             ask,
