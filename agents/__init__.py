@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if __name__ != "steer_env.agents":
     raise ImportError("import steer_env.agents: this folder is mapped into the package, not a top-level one")
 
+from steer_env import naming
 from steer_env.agents.attackers import StaticAttacker
 from steer_env.agents.base import (
     Acts,
     Agent,
     AgentWrapper,
     Observation,
+    _Brought,
     as_agent,
     observation_rng,
     opponent_rng,
@@ -45,6 +46,7 @@ __all__ = [
     "StaticAttacker",
     "as_agent",
     "make_agent",
+    "name_of",
     "observation_rng",
     "opponent_rng",
 ]
@@ -67,7 +69,8 @@ def make_agent(name: str, *, seat: str = STUDENT, **options: Any) -> Agent:
     """Return a new agent by name.
 
     Args:
-        name: One of `AGENTS`, or a model: "hf:PATH", "vllm:PATH" or "openai:MODEL@http://host:port/v1".
+        name: One of `AGENTS`, a model ("hf:PATH", "vllm:PATH" or "openai:MODEL@http://host:port/v1"), or your
+            own as `module:Object` or `file.py:Object`.
         seat: The seat a model takes, "student_0" or "attacker_0"; the names in `AGENTS` have theirs.
         **options: Passed to its constructor.
 
@@ -77,16 +80,26 @@ def make_agent(name: str, *, seat: str = STUDENT, **options: Any) -> Agent:
     """
     if is_backend(name):
         return open_seat(name, seat, **options)
-    if name not in AGENTS:
-        raise ValueError(
-            f"name={name!r}, expected one of {', '.join(AGENTS)}, hf:PATH, vllm:PATH or openai:MODEL@URL; or "
-            "pass an agent object"
-        )
-    maker = AGENTS[name]
+    maker = AGENTS.get(name, name)
     if isinstance(maker, str):
-        module, attribute = maker.split(":")
-        maker = getattr(import_module(module), attribute)
+        if not naming.is_reference(maker):
+            raise ValueError(
+                f"name={name!r}, expected one of {', '.join(AGENTS)}, hf:PATH, vllm:PATH, openai:MODEL@URL "
+                f"or {naming.EXPECTED}; or pass an agent object"
+            )
+        return as_agent(naming.make(maker, **options))
     return as_agent(maker(**options))
+
+
+def name_of(agent: Any) -> str:
+    """Return a name for an agent: that of `make_agent`, or its own, or its class's."""
+    agent = agent.own if isinstance(agent, _Brought) else agent
+    for name, maker in AGENTS.items():
+        if type(agent) is maker:
+            return name
+    own = getattr(agent, "name", None)
+    kind = agent if hasattr(agent, "__qualname__") else type(agent)
+    return own if isinstance(own, str) and own else f"{kind.__module__}:{kind.__qualname__}"
 
 
 def __getattr__(name: str) -> Any:

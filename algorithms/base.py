@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from steer_env import naming
 from steer_env.agents.hf.codec import Prompt
 from steer_env.algorithms.advantages import loss_mask, spread
 from steer_env.algorithms.losses import loss_weights
@@ -288,16 +289,24 @@ def algorithm_names() -> list[str]:
 
 
 def algorithm_class(name: str) -> type[Algorithm]:
-    """Return the class of a registered algorithm.
+    """Return the class of a registered algorithm, or your own as `module:Class` or `file.py:Class`.
 
     Raises:
         ValueError: If the name is unknown; the message lists the known ones.
+        TypeError: If your own is no algorithm.
     """
+    if naming.is_reference(name):
+        own = naming.load(name)
+        if not (isinstance(own, type) and issubclass(own, Algorithm)):
+            raise TypeError(f"algorithm={name!r} is {own!r:.100}, expected a subclass of Algorithm")
+        own.name = own.__dict__.get("name") or name
+        return own
     names = algorithm_names()
     if name not in _REGISTRY:
         close = difflib.get_close_matches(str(name), names, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"algorithm={name!r} is not registered; {hint}known: {', '.join(names)}")
+        known = f"{', '.join(names)}, or your own as {naming.EXPECTED}"
+        raise ValueError(f"algorithm={name!r} is not registered; {hint}known: {known}")
     return _REGISTRY[name]
 
 

@@ -18,6 +18,7 @@ from steer_env.registration import (
     make_student_env,
     make_student_vec,
     make_vec,
+    register,
     register_all,
     spec,
 )
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from steer_env.agents import make_agent
     from steer_env.env import DialogueEnv, InvalidUtterance, ResetNeeded
     from steer_env.images import Image, ImageError
+    from steer_env.play.short import evaluate
     from steer_env.scenario_files import load_scenarios
     from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
     from steer_env.types import Message, Scored, Terms, Turn, Unscored, Utterance
@@ -42,6 +44,7 @@ __version__ = "0.1.0"
 _ROOMS = ("agents", "algorithms", "evaluation", "judges", "testing", "wrappers")
 #: Name -> the module that has it, loaded on first use as well.
 _LAZY = {
+    "evaluate": "play.short",
     "make_agent": "agents",
     "DialogueEnv": "env",
     "InvalidUtterance": "env",
@@ -76,6 +79,7 @@ __all__ = [
     "Unscored",
     "Utterance",
     "env_ids",
+    "evaluate",
     "load_scenarios",
     "make",
     "make_agent",
@@ -83,6 +87,7 @@ __all__ = [
     "make_student_env",
     "make_student_vec",
     "make_vec",
+    "register",
     "spec",
 ]
 

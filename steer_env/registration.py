@@ -7,13 +7,14 @@ spec would be copied too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from steer_env import checks
+from steer_env import checks, naming
 from steer_env.types import ATTACKER
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from steer_env.scenarios import Scenario, ScenarioSource
     from steer_env.student_env import StudentEnv, StudentVectorEnv
     from steer_env.vector import VectorDialogueEnv
+
+    #: A JSONL file, a list, a source, or one of your own by name.
+    Scenarios = str | Path | Sequence[Scenario] | ScenarioSource
 
 NAMESPACE = "steer_env"
 #: The student's seat with dialogue acts in place of text (`steer_env.acts`).
@@ -39,12 +43,18 @@ class Spec:
         summary: One line for people.
         attacker: Name of the attacker that the single-agent view embeds and rollouts use by default.
         world: Options of the built-in world.
+        scenarios: What it plays in place of the built-in world: see `make`.
+        judge: Who scores in place of the rule judge: a name or an object.
+        wrappers: In place of the usual ones: see `make`.
     """
 
     id: str
     summary: str
     attacker: str = "tutor"
     world: Mapping[str, Any] = field(default_factory=dict)
+    scenarios: Scenarios | None = None
+    judge: str | Judge = "rule"
+    wrappers: Sequence[str | Callable[[Any], Any]] | None = None
 
 
 SPECS: dict[str, Spec] = {
@@ -84,13 +94,76 @@ SPECS: dict[str, Spec] = {
 }
 
 
+#: Entry points of packages with environments of their own; each is a module or function that registers them.
+PLUGINS = "steer_env.plugins"
+
+
+def register(
+    id: str,
+    *,
+    summary: str = "",
+    scenarios: Scenarios | None = None,
+    judge: str | Judge = "rule",
+    wrappers: Sequence[str | Callable[[Any], Any]] | None = None,
+    attacker: str = "tutor",
+    **world: Any,
+) -> None:
+    """Make an environment of your own known to `make`, `make_vec`, `gymnasium.make` and the command line.
+
+    What is given as a name is opened when an environment is made, so registering is cheap.
+
+    Args:
+        id: Such as "MyEnv-v0"; Gymnasium knows it as "steer_env/MyEnv-v0".
+        summary: One line for people.
+        scenarios: See `make`; None is the built-in world.
+        judge: Name or object; where "rule" is asked for, which is the default, this one scores.
+        wrappers: See `make`; None are the usual ones.
+        attacker: Name of the attacker that plays where none is named.
+        **world: Options of the built-in world, without `scenarios`.
+
+    Raises:
+        ValueError: If the id is taken or no id, or `world` is given beside `scenarios`.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+-v\d+", id):
+        raise ValueError(
+            f"id={id!r}, expected a name of letters and digits with a version, such as 'MyEnv-v0'"
+        )
+    if world and scenarios is not None:
+        raise ValueError(f"{', '.join(world)} choose within the built-in world, but scenarios= was given")
+    made = Spec(id, summary or id, attacker, world, scenarios, judge, wrappers)
+    if SPECS.get(id, made) != made:
+        raise ValueError(f"id={id!r} is taken; choose another name or version")
+    SPECS[id] = made
+    register_all()
+
+
+@cache
+def load_plugins() -> None:
+    """Let installed packages register their environments; one that fails is named in a warning."""
+    import warnings
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=PLUGINS):
+        try:
+            found = point.load()
+            if callable(found):
+                found()
+        except Exception as error:  # somebody else's package must not keep ours from working
+            told = f"{type(error).__name__}: {error}"
+            warnings.warn(f"plugin {point.name!r} ({point.value}) failed: {told}", stacklevel=2)
+
+
 def env_ids() -> list[str]:
-    """Return the known environment ids."""
+    """Return the known environment ids, those of installed packages with them."""
+    load_plugins()
     return list(SPECS)
 
 
 def spec(id: str) -> Spec:
     """Return the spec of an id.
+
+    Args:
+        id: With or without "steer_env/". "module:ID" and "file.py:ID" first load what registers it.
 
     Raises:
         ValueError: If the id is unknown; the message lists the known ones.
@@ -98,7 +171,12 @@ def spec(id: str) -> Spec:
     """
     if not isinstance(id, str):
         raise TypeError(f"id={id!r}, expected a string; known ids: {', '.join(SPECS)}")
-    bare = id.removeprefix(f"{NAMESPACE}/")
+    home, _, name = id.rpartition(":")
+    bare = name.removeprefix(f"{NAMESPACE}/")
+    if home:
+        naming.load_home(home)
+    elif bare not in SPECS:
+        load_plugins()
     if bare not in SPECS:
         hint = checks.suggestion(bare, SPECS)
         if bare == ACTS.removeprefix(f"{NAMESPACE}/"):
@@ -113,12 +191,13 @@ def make(id: str | EnvConfig = "SteerEscalation-v0", **options: Unpack[EnvOption
     Args:
         id: See `env_ids()`; or an `EnvConfig`, which holds all that can be named.
         **options: Fields of `EnvConfig`, with their meaning there; None is the default of each. Also:
-            wrappers: Sequence of callables `env -> env`, applied inside out; `()` gives the bare environment.
+            wrappers: Sequence of callables `env -> env` or their names (of `steer_env.wrappers`, or your own
+                as `module:Object` or `file.py:Object`), applied inside out; `()` gives the bare environment.
                 Default: `TurnReward`, then `TCSR`.
             judge: "rule" (default), another name (`steer_env.judges.names`), None for nobody, or an object
                 with `judge(requests)`, such as the tutor that attacks.
-            scenarios: A JSONL file, a list of `Scenario`, or any `ScenarioSource`; default the
-                built-in world.
+            scenarios: A JSONL file, a list of `Scenario`, any `ScenarioSource`, or your own by name; default
+                the built-in world.
             render_mode: "human", "ansi" or "rgb_array".
 
     Raises:
@@ -209,7 +288,7 @@ def make_seats(id: str, attacker: Any = None, judge: Any = "rule") -> tuple[Any,
     from steer_env.judges.base import Judge
     from steer_env.judges.names import TUTOR
 
-    player = make_attacker(id, attacker)
+    player, judge = make_attacker(id, attacker), _judge_of(spec(id), judge)
     if not (isinstance(judge, str) and judge.strip() == TUTOR):
         return player, make_judge(judge)
     if not isinstance(player, Judge):
@@ -218,6 +297,11 @@ def make_seats(id: str, attacker: Any = None, judge: Any = "rule") -> tuple[Any,
             "name a model there, such as openai:MODEL@URL, or use judge='rule'"
         )
     return player, player
+
+
+def _judge_of(chosen: Spec, judge: Any) -> Any:
+    """Return who is to score: an id's own judge stands in the place of the rule judge."""
+    return chosen.judge if isinstance(judge, str) and judge == "rule" else judge
 
 
 def make_judge(judge: Any) -> Judge | None:
@@ -235,7 +319,7 @@ def make_source(config: EnvConfig, scenarios: Any = None) -> ScenarioSource:
 
     chosen = spec(config.env)
     given = config.changed(("split", *WORLD))
-    scenarios = config.scenarios if scenarios is None else scenarios
+    scenarios = own_scenarios(config) if scenarios is None else scenarios
     if scenarios is None:
         from steer_env.world import WorldSource
 
@@ -248,9 +332,16 @@ def make_source(config: EnvConfig, scenarios: Any = None) -> ScenarioSource:
     return _source_of(scenarios)
 
 
-def _source_of(scenarios: str | Path | Sequence[Scenario] | ScenarioSource) -> ScenarioSource:
+def own_scenarios(config: EnvConfig) -> Scenarios | None:
+    """Return what a config plays in place of the built-in world, as it is named; None where it plays that."""
+    return spec(config.env).scenarios if config.scenarios is None else config.scenarios
+
+
+def _source_of(scenarios: Scenarios) -> ScenarioSource:
     from steer_env.scenarios import FixedScenarios, ScenarioSource
 
+    if naming.is_reference(scenarios):
+        scenarios = naming.make(str(scenarios))
     if isinstance(scenarios, str | Path):
         from steer_env.scenario_files import load_scenarios
 
@@ -259,8 +350,8 @@ def _source_of(scenarios: str | Path | Sequence[Scenario] | ScenarioSource) -> S
         return scenarios
     if not isinstance(scenarios, Sequence):
         raise TypeError(
-            f"scenarios={scenarios!r}, expected a JSONL file, a list of Scenario, or an object with "
-            "sample(rng)"
+            f"scenarios={scenarios!r}, expected a JSONL file, a list of Scenario, an object with "
+            f"sample(rng), or {naming.EXPECTED}"
         )
     return FixedScenarios(scenarios)  # type: ignore[arg-type]
 
@@ -279,9 +370,12 @@ def _builder(id: str | EnvConfig, options: EnvOptions) -> Callable[[], Any]:
     _check_names(chosen, options)
     named: dict[str, Any] = {k: v for k, v in options.items() if v is not None and k not in _OBJECTS}
     config = replace(id, **named)
-    wrappers = _wrappers(config, options.get("wrappers"))
+    given = options.get("wrappers")
+    if given is None:
+        given = config.wrappers or chosen.wrappers
+    wrappers = _wrappers(config, given)
     source = make_source(config, options.get("scenarios"))
-    judge = make_judge(options.get("judge", config.judge))
+    judge = make_judge(_judge_of(chosen, options.get("judge", config.judge)))
     return partial(_build, config, chosen.id, source, judge, wrappers, options.get("render_mode"))
 
 
@@ -316,18 +410,36 @@ def _wrappers(config: EnvConfig, given: Any) -> Sequence[Callable[[Any], Any]]:
     if given is None:
         reward = partial(TurnReward, weights=config.weights, normalization=config.normalization)
         return (reward, partial(TCSR, alpha=config.alpha, returns=config.returns))
-    if not isinstance(given, Sequence) or not all(callable(wrapper) for wrapper in given):
-        raise TypeError(
-            f"wrappers={given!r}, expected a sequence of callables env -> env, such as (TurnReward, "
-            "TCSR); use functools.partial for options"
-        )
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise TypeError(_NO_WRAPPERS.format(given))
+    made = [_wrapper(one) if isinstance(one, str) else one for one in given]
+    if not all(callable(wrapper) for wrapper in made):
+        raise TypeError(_NO_WRAPPERS.format(given))
     clash = config.changed(REWARD)
     if clash:
         raise ValueError(
             f"{', '.join(clash)} configure the default wrappers, but wrappers= was given; set them on "
             "your wrappers"
         )
-    return given
+    return made
+
+
+_NO_WRAPPERS = (
+    "wrappers={!r}, expected a sequence of callables env -> env, such as (TurnReward, TCSR), or of their "
+    "names; use functools.partial for options, in a name 'TCSR?alpha=0.5'"
+)
+
+
+def _wrapper(name: str) -> Callable[[Any], Any]:
+    """Return the wrapper of a name, one of `steer_env.wrappers` or the user's own."""
+    from steer_env import wrappers
+
+    bare, options = naming.read_name(name)
+    if naming.is_reference(bare):
+        found = naming.load(bare)
+    else:
+        found = getattr(wrappers, checks.choice("wrapper", bare, wrappers.__all__))
+    return partial(found, **options) if options else found
 
 
 def _check_names(chosen: Spec, options: Mapping[str, Any]) -> None:

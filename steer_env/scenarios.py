@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -155,6 +155,12 @@ def content_id(scenario: Scenario) -> str:
     }
     canonical = json.dumps(body, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def digest_of(scenarios: Iterable[Scenario]) -> str:
+    """Return a hash of scenarios in their order, ids and contents."""
+    contents = "\n".join(f"{s.id} {content_id(s)}" for s in scenarios)
+    return hashlib.sha256(contents.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 @runtime_checkable

@@ -187,19 +187,31 @@ def _stored(run: RunFolder) -> dict[str, Any]:
 def _check_trusted(
     stored: Mapping[str, Any], file: Mapping[str, Any], words: Sequence[str], config: Any
 ) -> None:
-    """Refuse to contact a server, with our key, because a folder says so.
+    """Refuse to contact a server, with our key, or to run code, because a folder says so.
 
     Raises:
         Usage: If a stored name would, and it was neither given again nor `--trust`.
     """
+    for key, name in stored.items():
+        if not config.trust:
+            check_trusted(key, name, words, file)
+
+
+def check_trusted(key: str, name: Any, words: Sequence[str], file: Mapping[str, Any]) -> None:
+    """Refuse to open a name because a folder says so; see `reaches_out` for what opening may do.
+
+    Raises:
+        Usage: If it was not given again, on the command line or in the file of --config.
+    """
     from steer_env.cli.places import reaches_out
 
     typed = {*words, *(word.partition("=")[2] for word in words)}
-    for key, name in stored.items():
-        if not config.trust and reaches_out(name) and name not in typed and file.get(key) != name:
-            again = f"--{key.replace('_', '-')}"
-            raise Usage(
-                f"{key}={name!r} comes from {RUN} of the run folder, and opening it would send this run's "
-                f"data and a key of yours there, fetch a model, or write a file; repeat {again} to confirm, "
-                "or accept what the folder says with --trust"
-            )
+    names = name if isinstance(name, list) else [name]
+    runs = key == "env" and ":" in str(name)  # loads what registers the id
+    if (runs or reaches_out(name)) and not typed.issuperset(names) and file.get(key) != name:
+        again = f"--{key.replace('_', '-')}"
+        raise Usage(
+            f"{key}={name!r} comes from {RUN} of the run folder, and opening it would run code, send this "
+            f"run's data and a key of yours there, fetch a model, or write a file; repeat {again} to "
+            "confirm, or accept what the folder says with --trust"
+        )

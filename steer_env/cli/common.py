@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import steer_env
 from steer_env.agents.base import Agent
 from steer_env.cli.command import HELD, settings
-from steer_env.cli.places import in_process
+from steer_env.cli.places import in_process, is_own
 from steer_env.configs.base import Switch, config
 from steer_env.configs.env import EnvConfig, Split
 from steer_env.configs.student import ModelConfig
@@ -21,9 +20,10 @@ from steer_env.judges.independence import prompt_hash_of, weights_of
 from steer_env.models import is_backend, read_name
 from steer_env.models.shipped import SHIPPED, local_path
 from steer_env.models.weights import folder_hash, is_complete
-from steer_env.registration import make_seats
+from steer_env.naming import EXPECTED, source_hash
+from steer_env.registration import make_seats, make_source, own_scenarios
 from steer_env.runs import RunFolder, outward_links
-from steer_env.scenarios import Scenario, content_id
+from steer_env.scenarios import FixedScenarios, Scenario, ScenarioSource, digest_of
 
 #: File of a trained model that says after how many steps of its run it was saved.
 STEP = "steer_env.json"
@@ -94,21 +94,23 @@ class Setting:
 
     Attributes:
         env: The environment.
-        scenarios: The user's own, None for the built-in world.
+        scenarios: The user's own where they are a list, else None.
+        source: Where the user's own come from, None for the built-in world.
         attacker: Who plays the user.
         judge: Who scores; the attacker itself if it was asked for as "tutor".
-        digest: Hash of the scenarios' ids and contents, "" for the built-in world.
+        digest: Hash of the scenarios' ids and contents, "" for the built-in world and an endless source.
     """
 
     env: EnvConfig
     scenarios: Sequence[Scenario] | None
+    source: ScenarioSource | None
     attacker: Agent
     judge: Judge | None
     digest: str
 
     def make(self, num_envs: int | None = None, **options: Any) -> Any:
         """Return the environment, or a vector of such; further options as `steer_env.make`."""
-        given: dict[str, Any] = {"scenarios": self.scenarios, "judge": self.judge, **options}
+        given: dict[str, Any] = {"scenarios": self.source, "judge": self.judge, **options}
         if num_envs is None:
             return steer_env.make(self.env, **given)
         return steer_env.make_vec(self.env, num_envs, **given)
@@ -121,21 +123,22 @@ def open_setting(env: EnvConfig, split: Split) -> Setting:
         ValueError: If an id, a split or a name is unknown, or the scenario file has problems.
         BackendError: If a model cannot be opened, or a server cannot answer.
     """
-    scenarios = None
+    source = None
     digest = ""
-    if env.scenarios is not None:
+    if own_scenarios(env) is not None:
         if env.split is not None:
             raise ValueError(
                 f"split={env.split!r} chooses within the built-in world; leave --split out beside --scenarios"
             )
-        scenarios = steer_env.load_scenarios(env.scenarios)
-        contents = "\n".join(f"{s.id} {content_id(s)}" for s in scenarios)
-        digest = hashlib.sha256(contents.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        source = make_source(env)
     else:
         env = replace(env, split=env.split or split)
+    scenarios = tuple(source) if isinstance(source, FixedScenarios) else None
+    if scenarios is not None:
+        digest = digest_of(scenarios)
     id = steer_env.spec(env.env).id
     attacker, judge = make_seats(id, env.attacker, env.judge)
-    return Setting(replace(env, env=id), scenarios, attacker, judge, digest)
+    return Setting(replace(env, env=id), scenarios, source, attacker, judge, digest)
 
 
 #: What `judge_content` may say.
@@ -167,7 +170,12 @@ def check_unchanged(run_dir: Path, **now: str) -> None:
 
 
 def model_hash(name: str) -> str:
-    """Return a hash that tells one student from a retrained one, "" if its weights are in no folder here."""
+    """Return a hash that tells one student from a retrained one, "" if its weights are in no folder here.
+
+    Of your own it is that of the file it is written in.
+    """
+    if is_own(name):
+        return source_hash(name)
     scheme, rest = in_process(name)
     path = local_path(rest)
     if name in SCRIPTED_STUDENTS or not path.is_dir():
@@ -183,14 +191,14 @@ def open_student(name: str, model: ModelConfig | None = None, **options: Any) ->
             such as `hf:ID` or `openai:MODEL@URL`.
         model: How it runs.
         **options: temperature, max_new_tokens, seed, system; None means the default. They have no meaning for
-            scripted students.
+            scripted students and your own.
 
     Raises:
         ValueError: If it is none of these.
         BackendError: If a server cannot answer.
         ImportError: If a model is asked for and torch is not installed.
     """
-    if name in SCRIPTED_STUDENTS:
+    if name in SCRIPTED_STUDENTS or is_own(name):
         return steer_env.make_agent(name)
     given = {k: v for k, v in {**asdict(model or ModelConfig()), **options}.items() if v is not None}
     if not is_backend(name):
@@ -213,7 +221,7 @@ def _model_folder(path: Path) -> Path:
     names = ", ".join((*SCRIPTED_STUDENTS, *SHIPPED))
     raise ValueError(
         f"student={str(path)!r} is {what}, expected one of {names}, a folder saved with save_pretrained, a "
-        "run folder of steer-env, hf:ORGANISATION/MODEL, vllm:PATH or openai:MODEL@URL"
+        f"run folder of steer-env, hf:ORGANISATION/MODEL, vllm:PATH, openai:MODEL@URL or {EXPECTED}"
     )
 
 

@@ -64,7 +64,8 @@ class Evaluate(RunConfig):
 
     Attributes:
         student: A script (refuse, comply, constructive, random), hf:tiny, hf:tiny-sft, hf:tiny-grpo, a model
-            folder, a run folder, hf:ORGANISATION/MODEL, vllm:PATH or openai:MODEL@URL.
+            folder, a run folder, hf:ORGANISATION/MODEL, vllm:PATH, openai:MODEL@URL, or your own as
+            MODULE:OBJECT or FILE.py:OBJECT.
         env: The dialogues; --split is bench unless it is given.
         out: Run folder; runs/evaluate/STUDENT unless it is given.
         suite: Plays whole groups in place of --env: bench, bench-single, ood, ood-single or full.
@@ -120,10 +121,10 @@ class Evaluate(RunConfig):
         return (*how, "no_controls", "device", "batch_size", *of_suite)
 
     def limit(self, own: bool) -> float:
-        """Return the limit on unscored turns; the rule judge cannot score `own` scenarios."""
+        """Return the limit on unscored turns; `own` scenarios the rule judge cannot score."""
         if self.unscored_limit is not None:
             return self.unscored_limit
-        return 1.0 if own and self.env.judge == "rule" else 0.05
+        return 1.0 if own else 0.05
 
 
 def run(config: Evaluate) -> int:
@@ -143,6 +144,7 @@ def _run_plain(config: Evaluate, reports: Reports) -> int:
     """Play dialogues of one environment."""
     out = open_folder(config)
     setting = open_setting(config.env, "bench")
+    unscorable = setting.source is not None and getattr(setting.judge, "name", "") == "rule"
     student = open_student(config.student, config.model, **asdict(config.sampling))
     check_independent(setting.judge, student, setting.attacker, allow=config.env.allow_self_judge)
     own, split = setting.scenarios, setting.env.split
@@ -161,7 +163,7 @@ def _run_plain(config: Evaluate, reports: Reports) -> int:
         scenarios=own,
         meta=run_meta("evaluate", config, content, free=False),
         labels=lambda _: where,
-        limit=config.limit(own is not None),
+        limit=config.limit(unscorable),
         constant=None if split is None else search(setting.env.env, split=split),
         controls=config.controls,
     )

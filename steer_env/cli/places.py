@@ -1,4 +1,4 @@
-"""Where a model is that a command names."""
+"""Where a model is that a command names, and what opening a name does."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from steer_env.models import is_backend, read_name
 from steer_env.models.shipped import local_path
+from steer_env.naming import is_reference
 
 
 def in_process(name: str) -> tuple[str, str]:
@@ -32,8 +33,19 @@ def is_here(name: str) -> bool:
         return True
 
 
+def is_own(name: str) -> bool:
+    """Whether opening a name runs somebody's own code: `module:Object`, `file.py:Object`."""
+    return is_reference(name) and not is_backend(name)
+
+
 def reaches_out(name: Any) -> bool:
-    """Whether opening a name contacts a server, the hub's included, or writes a file: a backend, a cache."""
+    """Whether opening a name runs code, contacts a server, the hub's included, or writes a file.
+
+    Those are one's own objects, back ends and caches, also as the judge of a judge.
+    """
+    if isinstance(name, list):
+        return any(map(reaches_out, name))
     text = name if isinstance(name, str) else ""
-    words = [word for word in re.split(r"[\s(),]+", text) if is_backend(word)]
-    return "cached(" in text or any(not is_here(word) for word in words)
+    words = [text, *re.split(r"[\s(),]+", text)]
+    asked = (not is_here(word) for word in words if is_backend(word))
+    return "cached(" in text or any(map(is_own, words)) or any(asked)

@@ -36,7 +36,7 @@ class Rescore:
         scenarios: Where the run's scenario file is now.
         batch: Dialogues per call.
         resume: Continue the run in --out.
-        trust: Accept links that lead out of the folder.
+        trust: Accept links that lead out of the folder, and run the code of scenarios that the run names.
     """
 
     source: Positional[Path]
@@ -74,9 +74,11 @@ def run(config: Rescore) -> int:
     if suite:
         meta = read_json(config.source / RUN) | meta
         folder.check(meta, resume=config.resume, exact=True)
-    moved = {} if config.scenarios is None else {"scenarios": config.scenarios}
     # All are checked before any is judged.
-    scenes = {part: scenes_of({**one.meta, **moved}) for part, one in parts.items()}
+    scenes = {
+        part: scenes_of(one.meta, scenarios=config.scenarios, trust=config.trust)
+        for part, one in parts.items()
+    }
     if suite:
         folder.write(meta)
     print(f"dialogues go to {out}")

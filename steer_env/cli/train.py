@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-from steer_env.cli.command import Command, arg
+from steer_env.cli.command import Command, arg, check_trusted
 from steer_env.cli.common import (
     SCRIPTED_STUDENTS,
     STEP,
@@ -61,11 +61,13 @@ class Train(RunConfig):
 
     Attributes:
         out: Run folder.
-        student: What is trained: a shipped student, model folder, run folder, or hf:ORGANISATION/MODEL.
+        student: What is trained: a shipped student, model folder, run folder, hf:ORGANISATION/MODEL, or your
+            own as MODULE:OBJECT or FILE.py:OBJECT.
         env: The dialogues; --split is train unless it is given.
         reward: What is maximised: tcsr, or helpfulness alone; tcsr unless it is given (constrained_grpo:
             helpfulness, its cost being harm).
-        algorithm: Name of the algorithm, see docs/algorithms.md.
+        algorithm: Name of the algorithm, see docs/algorithms.md, or your own as MODULE:CLASS or
+            FILE.py:CLASS.
         loop: The training loop.
         scaling: For large models.
         curriculum: File with a JSON list of stages: options, steps, until.
@@ -120,7 +122,10 @@ def config_for(words: Sequence[str], values: Mapping[str, Any]) -> type[Train]:
         return Train
     if not given and "--resume" in words:
         out = [word for at, word in enumerate(words) if at and words[at - 1] == "--out"]
-        values = {**RunFolder(Path(out[-1] if out else Train().out)).stored(), **values}
+        stored = RunFolder(Path(out[-1] if out else Train().out)).stored()
+        if "--trust" not in words:  # its class is loaded for the options, before the whole line can be read
+            check_trusted("algorithm", stored.get("algorithm"), words, values)
+        values = {**stored, **values}
     options = _options_of(given[-1] if given else str(values.get("algorithm", "grpo")))
     body = {
         "__annotations__": {"options": options},
@@ -222,6 +227,12 @@ def _environments(config: Train, setting: Setting) -> Any:
 
 def _wrappers(config: Train) -> dict[str, Any]:
     """Return the option of the environment that makes the reward asked for."""
+    if config.env.wrappers:
+        if config.reward is not None:
+            raise ValueError(
+                f"reward={config.reward!r} beside wrappers, which make the reward; leave one out"
+            )
+        return {}
     plain = "helpfulness" if config.algorithm == "constrained_grpo" else "tcsr"
     if (config.reward or plain) == "tcsr":
         return {}

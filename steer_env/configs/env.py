@@ -31,14 +31,17 @@ class EnvConfig:
     """An environment, as far as it can be named: what `make` takes and a run folder keeps.
 
     Attributes:
-        env: Environment id; `steer-env envs` lists them.
+        env: Environment id; `steer-env envs` lists them. MODULE:ID and FILE.py:ID load what registers it.
         split: Split of the built-in world: train, sft, bench, ood or pretrain.
-        scenarios: File of your own scenarios, JSON Lines; replaces the built-in world.
+        scenarios: File of your own scenarios, JSON Lines, or an object that hands them out, as MODULE:OBJECT
+            or FILE.py:OBJECT; replaces the built-in world.
         attacker: Who plays the user: static, tutor, learning (in train a tutor that learns what breaks the
             student; elsewhere it tries everything), or a model as tutor (hf:PATH, vllm:PATH,
-            openai:MODEL@URL). None is the environment's own.
+            openai:MODEL@URL), or your own as MODULE:OBJECT or FILE.py:OBJECT. None is the environment's own.
         judge: Who scores: rule, a model, combined judges (docs/judges.md), or tutor: the model that
-            plays the user, in the same call. None is nobody.
+            plays the user, in the same call, or your own as MODULE:OBJECT or FILE.py:OBJECT. None is nobody.
+        wrappers: What makes rewards, in place of TurnReward and TCSR: names of steer_env.wrappers, or your
+            own as MODULE:OBJECT or FILE.py:OBJECT, applied inside out.
         allow_self_judge: Whose weights the judge may have: student, attacker.
         kinds: Kinds of dialogue; () is the environment's own, as with the following.
         strategies: Strategies of red-team dialogues.
@@ -63,6 +66,7 @@ class EnvConfig:
     scenarios: str | None = None
     attacker: str | None = None
     judge: str | None = "rule"
+    wrappers: Annotated[tuple[str, ...], _ONE] = ()
     allow_self_judge: tuple[Role, ...] = ()
     kinds: Annotated[tuple[Kind, ...], _ONE] = ()
     strategies: Annotated[tuple[str, ...], _ONE] = ()
@@ -107,7 +111,7 @@ class EnvOptions(TypedDict, total=False):
     returns: Returns | None
     max_cycles: int | None
     max_length: int | None
-    wrappers: Sequence[Callable[[Any], Any]] | None
+    wrappers: Sequence[str | Callable[[Any], Any]] | None
     render_mode: str | None
 
 

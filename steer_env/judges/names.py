@@ -18,6 +18,7 @@ name                                            judge
 ``cascade(CHEAP, EXPENSIVE)``                   EXPENSIVE only where CHEAP is unsure; for a model that
                                                 speaks freely ``cascade(rule, grounded(BACKEND))``
 ``cached(JUDGE, FILE)``                         verdicts kept in an SQLite file
+``module:Object``, ``file.py:Object``           your own (`steer_env.naming`)
 ==============================================  ===================================================
 """
 
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from steer_env import naming
 from steer_env.judges.base import Judge
 
 #: The judge is the model that plays the attacker. Only who opens both seats can make it.
@@ -33,7 +35,8 @@ _LLM: Final = frozenset({"prompt", "attempts", "max_tokens", "temperature"})
 _EXPECTED: Final = (
     "expected 'rule', a back end such as 'openai:MODEL@URL' or 'hf:PATH', 'tutor', or one of "
     "grounded(BACKEND), llama_guard(BACKEND, JUDGE), wildguard(..), qwen3guard(..), "
-    "ensemble(JUDGE, JUDGE), worst(..), cascade(CHEAP, EXPENSIVE), cached(JUDGE, FILE)"
+    "ensemble(JUDGE, JUDGE), worst(..), cascade(CHEAP, EXPENSIVE), cached(JUDGE, FILE), or your own: "
+    f"{naming.EXPECTED}"
 )
 
 
@@ -85,6 +88,15 @@ def _single(name: str, options: dict[str, Any]) -> Judge:
             "(--attacker openai:MODEL@URL), or make the tutor and pass it to both: "
             "tutor = steer_env.make_attacker(id, 'openai:MODEL@URL'), judge=tutor"
         )
+    from steer_env.models import is_backend
+
+    if naming.is_reference(name) and not is_backend(name):
+        judge: Judge = naming.make(name)
+        if not isinstance(judge, Judge):
+            raise TypeError(
+                f"judge={name!r} is {judge!r:.100}, expected an object with name and judge(requests)"
+            )
+        return judge
     if ":" in name:
         from steer_env.judges.llm import LLMJudge
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
-from urllib.parse import parse_qsl
 
 from steer_env.images import Image
+from steer_env.naming import read_name
 
 Role = Literal["system", "user", "assistant"]
 FailureKind = Literal[
@@ -158,26 +158,6 @@ def is_backend(name: str) -> bool:
     """Whether `open_backend` knows the scheme of `name`."""
     scheme, colon, rest = name.partition(":")
     return bool(colon and rest and scheme in _OPENERS)
-
-
-def read_name(name: str) -> tuple[str, dict[str, Any]]:
-    """Split "SCHEME:REST?option=value&..." into what stands before the options, and the options.
-
-    Numbers and yes, no, true, false are read as such; everything else stays text.
-    """
-    bare, _, query = name.partition("?")
-    return bare, {key: _value(text) for key, text in parse_qsl(query, keep_blank_values=True)}
-
-
-def _value(text: str) -> Any:
-    if text in ("yes", "true", "no", "false"):
-        return text in ("yes", "true")
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def refuse_unknown(scheme: str, options: Collection[str], known: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from steer_env.agents.base import Acts
+from steer_env.agents import Acts, name_of
 from steer_env.evaluation.summary import Summary, summarise
 from steer_env.files import write_json
 from steer_env.judges.base import DEADLINE
@@ -15,7 +15,7 @@ from steer_env.judges.independence import check_env
 from steer_env.records import JsonlWriter, Row, read_jsonl, trajectory_row
 from steer_env.rollout import Progress, rollout_iter
 from steer_env.runs import RunFolder, locked
-from steer_env.scenarios import Scenario
+from steer_env.scenarios import FixedScenarios, Scenario, digest_of
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.unscored import UnscoredGuard
 from steer_env.versions import versions_of
@@ -65,7 +65,8 @@ def evaluate(
         run_dir: Folder of the run; made if missing.
         resume: Go on with a folder that already holds dialogues.
         scenarios: Play exactly these, seed s playing number s modulo their count, and not what `vec` draws.
-        meta: What identifies the run (environment, student, ...): stored, and compared on resume.
+        meta: What identifies the run, stored and compared on resume; what it leaves out of environment,
+            split, student, attacker and judge is read off them (`identity`).
         extra: Adds keys to rows, such as `distribution`.
         progress: Called with (finished, all).
         unscored_limit: Stop when more than this share of the turns has no verdict, 1 to never stop; a failed
@@ -90,8 +91,9 @@ def evaluate(
     if len(set(seeds)) != len(seeds):
         raise ValueError(f"{len(seeds)} seeds, {len(set(seeds))} of them different; expected each seed once")
     seeds = whole(seeds, members)
-    policy = str((meta or {}).get("student", ""))
-    done = prepare(folder, {**dict(meta or {}), **versions_of(judge_of(vec))}, resume=resume)
+    meta = {**identity(vec, attacker, student, scenarios), **(meta or {})}
+    policy = str(meta["student"])
+    done = prepare(folder, {**meta, **versions_of(judge_of(vec))}, resume=resume)
     left = [seed for seed in seeds if seed not in done]
     played = len(seeds) - len(left)
     tell = None if progress is None else lambda n, _: progress(played + n, len(seeds))
@@ -121,15 +123,34 @@ def evaluate(
 
 def source_of(vec: Any) -> Any:
     """Return the scenario source of a vector environment, None where it has none."""
-    return getattr(_core(vec), "scenarios", None)
+    return getattr(core_of(vec), "scenarios", None)
 
 
 def judge_of(vec: Any) -> Any:
     """Return the judge of a vector environment, None where it has none."""
-    return getattr(_core(vec), "judge", None)
+    return getattr(core_of(vec), "judge", None)
 
 
-def _core(vec: Any) -> Any:
+def identity(
+    vec: Any, attacker: Any, student: Any, scenarios: Sequence[Scenario] | None = None
+) -> dict[str, Any]:
+    """Return what identifies a run, as far as its parts say: who played what, judged by whom."""
+    judge, source = judge_of(vec), source_of(vec)
+    listed = source if scenarios is None else scenarios
+    found = {
+        "env": getattr(core_of(vec), "metadata", {}).get("name"),
+        "split": getattr(source, "split", None) if scenarios is None else None,
+        "scenario_hash": digest_of(listed) if isinstance(listed, list | tuple | FixedScenarios) else None,
+        "student": name_of(student),
+        "model_hash": getattr(student, "weights", None),
+        "attacker": name_of(attacker),
+        "judge": None if judge is None else str(judge.name),
+    }
+    return {key: value for key, value in found.items() if isinstance(value, str) and value}
+
+
+def core_of(vec: Any) -> Any:
+    """Return the innermost environment of the first slot of a vector environment, None where it has none."""
     return getattr(next(iter(getattr(vec, "envs", ())), None), "unwrapped", None)
 
 

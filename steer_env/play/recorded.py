@@ -15,13 +15,13 @@ from steer_env.configs.env import EnvConfig, Split
 from steer_env.evaluation.tabulate import judge_name
 from steer_env.files import read_json
 from steer_env.images import Image
+from steer_env.naming import is_reference
 from steer_env.play.evaluate import load_rows, members_of
 from steer_env.play.suites import WholeGroups
 from steer_env.records import ROLLOUTS, Row, read_jsonl
-from steer_env.registration import SPECS, make_source
+from steer_env.registration import SPECS, make_source, own_scenarios
 from steer_env.runs import RUN
-from steer_env.scenario_files import load_scenarios
-from steer_env.scenarios import Scenario
+from steer_env.scenarios import FixedScenarios, Scenario
 from steer_env.versions import versions_in
 
 #: Options of a run that decide which dialogues it holds; with what `evaluate` takes for None.
@@ -128,10 +128,15 @@ class Scenes:
         yield source.sample(seeding.np_random(seed)[0])
 
 
-def scenes_of(meta: Mapping[str, Any]) -> Scenes:
+def scenes_of(meta: Mapping[str, Any], *, scenarios: str | None = None, trust: bool = False) -> Scenes:
     """Return what makes the scenarios of a run again, from what its folder says of itself.
 
     Only the scenarios are wanted: a model that attacked or judged need not be there any more.
+
+    Args:
+        meta: Of `run.json`.
+        scenarios: Where they come from now, in place of what `meta` says.
+        trust: Run the code that it names, see `steer_env.naming`.
 
     Raises:
         CannotRescore: If it does not name its environment.
@@ -146,10 +151,21 @@ def scenes_of(meta: Mapping[str, Any]) -> Scenes:
     if meta.get("groups"):
         played = WholeGroups(meta["env"], meta["split"], meta["groups"], meta.get("seed", 0))
         return Scenes(EnvConfig(meta["env"], meta["split"]), played)
-    known = set(names(EnvConfig)) - {"attacker", "judge", "allow_self_judge"}
+    code = [meta["env"]] if ":" in str(meta["env"]) else []
+    if scenarios is not None:
+        meta = {**meta, "scenarios": scenarios}
+    elif is_reference(meta.get("scenarios")):
+        code.append(meta["scenarios"])
+    if code and not trust:
+        raise CannotRescore(
+            f"the scenarios come from {code[0]!r}, and making them again would run code that a run folder "
+            "names; accept it with --trust (trust=True)"
+        )
+    known = set(names(EnvConfig)) - {"attacker", "judge", "wrappers", "allow_self_judge"}
     env = build(EnvConfig, {name: meta[name] for name in meta if name in known and meta[name] is not None})
-    if env.scenarios is not None:
-        return Scenes(env, load_scenarios(env.scenarios))
+    if own_scenarios(env) is not None:
+        source = make_source(env)
+        return Scenes(env, tuple(source) if isinstance(source, FixedScenarios) else None)
     usual: Split = "train" if meta.get("command") == "train" else "bench"
     return Scenes(replace(env, split=env.split or usual))
 
