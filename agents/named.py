@@ -7,7 +7,8 @@ from typing import Any
 
 from steer_env.agents.base import Agent
 from steer_env.agents.chat import chat_student
-from steer_env.models.base import open_backend, read_name, refuse_unknown, split
+from steer_env.models.base import open_backend, refuse_unknown, split
+from steer_env.naming import read_name
 from steer_env.types import ATTACKER
 
 _CHAT = frozenset({"system", "temperature", "max_new_tokens", "seed", "max_length"})

@@ -17,10 +17,10 @@ from steer_env.configs.student import ModelConfig
 from steer_env.files import read_json
 from steer_env.judges.base import Judge
 from steer_env.judges.independence import prompt_hash_of, weights_of
-from steer_env.models import is_backend, read_name
+from steer_env.models import is_backend
 from steer_env.models.shipped import SHIPPED, local_path
 from steer_env.models.weights import folder_hash, is_complete
-from steer_env.naming import EXPECTED, source_hash
+from steer_env.naming import EXPECTED, read_name, source_hash
 from steer_env.registration import make_seats, make_source, own_scenarios
 from steer_env.runs import RunFolder, outward_links
 from steer_env.scenarios import FixedScenarios, Scenario, ScenarioSource, digest_of

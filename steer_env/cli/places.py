@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from steer_env.models import is_backend, read_name
+from steer_env.models import is_backend
 from steer_env.models.shipped import local_path
-from steer_env.naming import is_reference
+from steer_env.naming import is_reference, read_name
 
 
 def in_process(name: str) -> tuple[str, str]:

@@ -13,8 +13,9 @@ from steer_env.cli.progress import Bar, show_table
 from steer_env.configs.base import Positive, Switch, config
 from steer_env.configs.env import Role
 from steer_env.judges.independence import check_independent
-from steer_env.models import is_backend, read_name
+from steer_env.models import is_backend
 from steer_env.models.weights import weights_id
+from steer_env.naming import read_name
 
 _EXAMPLES = """  steer-env rescore runs/mine --judge rule
   steer-env rescore runs/mine --judge rule --out runs/mine-rule --resume"""

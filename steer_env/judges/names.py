@@ -106,8 +106,9 @@ def _single(name: str, options: dict[str, Any]) -> Judge:
 
 def _on_model(kind: Any, name: str, options: dict[str, Any]) -> Judge:
     """Return a judge of a kind on the back end of a name; the judge's own options may stand in it."""
-    from steer_env.models import open_backend, read_name
+    from steer_env.models import open_backend
     from steer_env.models.base import split
+    from steer_env.naming import read_name
 
     bare, named = read_name(name)
     own, others = split(named, _LLM)
@@ -117,7 +118,7 @@ def _on_model(kind: Any, name: str, options: dict[str, Any]) -> Judge:
 
 def _rule(name: str) -> Judge:
     from steer_env.judges.rule import RuleJudge
-    from steer_env.models import read_name
+    from steer_env.naming import read_name
 
     _, named = read_name(name)
     for key, value in named.items():

@@ -11,7 +11,6 @@ from steer_env.models.base import (
     ChatResult,
     is_backend,
     open_backend,
-    read_name,
     register_backend,
 )
 
@@ -26,6 +25,5 @@ __all__ = [
     "ChatResult",
     "is_backend",
     "open_backend",
-    "read_name",
     "register_backend",
 ]
