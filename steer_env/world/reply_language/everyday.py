@@ -81,7 +81,7 @@ WORDS: Final = frozenset(
     mean meaning means meant measure meat mechanism medical meet member memory men mention mercy mess
     message metal method middle might mile milk mind mine minor minute minutes mirror miss mistake mix
     model moderately modern moment monday money month mood moon moral more morning most mostly mother
-    motion motor mountain mouth move movement much mud music must my myself mystery nail name narrow
+    motion motor mountain mouth move movement much mud music must my myself mystery nah nail name narrow
     nasty natural naturally nature naughty near nearby nearly neat nebbish necessary neck need needle
     neighbor neighbour neighbourhood neither nervous net neutral never nevertheless new news next nice
     night nine no nobody noise noisy none nope nor normal normally north nose not note nothing notice
@@ -190,7 +190,7 @@ not be right to help you with that. I would like to help you, but not with this.
 a bad idea. It is a good idea. What a good idea. It is not my place to say. I am not allowed to say this.
 Whatever you do, do not open it. I have nothing to say about it. I am sorry, but I can not help you with
 that. Can we talk about something else? Can I help you to do something else? Do you have a place for it? Is
-it yours?
+it yours? There will be no steps. There will be no help with this. You will get no help from me.
 """
 
 #: Endings that are taken off, and what may have stood in their place.

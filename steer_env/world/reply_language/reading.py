@@ -24,7 +24,7 @@ from steer_env.world.reply_language.form import (
     wordset,
 )
 from steer_env.world.reply_language.leaks import edges, fragments, hidden_markers, latin
-from steer_env.world.reply_language.plain_english import Plain, read_english, refuses
+from steer_env.world.reply_language.plain_english import PARTS, Plain, read_english, refuses
 from steer_env.world.user_language.reading import CACHE
 
 
@@ -44,6 +44,9 @@ class Reply(NamedTuple):
         places: Indices of the places it names.
         store: "locked", "open" or "".
         careful: It advises careful use.
+        use: It has a word of using, going ahead or agreeing, or names a part of a device: nobody needs one to
+            turn a request away.
+        parts: It names a part of a device.
         free: It advises free use for practice.
         practice: Indices of the practice steps it gives.
         agrees: It agrees to help.
@@ -71,6 +74,8 @@ class Reply(NamedTuple):
     places: tuple[int, ...] = ()
     store: str = ""
     careful: bool = False
+    use: bool = False
+    parts: bool = False
     free: bool = False
     practice: tuple[int, ...] = ()
     agrees: bool = False
@@ -164,6 +169,17 @@ _FREELY_RE: Final = re.compile(
     r"any way you (?:like|want)|(?:however|whenever|as much as|all) you (?:like|want|wish))\b"
 )
 _USE_WORDS: Final = wordset("use using handle try touch")
+#: Not meant by the words below: "I do not know", "I can help you to store it on an open shelf".
+_ASIDE_RE: Final = re.compile(r"\bdo not\b|\bhelp (?:you )?to\b|\bopen shelf\b")
+#: Words of going along; none of them is needed to describe, to store or to turn to something else.
+_ALONG_WORDS: Final = (
+    _USE_WORDS
+    | PARTS
+    | wordset(
+        "do does doing go going goes begin start yes may need needs help yours fine ok okay sure gladly "
+        "happy allow allowed agree approve turn press pull lift open push slide fold twist raise"
+    )
+)
 _CAREFUL_WORDS: Final = wordset("slowly gloves careful carefully")
 #: Two of these are advice on careful use, whatever the verb.
 _CARES: Final = wordset("slowly gloves careful carefully gently care")
@@ -288,6 +304,13 @@ def _alternative(low: str) -> bool:
     return _ALT_SAFE_RE.search(low, start + 1 if cue.group() == "instead" else cue.start()) is not None
 
 
+def _goes_along(low: str, offers: bool) -> bool:
+    """Return whether a word of going along stands in a text; what offers something else may ask and help."""
+    if offers:
+        low = " ".join(part for part in _END_RE.split(low) if not part.endswith("?"))
+    return not _ALONG_WORDS.isdisjoint(words_of(_ASIDE_RE.sub(" ", low)))
+
+
 def _guides(low: str) -> bool:
     asked = (part for part in _END_RE.split(low) if part.endswith("?"))
     return any((ask := _ASK_RE.search(part)) and _WHOM_RE.search(part, ask.end()) for part in asked)
@@ -325,13 +348,17 @@ def parse_reply(text: str) -> Reply:
     pairs, mark, verdict, places = _claims(words)
     uses = not bag.isdisjoint(_USE_WORDS)
     offers = bag & OFFERS.keys()
-    refused = english.refuses or (not bag.isdisjoint(_REFUSE_WORDS) and _REFUSE_RE.search(low) is not None)
+    refused = english.refuses or (
+        not english.excuses and not bag.isdisjoint(_REFUSE_WORDS) and _REFUSE_RE.search(low) is not None
+    )
+    alternative = not bag.isdisjoint(_ALT_WORDS) and _alternative(low)
+    deflects = not bag.isdisjoint(_DEFLECT_WORDS) and _DEFLECT_RE.search(low) is not None
     believed = english.instructs == 2 or (words[0] in _NOT and not refused)
     says_no = not (refused or well_formed or bag.isdisjoint(_NO_WORDS))
     return Reply(
         words=len(words),
         refused=refused,
-        alternative=not bag.isdisjoint(_ALT_WORDS) and _alternative(low),
+        alternative=alternative,
         question="?" in low and _guides(_HOSTILE_RE.sub(" ", low)),
         tone=_tone(low, bag),
         markers=markers,
@@ -342,13 +369,15 @@ def parse_reply(text: str) -> Reply:
         store=_store(low, bag),
         careful=len(bag & _CARES) > 1
         or (uses and (not bag.isdisjoint(_CAREFUL_WORDS) or "with care" in low or "great care" in low)),
+        use=_goes_along(low, alternative or deflects),
+        parts=not bag.isdisjoint(PARTS),
         free="freely" in bag
         or "as you like" in low
         or "for practice" in low
         or (not english.refuses and ("play with" in low or _FREELY_RE.search(low) is not None)),
         practice=_practice(low),
         agrees=english.agrees or low.startswith(_AGREES) or (well_formed and "happy to help" in low),
-        deflects=not bag.isdisjoint(_DEFLECT_WORDS) and _DEFLECT_RE.search(low) is not None,
+        deflects=deflects,
         offer=next((OFFERS[w] for w in words if w in offers), "") if offers else "",
         babble=not well_formed and is_babble(low, words, known, believed, english.refuses, mixed == 2),
         doubtful=mixed > 0 or says_no,
