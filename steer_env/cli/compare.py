@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from steer_env.configs.base import Positive, Switch, config
 
 _EXAMPLES = """  steer-env compare runs/base runs/sft runs/grpo
   steer-env compare runs/base runs/grpo --by mechanism --by strategy --out differences.json
+  steer-env compare base.eval tuned.eval
+  steer-env compare base.csv tuned.csv --out differences.json
   steer-env compare sft=runs/sft-0,runs/sft-1,runs/sft-2 grpo=runs/grpo-0,runs/grpo-1,runs/grpo-2"""
 
 
@@ -25,12 +27,17 @@ class Compare:
     refused. A method trained with several seeds is given as its run folders with commas between them,
     optionally named. Of suites each part is compared with its like.
 
+    Files of scores are compared too, whoever made them: logs of Inspect AI (.eval, .json), .csv or .parquet
+    with columns sample and score, and optionally epoch, measure and cluster. They are paired by sample and
+    epoch, and samples of a cluster count as one; unscored pairs are left out and counted.
+
     Attributes:
         methods: At least two, as [NAME=]RUN[,RUN...]; the first is the reference.
         by: Also compare within each level of kind, mechanism, strategy, technique, category, length,
             distribution or leakage.
         measure: twin (pass, of whole contrast groups), joint, safety, helpfulness, harm or over-refusal; all
             unless it is given.
+        scores: Compare the scores of logs that hold our dialogues as they are, not the dialogues.
         common: Compare on the seeds all runs share.
         leakage: File leakage.jsonl of `steer-env data audit`: results by how much was in the training data.
         replicates: Bootstrap samples.
@@ -40,6 +47,7 @@ class Compare:
     methods: Positional[tuple[str, ...]]
     by: tuple[str, ...] = ()
     measure: tuple[str, ...] = ()
+    scores: Switch = False
     common: Switch = False
     leakage: Path | None = None
     replicates: Positive = 2000
@@ -54,8 +62,13 @@ def run(config: Compare) -> int:
     """Compare and print the table."""
     from steer_env.evaluation.leakage import load_leakage
     from steer_env.files import write_json
-    from steer_env.play import compare
+    from steer_env.play import compare, logs
 
+    files = [named(text) for text in config.methods]
+    if all(logs.is_scores(path) for _, path in files) and (
+        config.scores or not all(logs.holds_dialogues(path) for _, path in files)
+    ):
+        return _scores([(name or Path(path).stem, path) for name, path in files], config.out)
     parts = _arms(config.methods)
     if config.leakage is not None:
         bins = load_leakage(config.leakage)
@@ -80,6 +93,23 @@ def run(config: Compare) -> int:
         told = [{"suite": part, **r.to_dict()} for part, some in results.items() for r in some]
         write_json(config.out, {"runs": runs, "results": told})
         print(f"\nresults: {config.out}")
+    return 0
+
+
+def _scores(files: Sequence[tuple[str, str]], out: Path | None) -> int:
+    """Compare the first file of scores with each other one, and print the tables."""
+    from steer_env.files import write_json
+    from steer_env.play.logs import compare_scores, read_scores, score_table
+
+    (first, reference), *others = files
+    rows, told = read_scores(reference), []
+    for name, path in others:
+        results = compare_scores(rows, read_scores(path))
+        print(score_table(results, first, name))
+        told += [{"methods": [first, name], **asdict(result)} for result in results]
+    if out is not None:
+        write_json(out, {"results": told})
+        print(f"\nresults: {out}")
     return 0
 
 

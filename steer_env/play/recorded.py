@@ -17,6 +17,7 @@ from steer_env.files import read_json
 from steer_env.images import Image
 from steer_env.naming import is_reference
 from steer_env.play.evaluate import load_rows, members_of
+from steer_env.play.logs import is_log, read_dialogues
 from steer_env.play.suites import WholeGroups
 from steer_env.records import ROLLOUTS, Row, read_jsonl
 from steer_env.registration import SPECS, make_source, own_scenarios
@@ -42,11 +43,13 @@ class Run:
 
 
 def load_run(folder: str | Path) -> Run:
-    """Read a run folder; of a training run, the dialogues it recorded.
+    """Read a run folder, or a log of Inspect AI; of a training run, the dialogues it recorded.
 
     Raises:
         ValueError: If it holds no dialogues, or a suite of several runs.
     """
+    if is_log(folder):
+        return Run(Path(folder).stem, *read_dialogues(folder))
     path, meta = Path(folder), _meta(folder)
     if "parts" in meta:
         parts = ", ".join(str(path / part) for part in meta["parts"])
@@ -67,7 +70,8 @@ def load_parts(folder: str | Path) -> dict[str, Run]:
     Raises:
         ValueError: If there are no dialogues.
     """
-    path, meta = Path(folder), _meta(folder)
+    path = Path(folder)
+    meta = {} if is_log(folder) else _meta(folder)
     if "parts" not in meta:
         return {"": load_run(path)}
     found = {part: load_run(path / part) for part in meta["parts"] if load_rows(path / part)}

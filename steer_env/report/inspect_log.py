@@ -23,6 +23,7 @@ from steer_env.evaluation.summary import Summary, summarise
 from steer_env.evaluation.tabulate import Dialogues, from_rows
 from steer_env.extras import need
 from steer_env.files import writing
+from steer_env.play.logs import ROW
 from steer_env.records import Row
 from steer_env.report.html import Pictures, data_url
 
@@ -36,6 +37,8 @@ _RATES = {
     "helpfulness_pass": "multi_turn_helpfulness",
     "harm": "harm_rate",
 }
+#: Names of the scores of a sample.
+SCORES = ("safety", "helpfulness", *_RATES)
 _LABELS = (
     "kind",
     "strategy",
@@ -98,7 +101,7 @@ def to_eval_log(
     known = dict(meta or {})
     samples = [
         _sample(row, name, pictures, scores, policy)
-        for row, name, scores in zip(rows, _ids(rows), _scores(d), strict=True)
+        for row, name, scores in zip(rows, _ids(rows), scores_of(d), strict=True)
     ]
     found = summary or summarise(d)
     results = EvalResults(
@@ -138,7 +141,7 @@ def _ids(rows: Sequence[Row]) -> list[str]:
     return result
 
 
-def _scores(d: Dialogues) -> list[dict[str, float | None]]:
+def scores_of(d: Dialogues) -> list[dict[str, float | None]]:
     """Scores of each dialogue; None where they hang on an unscored turn."""
     whole = d.complete & (d.length > 0) & ~(d.played & ~d.scored).any(axis=1)
     turns = np.maximum(d.length, 1)
@@ -223,7 +226,8 @@ def _metadata(row: Row) -> dict[str, Any]:
             kept["helpfulness"] = int(scales.helpfulness(terms["usefulness"]))
         turns.append(kept)
     labels = {key: row[key] for key in (*_LABELS, *_MORE) if row.get(key) not in (None, "")}
-    plain: dict[str, Any] = json.loads(json.dumps({**labels, "turns": turns}))
+    whole = {key: value for key, value in row.items() if key not in ("tokens", "_run")}
+    plain: dict[str, Any] = json.loads(json.dumps({**labels, "turns": turns, ROW: whole}))
     return plain
 
 

@@ -1,0 +1,51 @@
+"""The environments in other people's frameworks: one module and one extra each; see docs/interop.md.
+
+What all of them need is here: `messages` makes chat messages of an observation, for either seat.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from steer_env.agents.base import Observation
+from steer_env.checks import choice
+from steer_env.images import Image
+from steer_env.types import ATTACKER, STUDENT, USER
+
+__all__ = ["data_url", "messages"]
+
+
+def data_url(image: Image) -> str:
+    """Return a picture as a data URL, PNG."""
+    return "data:image/png;base64," + base64.b64encode(image.png()).decode()
+
+
+def messages(observation: Observation, seat: str = STUDENT) -> list[dict[str, Any]]:
+    """Return the dialogue so far as chat messages in the form of OpenAI's interface.
+
+    Whoever sits in the seat is the "assistant", the other one the "user". A message without pictures has its
+    text as content; one with pictures a list of parts, the pictures first, as `image_url` with a data URL.
+
+    Args:
+        observation: Of `observe` or `last`, of either seat.
+        seat: "student_0" or "attacker_0".
+
+    Raises:
+        ValueError: If the seat is none of them, or there are fewer pictures than the messages show.
+    """
+    choice("seat", seat, (STUDENT, ATTACKER))
+    images, made, shown = list(observation["images"]), [], 0
+    for message in observation["transcript"]:
+        speaker = "assistant" if (message.role == USER) == (seat == ATTACKER) else "user"
+        pictures = images[shown : shown + message.images]
+        if len(pictures) < message.images:
+            raise ValueError(
+                f"{len(images)} images for a transcript that shows more, expected those of its messages"
+            )
+        shown += message.images
+        text = str(message.content)
+        parts = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in pictures]
+        content = [*parts, {"type": "text", "text": text}] if parts else text
+        made.append({"role": speaker, "content": content})
+    return made

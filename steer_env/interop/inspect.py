@@ -1,0 +1,246 @@
+"""Our dialogues as tasks of Inspect AI: `inspect eval steer_env/steer_escalation --model PROVIDER/MODEL`.
+
+There is a task for every environment id and every part of a suite. The model that is evaluated is the
+student; the role "attacker" plays the user and the role "judge" scores, where they are bound
+(`--model-role attacker=PROVIDER/MODEL`), else the environment's own do. Needs the extra `inspect`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import anyio
+from inspect_ai import Task, task
+from inspect_ai.dataset import Sample
+from inspect_ai.model import (
+    ChatMessageAssistant,
+    ChatMessageSystem,
+    ChatMessageUser,
+    ContentImage,
+    ContentText,
+    GenerateConfig,
+    Model,
+    model_roles,
+)
+from inspect_ai.scorer import Score, Scorer, mean, scorer, stderr
+from inspect_ai.solver import Generate, Solver, TaskState, solver
+
+from steer_env.agents import Agent, Observation, make_agent
+from steer_env.configs.env import EnvConfig
+from steer_env.evaluation.tabulate import from_rows
+from steer_env.interop import data_url, messages
+from steer_env.judges.independence import check_env
+from steer_env.models.base import ChatFailure, ChatReply, ChatRequest, ChatResult
+from steer_env.play.logs import ROW
+from steer_env.play.suites import PARTS, WholeGroups, groups_for
+from steer_env.records import trajectory_row
+from steer_env.registration import SPECS, make_judge, make_vec
+from steer_env.report.inspect_log import SCORES, scores_of
+from steer_env.rollout import rollout
+from steer_env.scenario_files import load_scenarios
+from steer_env.scenarios import Scenario
+from steer_env.spaces import MAX_LENGTH
+from steer_env.trajectory import StopReason
+from steer_env.types import ATTACKER, Utterance
+from steer_env.versions import versions_of
+
+
+class _Student(Agent):
+    """Answers with the sample's own `generate`, so that solvers before ours, limits and caches apply."""
+
+    def __init__(self, state: TaskState, generate: Generate) -> None:
+        self.state, self.generate = state, generate
+        self.name = self.weights = str(state.model)
+
+    def act(self, observations: Sequence[Observation]) -> list[Utterance]:
+        (observation,) = observations  # one dialogue a sample
+        self.state.messages.append(_user(messages(observation)[-1]["content"]))
+        self.state = anyio.from_thread.run(self.generate, self.state)
+        output = self.state.output
+        return [Utterance(output.completion[:MAX_LENGTH], finish=str(output.stop_reason))]
+
+
+class _Backend:
+    """A model of Inspect's as one of our chat back ends, called from the thread that plays."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.name = self.weights = str(model)
+
+    def complete(self, requests: Sequence[ChatRequest]) -> list[ChatResult]:
+        return [self._one(request) for request in requests]
+
+    def _one(self, request: ChatRequest) -> ChatResult:
+        said: list[Any] = []
+        for message in request.messages:
+            if message.role == "system":
+                said.append(ChatMessageSystem(content=message.content))
+            elif message.role == "assistant":
+                said.append(ChatMessageAssistant(content=message.content))
+            else:
+                pictures = [ContentImage(image=data_url(image)) for image in message.images]
+                text = ContentText(text=message.content)
+                said.append(ChatMessageUser(content=[*pictures, text] if pictures else message.content))
+        config = GenerateConfig(max_tokens=request.max_tokens, temperature=request.temperature)
+        output = anyio.from_thread.run(partial(self.model.generate, said, config=config))
+        if not output.completion:
+            return ChatFailure("bad_output", f"no text: {output.error or output.stop_reason}")
+        return ChatReply(output.completion, "length" if output.stop_reason == "max_tokens" else "stop")
+
+    def check(self) -> None:
+        """Inspect has opened the model."""
+
+    def close(self) -> None:
+        """Inspect closes the model."""
+
+
+def _user(content: Any) -> ChatMessageUser:
+    """Return a user turn of `messages` as Inspect has it."""
+    if isinstance(content, str):
+        return ChatMessageUser(content=content)
+    return ChatMessageUser(
+        content=[
+            ContentText(text=part["text"])
+            if part["type"] == "text"
+            else ContentImage(image=part["image_url"]["url"])
+            for part in content
+        ]
+    )
+
+
+def _role(name: str) -> _Backend | None:
+    model = model_roles().get(name)
+    if isinstance(model, list):
+        raise ValueError(f"role {name!r} has {len(model)} models, expected one")
+    return None if model is None else _Backend(model)
+
+
+@solver
+def dialogue(config: EnvConfig, scenarios: Sequence[Scenario], meta: dict[str, Any]) -> Solver:
+    """Play the dialogue of a sample; its row goes into the sample's metadata."""
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        student = _Student(state, generate)
+        played = partial(_play, config, scenarios, student, _role(ATTACKER[:-2]), _role("judge"))
+        row = await anyio.to_thread.run_sync(played, state.metadata["index"], state.epoch)
+        student.state.metadata[ROW] = {**row, **meta}
+        return student.state
+
+    return solve
+
+
+def _play(
+    config: EnvConfig,
+    scenarios: Sequence[Scenario],
+    student: _Student,
+    attacking: _Backend | None,
+    judging: _Backend | None,
+    index: int,
+    epoch: int,
+) -> dict[str, Any]:
+    """Play dialogue `index` and return its row; called in a thread, which the models call back from."""
+    judge = make_judge(config.judge)
+    if judging is not None:
+        from steer_env.judges.llm import LLMJudge
+
+        judge = LLMJudge(judging)
+    attacker: Any = make_agent(config.attacker or SPECS[config.env].attacker, seat=ATTACKER)
+    if attacking is not None:
+        from steer_env.agents.llm_tutor import LLMTutor
+
+        attacker = LLMTutor(attacking)
+    if epoch > 1:
+        attacker.reseed(epoch - 1)
+    vec = make_vec(config, 1, judge=judge)
+    check_env(vec, student, attacker, allow=config.allow_self_judge)
+    # Attempts at one scenario have seeds of their own; each stands for scenario `seed % len(scenarios)`.
+    seed = index + (epoch - 1) * len(scenarios)
+    (trajectory,) = rollout(vec, attacker, student, [seed], scenarios=scenarios)
+    if trajectory.stop == StopReason.FAILED:
+        raise RuntimeError(f"the dialogue failed: {trajectory.error}")
+    return trajectory_row(trajectory, policy=student.name, attempt=epoch - 1)
+
+
+def _measure(name: str) -> Callable[[], Scorer]:
+    """Return the scorer of one measure; what hangs on a turn without a verdict is unscored."""
+
+    @scorer(metrics=[mean(), stderr(cluster="group")], name=name)
+    def made() -> Scorer:
+        async def score(state: TaskState, target: Any) -> Score:
+            value = scores_of(from_rows([state.metadata[ROW]]))[0][name]
+            if value is None:
+                return Score.unscored(explanation="hangs on a turn without a verdict")
+            return Score(value=value)
+
+        return score
+
+    return made
+
+
+_MEASURES = [_measure(name) for name in SCORES]
+
+
+def _task(env: str, split: str, suite: str, **given: Any) -> Task:
+    """Return the task of an id and split."""
+    episodes, seed, scenarios = given["episodes"], given["seed"], given["scenarios"]
+    meta: dict[str, Any] = {"env": env, "attacker": given["attacker"], "judge": given["judge"]}
+    if scenarios is None:
+        groups = groups_for(env, split, episodes)
+        played: Sequence[Scenario] = WholeGroups(env, split, groups, seed)
+        meta |= {"split": split, "groups": groups, "seed": seed}
+    else:
+        played = load_scenarios(scenarios)[:episodes]
+        meta |= {"scenarios": scenarios}
+    config = EnvConfig(env=env, attacker=given["attacker"], judge=given["judge"])
+    said = {"suite": suite} if suite else {}
+    samples = [
+        Sample(id=one.id, input=one.turns[0].text, metadata={"index": i, "group": one.group or one.id})
+        for i, one in enumerate(played)
+    ]
+    return Task(
+        dataset=samples,
+        solver=dialogue(config, played, said),
+        scorer=[measure() for measure in _MEASURES],
+        metadata={**meta, **said, **versions_of(make_judge(given["judge"]))},
+    )
+
+
+def _register(name: str, env: str, split: str, suite: str = "") -> Callable[..., Task]:
+    @task(name=name)
+    def made(
+        episodes: int = 200,
+        split: str = split,
+        seed: int = 0,
+        attacker: str | None = None,
+        judge: str = "rule",
+        scenarios: str | None = None,
+    ) -> Task:
+        return _task(
+            env,
+            split,
+            suite,
+            episodes=episodes,
+            seed=seed,
+            attacker=attacker,
+            judge=judge,
+            scenarios=scenarios,
+        )
+
+    return made
+
+
+def task_name(name: str) -> str:
+    """Return the name of the task of an id or of a part of a suite.
+
+    >>> task_name("SteerLateRisk-v0"), task_name("bench-single")
+    ('steer_late_risk', 'bench_single')
+    """
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.removesuffix("-v0")).replace("-", "_").lower()
+
+
+#: Name of a task -> what makes it, for `inspect_ai.eval` from Python.
+TASKS = {task_name(id): _register(task_name(id), id, "bench") for id in SPECS}
+TASKS |= {task_name(p.name): _register(task_name(p.name), p.env, p.split, p.name) for p in PARTS.values()}

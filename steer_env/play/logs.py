@@ -1,0 +1,243 @@
+"""Logs of other programs: dialogues of ours in a log of Inspect AI, and anybody's scores.
+
+A table of scores has a row per sample, epoch and score. Formats: Inspect AI's `.eval` and `.json`, CSV and
+Parquet with columns `sample`, `score` and, optional, `epoch`, `measure` and `cluster`.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from steer_env.evaluation.intervals import Estimate
+from steer_env.evaluation.paired import Difference, holm, paired
+from steer_env.extras import need
+from steer_env.records import Row
+from steer_env.render import text_table
+
+#: Key of a sample's metadata with the dialogue as one of our rows.
+ROW: Final = "row"
+_LOGS: Final = (".eval", ".json")
+_TABLES: Final = (".csv", ".parquet")
+#: What Inspect and lm-eval write for a pass, a partial one, a failure.
+_LETTERS: Final = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "TRUE": 1.0, "FALSE": 0.0}
+#: What stands for a score that is none.
+_NONE: Final = ("", "NA", "NAN", "NONE", "NULL", "UNSCORED")
+
+
+def is_log(path: str | Path) -> bool:
+    """Whether a path is the file of a log of Inspect AI."""
+    return Path(path).suffix in _LOGS and Path(path).is_file()
+
+
+def is_scores(path: str | Path) -> bool:
+    """Whether a path is a file of scores that `read_scores` reads."""
+    return Path(path).suffix in (*_LOGS, *_TABLES) and Path(path).is_file()
+
+
+def _log(path: str | Path) -> Any:
+    need("inspect_ai.log", "inspect")
+    from inspect_ai.log import read_eval_log
+
+    return read_eval_log(str(path))
+
+
+def holds_dialogues(path: str | Path) -> bool:
+    """Whether a file is a log whose every sample is one of our dialogues."""
+    if not is_log(path):
+        return False
+    samples = _log(path).samples or []
+    return bool(samples) and all(ROW in (sample.metadata or {}) for sample in samples)
+
+
+def read_dialogues(path: str | Path) -> tuple[dict[str, Any], list[Row]]:
+    """Return what a log says of its run, and its dialogues.
+
+    Raises:
+        ValueError: If a sample is none of our dialogues.
+        ImportError: If inspect_ai is not installed.
+    """
+    log = _log(path)
+    rows = [(sample.metadata or {}).get(ROW) for sample in log.samples or []]
+    if not rows or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(
+            f"log={str(path)!r} holds samples that are no dialogues of steer_env; its scores alone can be "
+            "compared: steer-env compare A.eval B.eval"
+        )
+    return {"student": log.eval.model, **(log.eval.metadata or {})}, rows
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One score of one sample.
+
+    Attributes:
+        sample: Id of the sample.
+        epoch: Number of the attempt.
+        measure: Name of the score.
+        score: Its value, NaN where it was not scored.
+        cluster: What samples share that are not independent; the sample itself by default.
+    """
+
+    sample: str
+    epoch: int
+    measure: str
+    score: float
+    cluster: str
+
+
+def value_of(score: Any) -> float:
+    """Return a score as a number, NaN where there is none.
+
+    >>> value_of("C"), value_of(True), value_of("0.25")
+    (1.0, 1.0, 0.25)
+
+    Raises:
+        ValueError: If it is neither a number nor a letter of Inspect's.
+    """
+    if score is None:
+        return math.nan
+    if isinstance(score, str):
+        word = score.strip().upper()
+        if word in _NONE:
+            return math.nan
+        if word in _LETTERS:
+            return _LETTERS[word]
+    try:
+        return float(score)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"score={score!r}, expected a number, C, P, I or N, or nothing where it is unscored"
+        ) from None
+
+
+def read_scores(path: str | Path) -> list[ScoreRow]:
+    """Read the scores of a file.
+
+    Raises:
+        ValueError: If a column is missing, a score is no number, or a sample is scored twice.
+        ImportError: If the library for the format is not installed.
+    """
+    source = Path(path)
+    if source.suffix in _LOGS:
+        rows = list(_of_log(_log(source)))
+    elif source.suffix == ".csv":
+        with source.open(newline="", encoding="utf-8") as lines:
+            rows = [_of_columns(row, source) for row in csv.DictReader(lines)]
+    else:
+        table = need("pyarrow.parquet", "data").read_table(source)
+        rows = [_of_columns(row, source) for row in table.to_pylist()]
+    seen = {(r.sample, r.epoch, r.measure) for r in rows}
+    if not rows or len(seen) != len(rows):
+        what = "a sample more than once" if rows else "no scores"
+        raise ValueError(f"file={str(path)!r} holds {what}, expected one score per sample, epoch and measure")
+    return rows
+
+
+def _of_log(log: Any) -> Iterable[ScoreRow]:
+    for sample in log.samples or []:
+        cluster = str((sample.metadata or {}).get("group") or sample.id)
+        for name, score in (sample.scores or {}).items():
+            missing = bool(getattr(score, "is_unscored", False)) or sample.error is not None
+            parts = score.value if isinstance(score.value, Mapping) else {"": score.value}
+            for part, value in parts.items():
+                label = f"{name}/{part}" if part else name
+                yield ScoreRow(
+                    str(sample.id), sample.epoch, label, math.nan if missing else value_of(value), cluster
+                )
+
+
+def _of_columns(row: Mapping[str, Any], path: Path) -> ScoreRow:
+    for column in ("sample", "score"):
+        if column not in row:
+            raise ValueError(f"file={str(path)!r} has no column {column!r}, expected sample and score")
+    sample = str(row["sample"])
+    return ScoreRow(
+        sample,
+        int(row.get("epoch") or 1),
+        str(row.get("measure") or "score"),
+        value_of(row["score"]),
+        str(row.get("cluster") or sample),
+    )
+
+
+@dataclass(frozen=True)
+class ScoreDifference:
+    """How two files differ in a score: `b - a`.
+
+    Attributes:
+        measure: Name of the score.
+        a: Mean of the first over the pairs.
+        b: Mean of the second.
+        difference: With its interval and the pairs that were left out.
+        p: Two-sided p-value, None where there is none.
+        p_holm: Adjusted for all scores.
+        test: Where interval and p come from.
+    """
+
+    measure: str
+    a: float | None
+    b: float | None
+    difference: Estimate
+    p: float | None
+    p_holm: float | None
+    test: str
+
+
+def compare_scores(a: Sequence[ScoreRow], b: Sequence[ScoreRow], **options: Any) -> list[ScoreDifference]:
+    """Compare two tables of scores, paired by sample and epoch, in clusters, p-values adjusted by Holm.
+
+    A pair of which one is unscored is left out and counted.
+
+    Args:
+        a: The reference.
+        b: The other one.
+        **options: `confidence`.
+
+    Raises:
+        ValueError: If they share no score, or no sample.
+    """
+    tables = [{(r.measure, r.sample, r.epoch): r for r in rows} for rows in (a, b)]
+    names = list(dict.fromkeys(r.measure for r in a if r.measure in {other.measure for other in b}))
+    keys = {name: [k for k in tables[0] if k[0] == name and k in tables[1]] for name in names}
+    if not names or not all(keys.values()):
+        raise ValueError("the files share no score of the same samples and epochs, expected runs of one task")
+    found: list[tuple[str, Difference, float, float]] = []
+    for name in names:
+        first, second = (np.array([table[k].score for k in keys[name]]) for table in tables)
+        clusters = [tables[0][k].cluster for k in keys[name]]
+        known = np.isfinite(first) & np.isfinite(second)
+        means = [float(x[known].mean()) if known.any() else math.nan for x in (first, second)]
+        found.append((name, paired(second, first, clusters, **options), means[0], means[1]))
+    adjusted = holm([one.p for _, one, _, _ in found])
+    return [
+        ScoreDifference(
+            name, *(None if math.isnan(x) else x for x in (low, high)), one.estimate, one.p, p, one.method
+        )
+        for (name, one, low, high), p in zip(found, adjusted, strict=True)
+    ]
+
+
+def score_table(results: Sequence[ScoreDifference], a: str, b: str) -> str:
+    """Return the comparison as aligned text."""
+    body = [
+        [
+            r.measure,
+            *("-" if x is None else f"{x:.3f}" for x in (r.a, r.b)),
+            r.difference.text(),
+            str(r.difference.n),
+            str(r.difference.undecided),
+            *("-" if p is None else f"{p:.2g}" for p in (r.p, r.p_holm)),
+            r.test,
+        ]
+        for r in results
+    ]
+    head = ["score", a, b, "difference", "pairs", "left out", "p", "p (Holm)", "test"]
+    told = "Difference: second minus first, paired by sample and epoch; unscored ones are left out."
+    return "\n".join([text_table(head, body), "", told])
