@@ -123,6 +123,8 @@ def dialogue(config: EnvConfig, scenarios: Sequence[Scenario], meta: dict[str, A
     """Play the dialogue of a sample; its row goes into the sample's metadata."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
+        # The sample's input stands there already, and the attacker is about to say its own first turn.
+        state.messages = [message for message in state.messages if message.role == "system"]
         student = _Student(state, generate)
         played = partial(_play, config, scenarios, student, _role(ATTACKER[:-2]), _role("judge"))
         row = await anyio.to_thread.run_sync(played, state.metadata["index"], state.epoch)

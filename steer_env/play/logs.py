@@ -64,8 +64,9 @@ def read_dialogues(path: str | Path) -> tuple[dict[str, Any], list[Row]]:
         ImportError: If inspect_ai is not installed.
     """
     log = _log(path)
-    rows = [(sample.metadata or {}).get(ROW) for sample in log.samples or []]
-    if not rows or not all(isinstance(row, dict) for row in rows):
+    samples = log.samples or []
+    rows: list[Row] = [sample.metadata[ROW] for sample in samples if ROW in (sample.metadata or {})]
+    if not rows or len(rows) < len(samples):
         raise ValueError(
             f"log={str(path)!r} holds samples that are no dialogues of steer_env; its scores alone can be "
             "compared: steer-env compare A.eval B.eval"
@@ -208,18 +209,16 @@ def compare_scores(a: Sequence[ScoreRow], b: Sequence[ScoreRow], **options: Any)
     keys = {name: [k for k in tables[0] if k[0] == name and k in tables[1]] for name in names}
     if not names or not all(keys.values()):
         raise ValueError("the files share no score of the same samples and epochs, expected runs of one task")
-    found: list[tuple[str, Difference, float, float]] = []
+    found: list[tuple[str, Difference, float | None, float | None]] = []
     for name in names:
         first, second = (np.array([table[k].score for k in keys[name]]) for table in tables)
         clusters = [tables[0][k].cluster for k in keys[name]]
         known = np.isfinite(first) & np.isfinite(second)
-        means = [float(x[known].mean()) if known.any() else math.nan for x in (first, second)]
+        means = [float(x[known].mean()) if known.any() else None for x in (first, second)]
         found.append((name, paired(second, first, clusters, **options), means[0], means[1]))
     adjusted = holm([one.p for _, one, _, _ in found])
     return [
-        ScoreDifference(
-            name, *(None if math.isnan(x) else x for x in (low, high)), one.estimate, one.p, p, one.method
-        )
+        ScoreDifference(name, low, high, one.estimate, one.p, p, one.method)
         for (name, one, low, high), p in zip(found, adjusted, strict=True)
     ]
 

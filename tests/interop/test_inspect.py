@@ -47,7 +47,7 @@ def logs(tmp_path_factory):
     made = {}
     for name in ("refuse", "help"):
         (log,) = inspect_eval(
-            TASKS["steer_escalation"](episodes=4, attacker="tutor"),
+            TASKS["steer_escalation"](episodes=8, attacker="tutor"),
             model=get_model(f"fixed/{name}"),
             epochs=2 if name == "refuse" else 1,
             display="none",
@@ -64,7 +64,7 @@ def test_there_is_a_task_for_every_id_and_part():
 
 def test_a_log_holds_dialogues_with_pictures_scores_and_epochs(logs):
     log = read_eval_log(logs["refuse"], resolve_attachments=True)
-    assert len(log.samples) == 8 and {s.epoch for s in log.samples} == {1, 2}
+    assert len(log.samples) == 16 and {s.epoch for s in log.samples} == {1, 2}
     sample = log.samples[0]
     pictures = [c for m in sample.messages if isinstance(m.content, list) for c in m.content]
     assert any(isinstance(c, ContentImage) and c.image.startswith("data:image/png") for c in pictures)
