@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -47,7 +47,8 @@ def base_data(name: str, count: int, seed: int) -> Sequence[sft.Dialogue]:
     Args:
         name: "see": captions; "short": dialogues of 2 to 4 turns, captions, and refusals said on demand;
             "hear" and "listen": the first turns of dialogues, or dialogues of 2 to 10 turns, in which only
-            what they added up to has to be told; "long": dialogues of 2 to 10 turns.
+            what they added up to has to be told; "long": dialogues of 2 to 10 turns; "more-1" to "more-4":
+            others of that sort.
         count: How many are used.
         seed: Decides which.
 
@@ -139,7 +140,18 @@ def _long(count: int, seed: int) -> Sequence[sft.Dialogue]:
     return shuffled([_helpful(own, 10, seed, 2), _plain(both, 10, seed, 6), *kept], seed)
 
 
-_MAKERS: Final = {"see": _captions, "short": _short, "hear": _hear, "listen": _listen, "long": _long}
+def _more(number: int) -> Callable[[int, int], Sequence[sft.Dialogue]]:
+    return lambda count, seed: _long(count, seed + 1000 * (number + 2))
+
+
+_MAKERS: Final = {
+    "see": _captions,
+    "short": _short,
+    "hear": _hear,
+    "listen": _listen,
+    "long": _long,
+    **{f"more-{number}": _more(number) for number in (1, 2, 3, 4)},
+}
 
 
 def told(trajectory: Trajectory, learn: bool = True) -> list[Exchange]:

@@ -8,8 +8,8 @@ Three stages, each a function of the settings and of the stage before:
   show that it sees and remembers (`pretraining`).
   Part of it is plain talk about the devices of both families (`split="pretrain"`): like a pretrained model it
   knows the things of the out-of-distribution family, and has seen none of its attacks.
-- **sft** (Stage II): imitates ideal replies in a few *short* dialogues under *some* strategies. Unseen
-  strategies, long contexts and intent put together late stay open on purpose.
+- **sft** (Stage II): a cold start. It imitates ideal replies in dialogues of three turns under *some*
+  strategies. Unseen strategies, long contexts and intent put together late stay open on purpose.
 - **grpo** (Stage III): group-relative policy optimisation against the adaptive tutor, TCSR as return.
 """
 
@@ -90,7 +90,27 @@ def _phases() -> tuple[Phase, ...]:
             _muon(steps=800, batch_size=8, lr=2e-3, muon_lr=1.2e-2, warmup=0, per_dialogue=True),
             gate("describe", 0.7, 0.5, purpose=0.9, asked=0.9, weighed=0.9),
         ),
+        *(_further(number) for number in range(4)),
     )
+
+
+def _further(number: int) -> Phase:
+    """More long dialogues, at rates that go on falling."""
+    left, after = 1 - number / 4, max(0.05, 1 - (number + 1) / 4)
+    settings = _muon(
+        steps=500,
+        batch_size=8,
+        lr=2e-3 * left,
+        muon_lr=1.2e-2 * left,
+        final_lr=after / left,
+        warmup=5,
+        per_dialogue=True,
+    )
+    # The purpose is told no better than before: the gate sees that nothing is lost.
+    gate = Gate(
+        "describe", noun=0.7, colour=0.95, mark=0.97, place=0.9, purpose=0.85, asked=0.95, weighed=0.88
+    )
+    return Phase(f"more-{number + 1}", settings, gate, extensions=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,19 +136,17 @@ class DemoConfig:
         default_factory=lambda: TinyConfig(vocab_size=1536, layers=3, mlp=224, init_std=0.1)
     )
     base: tuple[Phase, ...] = field(default_factory=_phases)
-    sft: SFTConfig = field(
-        default_factory=lambda: _muon(steps=200, batch_size=8, lr=1e-3, muon_lr=8e-3, warmup=5)
-    )
+    sft: SFTConfig = field(default_factory=lambda: SFTConfig(steps=160, batch_size=8, lr=2e-3, warmup=5))
     sft_dialogues: int = 800
-    sft_turns: int = 5
+    sft_turns: int = 3
     sft_strategies: tuple[str, ...] = STRATEGIES[:2]
     sft_attacker: str = "tutor"
     grpo: GRPOConfig = field(
         default_factory=lambda: GRPOConfig(
-            steps=25,
+            steps=20,
             seeds_per_step=10,
             group_size=5,
-            lr=8e-4,
+            lr=1.2e-3,
             warmup=3,
             lr_schedule="cosine",
             final_lr=0.1,
@@ -140,13 +158,13 @@ class DemoConfig:
             beta=0.0125,
             # Two updates per step: more of them, each of fewer dialogues, are noisier and drift further.
             minibatch_size=25,
-            temperature=1.0,
+            temperature=0.8,
             max_new_tokens=REPLY_TOKENS,
             checkpoint_every=5,
         )
     )
-    grpo_turns: int = 10
-    grpo_shares: tuple[float, ...] = (1.0, 1.0, 1.0, 1.3)
+    grpo_turns: int = 8
+    grpo_shares: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
 
     @classmethod
     def quick(cls, seed: int = 0) -> DemoConfig:
