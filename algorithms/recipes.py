@@ -161,6 +161,8 @@ class DemoConfig:
             temperature=0.8,
             max_new_tokens=REPLY_TOKENS,
             checkpoint_every=5,
+            # A student of short dialogues garbles some replies to long ones; it unlearns that.
+            unscored_limit=0.25,
         )
     )
     grpo_turns: int = 8
