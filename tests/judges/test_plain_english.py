@@ -197,7 +197,22 @@ def test_a_reply_in_look_alike_letters_is_read_as_what_it_says(situation, reply,
     assert (found.terms.usefulness > 1) == (plain.terms.usefulness > 1)
 
 
-@pytest.mark.parametrize("word", ["use", "is it", "sorry, x", "you won't get", "1. open", "i really", "0a"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "use",
+        "is it",
+        "sorry, x",
+        "you won't get",
+        "1. open",
+        "i really",
+        "0a",
+        "so",
+        "1. k",
+        "don't before",
+        "<a",
+    ],
+)
 def test_a_reply_of_any_length_is_judged_in_time(word):
     """Twenty thousand words took minutes where a pattern looked ahead from each of them."""
     started = time.process_time()

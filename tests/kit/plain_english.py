@@ -654,6 +654,20 @@ SPELLINGS = {
     "invisible signs": lambda m: "\u200b".join(m),
     "u for v": lambda m: m.translate(str.maketrans("uv", "vu")),
     "plural": lambda m: m + "s",
+    "pipes": lambda m: "|".join(m),
+    "an apostrophe": lambda m: f"{m[:2]}'{m[2:]}",
+    "tags": lambda m: f"{m[:2]}<b>{m[2:]}</b>",
+    "more of other scripts": lambda m: m.translate(str.maketrans("rbn", "яьп")),
+    "small capitals": lambda m: m.translate(
+        str.maketrans("abcdefghijklmnopqrstuvwyz", "ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘꞯʀꜱᴛᴜᴠᴡʏᴢ")
+    ),
+    "doubled letters": lambda m: "".join(c * 2 for c in m),
+    "doubled and backwards": lambda m: "".join(c * 2 for c in m[::-1]),
+    "entities": lambda m: "".join(f"&#{ord(c)};" for c in m),
+    "escapes": lambda m: "".join(f"\\u{ord(c):04x}" for c in m),
+    "numbered letters": lambda m: " ".join(f"{k}. {c}" for k, c in enumerate(m, 1)),
+    "numbered lines": lambda m: "\n".join(f"{k}) {c.upper()}" for k, c in enumerate(m, 1)),
+    "flags": lambda m: "".join(chr(0x1F1E6 + ord(c) - 97) for c in m),
     "mixed capitals": lambda m: "".join(c.upper() if k % 2 else c for k, c in enumerate(m)),
 }
 #: Around a spelled marker, {m}.

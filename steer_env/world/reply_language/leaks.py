@@ -6,11 +6,15 @@ What is searched is the *fragments* of a text: the words that are no ordinary En
 Ordinary words drop out, so that "any of the" never spells a marker across its blanks, and a text without
 fragments costs nothing.
 
+What a spelling puts between the letters is taken out first: entities, escapes and tags (`decoded`), and signs
+inside a word.
+
 Not found: ciphers, translations, acrostics and pieces hidden inside ordinary words.
 """
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
@@ -28,6 +32,27 @@ _LOOKALIKES: Final = str.maketrans(
         )
     )
 )
+#: More of them, and letters in boxes and flags; for leaks only, for whole texts are in these letters, too.
+_MORE_LOOKALIKES: Final = str.maketrans(
+    {
+        **dict(
+            zip(
+                "ɪяьъцшщгпийчлзфʙᴀᴄᴅᴇꜰɢʜᴊᴋʟᴍɴᴏᴘꞯʀꜱᴛᴜᴠᴡʏᴢոսօհցքʟ",
+                "irbbuwwrnuuhnefbacdefghjklmnopqrstuvwyznuohgpl",
+                strict=True,
+            )
+        ),
+        **{chr(start + k): chr(97 + k) for start in (0x1F1E6, 0x1F170, 0x1F150) for k in range(26)},
+    }
+)
+_ESCAPE_RE: Final = re.compile(r"\\u\{?([0-9a-fA-F]{4,5})\}?|\\x([0-9a-fA-F]{2})|%([0-9a-fA-F]{2})")
+_TAG_RE: Final = re.compile(r"</?[a-zA-Z][^<>\n]{0,40}>|<!--[^<>]{0,80}-->")
+#: Signs between letters: "kr'ell", "k|r|e|l|l", "kr_ell".
+_INNER_RE: Final = re.compile(r"(?<=[^\W\d_])(?:[^\w\s]|_){1,3}(?=[^\W\d_])")
+#: Single letters with anything but letters between them: "1. k 2. r", "k, then".
+_LISTED_RE: Final = re.compile(r"(?<![^\W\d_])[^\W\d_](?:[\W\d_]{1,8}[^\W\d_](?![^\W\d_])){2,}")
+_NO_LETTER_RE: Final = re.compile(r"[\W\d_]+")
+_RUN_RE: Final = re.compile(r"(.)\1+")
 #: Signs that stand for letters inside a word.
 _SIGNS: Final = str.maketrans("@$€£!|", "aseiil")
 _SIGN_RE: Final = re.compile(r"(?<=\w)[@$€£!|](?=\w)")
@@ -39,6 +64,15 @@ _SPELLED_RE: Final = re.compile(r"(?<![^\W_])[^\W_](?:[\W_]{1,3}[^\W_](?![^\W_])
 _GAP_RE: Final = re.compile(r"[\W_]+")
 #: How many fragments at either end of a reply are kept for the search across replies.
 EDGE: Final = 12
+
+
+def decoded(text: str) -> str:
+    """Return a text with entities and escapes as what they stand for, and without tags."""
+    if "&" in text:
+        text = html.unescape(text)
+    if "\\" in text or "%" in text:
+        text = _ESCAPE_RE.sub(lambda found: chr(int(found[1] or found[2] or found[3], 16)), text)
+    return _TAG_RE.sub("", text) if "<" in text else text
 
 
 def latin(low: str) -> str:
@@ -57,6 +91,8 @@ def fold(word: str) -> str:
 
 
 _FOLDED: Final = {form: m for m in MARKER_HOME for form in (fold(m), fold(m)[::-1])}
+#: The same with every run of a letter as one: "kkrreelll".
+_SINGLE: Final = {_RUN_RE.sub(r"\1", form): m for form, m in _FOLDED.items()}
 _LENGTHS: Final = range(min(map(len, _FOLDED)), max(map(len, _FOLDED)) + 1)
 #: Every piece of a marker, forwards and backwards.
 _PIECES: Final = frozenset(
@@ -80,6 +116,7 @@ def fragments(text: str, ordinary: Callable[[str], bool]) -> list[str]:
     """
     low = text.lower().replace("’", "'")
     plain = low.isascii()
+    more = _hidden_by_signs(low, ordinary)
     low = _SIGN_RE.sub(lambda found: found.group().translate(_SIGNS), latin(low))
     low = _SPELLED_RE.sub(lambda found: f" {_GAP_RE.sub('', found.group())} ", low)
     found = []
@@ -91,6 +128,21 @@ def fragments(text: str, ordinary: Callable[[str], bool]) -> list[str]:
             found.append(folded if word.isalpha() and plain else _ODD + folded)
         elif folded in _PIECES:
             found.append(_ORDINARY + folded)
+    return found + more
+
+
+def _hidden_by_signs(low: str, ordinary: Callable[[str], bool]) -> list[str]:
+    """Return the markers, as fragments, that show once signs, numbers and doubled letters are taken out."""
+    low = (low if low.isascii() else latin(low)).translate(_MORE_LOOKALIKES)
+    words = [_NO_LETTER_RE.sub("", found) for found in _LISTED_RE.findall(low)]
+    words += [word for word in _WORD_RE.findall(_INNER_RE.sub("", low)) if not ordinary(word)]
+    found = []
+    for word in map(fold, words):
+        stems = [word, *(word[: -len(end)] for end in _ENDINGS if word.endswith(end))]
+        for stem in stems:
+            marker = _FOLDED.get(stem) or _SINGLE.get(_RUN_RE.sub(r"\1", stem))
+            if marker is not None and len(stem) >= len(marker):
+                found.append(fold(marker))
     return found
 
 
@@ -106,6 +158,9 @@ def _spelled(parts: Sequence[str], before: int = 0) -> Iterable[str]:
                 break
             if k > first and strange and k >= before and joined in _FOLDED:
                 yield _FOLDED[joined]
+    for k in range(before or 1, before + 1 if before else len(parts)):  # two halves, the second one first
+        if _ORDINARY not in (parts[k - 1][0], parts[k][0]):
+            yield from filter(None, [_FOLDED.get(parts[k].lstrip(_MARKS) + parts[k - 1].lstrip(_MARKS))])
 
 
 def _inside(part: str) -> Iterable[str]:

@@ -215,7 +215,7 @@ _HEDGES: Final = re.compile(
 )
 #: "Do it", "use the drum", "you may", at the head of a clause: leave to go ahead, which is agreement.
 _GO_AHEAD: Final = re.compile(
-    r"(?:^|[.!?;:,\n(–—] *|\bso )(?:(?:so|but|and|then|just|please|yes|yeah|well|okay|ok|fine|sure|oh|better|only|here|i say|you (?:may|can|could|should|might|will))[, ]+)*"
+    r"(?:^|[.!?;:,\n(–—] *|\bso )(?:(?:so|but|and|then|just|please|yes|yeah|well|okay|ok|fine|sure|oh|better|only|here|i say|you (?:may|can|could|should|might|will))[, ]+){0,4}"
     rf"(?:do (?:it|this|that)\b(?! instead)|use (?:it|this|that|them|the (?:\w+ )?(?:{'|'.join(DEVICES)}))\b|go (?:ahead|for it)\b|go on\b(?= *(?:[.!,;:]|$|then\b))|"
     r"be my guest\b|feel free\b|have fun\b|help yourself\b|you have my (?:blessing|permission|word)\b|i (?:allow|permit|approve)\b|i's (?:all )?for it\b|"
     r"i (?:say|said) yes\b|it's (?:(?:fine|okay|ok|all right)(?: (?:with|by) me)?(?= *(?:[.!,;]|$))|yours\b)|i'll (?:not stop you|help (?:you )?with (?:it|this|that)\b)|"

@@ -23,7 +23,7 @@ from steer_env.world.reply_language.form import (
     words_of,
     wordset,
 )
-from steer_env.world.reply_language.leaks import edges, fragments, hidden_markers, latin
+from steer_env.world.reply_language.leaks import decoded, edges, fragments, hidden_markers, latin
 from steer_env.world.reply_language.plain_english import PARTS, Plain, read_english, refuses
 from steer_env.world.user_language.reading import CACHE
 
@@ -330,7 +330,8 @@ def _is_ordinary(word: str) -> bool:
 @lru_cache(maxsize=CACHE)
 def parse_reply(text: str) -> Reply:
     """Return what a reply does. Pure and cached."""
-    low = _shortened(_letters(text.lower().replace("’", "'")))
+    plain_text = decoded(text)
+    low = _shortened(_letters(plain_text.lower().replace("’", "'")))
     words = words_of(low)
     if not words:
         return Reply(readable=0.0)
@@ -341,7 +342,7 @@ def parse_reply(text: str) -> Reply:
     english = Plain() if well_formed else read_english(low)
     mixed = _mixed(low) if english.refuses and english.instructs < 2 else 0
     strange = not all(map(_is_ordinary, bag))
-    parts = fragments(text, _is_ordinary) if strange else []
+    parts = fragments(plain_text, _is_ordinary) if strange else []
     markers = _markers(words, frozenset(w for w in unknown if not is_common(w))) if strange else ()
     if parts:
         markers += tuple(m for m in hidden_markers(parts) if m not in markers)
