@@ -30,6 +30,7 @@ COMMANDS = {
     "report": "report files of recorded runs",
     "demo": "the whole method on a tiny model",
     "scenarios": "check your own scenario files",
+    "new": "begin an environment, judge, attacker or algorithm of your own",
     "data": "make seeds, bootstrap training data, build datasets, audit overlap",
 }
 
