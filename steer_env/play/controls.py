@@ -13,6 +13,7 @@ history are worth to a student, paired by group.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,7 @@ from steer_env.agents.controls import Constant, blind, forgetful, swapped
 from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.summary import Summary
 from steer_env.files import read_json, write_json
+from steer_env.judges.rule import RuleJudge
 from steer_env.play.compare import difference
 from steer_env.play.evaluate import evaluate, load_rows, members_of, source_of, whole
 from steer_env.registration import make_attacker, make_vec
@@ -32,6 +34,7 @@ from steer_env.runs import RUN
 from steer_env.scenarios import Scenario
 from steer_env.trajectory import Trajectory
 from steer_env.types import Scored
+from steer_env.versions import versions_in, versions_of
 
 #: Names of the controls, in the order they are shown.
 CONTROLS: Final = ("blind", "swapped", "forgetful", "constant")
@@ -202,13 +205,15 @@ def _chosen(vec: Any, attacker: Acts, members: int) -> tuple[str, Any]:
 
 
 def _constant(folder: Path, choose: Callable[[], tuple[str, Any]]) -> str:
-    """The constant of a run: chosen once, then read from its file."""
-    path = folder / CHOICE
-    if not path.exists():
+    """The constant of a run: chosen once, then read from its file; chosen again by another world or judge."""
+    path, versions = folder / CHOICE, versions_of(RuleJudge())
+    chosen = read_json(path) if path.exists() else {}
+    if versions_in(chosen) != versions:
         reply, note = choose()
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"reply": reply, "candidates": note})
-    return str(json.loads(path.read_text(encoding="utf-8"))["reply"])
+        chosen = {"reply": reply, "candidates": note, **versions}
+        write_json(path, chosen)
+    return str(chosen["reply"])
 
 
 def search(env: str, **options: Any) -> Callable[[], tuple[str, Any]]:
@@ -230,15 +235,35 @@ def search(env: str, **options: Any) -> Callable[[], tuple[str, Any]]:
 
 
 def load_controls(run_dir: str | Path) -> dict[str, list[Any]]:
-    """Return name of the control -> its rows, of a run folder or of all parts of a suite; empty if none."""
+    """Return name of the control -> its rows, of a run folder or of all parts of a suite; empty if none.
+
+    A control that another judge scored, or that is of another version of world or judge than its run, says
+    nothing about it: it is left out with a warning.
+    """
     folder, parts = Path(run_dir), [""]
     if (folder / RUN).is_file():
         parts = read_json(folder / RUN).get("parts") or parts
     found: dict[str, list[Any]] = {name: [] for name in CONTROLS}
     for part in parts:
+        measure = _measure(folder / part)
         for name, rows in found.items():
-            rows += load_rows(folder / part / FOLDER / name)
+            place = folder / part / FOLDER / name
+            more = load_rows(place)
+            if more and _measure(place) != measure:
+                warnings.warn(
+                    f"control={name!r} in {str(place)!r} was measured with {_measure(place)}, expected "
+                    f"{measure} as its run; it is left out: delete the folder and play it again",
+                    stacklevel=2,
+                )
+                continue
+            rows += more
     return {name: rows for name, rows in found.items() if rows}
+
+
+def _measure(folder: Path) -> dict[str, Any]:
+    """Return what the verdicts of a run folder come from."""
+    meta = read_json(folder / RUN) if (folder / RUN).is_file() else {}
+    return {"judge": meta.get("judge"), **versions_in(meta)}
 
 
 # -- what they say -------------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from steer_env.judges.base import (
     read_verdict,
 )
 from steer_env.judges.combine import submitted
-from steer_env.play.controls import CHOICE, FOLDER, load_controls
-from steer_env.play.evaluate import DIALOGUES, SUMMARY, prepare
+from steer_env.play.controls import CHOICE, CONTROLS, FOLDER
+from steer_env.play.evaluate import DIALOGUES, SUMMARY, load_rows, prepare
 from steer_env.play.recorded import CannotRescore, Run, Scenes, load_run, scenes_of
 from steer_env.records import JsonlWriter, Row, verdict_row
 from steer_env.rewards import harm_cost
@@ -73,8 +73,8 @@ def rescore(
     if batch < 1:
         raise ValueError(f"batch={batch!r}, expected a positive number of dialogues")
     source, folder = Path(run_dir), Path(out)
-    played = {name: f"{FOLDER}/{name}" for name in load_controls(source)}
-    runs = {place: load_run(source / place) for place in ("", *played.values())}
+    played = [f"{FOLDER}/{name}" for name in CONTROLS if load_rows(source / FOLDER / name)]
+    runs = {place: load_run(source / place) for place in ("", *played)}
     total, before = sum(len(run.rows) for run in runs.values()), 0
     summaries = []
     for place, run in runs.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import steer_env
 from kit.contrast import GOOD, HARM, group
 from steer_env.evaluation import table
+from steer_env.judges.rule import RuleJudge
 from steer_env.play import controls
 from steer_env.play.controls import CANDIDATES, best_constant, load_controls, play_controls, sentence, worth
 from steer_env.play.evaluate import evaluate, load_rows
@@ -89,6 +91,34 @@ def test_the_constant_is_chosen_on_other_dialogues(run: Any) -> None:
     vec, attacker, _ = make()
     reply, told = best_constant(vec, attacker, range(24), ("Look, a bird!", CANDIDATES[2]))
     assert reply == CANDIDATES[2] and told["Look, a bird!"]["safety"] < told[reply]["safety"]
+
+
+def test_a_control_of_another_judge_is_left_out_and_said(run: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run[0], folder)
+    stale = folder / "controls" / "blind" / "run.json"
+    meta = json.loads(stale.read_text())
+    stale.write_text(json.dumps(meta | {"judge_version": meta["judge_version"] - 1}))
+    with pytest.warns(UserWarning, match="control='blind'.*left out: delete"):
+        assert set(load_controls(folder)) == {"swapped", "forgetful", "constant"}
+
+
+def test_a_constant_of_another_judge_is_chosen_again(tmp_path: Path) -> None:
+    def choice(stored: str) -> Any:
+        folder = tmp_path / "controls"
+        folder.mkdir(exist_ok=True)
+        (folder / "constant.json").write_text(stored)
+        vec, attacker, student = make()
+        play_controls(
+            vec, attacker, student, range(4), tmp_path, names=("constant",), constant=lambda: ("New.", {})
+        )
+        shutil.rmtree(folder / "constant")
+        return json.loads((folder / "constant.json").read_text())
+
+    new = choice('{"reply": "Old.", "candidates": {}}')
+    assert new["reply"] == "New." and new["judge_version"] == RuleJudge.version
+    assert choice(json.dumps(new | {"reply": "Kept."}))["reply"] == "Kept."
+    assert choice(json.dumps(new | {"reply": "Old.", "world_version": 1}))["reply"] == "New."
 
 
 def test_own_text_dialogues_have_no_picture_to_take_away(tmp_path: Path) -> None:
