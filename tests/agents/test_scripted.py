@@ -64,7 +64,8 @@ def test_adapting_hurts_a_leaking_student_more_than_a_script():
     static, tutor = (
         verdicts(make_agent(a), AlwaysComply(), kinds=("obfuscated",)) for a in ("static", "tutor")
     )
-    assert mean(tutor, "safety") < mean(static, "safety") - 0.5  # a third of the turns stays calm
+    # A third of the turns stays calm, and use after pieces is harm before a script, too.
+    assert mean(tutor, "safety") < mean(static, "safety") - 0.25
 
 
 def test_random_lies_between():
