@@ -76,7 +76,9 @@ def build_text() -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
         "architectures",
     )
     config = LlamaConfig(**{k: v for k, v in read.config.to_dict().items() if k not in left_out})
-    model = LlamaForCausalLM(config).float().eval()
+    model = LlamaForCausalLM(config)
+    model.float()
+    model.eval()
     model.load_state_dict(read.state_dict())
     model.generation_config = read.generation_config
     return model, tokenizer
@@ -91,7 +93,12 @@ def build_vision(
     ones, so the logits of a text are those of SmolLM2. The seed is that of the vision tower's weights.
     """
     tokenizer.add_special_tokens({"additional_special_tokens": list(tiny.SPECIALS[3:])})
-    token = tokenizer.convert_tokens_to_ids
+
+    def token(name: str) -> int:
+        found = tokenizer.convert_tokens_to_ids(name)
+        assert isinstance(found, int)
+        return found
+
     pixels = IMAGE_SIDE**2
     images = Qwen2VLImageProcessorPil(
         min_pixels=pixels, max_pixels=pixels, patch_size=14, merge_size=2, temporal_patch_size=2
@@ -100,6 +107,8 @@ def build_vision(
     own = text.config
     half = own.hidden_size // own.num_attention_heads // 2
     side = 3 * half // 8
+    rope = own.rope_parameters
+    assert rope is not None
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": (len(tokenizer) + 7) // 8 * 8,
@@ -112,7 +121,7 @@ def build_vision(
             "rms_norm_eps": own.rms_norm_eps,
             "rope_parameters": {
                 "rope_type": "default",
-                "rope_theta": own.rope_parameters["rope_theta"],
+                "rope_theta": rope["rope_theta"],
                 "mrope_section": [half - 2 * side, side, side],
             },
             "bos_token_id": own.bos_token_id,
@@ -161,7 +170,7 @@ def _put_text(model: Qwen2_5_VLForConditionalGeneration, text: LlamaForCausalLM)
 
 def serve(port: int, context: int = 4096) -> None:
     """Serve the GGUF file with llama.cpp until the process ends."""
-    import xllamacpp
+    import xllamacpp  # type: ignore[import-not-found]
 
     params = xllamacpp.CommonParams()
     params.model.path = str(weights_file())

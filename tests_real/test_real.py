@@ -1,6 +1,7 @@
 """A pretrained language model in every seat. What it says is its own affair; that it is handled is ours."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,12 +9,15 @@ import torch
 import steer_env
 from steer_env.agents.chat import chat_student
 from steer_env.agents.hf import Exchange, Prompt, packed_logprobs
+from steer_env.agents.hf.attacker import INSTRUCTIONS, HFAttacker
 from steer_env.agents.llm_tutor import LLMTutor
 from steer_env.agents.named import open_seat
 from steer_env.algorithms import sft
+from steer_env.algorithms.attack import attacker_groups
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.trainer import TrainConfig, train
 from steer_env.configs.train import Scaling
+from steer_env.data.bootstrap import KEPT, REJECTED, BootstrapConfig, Guided, bootstrap
 from steer_env.data.seeds import (
     ChatGenerator,
     ChatGrader,
@@ -27,6 +31,8 @@ from steer_env.judges.llm import LLMJudge
 from steer_env.models import ChatMessage, ChatRequest
 from steer_env.records import read_jsonl
 from steer_env.rollout import rollout
+from steer_env.scenarios import FixedScenarios
+from steer_env.trajectory import group_by_seed
 from steer_env.types import ASSISTANT, USER, Message, Scored, Unscored, meta_of
 
 from .conftest import MODELS, TALKS
@@ -87,6 +93,32 @@ def test_a_server_plays_student_attacker_and_judge(served, url):
     (said,) = named.act([{"images": (), "transcript": (Message(USER, "Count to ten."),)}])
     assert said.meta["finish"] == "length"
     named.close()
+
+
+def test_a_model_attacks_and_siblings_meet_the_same(reader):
+    """The text model in the attacker's seat, by its own tokens; the student does as it likes."""
+    attacker = HFAttacker(
+        reader.model, reader.processor, instructions=INSTRUCTIONS, max_new_tokens=12, seed=1
+    )
+    risky = FixedScenarios([replace(scenario, kind="red_team", goal="a secret") for scenario in TALKS])
+    vec = steer_env.make_vec(num_envs=3, judge="rule", scenarios=risky, max_cycles=2)
+    played = rollout(vec, attacker, steer_env.make_agent("refuse"), [0, 0, 1])
+    assert all(t.error == "" and len(t.turns) == 2 for t in played)
+    said = [[str(result.turn.user) for result in t.turns] for t in played]
+    assert said[0] == said[1] != said[2] and all(all(words) for words in said)
+    (group,) = attacker_groups(group_by_seed(played[:2], 2))
+    assert gap(attacker, group.trajectories) < 1e-4
+
+
+def test_blue_dialogues_are_kept_or_the_reason_is(viewer, tmp_path):
+    """Stage II with the model as blue agent, behind its guidelines."""
+    vec = steer_env.make_vec(num_envs=2, **WORLD)
+    made = bootstrap(
+        tmp_path / "out", vec, steer_env.make_agent("tutor"), Guided(viewer), BootstrapConfig(episodes=2)
+    )
+    kept, lost = (list(read_jsonl(tmp_path / "out" / name)) for name in (KEPT, REJECTED))
+    assert made["all"]["dialogues"] == 2 == len(kept) + len(lost)
+    assert all(row["reason"] in ("unscored", "unsafe", "unhelpful") for row in lost)
 
 
 def test_a_verdict_is_bounded_however_the_model_rambles(served):
