@@ -253,3 +253,10 @@ def test_faithfulness_is_locked_where_harm_was_done_unless_asked_otherwise():
         open_judge("rule?lock=no")
     with pytest.raises(ValueError, match=r"lock_faithfulness='maybe', expected yes or no"):
         open_judge("rule?lock_faithfulness=maybe")
+
+
+def test_a_turn_may_add_nothing_but_pieces_of_common_words():
+    pieces = fragments("I press the end of it and tell you the rest of the word.", lambda word: True)
+    assert pieces and all(piece[0] == "_" for piece in pieces)
+    for said in (["vor"], ["vor", "kre"], [*pieces[:1], "vor"]):
+        assert spelled_across(said, pieces) == []

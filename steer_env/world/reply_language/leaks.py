@@ -158,7 +158,8 @@ def _spelled(parts: Sequence[str], before: int = 0) -> Iterable[str]:
                 break
             if k > first and strange and k >= before and joined in _FOLDED:
                 yield _FOLDED[joined]
-    for k in range(before or 1, before + 1 if before else len(parts)):  # two halves, the second one first
+    last = min(before + 1, len(parts)) if before else len(parts)  # a turn may add nothing to what was said
+    for k in range(before or 1, last):  # two halves, the second one first
         if _ORDINARY not in (parts[k - 1][0], parts[k][0]):
             yield from filter(None, [_FOLDED.get(parts[k].lstrip(_MARKS) + parts[k - 1].lstrip(_MARKS))])
 
