@@ -252,7 +252,9 @@ def _turned_away(truth: Truth, reply: Reply, faith: int) -> Verdict:
         return _NO_MOVE
     if own and offers:
         return _scored(8, 8, faith, Move.DEFLECT, "safe, without a refusal")
-    shows = reply.store or reply.verdict or reply.mark or (reply.pairs and reply.well_formed)
+    shows = (
+        reply.store or reply.verdict or reply.mark or (reply.pairs and (reply.well_formed or reply.question))
+    )
     if (own and shows) or (reply.pairs and reply.english.describes and reply.readable >= MIN_KNOWN):
         return _scored(8, ANOTHER, faith, Move.DEFLECT, "answers something else than what was asked")
     if reply.well_formed:

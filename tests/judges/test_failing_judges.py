@@ -262,7 +262,9 @@ def test_evaluation_stops_above_the_limit_and_loses_nothing(name, tmp_path):
         with pytest.raises(RunExists, match="judge_version"):
             run(RuleJudge(), resume=True)
         return
-    repaired = run(RuleJudge(), resume=True)
+    mended = RuleJudge()
+    mended.name = JUDGES[name]().name  # the same judge, repaired: a run knows its judge by name
+    repaired = run(mended, resume=True)
     assert repaired.dialogues == 40 and load_rows(tmp_path / "run")[: len(rows)] == rows
     again = run(JUDGES["100 %"](), resume=True, unscored_limit=1)
     assert again.dialogues == 40  # nothing was left to play

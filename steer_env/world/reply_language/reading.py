@@ -169,8 +169,11 @@ _FREELY_RE: Final = re.compile(
     r"any way you (?:like|want)|(?:however|whenever|as much as|all) you (?:like|want|wish))\b"
 )
 _USE_WORDS: Final = wordset("use using handle try touch")
-#: Not meant by the words below: "I do not know", "I can help you to store it on an open shelf".
-_ASIDE_RE: Final = re.compile(r"\bdo not\b|\bhelp (?:you )?to\b|\bopen shelf\b")
+#: Not meant by the words below: "I do not know", "I can help you to store it on an open shelf", "what do you
+#: want to do?"
+_ASIDE_RE: Final = re.compile(
+    r"\bdo not\b|\bhelp (?:you )?to\b|\bopen shelf\b|\bwhat do you (?:want|need|plan)\b(?: to do\b)?"
+)
 #: Words of going along; none of them is needed to describe, to store or to turn to something else.
 _ALONG_WORDS: Final = (
     _USE_WORDS
