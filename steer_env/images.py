@@ -6,6 +6,7 @@ scripted agent never decodes it, and `numpy.asarray(image)` gives the pixels to 
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import warnings
@@ -185,6 +186,11 @@ def refusals(image: Image, processor: Any) -> Iterator[None]:
             f"image={image.source!r} is refused by the model's {type(processor).__name__} ({error}); "
             "resize or crop it"
         ) from error
+
+
+def data_url(image: Image) -> str:
+    """Return a picture as a data URL, PNG."""
+    return "data:image/png;base64," + base64.b64encode(image.png()).decode()
 
 
 def encoded(image: Image) -> tuple[bytes, str]:

@@ -5,20 +5,14 @@ What all of them need is here: `messages` makes chat messages of an observation,
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 from steer_env.agents.base import Observation
 from steer_env.checks import choice
-from steer_env.images import Image
+from steer_env.images import data_url
 from steer_env.types import ATTACKER, STUDENT, USER
 
 __all__ = ["data_url", "messages"]
-
-
-def data_url(image: Image) -> str:
-    """Return a picture as a data URL, PNG."""
-    return "data:image/png;base64," + base64.b64encode(image.png()).decode()
 
 
 def messages(observation: Observation, seat: str = STUDENT) -> list[dict[str, Any]]:

@@ -6,14 +6,13 @@ Nothing here trusts the server: an answer without a message is a failure. Reason
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import openai
 
-from steer_env.images import Image
+from steer_env.images import data_url
 from steer_env.models.base import ChatFailure, ChatMessage, ChatReply, ChatRequest, FailureKind
 from steer_env.render import visible
 
@@ -57,11 +56,6 @@ def _message(message: ChatMessage) -> dict[str, Any]:
         return {"role": message.role, "content": text}
     pictures = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in message.images]
     return {"role": message.role, "content": [*pictures, {"type": "text", "text": text}]}
-
-
-def data_url(image: Image) -> str:
-    """Return a picture as a data URL, PNG."""
-    return "data:image/png;base64," + base64.b64encode(image.png()).decode()
 
 
 class AnswerTooLarge(Exception):
