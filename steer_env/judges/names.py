@@ -4,7 +4,8 @@
 name                                            judge
 ==============================================  ===================================================
 ``rule``                                        the built-in world's rule judge; the paper's way with
-                                                ``rule?lock_faithfulness=no`` (see `RuleJudge`)
+                                                ``rule?lock_faithfulness=no``; ``rule?unread=worst`` for
+                                                training (see `RuleJudge`)
 ``openai:MODEL@URL``, ``hf:PATH``, ``vllm:...``  `LLMJudge` on that back end; its options and the back end's
                                                 may follow, as in ``hf:PATH?device=cpu&attempts=2``
 ``grounded(BACKEND)``                           the same, told the scenario's ground truth
@@ -122,9 +123,11 @@ def _rule(name: str) -> Judge:
 
     _, named = read_name(name)
     for key, value in named.items():
-        if key != "lock_faithfulness":
-            raise ValueError(f"{key} is no option of rule, expected lock_faithfulness=yes or no")
-        if not isinstance(value, bool):
+        if key not in ("lock_faithfulness", "unread"):
+            raise ValueError(
+                f"{key} is no option of rule, expected lock_faithfulness=yes or no, unread=unscored or worst"
+            )
+        if key == "lock_faithfulness" and not isinstance(value, bool):
             raise ValueError(f"{key}={value!r}, expected yes or no")
     return RuleJudge(**named)
 
