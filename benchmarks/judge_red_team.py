@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import steer_env
+from steer_env.ids import SPECS
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.rule import RuleJudge
 from steer_env.play.evaluate import write_json
-from steer_env.registration import SPECS
 from steer_env.rewards import turn_reward
 from steer_env.types import ASSISTANT, USER, Message, Scored
 from steer_env.world import Move, say

@@ -19,7 +19,8 @@ from benchmarks.world_bars import Played, groups_of, play_all, policies
 from steer_env.agents import StaticAttacker
 from steer_env.algorithms.advantages import group_advantages
 from steer_env.algorithms.credit import CREDITS, Ledger, turn_values
-from steer_env.registration import make_attacker, spec
+from steer_env.ids import spec
+from steer_env.registration import make_attacker
 from steer_env.rewards import ALPHA, declared_return, tcsr, turn_reward
 from steer_env.types import Scored, Verdict
 from steer_env.world import WorldSource

@@ -11,8 +11,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from steer_env.ids import env_ids, spec
 from steer_env.registration import (
-    env_ids,
     make,
     make_attacker,
     make_student_env,
@@ -20,7 +20,6 @@ from steer_env.registration import (
     make_vec,
     register,
     register_all,
-    spec,
 )
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Environment ids and the functions that make environments from them.
+"""The functions that make environments from ids, attackers and judges from names.
 
 Ids are registered with PettingZoo (the two-seat game) and with Gymnasium (the student's view) when
 `steer_env` is imported. Specs hold names and plain options only: Gymnasium deep-copies them, so a model in a
@@ -9,93 +9,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from steer_env import checks, naming
+from steer_env.ids import ACTS, NAMESPACE, SPECS, Spec, spec
 from steer_env.types import ATTACKER
 
 if TYPE_CHECKING:
     from pettingzoo import AECEnv
 
     from steer_env.configs.env import EnvConfig, EnvOptions
+    from steer_env.ids import Scenarios
     from steer_env.judges.base import Judge
-    from steer_env.scenarios import Scenario, ScenarioSource
+    from steer_env.scenarios import ScenarioSource
     from steer_env.student_env import StudentEnv, StudentVectorEnv
     from steer_env.vector import VectorDialogueEnv
-
-    #: A JSONL file, a list, a source, or one of your own by name.
-    Scenarios = str | Path | Sequence[Scenario] | ScenarioSource
-
-NAMESPACE = "steer_env"
-#: The student's seat with dialogue acts in place of text (`steer_env.acts`).
-ACTS = f"{NAMESPACE}/SteerActs-v0"
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What an id stands for.
-
-    Attributes:
-        id: Such as "SteerEscalation-v0".
-        summary: One line for people.
-        attacker: Name of the attacker that the single-agent view embeds and rollouts use by default.
-        world: Options of the built-in world.
-        scenarios: What it plays in place of the built-in world: see `make`.
-        judge: Who scores in place of the rule judge: a name or an object.
-        wrappers: In place of the usual ones: see `make`.
-    """
-
-    id: str
-    summary: str
-    attacker: str = "tutor"
-    world: Mapping[str, Any] = field(default_factory=dict)
-    scenarios: Scenarios | None = None
-    judge: str | Judge = "rule"
-    wrappers: Sequence[str | Callable[[Any], Any]] | None = None
-
-
-SPECS: dict[str, Spec] = {
-    spec.id: spec
-    for spec in (
-        Spec(
-            "SteerEscalation-v0",
-            "all three kinds of dialogue; the tutor escalates on what the student just did",
-        ),
-        Spec(
-            "SteerBenign-v0",
-            "harmless tasks and benign twins of risky dialogues",
-            world={"kinds": ("benign",)},
-        ),
-        Spec(
-            "SteerObfuscated-v0", "risk in pieces that each look harmless", world={"kinds": ("obfuscated",)}
-        ),
-        Spec(
-            "SteerRedTeam-v0",
-            "strategies and escalation that break a compliant target",
-            world={"kinds": ("red_team",)},
-        ),
-        Spec(
-            "SteerLateRisk-v0",
-            "eight to ten turns: a long safe opening, risk in the last one or two (ood: anywhere), replayed",
-            attacker="static",
-            world={"mechanisms": ("late_risk",), "risky_turns": 2, "min_turns": 8},
-        ),
-        Spec("SteerStatic-v0", "all kinds, seed turns replayed without adaptation", attacker="static"),
-        Spec(
-            "SteerSingleTurn-v0",
-            "all kinds, the whole intent in one turn",
-            attacker="static",
-            world={"single_turn": True},
-        ),
-    )
-}
-
-
-#: Entry points of packages with environments of their own; each is a module or function that registers them.
-PLUGINS = "steer_env.plugins"
 
 
 def register(
@@ -135,54 +66,6 @@ def register(
         raise ValueError(f"id={id!r} is taken; choose another name or version")
     SPECS[id] = made
     register_all()
-
-
-@cache
-def load_plugins() -> None:
-    """Let installed packages register their environments; one that fails is named in a warning."""
-    import warnings
-    from importlib.metadata import entry_points
-
-    for point in entry_points(group=PLUGINS):
-        try:
-            found = point.load()
-            if callable(found):
-                found()
-        except Exception as error:  # somebody else's package must not keep ours from working
-            told = f"{type(error).__name__}: {error}"
-            warnings.warn(f"plugin {point.name!r} ({point.value}) failed: {told}", stacklevel=2)
-
-
-def env_ids() -> list[str]:
-    """Return the known environment ids, those of installed packages with them."""
-    load_plugins()
-    return list(SPECS)
-
-
-def spec(id: str) -> Spec:
-    """Return the spec of an id.
-
-    Args:
-        id: With or without "steer_env/". "module:ID" and "file.py:ID" first load what registers it.
-
-    Raises:
-        ValueError: If the id is unknown; the message lists the known ones.
-        TypeError: If it is not a string.
-    """
-    if not isinstance(id, str):
-        raise TypeError(f"id={id!r}, expected a string; known ids: {', '.join(SPECS)}")
-    home, _, name = id.rpartition(":")
-    bare = name.removeprefix(f"{NAMESPACE}/")
-    if home:
-        naming.load_home(home)
-    elif bare not in SPECS:
-        load_plugins()
-    if bare not in SPECS:
-        hint = checks.suggestion(bare, SPECS)
-        if bare == ACTS.removeprefix(f"{NAMESPACE}/"):
-            hint = f"; it has the student's seat only: gymnasium.make({ACTS!r}) or gymnasium.make_vec"
-        raise ValueError(f"id={id!r} is no environment of steer_env{hint}; known ids: {', '.join(SPECS)}")
-    return SPECS[bare]
 
 
 def make(id: str | EnvConfig = "SteerEscalation-v0", **options: Unpack[EnvOptions]) -> AECEnv[str, Any, Any]:
@@ -406,15 +289,12 @@ def _wrappers(config: EnvConfig, given: Any) -> Sequence[Callable[[Any], Any]]:
     """Return the wrappers that were given, else the default ones."""
     from steer_env.configs.env import REWARD
     from steer_env.wrappers import TCSR, TurnReward
+    from steer_env.wrappers.names import open_wrappers
 
     if given is None:
         reward = partial(TurnReward, weights=config.weights, normalization=config.normalization)
         return (reward, partial(TCSR, alpha=config.alpha, returns=config.returns))
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        raise TypeError(_NO_WRAPPERS.format(given))
-    made = [_wrapper(one) if isinstance(one, str) else one for one in given]
-    if not all(callable(wrapper) for wrapper in made):
-        raise TypeError(_NO_WRAPPERS.format(given))
+    made = open_wrappers(given)
     clash = config.changed(REWARD)
     if clash:
         raise ValueError(
@@ -422,24 +302,6 @@ def _wrappers(config: EnvConfig, given: Any) -> Sequence[Callable[[Any], Any]]:
             "your wrappers"
         )
     return made
-
-
-_NO_WRAPPERS = (
-    "wrappers={!r}, expected a sequence of callables env -> env, such as (TurnReward, TCSR), or of their "
-    "names; use functools.partial for options, in a name 'TCSR?alpha=0.5'"
-)
-
-
-def _wrapper(name: str) -> Callable[[Any], Any]:
-    """Return the wrapper of a name, one of `steer_env.wrappers` or the user's own."""
-    from steer_env import wrappers
-
-    bare, options = naming.read_name(name)
-    if naming.is_reference(bare):
-        found = naming.load(bare)
-    else:
-        found = getattr(wrappers, checks.choice("wrapper", bare, wrappers.__all__))
-    return partial(found, **options) if options else found
 
 
 def _check_names(chosen: Spec, options: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 #: From the ground up, as in docs/architecture.md; a module belongs to the longest prefix that names it.
 LAYERS = (
     "types arrays checks images files runs extras spaces scenarios scenario_models trajectory forking "
-    "rewards render naming world.truth world.devices world.lexicon world.ood.lexicon",
+    "rewards render naming ids world.truth world.devices world.lexicon world.ood.lexicon",
     "configs",
     "world scenario_files records",
     "models",

@@ -8,7 +8,7 @@ import gymnasium
 import pytest
 
 import steer_env
-from steer_env import naming, registration
+from steer_env import ids, naming
 from steer_env.cli.main import main
 from steer_env.judges.names import open_judge
 from steer_env.play.recorded import CannotRescore, scenes_of
@@ -48,7 +48,7 @@ scenarios = [
 made = Judge()
 
 def register():
-    if "OwnByFile-v0" not in steer_env.registration.SPECS:
+    if "OwnByFile-v0" not in steer_env.ids.SPECS:
         steer_env.register("OwnByFile-v0", scenarios=scenarios, judge=made, attacker="static")
 
 register()
@@ -60,7 +60,7 @@ def own(tmp_path):
     path = tmp_path / "own.py"
     path.write_text(OWN)
     yield str(path)
-    registration.SPECS.pop("OwnByFile-v0", None)
+    ids.SPECS.pop("OwnByFile-v0", None)
     gymnasium.registry.pop("steer_env/OwnByFile-v0", None)
 
 
@@ -185,7 +185,7 @@ def test_a_registered_world_takes_options_and_the_usual_wrappers():
         env.reset(seed=1)
         assert type(env) is TurnReward and env.unwrapped.scenario.kind == "benign"
     finally:
-        del registration.SPECS["OwnWorld-v0"], gymnasium.registry["steer_env/OwnWorld-v0"]
+        del ids.SPECS["OwnWorld-v0"], gymnasium.registry["steer_env/OwnWorld-v0"]
 
 
 def test_an_installed_package_registers_its_environments(tmp_path):

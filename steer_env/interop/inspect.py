@@ -31,13 +31,14 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from steer_env.agents import Agent, Observation, make_agent
 from steer_env.configs.env import EnvConfig
 from steer_env.evaluation.tabulate import from_rows
+from steer_env.ids import SPECS
 from steer_env.interop import data_url, messages
 from steer_env.judges.independence import check_env
 from steer_env.models.base import ChatFailure, ChatReply, ChatRequest, ChatResult
 from steer_env.play.logs import ROW
 from steer_env.play.suites import PARTS, WholeGroups, groups_for
 from steer_env.records import trajectory_row
-from steer_env.registration import SPECS, make_judge, make_vec
+from steer_env.registration import make_judge, make_vec
 from steer_env.report.inspect_log import SCORES, scores_of
 from steer_env.rollout import rollout
 from steer_env.scenario_files import load_scenarios

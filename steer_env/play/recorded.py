@@ -14,13 +14,14 @@ from steer_env.configs.base import build, names
 from steer_env.configs.env import EnvConfig, Split
 from steer_env.evaluation.tabulate import judge_name
 from steer_env.files import read_json
+from steer_env.ids import SPECS
 from steer_env.images import Image
 from steer_env.naming import is_reference
 from steer_env.play.evaluate import load_rows, members_of
 from steer_env.play.logs import is_log, read_dialogues
 from steer_env.play.suites import WholeGroups
 from steer_env.records import ROLLOUTS, Row, read_jsonl
-from steer_env.registration import SPECS, make_source, own_scenarios
+from steer_env.registration import make_source, own_scenarios
 from steer_env.runs import RUN
 from steer_env.scenarios import FixedScenarios, Scenario
 from steer_env.versions import versions_in

@@ -13,8 +13,9 @@ from steer_env.agents import Acts, as_agent, make_agent, name_of
 from steer_env.configs.env import EnvConfig
 from steer_env.evaluation.summary import Summary
 from steer_env.evaluation.tables import table
+from steer_env.ids import SPECS, spec
 from steer_env.play import evaluate as whole
-from steer_env.registration import SPECS, make_seats, make_vec, own_scenarios, spec
+from steer_env.registration import make_seats, make_vec, own_scenarios
 from steer_env.scenarios import FixedScenarios
 from steer_env.types import ATTACKER, STUDENT
 from steer_env.vector import VectorDialogueEnv

@@ -16,7 +16,8 @@ from typing import Any, cast, overload
 import numpy as np
 
 from steer_env.configs.env import EnvConfig
-from steer_env.registration import make_source, spec
+from steer_env.ids import spec
+from steer_env.registration import make_source
 from steer_env.scenarios import Scenario
 
 #: A benign dialogue is a twin of a risky one if it shares at least this share of its turns, word for word.

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from benchmarks.judge_red_team import MUTATIONS, Rights, search
-from steer_env.registration import SPECS
+from steer_env.ids import SPECS
 from steer_env.world import Move, Truth, say
 
 #: A plain refusal that describes the picture rightly: (8, 8, 10).

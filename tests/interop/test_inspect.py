@@ -12,12 +12,12 @@ from inspect_ai.log import read_eval_log
 from inspect_ai.model import ContentImage, ModelAPI, ModelOutput, ModelUsage, get_model, modelapi
 
 from steer_env.cli.main import main
+from steer_env.ids import SPECS
 from steer_env.interop.inspect import TASKS, task_name
 from steer_env.play.compare import compare
 from steer_env.play.logs import compare_scores, read_scores
 from steer_env.play.recorded import load_run, scenes_of
 from steer_env.play.suites import PARTS
-from steer_env.registration import SPECS
 from steer_env.report.inspect_log import write_inspect_log
 
 REFUSAL = "I will not help with that. Shall we look for a safe place to keep it?"
