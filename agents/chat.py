@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Final
 
 from steer_env.agents.base import Failed, Observation, Sampler, observation_rng, to_answer
 from steer_env.checks import integer
@@ -17,6 +17,7 @@ from steer_env.models.base import (
     ChatBackend,
     ChatFailure,
     ChatMessage,
+    ChatReply,
     ChatRequest,
     ChatResult,
     Role,
@@ -25,6 +26,8 @@ from steer_env.models.thought import UNFINISHED, split_thought
 from steer_env.spaces import MAX_LENGTH, MAX_NEW_TOKENS
 from steer_env.types import USER, Utterance
 
+#: What a person reads where a filter or a refusal left no words; every judge knows it for a plain refusal.
+FILTERED: Final = "I can't help with that."
 #: What of a reply's meta rides along with the utterance.
 _META = ("token_ids", "attempts", "seconds", "thought")
 
@@ -34,6 +37,9 @@ class ChatStudent(Sampler):
 
     Each reply is an `Utterance` whose `meta` holds `finish`, and `attempts`, `seconds`, `token_ids` and the
     `thought` before the reply where the back end tells. What could not be had is `Failed(reason)`.
+
+    What a content filter or the model's refusal field stopped is an answer of a kind: the dialogue goes on
+    with the words there were, or with `FILTERED`, judged as any reply, and `finish` is "filtered".
 
     Attributes:
         backend: Where the model runs.
@@ -103,9 +109,13 @@ class ChatStudent(Sampler):
 
     def _said(self, result: ChatResult) -> Utterance | Failed:
         if isinstance(result, ChatFailure):
-            return Failed(f"{result.kind}: {result.reason} ({_times(result.attempts)})")
+            if result.kind != "refused":
+                return Failed(f"{result.kind}: {result.reason} ({_times(result.attempts)})")
+            result = ChatReply(result.text, "filtered", {"attempts": result.attempts})
         meta = {name: result.meta[name] for name in _META if name in result.meta}
         thought, text = split_thought(result.text)
+        if result.finish == "filtered" and not (text and text.strip()):
+            text = FILTERED
         if text is None:
             return Failed(UNFINISHED)
         if thought:

@@ -73,7 +73,8 @@ def verdict_from_row(row: Mapping[str, Any] | None) -> Verdict | None:
 def turn_row(result: TurnResult) -> Row:
     """Return one finished turn as plain data; `cost` is None where the turn is unscored.
 
-    `finish` says why a model's reply ended: "stop", or "length" where it was cut off.
+    `finish` says why a model's reply ended: "stop", "length" where it was cut off, or "filtered" where a
+    content filter or the model's refusal field stopped it.
     """
     turn, cost = result.turn, result.info.get("cost")
     row: Row = {

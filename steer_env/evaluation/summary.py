@@ -37,6 +37,7 @@ class Summary:
         judges: Who judged.
         replies: Replies whose end is known, see `cut_off`.
         cut_off: Replies that ended at the limit of new tokens and not by themselves.
+        filtered: Replies that a content filter or the model's refusal field stopped; judged as they are.
         empty: Replies of nothing but spaces.
         well_formed: Share of replies in the built-in world that are in its language, sentence by sentence;
             not available elsewhere.
@@ -69,6 +70,7 @@ class Summary:
     judges: tuple[str, ...]
     replies: int
     cut_off: int
+    filtered: int
     empty: int
     well_formed: Estimate
     twin_pass: Estimate
@@ -133,6 +135,7 @@ def summarise(
         judges=d.judges,
         replies=int(d.ended.sum()),
         cut_off=int(d.cut.sum()),
+        filtered=int(d.filtered.sum()),
         empty=int(d.empty.sum()),
         well_formed=_of_turns(d, d.form_known, d.formed, "replies in the built-in world", options),
         twin_pass=contrast.twin_pass(d, **options),

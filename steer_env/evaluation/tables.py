@@ -137,6 +137,13 @@ def notes_of(summaries: Mapping[str, Summary]) -> list[str]:
             f"Warning: replies were cut off at the limit of new tokens ({shown}), so these numbers are about "
             "pieces of replies; raise --max-new-tokens."
         )
+    filtered = {n: s for n, s in summaries.items() if s.filtered}
+    if filtered:
+        shown = each({n: f"{s.filtered} of {s.replies}" for n, s in filtered.items()})
+        notes.append(
+            f"Replies stopped by a content filter or by the model's refusal field ({shown}) count as the "
+            "refusals they are: these numbers are about model and filter together."
+        )
     empty = {n: s for n, s in summaries.items() if s.empty > EMPTY_LIMIT * s.turns}
     if empty:
         shown = each({n: f"{s.empty} of {s.turns}" for n, s in empty.items()})

@@ -47,6 +47,7 @@ class Dialogues:
         refusal_known: (N, T) bool, the judge says what the reply did.
         ended: (N, T) bool, the row says why the reply ended.
         cut: (N, T) bool, the reply ended at the limit of new tokens.
+        filtered: (N, T) bool, a content filter or the model's refusal field stopped the reply.
         empty: (N, T) bool, the reply has no signs but spaces.
         formed: (N, T) bool, the reply is well formed in the language of the built-in world.
         form_known: (N, T) bool, the row says whether it is.
@@ -77,6 +78,7 @@ class Dialogues:
     refusal_known: NDArray[np.bool_]
     ended: NDArray[np.bool_]
     cut: NDArray[np.bool_]
+    filtered: NDArray[np.bool_]
     empty: NDArray[np.bool_]
     formed: NDArray[np.bool_]
     form_known: NDArray[np.bool_]
@@ -137,6 +139,7 @@ def from_rows(rows: Iterable[Mapping[str, Any]], *, cluster: str = "group") -> D
                 _fill(i, t, turn.get("verdict"), numbers, flags, reasons, judges)
                 flags["ended"][i, t] = bool(turn.get("finish"))
                 flags["cut"][i, t] = turn.get("finish") == "length"
+                flags["filtered"][i, t] = turn.get("finish") == "filtered"
                 flags["empty"][i, t] = not str(turn.get("reply", "?")).strip()
                 flags["form_known"][i, t] = "well_formed" in turn
                 flags["formed"][i, t] = bool(turn.get("well_formed"))
@@ -176,7 +179,7 @@ def from_rows(rows: Iterable[Mapping[str, Any]], *, cluster: str = "group") -> D
 
 
 _JUDGED = ("scored", "played", "leaked", "leak_known", "refused", "refusal_known")
-_FLAGS = (*_JUDGED, "ended", "cut", "empty", "formed", "form_known")
+_FLAGS = (*_JUDGED, "ended", "cut", "filtered", "empty", "formed", "form_known")
 
 
 def _fill(

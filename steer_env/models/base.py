@@ -88,11 +88,13 @@ class ChatFailure:
         kind: What went wrong.
         reason: One line for people; never holds a key.
         attempts: How often it was tried.
+        text: Of kind "refused": what was said before a filter stopped it, or the words of the refusal.
     """
 
     kind: FailureKind
     reason: str
     attempts: int = 1
+    text: str = ""
 
 
 ChatResult = ChatReply | ChatFailure

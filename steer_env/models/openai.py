@@ -183,9 +183,10 @@ class OpenAIBackend:
             result = ChatFailure("bad_request", str(error), 0)
         except Exception as error:  # whatever an answer does to its reader
             result = ChatFailure("bad_output", f"{type(error).__name__}: {error}", 1)
+        result = replace(result, text=wire.without_secret(result.text, live.key))
         if isinstance(result, ChatFailure):
             return replace(result, reason=wire.one_line(result.reason, live.key))
-        return replace(result, text=wire.without_secret(result.text, live.key))
+        return result
 
     async def _persist(self, live: _Live, request: ChatRequest, retries: int) -> ChatResult:
         """Try until there is an answer, a failure that stays, or no time left."""

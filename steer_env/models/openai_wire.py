@@ -83,27 +83,44 @@ def read_answer(body: str) -> ChatReply | ChatFailure:
         answer = json.loads(body)
         choice = answer["choices"][0]
         message = choice["message"]
-        text = message.get("content")
+        message.keys()
         finish = choice.get("finish_reason") or "stop"
     except (ValueError, RecursionError):
         return ChatFailure("bad_output", f"the answer is no JSON: {body[:_LONGEST]}")
     except (LookupError, TypeError, AttributeError):
         return ChatFailure("bad_output", f"the answer holds no message: {body[:_LONGEST]}")
-    if message.get("refusal"):
-        return ChatFailure("refused", f"the model refuses: {message['refusal']!s}")
+    said, thought, refusal = _parts(message)
+    if refusal:
+        return ChatFailure("refused", f"the model refuses: {refusal}", text=_plain(refusal))
     if finish == "content_filter":
-        return ChatFailure("refused", "the server's content filter stopped the answer")
-    if finish == "length" and not text:
+        reason = "the server's content filter stopped the answer"
+        return ChatFailure("refused", reason, text=_plain(said or ""))
+    if finish == "length" and not said:
         return ChatFailure("truncated", "max_tokens were used up before the first word; raise max_tokens")
-    if isinstance(text, list):  # some servers answer in parts, as requests have them
-        text = "".join(str(p.get("text", "")) for p in text if isinstance(p, Mapping)) or None
-    if not isinstance(text, str):
+    if said is None:
         return ChatFailure("bad_output", f"the message holds no text: {body[:_LONGEST]}")
     meta = _meta(answer, choice)
-    thought = message.get("reasoning_content") or message.get("reasoning")
-    if isinstance(thought, str):
+    if thought:
         meta["thought"] = thought
-    return ChatReply(text.encode("utf-8", "replace").decode(), str(finish), meta)
+    return ChatReply(_plain(said), str(finish), meta)
+
+
+def _parts(message: Mapping[str, Any]) -> tuple[str | None, str, str]:
+    """Return text (None for none), thought and refusal of a message, wherever its server puts them."""
+    content = message.get("content")
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+
+    def joined(*names: str) -> str:
+        return "".join(str(part[name]) for part in parts for name in names if isinstance(part.get(name), str))
+
+    text = content if isinstance(content, str) else joined("text") or None
+    thought = message.get("reasoning_content") or message.get("reasoning") or joined("thinking")
+    refusal = message.get("refusal") or joined("refusal")
+    return text, thought if isinstance(thought, str) else "", str(refusal or "")
+
+
+def _plain(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def _meta(answer: Mapping[str, Any], choice: Mapping[str, Any]) -> dict[str, Any]:

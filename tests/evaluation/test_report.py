@@ -157,6 +157,16 @@ def test_replies_that_were_cut_off_are_counted_and_warned_of() -> None:
     assert "cut off" not in nobody, "a script has no limit of tokens"
 
 
+def test_filtered_replies_are_counted_and_said() -> None:
+    one = row(10, 10, 10, seed=1)
+    for turn, finish in zip(one["turns"], ("stop", "filtered", "length"), strict=True):
+        turn["finish"] = finish
+    s = summarise([one, row(10, seed=2)])
+    assert (s.replies, s.cut_off, s.filtered) == (3, 1, 1) and s.unscored_turns == 0
+    assert table({"a": s}).count("content filter") == 1 and "(1 of 3)" in table({"a": s})
+    assert "content filter" not in table({"a": summarise([row(10, seed=2)])})
+
+
 def test_well_formed_replies_are_a_share_where_the_world_has_a_grammar() -> None:
     some = row(10, 10, 10, 10, seed=1)
     for turn, formed in zip(some["turns"], (True, True, True, False), strict=True):

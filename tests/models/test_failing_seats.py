@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from steer_env.agents.chat import FILTERED
 from steer_env.cli.main import main
 from steer_env.play.evaluate import load_rows
 
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.slow  # two whole evaluations a cell
 
 KEY = "sk-very-secret-0123456789abcdef"
 SEATS = ("student", "tutor", "judge")
-#: Fault -> what the reasons begin with. The last two are answers of the model, which a student may give.
+#: Fault -> what the reasons begin with. The last three are answers of the model, which a student may give.
 FAULTS = {
     "drop": "connection",
     "half": "connection",
@@ -26,11 +27,12 @@ FAULTS = {
     "http_401": "auth",
     "hang": "timeout",
     "truncated": "bad_output",
-    "filtered": "refused",
     "cut_off": "truncated",
     "garbage": "bad_output",
+    "filtered": "refused",
 }
-CELLS = [(f, s) for f in FAULTS for s in SEATS if not (s == "student" and f in ("cut_off", "garbage"))]
+ANSWERS = ("cut_off", "garbage", "filtered")
+CELLS = [(f, s) for f in FAULTS for s in SEATS if not (s == "student" and f in ANSWERS)]
 DIALOGUES, WORKS_FOR = 24, 20
 
 
@@ -130,6 +132,19 @@ def test_a_server_that_breaks_half_way(fault, seat, port, tmp_path, evaluate):
     assert len(unscored(rows)) == len(unscored(before))  # what is new has a verdict
     written = [path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
     assert not [text for text in (*written, *shown, shown.err) if KEY in text]
+
+
+def test_a_filter_on_every_reply_is_counted_and_stops_nothing(port, tmp_path, evaluate):
+    server = Tag(port, "filter-on-all")
+    server.breaks("filtered")
+    code, shown = evaluate("student", server.name())
+    rows = load_rows(tmp_path / "run")
+    turns = [turn for row in rows for turn in row["turns"]]
+    assert code == 0 and {row["stop"] for row in rows} == {"seed_end"} and not unscored(rows)
+    assert {turn["reply"] for turn in turns} == {FILTERED}
+    assert {turn["verdict"]["move"] for turn in turns} == {"refuse_plain"}
+    said = f"content filter or by the model's refusal field ({len(turns)} of {len(turns)})"
+    assert said in " ".join(shown.out.split())
 
 
 @pytest.mark.parametrize("seat", SEATS)

@@ -19,9 +19,9 @@ from PIL import Image as PILImage
 
 from kit import servers
 from steer_env.agents.base import Failed
-from steer_env.agents.chat import chat_student
+from steer_env.agents.chat import FILTERED, chat_student
 from steer_env.images import Image
-from steer_env.models import AsyncChatBackend, ChatMessage, ChatRequest, open_backend
+from steer_env.models import AsyncChatBackend, ChatMessage, ChatReply, ChatRequest, open_backend
 from steer_env.models.openai import OpenAIBackend, open_openai
 from steer_env.models.thought import UNFINISHED
 from steer_env.testing.play import global_random_untouched
@@ -148,6 +148,34 @@ def test_what_a_model_thought_rides_along_and_is_no_part_of_the_reply():
     assert third == Failed(UNFINISHED)
 
 
+WORDS = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo."}]
+THOUGHT = {"type": "thinking", "thinking": "Hm."}
+
+
+@pytest.mark.parametrize(
+    ("message", "finish", "said", "ended"),
+    [
+        ({"content": WORDS}, "stop", "Hello.", "stop"),
+        ({"content": [THOUGHT, *WORDS]}, "stop", "Hello.", "stop"),
+        ({"content": [{"type": "refusal", "refusal": "I will not."}]}, "stop", "I will not.", "filtered"),
+        ({"content": None, "refusal": "I will not."}, "stop", "I will not.", "filtered"),
+        ({"content": "Half a"}, "content_filter", "Half a", "filtered"),
+        ({"content": None}, "content_filter", FILTERED, "filtered"),
+        ({"content": []}, "content_filter", FILTERED, "filtered"),
+        ({"content": "Half a"}, "length", "Half a", "length"),
+    ],
+)
+def test_where_servers_put_their_words(message, finish, said, ended):
+    body = json.loads(answer("", finish))
+    body["choices"][0]["message"] = {"role": "assistant", **message}
+    with serving(lambda handler, _, number: handler.send(200, json.dumps(body))) as server:
+        student = chat_student(OpenAIBackend("m", server.url))
+        (reply,) = student.act([{"images": (), "transcript": (Message(USER, "hi"),)}])
+        student.close()
+    assert reply == said and reply.meta["finish"] == ended
+    assert reply.meta.get("thought") == ("Hm." if "Hm." in str(message) else None)
+
+
 @pytest.mark.parametrize("view", ["no", "caption"])
 def test_models_that_read_text_only_get_no_pixels(server, view):
     world = make_image(Recipe(Truth("kettle", "blue", 1, hazard=True), "1"))
@@ -184,7 +212,7 @@ def test_schema_falls_back_to_free_text_if_it_may(mode, sent, outcome):
         results = [backend.complete([ask(schema=SCHEMA)])[0] for _ in range(2)]
         backend.close()
         assert ["response_format" in body for body in server.requests] == sent
-    assert [getattr(result, "text", None) for result in results] == [outcome] * 2
+    assert [r.text if isinstance(r, ChatReply) else None for r in results] == [outcome] * 2
 
 
 def test_schema_on_the_wire(server):

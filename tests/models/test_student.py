@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steer_env.agents.base import AsyncAgent, Failed
-from steer_env.agents.chat import AsyncChatStudent, ChatStudent, chat_student
+from steer_env.agents.chat import FILTERED, AsyncChatStudent, ChatStudent, chat_student
 from steer_env.models import ChatFailure, ChatMessage, ChatReply
 from steer_env.testing.agents import check_agent, toy_observations
 from steer_env.types import ASSISTANT, STUDENT, USER, Message, Utterance
@@ -96,6 +96,24 @@ def test_a_failure_stands_in_its_place():
     assert [type(reply) for reply in student.act(seen)] == expected
     assert [type(student.submit(one).result()) for one in seen] == expected
     assert student.act(seen)[1] == Failed("timeout: too slow (3 attempts)")
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "thought"),
+    [
+        ("", FILTERED, None),
+        (" \n", FILTERED, None),
+        ("I cannot", "I cannot", None),
+        ("<think>They want", FILTERED, "<think>They want"),
+        ("<think>No.</think>I cannot", "I cannot", "No."),
+    ],
+)
+def test_what_a_filter_stopped_is_an_answer_of_a_kind(text, said, thought):
+    student = chat_student(AsyncParrot(reply=ChatFailure("refused", "a content filter", text=text)))
+    seen = observation(Message(USER, "hi"))
+    for reply in (*student.act([seen]), student.submit(seen).result()):
+        assert reply == said and reply.meta["finish"] == "filtered" and reply.meta["attempts"] == 1
+        assert reply.meta.get("thought") == thought
 
 
 def test_a_bug_in_a_back_end_reaches_the_caller():
