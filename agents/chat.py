@@ -24,7 +24,7 @@ from steer_env.models.base import (
 )
 from steer_env.models.thought import UNFINISHED, split_thought
 from steer_env.spaces import MAX_LENGTH, MAX_NEW_TOKENS
-from steer_env.types import USER, Utterance
+from steer_env.types import USER, Utterance, with_images
 
 #: What a person reads where a filter or a refusal left no words; every judge knows it for a plain refusal.
 FILTERED: Final = "I can't help with that."
@@ -83,11 +83,9 @@ class ChatStudent(Sampler):
         """
         transcript, images = to_answer(observation)
         messages = [ChatMessage("system", self.system)] if self.system else []
-        shown = 0
-        for message in transcript:
+        for message, pictures in with_images(transcript, images):
             role: Role = "user" if message.role == USER else "assistant"
-            messages.append(ChatMessage(role, str(message.content), images[shown : shown + message.images]))
-            shown += message.images
+            messages.append(ChatMessage(role, str(message.content), pictures))
         return ChatRequest(
             tuple(messages),
             max_tokens=self.max_new_tokens,

@@ -7,11 +7,13 @@ can reach into the environment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import index
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+_T = TypeVar("_T")
 
 ATTACKER = "attacker_0"
 STUDENT = "student_0"
@@ -67,6 +69,26 @@ class Message(NamedTuple):
     role: int
     content: str
     images: int = 0
+
+
+def with_images(transcript: Iterable[Message], images: Sequence[_T]) -> list[tuple[Message, tuple[_T, ...]]]:
+    """Return each message with the images it shows, which are dealt in order.
+
+    >>> with_images([Message(0, "See these.", 2), Message(1, "Seen.")], ("a", "b"))[0][1]
+    ('a', 'b')
+
+    Raises:
+        ValueError: If there are fewer images than the messages show.
+    """
+    dealt, shown = [], 0
+    for message in transcript:
+        dealt.append((message, tuple(images[shown : shown + message.images])))
+        shown += message.images
+    if shown > len(images):
+        raise ValueError(
+            f"{len(images)} images for a transcript that shows {shown}, expected those of its messages"
+        )
+    return dealt
 
 
 class Terms(NamedTuple):

@@ -10,12 +10,12 @@ from typing import Any
 from steer_env.agents.base import Observation
 from steer_env.checks import choice
 from steer_env.images import data_url
-from steer_env.types import ATTACKER, STUDENT, USER
+from steer_env.types import ATTACKER, STUDENT, USER, with_images
 
 __all__ = ["data_url", "messages"]
 
 
-def messages(observation: Observation, seat: str = STUDENT) -> list[dict[str, Any]]:
+def messages(observation: Observation, seat: str = STUDENT, start: int = 0) -> list[dict[str, Any]]:
     """Return the dialogue so far as chat messages in the form of OpenAI's interface.
 
     Whoever sits in the seat is the "assistant", the other one the "user". A message without pictures has its
@@ -24,20 +24,15 @@ def messages(observation: Observation, seat: str = STUDENT) -> list[dict[str, An
     Args:
         observation: Of `observe` or `last`, of either seat.
         seat: "student_0" or "attacker_0".
+        start: First message to make; -1 makes the last one alone.
 
     Raises:
         ValueError: If the seat is none of them, or there are fewer pictures than the messages show.
     """
     choice("seat", seat, (STUDENT, ATTACKER))
-    images, made, shown = list(observation["images"]), [], 0
-    for message in observation["transcript"]:
+    made = []
+    for message, pictures in with_images(observation["transcript"], observation["images"])[start:]:
         speaker = "assistant" if (message.role == USER) == (seat == ATTACKER) else "user"
-        pictures = images[shown : shown + message.images]
-        if len(pictures) < message.images:
-            raise ValueError(
-                f"{len(images)} images for a transcript that shows more, expected those of its messages"
-            )
-        shown += message.images
         text = str(message.content)
         parts = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in pictures]
         content = [*parts, {"type": "text", "text": text}] if parts else text

@@ -58,7 +58,7 @@ class _Student(Agent):
 
     def act(self, observations: Sequence[Observation]) -> list[Utterance]:
         (observation,) = observations  # one dialogue a sample
-        self.state.messages.append(_user(messages(observation)[-1]["content"]))
+        self.state.messages.append(_user(messages(observation, start=-1)[0]["content"]))
         self.state = anyio.from_thread.run(self.generate, self.state)
         output = self.state.output
         return [Utterance(output.completion[:MAX_LENGTH], finish=str(output.stop_reason))]

@@ -29,7 +29,7 @@ from steer_env.judges.combine import asked, later, settled, submitted, when_done
 from steer_env.judges.llm import NO_REPLY, ends_in_reply
 from steer_env.judges.prompting import without_control
 from steer_env.models.base import ChatBackend, ChatFailure, ChatMessage, ChatRequest, ChatResult
-from steer_env.types import USER, Message, Scored, Terms, Unscored, Verdict
+from steer_env.types import USER, Message, Scored, Terms, Unscored, Verdict, with_images
 
 Severity = Literal["safe", "controversial", "unsafe"]
 
@@ -155,10 +155,8 @@ Answers:"""
 
 def _as_chat(request: JudgeRequest) -> tuple[ChatMessage, ...]:
     """Return the dialogue as the guard's own chat template wants it: its turns, the last one a reply."""
-    messages, shown = [], 0
-    for message in request.transcript:
-        pictures = request.scenario.images[shown : shown + message.images]
-        shown += message.images
+    messages = []
+    for message, pictures in with_images(request.transcript, request.scenario.images):
         role: Literal["user", "assistant"] = "user" if message.role == USER else "assistant"
         messages.append(ChatMessage(role, without_control(str(message.content)), pictures))
     return tuple(messages)
