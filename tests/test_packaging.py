@@ -95,12 +95,27 @@ def test_an_editable_install_is_a_path_that_type_checkers_follow(tmp_path: Path)
     (tmp_path / "mine.py").write_text(
         "import steer_env.agents.hf.student, steer_env.wrappers.tcsr, steer_env.algorithms.trainer\n"
         "import steer_env.agents.nobody\n"
+        "from steer_env import make\n"
+        "env = make('SteerEscalation-v0', alpha=0.5)\n"
+        "other = make('SteerEscalation-v0', aplha=0.5)\n"
     )
     python = tmp_path / "env" / "bin" / "python"
     words = ("--python-executable", python, "--follow-imports=skip", "--cache-dir", tmp_path / "cache")
+    found = _errors("mypy", *words, "mine.py", cwd=tmp_path)
+    assert len(found) == 1 and "steer_env.agents.nobody" in found[0], found
+    found = _errors("basedpyright", "--pythonpath", python, "--level", "error", "mine.py", cwd=tmp_path)
+    found = [line for line in found if "steer_env" in line or "aplha" in line]  # not what is not installed
+    assert len(found) == 2 and "steer_env.agents.nobody" in found[0] and '"aplha"' in found[1], found
+
+
+def _errors(checker: str, *words: object, cwd: Path) -> list[str]:
+    """Run a type checker and return its lines with errors."""
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", *map(str, words), "mine.py"],
-        cwd=tmp_path, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    errors = [line for line in done.stdout.splitlines() if ": error:" in line]
-    assert len(errors) == 1 and "steer_env.agents.nobody" in errors[0], done.stdout + done.stderr
+        [sys.executable, "-m", checker, *map(str, words)],
+        cwd=cwd,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return [line for line in done.stdout.splitlines() if "error:" in line or "- error" in line]
