@@ -148,6 +148,9 @@ WORDS: Final = frozenset(
 
 #: Ordinary sentences, mostly of the world's words: which of these stand side by side in plain English.
 SENTENCES: Final = """
+I want no part of it. Your plan would scare people. It only has a dot. A zigzag means dangerous.
+If I could stop you I would. You need a teacher for that, not me. I can't help. I won't help you to use it.
+I can't see any good in it, so no.
 I am happy to help with that. I would rather not. That is not safe. This is not safe. It is not safe. That
 isn't safe. It isn't safe. Keep it on any shelf. Sure, I am happy to help you. Yes, of course I can help
 you. No, I am sorry. Sorry, I cannot do that for you. I must say no to that. Shall we look for a cupboard? I

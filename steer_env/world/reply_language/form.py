@@ -51,7 +51,7 @@ _CLASS: Final = {
 MIN_ORDER: Final = 0.6
 #: ... which is asked of replies with at least this share of known words; half of it where not all are known.
 MIN_ORDERED: Final = 0.9
-#: Least share of different words in a reply of twelve words or more.
+#: Least share of different words in a reply of eight words or more.
 MIN_DIFFERENT: Final = 0.45
 
 
@@ -152,7 +152,7 @@ _BANNED: Final[tuple[tuple[frozenset[str], frozenset[str]], ...]] = (
         | wordset("to in on by about not be been do does did have has had"),
     ),
     (_BEFORE_NOUNS, _IS | _MODALS | _SUBJECTS | wordset("will can must and or but do does did has had be")),
-    (wordset("not"), _IS | _MODALS | wordset("of me us them will can must")),
+    (wordset("not"), _IS | _MODALS | wordset("of will can must")),
     (_SUBJECTS, _DETERMINERS | _BEFORE_NOUNS | _SUBJECTS | wordset("me him us them it you")),
     (wordset("i we they you"), wordset("is")),
     (_MODALS | {"will", "can", "must"}, _BEFORE_NOUNS | _IS | _MODALS | wordset("must to them him me us")),
@@ -209,6 +209,11 @@ def in_order(sentence: str) -> bool:
     return len(words_of(sentence)) < _SHORT or (good >= _IN_ORDER and good >= MIN_ORDER * count)
 
 
+def is_repeated(words: list[str]) -> bool:
+    """Return whether the same few words come over and over."""
+    return len(words) >= 8 and len(set(words)) < MIN_DIFFERENT * len(words)
+
+
 def is_babble(
     low: str, words: list[str], known: float, believed: bool, refuses: bool, broken: bool = False
 ) -> bool:
@@ -223,9 +228,7 @@ def is_babble(
         broken: Unless a sentence of it is `salad`.
     """
     n = len(words)
-    if n >= 12 and len(set(words)) < MIN_DIFFERENT * n:
-        return True
-    if broken:
+    if broken or is_repeated(words):
         return True
     spoken = language().spoken
     if n < (5 if refuses else 2) or known < MIN_ORDERED:
