@@ -39,6 +39,17 @@ class InvalidUtterance(ValueError):
     """An action that is not an utterance. The environment is unchanged: step again with a valid one."""
 
 
+class TooLong(InvalidUtterance):
+    """An utterance of more than `limit` characters."""
+
+    def __init__(self, message: str, limit: int) -> None:
+        super().__init__(message, limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class ResetNeeded(RuntimeError):
     """The environment was used before `reset()` or after its end."""
 
@@ -236,9 +247,10 @@ class DialogueEnv(AECEnv[str, Any, Any]):
                 "is the utterance itself"
             )
         if len(action) > self._max_length:
-            raise InvalidUtterance(
+            raise TooLong(
                 f"the utterance of {agent} has {len(action)} characters, expected at most "
-                f"{self._max_length}; shorten it, or raise max_length in make()"
+                f"{self._max_length}; shorten it, or raise max_length in make()",
+                self._max_length,
             )
         if has_surrogate(action):
             raise InvalidUtterance(

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from steer_env.agents.base import Acts, Failed, KeyedObservation, as_agent
-from steer_env.env import InvalidUtterance
+from steer_env.env import InvalidUtterance, TooLong
 from steer_env.judges.base import DEADLINE, give_up
 from steer_env.scenarios import Scenario
 from steer_env.seats import Seat
@@ -54,8 +54,9 @@ def rollout(
     arrives first.
 
     A dialogue whose agent answers `Failed`, or something the environment refuses (such as a text longer than
-    `max_length`), ends there with `stop` FAILED and the reason in `error`; the run goes on. An exception in
-    an agent is a bug and ends the run.
+    `max_length`), ends there with `stop` FAILED and the reason in `error`; the run goes on. What a model
+    generated (an `Utterance` with `finish`) is cut at `max_length` and counts as cut. An exception in an
+    agent is a bug and ends the run.
 
     Args:
         env: A vector environment; its slots are refilled until all seeds are played.
@@ -241,10 +242,19 @@ class _Play:
         return ended
 
     def _checked(self, seat: Seat, slot: int, reply: Utterance | Failed) -> Utterance | Failed:
-        """Return what was said, or `Failed` where the environment would refuse it: one dialogue ends."""
+        """Return what was said, or `Failed` where the environment would refuse it: one dialogue ends.
+
+        What a model generated, and not a program wrote, is cut instead, as it is at its limit of tokens.
+        """
         if isinstance(reply, str):
             try:
                 self.env.check(seat.name, slot, reply)
+            except TooLong as error:
+                known = meta_of(reply)
+                if "finish" not in known:
+                    return Failed(f"invalid: {error}")
+                cut = Utterance(reply[: error.limit], **{**known, "finish": "length"})
+                return self._checked(seat, slot, cut)
             except InvalidUtterance as error:
                 return Failed(f"invalid: {error}")
         return reply

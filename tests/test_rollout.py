@@ -162,3 +162,20 @@ def test_an_utterance_the_environment_refuses_ends_its_dialogue_alone(seat, odd)
     assert all(len(t.turns) == 1 and t.error.startswith(f"{seat}: invalid: ") for t in failed)
     said = "expected at most 4096" if len(odd) > 4096 else "lone surrogate"
     assert all(said in t.error for t in failed)
+
+
+@pytest.mark.parametrize("seat", ["attacker_0", "student_0"])
+def test_what_a_model_says_beyond_the_environments_limit_is_cut_and_says_so(seat):
+    """A reply that says how it ended is a model's; its dialogue goes on, with the reply cut."""
+
+    class Verbose(Echo if seat == "student_0" else Draft):
+        def act(self, observations):
+            return [Utterance("y" * 5000, finish="stop", known=1) for _ in observations]
+
+    players = {"attacker_0": Draft(), "student_0": Echo(), seat: Verbose()}
+    trajectories = rollout(vec(4), players["attacker_0"], players["student_0"], range(6))
+    assert all(t.stop is StopReason.SEED_END for t in trajectories)
+    said = [r.turn.user if seat == "attacker_0" else r.turn.reply for t in trajectories for r in t.turns]
+    assert said and all(text == "y" * 4096 for text in said)
+    if seat == "student_0":
+        assert all(dict(text.meta) == {"finish": "length", "known": 1} for text in said)

@@ -135,7 +135,7 @@ def notes_of(summaries: Mapping[str, Summary]) -> list[str]:
         shown = each({n: percent(s.cut_off / s.replies) for n, s in cut.items()})
         notes.append(
             f"Warning: replies were cut off at the limit of new tokens ({shown}), so these numbers are about "
-            "pieces of replies; raise --max-new-tokens."
+            "pieces of replies; raise --max-new-tokens (and --max-length, characters of an utterance)."
         )
     filtered = {n: s for n, s in summaries.items() if s.filtered}
     if filtered:
@@ -153,7 +153,10 @@ def notes_of(summaries: Mapping[str, Summary]) -> list[str]:
         )
     failed = {n: f"{s.broken} of {s.dialogues}" for n, s in summaries.items() if s.broken}
     if failed:
-        notes.append(f"Dialogues that failed count as undecided ({each(failed)}); --resume plays them again.")
+        notes.append(
+            f"Dialogues that failed count as undecided ({each(failed)}); --resume plays them again. Their rows "
+            "in dialogues.jsonl say why, as `error`."
+        )
     reasons = {n: next(iter(s.reasons.items())) for n, s in summaries.items() if s.reasons}
     if reasons:
         shown = each({n: f'{count} x "{reason}"' for n, (reason, count) in reasons.items()})

@@ -49,6 +49,7 @@ def test_an_honest_split_passes(train: list[Scenario], bench: list[Scenario]):
     assert [m.name for m in found.overlap] == [
         "exact text",
         "copied turns",
+        "copied turns, each",
         "8-gram containment",
         "MinHash Jaccard",
         "tfidf cosine",
@@ -282,7 +283,7 @@ def test_leakage_of_every_dialogue(train: list[Scenario], bench: list[Scenario],
     assert [row["id"] for row in rows] == [s.id for s in held_out]
     assert (rows[50]["score"], rows[50]["bin"]) == (1.0, "copy")
     assert rows[51]["bin"] == "above 99 % of null" and 0.9 < rows[51]["score"] < 1
-    assert all(0 <= row["score"] <= 1 and len(row["scores"]) == 8 for row in rows)
+    assert all(0 <= row["score"] <= 1 and len(row["scores"]) == 9 for row in rows)
     null = next(m for m in found.overlap if m.name == "tfidf cosine").null
     for row in rows[:50]:
         share = np.mean(null < row["score"])
@@ -346,11 +347,13 @@ def test_minhash_estimates_jaccard_and_skips_the_own_group():
 
 def test_shares_excess_and_error():
     null = np.array([1.0, 1.0, 0.0, 0.0])
-    measure = overlap.Measure("x", np.array([1.0, 0.2]), null, 0.5, np.array([0, 0, 1, 1]))
+    three = np.full(4, 3)
+    measure = overlap.Measure("x", np.array([1.0, 0.2]), null, 0.5, np.array([0, 0, 1, 1]), three, three[:2])
     assert (measure.share, measure.null_share, measure.excess) == (0.5, 0.5, 0.0)
     # Two groups, deviations +1 and -1: variance (1 + 1) / 16, times 1 + 4 / 2.
     assert measure.error == pytest.approx(math.sqrt(2 / 16 * 3))
-    alone = overlap.Measure("x", np.array([1.0] + [0.0] * 99), np.zeros(50), 0.5, np.arange(50))
+    ones = np.ones(100, dtype=int)
+    alone = overlap.Measure("x", np.eye(1, 100)[0], np.zeros(50), 0.5, np.arange(50), ones[:50], ones)
     assert alone.error == 0 and alone.leaks(0.005) and not alone.leaks(0.01)
 
 

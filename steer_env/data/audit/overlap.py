@@ -2,21 +2,22 @@
 
 Every measure gives each dialogue of B one number: how much it resembles the nearest thing in A. The null is
 the same number for dialogues of A, compared with all groups of A but their own. A leak shows as dialogues of
-B that resemble A more often than A's own groups resemble each other.
+B that resemble A more often than A's own groups, in dialogues of the same length, resemble each other.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steer_env.data.audit.corpus import _WORD, Item
+from steer_env.data.audit.null import matched_null
 from steer_env.data.audit.sentences import SentenceModel
 from steer_env.extras import need
 
@@ -41,25 +42,29 @@ class Measure:
         name: What is measured.
         bench: One score in [0, 1] per dialogue of B; 1 is a copy.
         null: The same for dialogues of A against the other groups of A.
-        threshold: Score from which a dialogue counts as overlapping.
-        groups: Group of every dialogue of A, as integers; dialogues of a group are not independent.
+        threshold: Score from which a dialogue counts as overlapping; None if its score is what counts.
+        groups: Group of every dialogue of A, as integers from 0; dialogues of a group are not independent.
+        lengths: Turns of every dialogue of A.
+        wanted: Turns of every dialogue of B.
     """
 
     name: str
     bench: Scores
     null: Scores
-    threshold: float
+    threshold: float | None
     groups: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    wanted: NDArray[np.int64]
 
     @property
     def share(self) -> float:
-        """Share of B at or above the threshold."""
-        return _share(self.bench, self.threshold)
+        """Share of B at or above the threshold, or mean score of B."""
+        return float(self._counts(self.bench).mean())
 
     @property
     def null_share(self) -> float:
-        """Share of the null at or above the threshold."""
-        return _share(self.null, self.threshold)
+        """The same for the null, at the lengths of B's dialogues."""
+        return self._matched[0]
 
     @property
     def excess(self) -> float:
@@ -68,21 +73,33 @@ class Measure:
 
     @property
     def error(self) -> float:
-        """Standard error of the excess if B were like the groups of A, whole groups resampled.
+        """Standard error of the excess if B were like the groups of A; see `matched_null`."""
+        return self._matched[1]
 
-        It comes from the null alone, so that a copy counts in full where A holds none.
-        """
-        hits = (self.null >= self.threshold) - self.null_share
-        variance = float((np.bincount(self.groups, weights=hits) ** 2).sum()) / len(hits) ** 2
-        return math.sqrt(variance * (1 + len(self.null) / len(self.bench)))
+    @cached_property
+    def _matched(self) -> tuple[float, float]:
+        return matched_null(self._counts(self.null), self.groups, self.lengths, self.wanted)
+
+    def _counts(self, scores: Scores) -> Scores:
+        return scores if self.threshold is None else (scores >= self.threshold).astype(float)
 
     def leaks(self, limit: float) -> bool:
         """Return whether the excess is above the limit, and not by chance (three standard errors)."""
         return bool(self.excess > limit and self.excess > 3 * self.error)
 
 
-def _share(scores: Scores, threshold: float) -> float:
-    return float(np.mean(scores >= threshold)) if len(scores) else 0.0
+def _measure(
+    name: str,
+    bench: Sequence[float] | Scores,
+    null: Sequence[float] | Scores,
+    threshold: float | None,
+    a: Sequence[Item],
+    b: Sequence[Item],
+) -> Measure:
+    lengths, wanted = (np.array([len(item.turns) for item in side]) for side in (a, b))
+    return Measure(
+        name, np.array(bench, float), np.array(null, float), threshold, _numbers(a), lengths, wanted
+    )
 
 
 def measures(
@@ -103,8 +120,9 @@ def measures(
         tell: Called with (measure, done, total).
 
     Returns:
-        Exact texts, copied turns, n-gram containment, MinHash, embeddings; with an embedding other than
-        TF-IDF reworded turns; with pictures in both sets exact pictures, perceptual hashes, exact dialogues.
+        Exact texts, copied turns (dialogues with one, and turns), n-gram containment, MinHash, embeddings;
+        with an embedding other than TF-IDF reworded turns; with pictures in both sets exact pictures,
+        perceptual hashes, exact dialogues.
 
     Raises:
         ValueError: If a set is empty, or `embed` is not known.
@@ -117,7 +135,7 @@ def measures(
         embed = SentenceModel(embed.removeprefix("sentence:"))
     found = [
         _exact("exact text", [" ".join(i.words) for i in a], [" ".join(i.words) for i in b], a, b),
-        copied_turns(a, b, ngram),
+        *copied_turns(a, b, ngram),
         containment(a, b, ngram),
         minhash(a, b, tell=tell),
         neighbours(a, b, embed),
@@ -136,19 +154,31 @@ def _exact(
     owner = _owners((key, item.group) for key, item in zip(keys_a, a, strict=True) if key is not None)
     null = [float(key is not None and owner[key] != item.group) for key, item in zip(keys_a, a, strict=True)]
     bench = [float(key is not None and key in owner) for key in keys_b]
-    return Measure(name, np.array(bench), np.array(null), 1.0, _numbers(a))
+    return _measure(name, bench, null, 1.0, a, b)
 
 
-def copied_turns(a: Sequence[Item], b: Sequence[Item], least: int) -> Measure:
-    """Return a measure that is 1 where a user turn of at least so many words is, word for word, one of A's.
+def copied_turns(a: Sequence[Item], b: Sequence[Item], least: int) -> list[Measure]:
+    """Return whether, and how many, user turns of at least so many words are, word for word, turns of A.
 
-    Whole dialogues need not match: of a dialogue of several turns one is enough to give it away.
+    Whole dialogues need not match: of a dialogue of several turns one is enough to give it away. Where users
+    share their sentences nearly every dialogue has one, and only the share of turns can tell.
     """
-    of_a, of_b = ([set(_turns(item, least)) for item in side] for side in (a, b))
+    of_a, of_b = ([list(_turns(item, least)) for item in side] for side in (a, b))
     owner = _owners((turn, item.group) for turns, item in zip(of_a, a, strict=True) for turn in turns)
-    null = [float(any(owner[t] != item.group for t in turns)) for turns, item in zip(of_a, a, strict=True)]
-    bench = [float(any(turn in owner for turn in turns)) for turns in of_b]
-    return Measure("copied turns", np.array(bench), np.array(null), 1.0, _numbers(a))
+    null = [[owner[turn] != item.group for turn in turns] for turns, item in zip(of_a, a, strict=True)]
+    bench = [[turn in owner for turn in turns] for turns in of_b]
+    return [
+        _measure("copied turns", _each(any, bench), _each(any, null), 1.0, a, b),
+        _measure("copied turns, each", _each(_mean, bench), _each(_mean, null), None, a, b),
+    ]
+
+
+def _each(function: Callable[[list[bool]], float], rows: list[list[bool]]) -> list[float]:
+    return [float(function(row)) for row in rows]
+
+
+def _mean(row: list[bool]) -> float:
+    return sum(row) / len(row) if row else 0.0
 
 
 def _turns(item: Item, least: int) -> Iterable[tuple[str, ...]]:
@@ -183,9 +213,9 @@ def grams(item: Item, n: int) -> set[int]:
 def containment(a: Sequence[Item], b: Sequence[Item], n: int, threshold: float = 0.9) -> Measure:
     """Measure which share of a dialogue's n-grams occur in A."""
     owner = _owners((gram, item.group) for item in a for gram in grams(item, n))
-    bench = [np.mean([gram in owner for gram in grams(item, n)]) for item in b]
-    null = [np.mean([owner[gram] != item.group for gram in grams(item, n)]) for item in a]
-    return Measure(f"{n}-gram containment", np.array(bench), np.array(null), threshold, _numbers(a))
+    bench = [float(np.mean([gram in owner for gram in grams(item, n)])) for item in b]
+    null = [float(np.mean([owner[gram] != item.group for gram in grams(item, n)])) for item in a]
+    return _measure(f"{n}-gram containment", bench, null, threshold, a, b)
 
 
 def minhash(
@@ -218,7 +248,7 @@ def minhash(
         null.append(max((one.jaccard(of_a[k]) for k in others), default=0.0))
         count += 1
         tell("MinHash", count, total)
-    return Measure("MinHash Jaccard", np.array(bench), np.array(null), threshold, _numbers(a))
+    return _measure("MinHash Jaccard", bench, null, threshold, a, b)
 
 
 def _shingles(item: Item, n: int) -> set[str]:
@@ -232,8 +262,8 @@ def neighbours(
     """Measure the largest cosine with a dialogue of A in an embedding."""
     of_a, of_b = embeddings([" ".join(i.turns) for i in a], [" ".join(i.turns) for i in b], embed)
     name = embed if isinstance(embed, str) else getattr(embed, "__name__", type(embed).__name__)
-    groups = _numbers(a)
-    return Measure(f"{name} cosine", *_nearest(of_a, of_b, groups), threshold, groups)
+    bench, null = _nearest(of_a, of_b, _numbers(a))
+    return _measure(f"{name} cosine", bench, null, threshold, a, b)
 
 
 def _nearest(of_a: NDArray[Any], of_b: NDArray[Any], groups: NDArray[np.int64]) -> tuple[Scores, Scores]:
@@ -265,7 +295,8 @@ def reworded_turns(
         found = _nearest(of_a_ND, of_b_ND, groups[[k for k, _ in of_a]])
         for score, side, cosines in zip(scores, (of_b, of_a), found, strict=True):
             np.maximum.at(score, [k for k, _ in side], cosines)
-    return Measure("reworded turns", *scores, threshold, groups)
+    bench, null = scores
+    return _measure("reworded turns", bench, null, threshold, a, b)
 
 
 def embeddings(
@@ -362,7 +393,7 @@ def _perceptual(
         0.0 if value is None else _alike(table[groups != number], value)
         for number, value in zip(numbers, near_a, strict=True)
     ]
-    return Measure("perceptual hash", np.array(bench), np.array(null), threshold, numbers)
+    return _measure("perceptual hash", bench, null, threshold, a, b)
 
 
 def _alike(table: NDArray[np.uint64], value: int) -> float:

@@ -120,11 +120,13 @@ class Audit:
         ]
         for m in self.overlap:
             word = "LEAK" if m.leaks(self.limit) else "ok"
-            cells = (m.name, f"{m.threshold:.2f}", f"{m.share:.2%}", f"{m.null_share:.2%}",
+            least = "mean" if m.threshold is None else f"{m.threshold:.2f}"
+            cells = (m.name, least, f"{m.share:.2%}", f"{m.null_share:.2%}",
                      f"{m.excess:+.2%} ± {m.error:.2%}", word)  # fmt: skip
             lines.append(f"| {' | '.join(cells)} |")
         lines += [
             "",
+            f"Within {a}: between its seed groups, in dialogues as long as those of {b}.",
             f"Seed groups in both: {self.shared_groups}",
             "",
             f"| diversity | {a} | {b} |",
