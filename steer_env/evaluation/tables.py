@@ -154,8 +154,8 @@ def notes_of(summaries: Mapping[str, Summary]) -> list[str]:
     failed = {n: f"{s.broken} of {s.dialogues}" for n, s in summaries.items() if s.broken}
     if failed:
         notes.append(
-            f"Dialogues that failed count as undecided ({each(failed)}); --resume plays them again. Their rows "
-            "in dialogues.jsonl say why, as `error`."
+            f"Dialogues that failed count as undecided ({each(failed)}); --resume plays them again. Their "
+            "rows in dialogues.jsonl say why, as `error`."
         )
     reasons = {n: next(iter(s.reasons.items())) for n, s in summaries.items() if s.reasons}
     if reasons:
