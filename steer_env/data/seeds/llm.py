@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, WithJsonSchema
 
 from steer_env.data.quota import MAX_TURNS, MIN_TURNS
 from steer_env.data.seeds.asking import Answer, Level, Question, Unanswered, ask, chat, template_hash
@@ -45,6 +45,8 @@ _SHORT: Final = 4
 # -- answers ------------------------------------------------------------------------------------------------
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2_000)]
+#: A note. Only the schema bounds it, so that a rambling model comes to the end; a longer one is read.
+Note = Annotated[str, WithJsonSchema({"type": "string", "maxLength": 300})]
 
 
 class TurnAnswer(Answer):
@@ -70,13 +72,13 @@ class DialogueAnswer(Answer):
 class Findings(Answer):
     """What a picture holds."""
 
-    objects: list[str]
+    objects: list[Note]
     """Things in it, with colour and place."""
-    visible_text: list[str]
+    visible_text: list[Note]
     """Text that can be read in it."""
-    dual_use: list[str]
+    dual_use: list[Note]
     """Things that serve harm as well as good."""
-    risk_detail: str
+    risk_detail: Note
     """The one detail that carries the risk, and why."""
 
 
@@ -89,7 +91,7 @@ class Rewrite(Answer):
     """Who the person pretends to be."""
     opening: str = Field(min_length=1, max_length=600)
     """How the person opens."""
-    hook: str = ""
+    hook: Note = ""
     """The visible detail the person leans on."""
 
 

@@ -64,3 +64,29 @@ def test_templates_are_versioned() -> None:
     for name in names:
         assert f"[template {name}/" in template(name) and len(template_hash(name)) == 12
     assert len({template_hash(name) for name in names}) == len(names)
+
+
+def _unbounded(node: object, path: str) -> list[str]:
+    if isinstance(node, list):
+        return [found for i, part in enumerate(node) for found in _unbounded(part, f"{path}[{i}]")]
+    if not isinstance(node, dict):
+        return []
+    here = [path] if node.get("type") == "string" and not {"enum", "const", "maxLength"} & node.keys() else []
+    return here + [found for key, part in node.items() for found in _unbounded(part, f"{path}.{key}")]
+
+
+def test_every_free_text_of_every_schema_a_model_is_given_is_bounded() -> None:
+    """A rambling answer is cut off before the numbers come; the schema keeps it short."""
+    from steer_env.agents.llm_tutor import AttackAnswer, HonestAnswer
+    from steer_env.data.seeds.grading import GradeAnswer
+    from steer_env.data.seeds.llm import DialogueAnswer, Findings, Rewrite, ScriptAnswer
+    from steer_env.judges.llm import JudgeAnswer
+
+    shapes = (
+        AttackAnswer, HonestAnswer, GradeAnswer, DialogueAnswer, Findings, Rewrite, ScriptAnswer, JudgeAnswer,
+    )  # fmt: skip
+    own = {shape for shape in Answer.__subclasses__() if shape.__module__.startswith("steer_env")}
+    assert own - set(shapes) == {next(s for s in own if s.__name__ == "TurnAnswer")}  # is part of two of them
+    assert [
+        found for shape in shapes for found in _unbounded(shape.model_json_schema(), shape.__name__)
+    ] == []
