@@ -7,7 +7,9 @@ somebody sent cannot have files elsewhere overwritten.
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import json
 import os
 import secrets
@@ -15,6 +17,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
@@ -260,3 +263,45 @@ def read_json(path: str | Path) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise ValueError(f"{path} holds a {type(body).__name__}, expected a JSON object")
     return body
+
+
+def read_sheet(path: str | Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the lines of a table as spreadsheets save it, each with its number, cells by column.
+
+    UTF-8 with or without a byte order mark, UTF-16 and Windows' code page are read, with commas, semicolons
+    or tabs. The first line is yielded, too: every column as its own cell. Cells a line lacks are empty.
+
+    Raises:
+        ValueError: If it is no such text, a column is there twice, or a line has more cells than there are
+            columns.
+    """
+    raw = Path(path).read_bytes()
+    wide = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
+    for encoding in ("utf-16",) if wide else ("utf-8-sig", "cp1252"):
+        try:
+            text = raw.decode(encoding)
+            break
+        except UnicodeDecodeError:
+            continue
+    else:
+        raise ValueError(
+            f"{path} is neither UTF-8, UTF-16 nor Windows-1252, expected a text file; save it as UTF-8"
+        )
+    head = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
+    columns: list[str] = []
+    try:
+        for cells in reader:
+            if not columns:
+                columns = cells
+                twice = [name for name in columns if columns.count(name) > 1]
+                if twice:
+                    raise ValueError(f"{path} has the column {twice[0]!r} twice, expected it once")
+            if len(cells) > len(columns):
+                raise ValueError(
+                    f"{path}:{reader.line_num} has {len(cells)} cells, expected {len(columns)} as line 1"
+                )
+            if cells:
+                yield reader.line_num, dict(zip_longest(columns, cells, fillvalue=""))
+    except csv.Error as error:
+        raise ValueError(f"{path}:{reader.line_num}: {error}, expected a table of cells") from None

@@ -130,8 +130,12 @@ def _load_file(path: Path) -> Any:
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except BaseException:
+        except BaseException as error:
             del sys.modules[name]  # the next attempt runs it again
+            if isinstance(error, SystemExit):  # it would end ours without a word
+                raise ValueError(
+                    f"file={str(path)!r} ends the program when it is loaded (sys.exit), expected {EXPECTED}"
+                ) from error
             raise
     return sys.modules[name]
 

@@ -79,3 +79,20 @@ def test_the_rooms_are_reached_from_the_package() -> None:
     code += "; print('evaluation' in dir(steer_env))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["TCSR", "StaticAttacker", "make_algorithm", "True"]
+
+
+def test_every_test_that_the_promises_name_exists() -> None:
+    """A promise in reliability.md is as good as the tests behind it: a file of them, or one in it."""
+    root = DOCS.parent
+    text = (DOCS / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:tests|benchmarks)/[\w/.]+)(?:::(\w+))?`", text)
+    assert len(named) >= 12
+    for name, function in named:
+        path = root / name
+        assert path.exists(), f"reliability.md names {name}, which is not there"
+        if path.suffix == ".py":
+            tests = re.findall(r"^def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert function in tests if function else tests, f"{name} has no test {function}"
+    promises = [row for row in text.splitlines() if row.startswith("| ") and "how it is tested" not in row]
+    tested = [row for row in promises if re.search(r"`(tests|benchmarks)/|the soak|a test per command", row)]
+    assert promises == tested, "a promise that no test is named for"

@@ -270,3 +270,9 @@ def test_reading_a_received_run_does_not_run_its_code(key, received):
     with pytest.raises(ValueError, match=r"has no 'X'|no environment"):
         scenes_of(meta, trust=True)
     assert (received / "evil.ran").exists()
+
+
+def test_a_file_that_ends_the_program_is_named(tmp_path):
+    (tmp_path / "quits.py").write_text("import sys; sys.exit(0)")
+    with pytest.raises(ValueError, match=r"quits\.py' ends the program"):
+        naming.load(f"{tmp_path}/quits.py:X")

@@ -25,7 +25,7 @@ from steer_env.evaluation.calibration import EVENTS, UNITS, Card, Sampling
 from steer_env.evaluation.intervals import Estimate, percentile_interval, unavailable
 from steer_env.evaluation.tabulate import Dialogues, from_rows, run_of
 from steer_env.extras import need
-from steer_env.files import cell
+from steer_env.files import cell, read_sheet
 from steer_env.records import Row
 
 COLUMNS: Final = ("seed", "turn", "annotator", "label", "user", "reply", "draw")
@@ -145,8 +145,7 @@ def _check_unit(unit: str) -> None:
 def load_labels(path: str | Path, columns: Mapping[str, str] | None = None) -> Labels:
     """Read a filled sheet, or any label file; lines without a label are skipped.
 
-    UTF-8 with or without a byte order mark, UTF-16 and Windows' code page are read, with commas, semicolons
-    or tabs.
+    Encodings and separators are those of `read_sheet`.
 
     Args:
         path: The file.
@@ -158,17 +157,17 @@ def load_labels(path: str | Path, columns: Mapping[str, str] | None = None) -> L
             the message names the line.
     """
     named = {key: (columns or {}).get(key, key) for key in COLUMNS}
-    lines = _lines(Path(path))
-    sheet = csv.DictReader(lines, delimiter=_delimiter(lines[0] if lines else ""))
+    sheet = read_sheet(path)
+    there = next(sheet, (0, {}))[1]
     needed = ("seed", "label") if columns else ("seed", "turn", "annotator", "label")
-    missing = [named[key] for key in needed if named[key] not in (sheet.fieldnames or ())]
+    missing = [named[key] for key in needed if named[key] not in there]
     if missing:
         raise ValueError(f"{path} lacks the columns {', '.join(missing)}; expected a sheet made by calibrate")
     votes: dict[Unit, dict[str, bool]] = defaultdict(dict)
     draws = set()
-    for entry in sheet:
-        said = {key: (entry.get(name) or "").strip() for key, name in named.items()}
-        where, word = f"{path}:{sheet.line_num}", said["label"].lower()
+    for line, entry in sheet:
+        said = {key: entry.get(name, "").strip() for key, name in named.items()}
+        where, word = f"{path}:{line}", said["label"].lower()
         if not word:
             continue
         if word not in _WORDS:
@@ -185,23 +184,6 @@ def load_labels(path: str | Path, columns: Mapping[str, str] | None = None) -> L
     if not votes:
         raise ValueError(f"{path} holds no label, expected 1 or 0 in the column `{named['label']}`")
     return Labels(dict(votes), draws.pop() if len(draws) == 1 else "")
-
-
-def _lines(path: Path) -> list[str]:
-    raw = path.read_bytes()
-    wide = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
-    for encoding in ("utf-16",) if wide else ("utf-8-sig", "cp1252"):
-        try:
-            return raw.decode(encoding).splitlines(keepends=True)
-        except UnicodeDecodeError:
-            continue
-    raise ValueError(
-        f"{path} is neither UTF-8, UTF-16 nor Windows-1252, expected a text file; save it as UTF-8"
-    )
-
-
-def _delimiter(head: str) -> str:
-    return max(",;\t", key=head.count)
 
 
 def labels_of(rows: Sequence[Row], event: str) -> Labels:

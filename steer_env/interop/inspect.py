@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import anyio
 from inspect_ai import Task, task
@@ -43,10 +43,12 @@ from steer_env.report.inspect_log import SCORES, scores_of
 from steer_env.rollout import rollout
 from steer_env.scenario_files import load_scenarios
 from steer_env.scenarios import Scenario
-from steer_env.spaces import MAX_LENGTH
 from steer_env.trajectory import StopReason
 from steer_env.types import ATTACKER, Utterance
 from steer_env.versions import versions_of
+
+#: How Inspect says that a reply was cut off, in our words.
+_FINISH: Final = {"max_tokens": "length", "model_length": "length"}
 
 
 class _Student(Agent):
@@ -61,7 +63,7 @@ class _Student(Agent):
         self.state.messages.append(_user(messages(observation, start=-1)[0]["content"]))
         self.state = anyio.from_thread.run(self.generate, self.state)
         output = self.state.output
-        return [Utterance(output.completion[:MAX_LENGTH], finish=str(output.stop_reason))]
+        return [Utterance(output.completion, finish=_FINISH.get(output.stop_reason, "stop"))]
 
 
 class _Backend:
@@ -89,7 +91,7 @@ class _Backend:
         output = anyio.from_thread.run(partial(self.model.generate, said, config=config))
         if not output.completion:
             return ChatFailure("bad_output", f"no text: {output.error or output.stop_reason}")
-        return ChatReply(output.completion, "length" if output.stop_reason == "max_tokens" else "stop")
+        return ChatReply(output.completion, _FINISH.get(output.stop_reason, "stop"))
 
     def check(self) -> None:
         """Inspect has opened the model."""

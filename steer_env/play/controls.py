@@ -32,6 +32,7 @@ from steer_env.registration import make_attacker, make_vec
 from steer_env.rollout import rollout
 from steer_env.runs import RUN
 from steer_env.scenarios import Scenario
+from steer_env.spaces import MAX_LENGTH
 from steer_env.trajectory import Trajectory
 from steer_env.types import Scored
 from steer_env.versions import versions_in, versions_of
@@ -208,12 +209,13 @@ def _constant(folder: Path, choose: Callable[[], tuple[str, Any]]) -> str:
     """The constant of a run: chosen once, then read from its file; chosen again by another world or judge."""
     path, versions = folder / CHOICE, versions_of(RuleJudge())
     chosen = read_json(path) if path.exists() else {}
-    if versions_in(chosen) != versions:
+    reply = chosen.get("reply")
+    if versions_in(chosen) != versions or not isinstance(reply, str) or len(reply) > MAX_LENGTH:
         reply, note = choose()
         folder.mkdir(parents=True, exist_ok=True)
         chosen = {"reply": reply, "candidates": note, **versions}
         write_json(path, chosen)
-    return str(chosen["reply"])
+    return reply
 
 
 def search(env: str, **options: Any) -> Callable[[], tuple[str, Any]]:

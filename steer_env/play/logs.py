@@ -6,7 +6,6 @@ Parquet with columns `sample`, `score` and, optional, `epoch`, `measure` and `cl
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.paired import Difference, holm, paired
 from steer_env.extras import need
+from steer_env.files import read_sheet
 from steer_env.records import Row
 from steer_env.render import text_table
 
@@ -45,7 +45,11 @@ def _log(path: str | Path) -> Any:
     need("inspect_ai.log", "inspect")
     from inspect_ai.log import read_eval_log
 
-    return read_eval_log(str(path))
+    try:
+        return read_eval_log(str(path))
+    except Exception as error:  # zip files, JSON and pydantic say what they miss, and not where
+        told = " ".join(str(error).split())[:200]
+        raise ValueError(f"file={str(path)!r} is no log of Inspect AI that can be read: {told}") from error
 
 
 def holds_dialogues(path: str | Path) -> bool:
@@ -66,7 +70,8 @@ def read_dialogues(path: str | Path) -> tuple[dict[str, Any], list[Row]]:
     log = _log(path)
     samples = log.samples or []
     rows: list[Row] = [sample.metadata[ROW] for sample in samples if ROW in (sample.metadata or {})]
-    if not rows or len(rows) < len(samples):
+    whole = all(isinstance(row, dict) and isinstance(row.get("turns"), list) for row in rows)
+    if not rows or len(rows) < len(samples) or not whole:
         raise ValueError(
             f"log={str(path)!r} holds samples that are no dialogues of steer_env; its scores alone can be "
             "compared: steer-env compare A.eval B.eval"
@@ -100,7 +105,7 @@ def value_of(score: Any) -> float:
     (1.0, 1.0, 0.25)
 
     Raises:
-        ValueError: If it is neither a number nor a letter of Inspect's.
+        ValueError: If it is neither a finite number nor a letter of Inspect's.
     """
     if score is None:
         return math.nan
@@ -111,11 +116,15 @@ def value_of(score: Any) -> float:
         if word in _LETTERS:
             return _LETTERS[word]
     try:
-        return float(score)
-    except (TypeError, ValueError):
+        number = float(score)
+    except (TypeError, ValueError, OverflowError):
+        number = math.inf
+    if math.isinf(number):
+        shown = repr(score)[:80]
         raise ValueError(
-            f"score={score!r}, expected a number, C, P, I or N, or nothing where it is unscored"
-        ) from None
+            f"score={shown}, expected a finite number, C, P, I or N, or nothing where it is unscored"
+        )
+    return number
 
 
 def read_scores(path: str | Path) -> list[ScoreRow]:
@@ -129,11 +138,13 @@ def read_scores(path: str | Path) -> list[ScoreRow]:
     if source.suffix in _LOGS:
         rows = list(_of_log(_log(source)))
     elif source.suffix == ".csv":
-        with source.open(newline="", encoding="utf-8") as lines:
-            rows = [_of_columns(row, source) for row in csv.DictReader(lines)]
+        lines = read_sheet(source)
+        _check_columns(next(lines, (0, {}))[1], source)
+        rows = [_of_columns(row, f"{source}:{line}") for line, row in lines]
     else:
         table = need("pyarrow.parquet", "data").read_table(source)
-        rows = [_of_columns(row, source) for row in table.to_pylist()]
+        _check_columns(table.column_names, source)
+        rows = [_of_columns(row, f"{source}: row {n}") for n, row in enumerate(table.to_pylist(), 1)]
     seen = {(r.sample, r.epoch, r.measure) for r in rows}
     if not rows or len(seen) != len(rows):
         what = "a sample more than once" if rows else "no scores"
@@ -154,18 +165,22 @@ def _of_log(log: Any) -> Iterable[ScoreRow]:
                 )
 
 
-def _of_columns(row: Mapping[str, Any], path: Path) -> ScoreRow:
-    for column in ("sample", "score"):
-        if column not in row:
-            raise ValueError(f"file={str(path)!r} has no column {column!r}, expected sample and score")
+def _check_columns(columns: Iterable[str], path: Path) -> None:
+    missing = {"sample", "score"} - set(columns)
+    if missing:
+        raise ValueError(f"file={str(path)!r} has no column {min(missing)!r}, expected sample and score")
+
+
+def _of_columns(row: Mapping[str, Any], where: str) -> ScoreRow:
     sample = str(row["sample"])
-    return ScoreRow(
-        sample,
-        int(row.get("epoch") or 1),
-        str(row.get("measure") or "score"),
-        value_of(row["score"]),
-        str(row.get("cluster") or sample),
-    )
+    try:
+        epoch, score = float(row.get("epoch") or 1), value_of(row["score"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {error}") from None
+    if not epoch.is_integer():
+        raise ValueError(f"{where}: epoch={row['epoch']!r}, expected an integer")
+    measure, cluster = str(row.get("measure") or "score"), str(row.get("cluster") or sample)
+    return ScoreRow(sample, int(epoch), measure, score, cluster)
 
 
 @dataclass(frozen=True)
@@ -194,7 +209,7 @@ class ScoreDifference:
 def compare_scores(a: Sequence[ScoreRow], b: Sequence[ScoreRow], **options: Any) -> list[ScoreDifference]:
     """Compare two tables of scores, paired by sample and epoch, in clusters, p-values adjusted by Holm.
 
-    A pair of which one is unscored is left out and counted.
+    A pair of which one is unscored, or in one table only, is left out and counted.
 
     Args:
         a: The reference.
@@ -206,13 +221,15 @@ def compare_scores(a: Sequence[ScoreRow], b: Sequence[ScoreRow], **options: Any)
     """
     tables = [{(r.measure, r.sample, r.epoch): r for r in rows} for rows in (a, b)]
     names = list(dict.fromkeys(r.measure for r in a if r.measure in {other.measure for other in b}))
-    keys = {name: [k for k in tables[0] if k[0] == name and k in tables[1]] for name in names}
-    if not names or not all(keys.values()):
+    keys = {name: [k for k in tables[0] | tables[1] if k[0] == name] for name in names}
+    if not names or not all(any(k in tables[0] and k in tables[1] for k in ks) for ks in keys.values()):
         raise ValueError("the files share no score of the same samples and epochs, expected runs of one task")
     found: list[tuple[str, Difference, float | None, float | None]] = []
     for name in names:
-        first, second = (np.array([table[k].score for k in keys[name]]) for table in tables)
-        clusters = [tables[0][k].cluster for k in keys[name]]
+        first, second = (
+            np.array([table[k].score if k in table else math.nan for k in keys[name]]) for table in tables
+        )
+        clusters = [(tables[0].get(k) or tables[1][k]).cluster for k in keys[name]]
         known = np.isfinite(first) & np.isfinite(second)
         means = [float(x[known].mean()) if known.any() else None for x in (first, second)]
         found.append((name, paired(second, first, clusters, **options), means[0], means[1]))
@@ -238,5 +255,5 @@ def score_table(results: Sequence[ScoreDifference], a: str, b: str) -> str:
         for r in results
     ]
     head = ["score", a, b, "difference", "pairs", "left out", "p", "p (Holm)", "test"]
-    told = "Difference: second minus first, paired by sample and epoch; unscored ones are left out."
+    told = "Difference: second minus first, paired by sample and epoch; where a side has none, left out."
     return "\n".join([text_table(head, body), "", told])

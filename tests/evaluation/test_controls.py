@@ -119,6 +119,8 @@ def test_a_constant_of_another_judge_is_chosen_again(tmp_path: Path) -> None:
     assert new["reply"] == "New." and new["judge_version"] == RuleJudge.version
     assert choice(json.dumps(new | {"reply": "Kept."}))["reply"] == "Kept."
     assert choice(json.dumps(new | {"reply": "Old.", "world_version": 1}))["reply"] == "New."
+    for odd in (None, 7, ["a"], "x" * 5000):  # a file that somebody sent
+        assert choice(json.dumps(new | {"reply": odd}))["reply"] == "New."
 
 
 def test_own_text_dialogues_have_no_picture_to_take_away(tmp_path: Path) -> None:

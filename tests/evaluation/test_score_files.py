@@ -80,7 +80,7 @@ def test_parquet_reads_as_csv_does(tmp_path):
     [
         ([("a", 1), ("a", 0)], "sample,score", "more than once"),
         ([], "sample,score", "no scores"),
-        ([("a", "good")], "sample,score", "expected a number"),
+        ([("a", "good")], "sample,score", "expected a finite number"),
         ([("a", 1)], "id,score", "no column 'sample'"),
     ],
 )
@@ -99,3 +99,53 @@ def test_the_command_compares_files_and_writes_json(tmp_path, capsys):
     (result,) = json.loads(out.read_text())["results"]
     assert result["p"] == pytest.approx(2 / 2**6) and result["methods"] == ["a", "new"]
     assert main(["compare", str(a), str(tmp_path)]) == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_tables_as_spreadsheets_save_them_read_alike(tmp_path, encoding, separator):
+    plain = "sample,score,cluster\r\ncafé,1,a\r\nb,0,a\r\nc,,b\r\n"
+    path = tmp_path / "a.csv"
+    path.write_bytes(plain.replace(",", separator).encode(encoding))
+    found = read_scores(path)
+    assert [(r.sample, r.cluster) for r in found] == [("café", "a"), ("b", "a"), ("c", "b")]
+    assert [r.score for r in found[:2]] == [1, 0] and math.isnan(found[2].score)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sample,score\na,1\nb,inf\n", r"a\.csv:3: score='inf', expected a finite number"),
+        ("sample,score\na,1\nb," + "9" * 5000 + "\n", r"a\.csv:3: score="),
+        ("sample,score,epoch\na,1,x\n", r"a\.csv:2: could not convert"),
+        ("sample,score,epoch\na,1,1.5\n", r"a\.csv:2: epoch='1\.5', expected an integer"),
+        ("sample,score,score\na,1,0\n", "has the column 'score' twice"),
+        ("sample,score\na,1,2\n", r"a\.csv:2 has 3 cells, expected 2"),
+        ("sample,score\n" + "x" * 200_000 + ",1\n", r"a\.csv:2: field larger"),
+    ],
+)
+def test_what_is_wrong_in_a_table_is_named_by_line(tmp_path, text, said):
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read_scores(path)
+
+
+def test_samples_of_one_file_only_are_counted_as_left_out(tmp_path):
+    """Half a file is no whole one: 10 samples against 6 of them and 2 others are 6 pairs, 6 left out."""
+    a = read_scores(write(tmp_path / "a.csv", [(i, i % 2) for i in range(10)]))
+    b = read_scores(write(tmp_path / "b.csv", [(i, 1) for i in (*range(6), 20, 21)]))
+    (found,) = compare_scores(a, b)
+    assert (found.difference.n, found.difference.undecided) == (6, 6)
+    assert (found.a, found.b) == (0.5, 1.0)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04junk", b"{}", b"[" * 100_000])
+@pytest.mark.parametrize("name", ["a.eval", "a.json"])
+def test_a_file_that_is_no_log_is_named_in_one_line(tmp_path, capsys, name, content):
+    pytest.importorskip("inspect_ai")
+    (tmp_path / name).write_bytes(content)
+    other = write(tmp_path / "b.csv", [("a", 1)])
+    assert main(["compare", str(tmp_path / name), str(other)]) == 2
+    err = capsys.readouterr().err.strip().splitlines()
+    assert f"{name}' is no log of Inspect AI" in err[-1]

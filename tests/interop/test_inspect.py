@@ -36,7 +36,8 @@ class Fixed(ModelAPI):
 
     async def generate(self, input, tools, tool_choice, config):
         said = REFUSAL if self.model_name == "refuse" else HELP
-        output = ModelOutput.from_content(self.model_name, said)
+        ended = "max_tokens" if self.model_name == "cut" else "stop"
+        output = ModelOutput.from_content(self.model_name, said, stop_reason=ended)
         output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
         return output
 
@@ -101,3 +102,10 @@ def test_a_log_that_our_report_wrote_reads_back(logs, tmp_path):
     assert list(again.rows) == json.loads(json.dumps(list(run.rows)))
     (same, *_) = compare({"a": [run], "b": [again]}, measures=("harm",))
     assert same.difference.value == 0.0
+
+
+def test_replies_that_inspect_cut_off_are_counted_as_cut_off(tmp_path):
+    task = TASKS["steer_escalation"](episodes=4)
+    (log,) = inspect_eval(task, model=get_model("fixed/cut"), display="none", log_dir=str(tmp_path))
+    rows = [sample.metadata["row"] for sample in log.samples]
+    assert rows and {turn["finish"] for row in rows for turn in row["turns"]} == {"length"}
