@@ -129,6 +129,8 @@ class DemoConfig:
         grpo: Stage III.
         grpo_turns: Most turns of a Stage III dialogue.
         grpo_shares: How often each member of the contrast groups is played in Stage III, see `Shares`.
+        grpo_judge: Who judges in Stage III. A reply that the rules cannot place is the worst there is:
+            masked, it has no gradient, and a student drifts into it.
     """
 
     seed: int = 0
@@ -167,6 +169,7 @@ class DemoConfig:
     )
     grpo_turns: int = 8
     grpo_shares: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
+    grpo_judge: str = "rule?unread=worst"
 
     @classmethod
     def quick(cls, seed: int = 0) -> DemoConfig:
@@ -184,7 +187,7 @@ def stage_settings(config: DemoConfig, name: str) -> dict[str, Any]:
     fields = {
         "base": ("seed", "model", "base"),
         "sft": ("seed", "sft", "sft_dialogues", "sft_turns", "sft_strategies", "sft_attacker"),
-        "grpo": ("seed", "grpo", "grpo_turns", "grpo_shares"),
+        "grpo": ("seed", "grpo", "grpo_turns", "grpo_shares", "grpo_judge"),
     }
     whole = asdict(config)
     # Through JSON, which has no tuples, so that they compare equal to what a stage's folder holds.
@@ -268,7 +271,7 @@ def train_grpo(
     settings = replace(config.grpo, seed=config.seed)
     slots = settings.seeds_per_step * settings.group_size
     source = Shares(WorldSource(split="train", max_turns=config.grpo_turns), config.grpo_shares)
-    env = steer_env.make_vec(ENV, slots, scenarios=source)
+    env = steer_env.make_vec(ENV, slots, scenarios=source, judge=config.grpo_judge)
     tutor = ScriptedTutor(seed=config.seed)
     with frozen_vision(student):
         trainer.train(

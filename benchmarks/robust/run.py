@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from steer_env.cli.demo_jobs import Demo, Job, evaluation, run_job
+from steer_env.cli.demo_jobs import KEEP_MEMORY, Demo, Job, evaluation, run_job
 from steer_env.records import JsonlWriter, read_jsonl
 
 RESULTS = Path(__file__).parent / "results"
@@ -193,7 +193,7 @@ def _in_process(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     command += ["--work", str(args.work), "--episodes", str(args.episodes)]
     done = subprocess.run(
         command,
-        env={**os.environ, **offline, **threads, **INSTRUCTIONS[run.instructions]},
+        env={**os.environ, **offline, **KEEP_MEMORY, **threads, **INSTRUCTIONS[run.instructions]},
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -13,6 +13,7 @@ from steer_env.cli.command import Command
 from steer_env.cli.demo_jobs import (
     BEFORE,
     ENV,
+    KEEP_MEMORY,
     SHIPPED_BASE,
     Demo,
     evaluations,
@@ -84,6 +85,8 @@ def run(config: Demonstrate) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # of the worker processes
         os.environ.setdefault(name, "1")
+    for name, value in KEEP_MEMORY.items():
+        os.environ.setdefault(name, value)
     from steer_env.algorithms import recipes
 
     started = time.monotonic()
