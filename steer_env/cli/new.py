@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import keyword
+import os
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 from typing import Literal
@@ -42,7 +44,8 @@ class New:
     out: Path = Path()
 
     def __post_init__(self) -> None:
-        if not self.name.isidentifier() or not self.name.islower() or keyword.iskeyword(self.name):
+        word = self.name.isascii() and self.name.isidentifier() and self.name.islower()
+        if not word or keyword.iskeyword(self.name):
             raise ValueError(
                 f"name={self.name!r}, expected a name of small letters, such as 'my_{self.kind}'"
             )
@@ -51,8 +54,13 @@ class New:
 def run(config: New) -> int:
     """Write the files and say what to do next."""
     folder = config.out / config.name
-    if folder.exists():
+    if os.path.lexists(folder):
         raise ValueError(f"out={str(folder)!r} is there already, expected a new folder; choose another name")
+    if find_spec(config.name) is not None:
+        raise ValueError(
+            f"name={config.name!r} is a module that Python has already, expected one that hides none; choose "
+            f"one such as 'my_{config.kind}'"
+        )
     what, use = _KINDS[config.kind]
     words = {"name": config.name, "title": "".join(map(str.capitalize, config.name.split("_"))), "what": what}
     words["use"] = Template(use).substitute(words)

@@ -62,3 +62,15 @@ def test_a_folder_is_not_written_over(tmp_path, capsys):
     (tmp_path / "my_env").mkdir()
     assert main(["new", "env", "my_env", "--out", str(tmp_path)]) == 2
     assert "there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["json", "steer_env", "numpy"])
+def test_a_name_that_would_hide_another_module_is_refused(name, tmp_path, capsys):
+    assert main(["new", "judge", name, "--out", str(tmp_path)]) == 2
+    assert "is a module that Python has already" in capsys.readouterr().err and not any(tmp_path.iterdir())
+
+
+def test_nothing_is_written_through_a_link(tmp_path, capsys):
+    (tmp_path / "my_judge").symlink_to(tmp_path / "elsewhere")
+    assert main(["new", "judge", "my_judge", "--out", str(tmp_path)]) == 2
+    assert "is there already" in capsys.readouterr().err and not (tmp_path / "elsewhere").exists()
