@@ -27,12 +27,15 @@ from steer_env.cli.watch import Watch
 from steer_env.configs.base import Natural, Positive, Share, Switch, config, flat
 from steer_env.configs.env import EnvConfig, Split
 from steer_env.configs.student import ModelConfig, SamplingConfig
+from steer_env.evaluation.sequential import Look
 from steer_env.evaluation.summary import Summary
+from steer_env.files import read_json
 from steer_env.judges.independence import check_independent
 from steer_env.models import is_backend
 from steer_env.play.controls import load_controls, play_controls, search, sentence
-from steer_env.play.evaluate import DIALOGUES, SUMMARY, check_played, evaluate, load_rows
+from steer_env.play.evaluate import DIALOGUES, SUMMARY, UNTIL, Question, check_played, evaluate, load_rows
 from steer_env.play.suites import Part, WholeGroups, distribution_of, groups_for, suite_parts
+from steer_env.play.until import Until
 from steer_env.records import token_pieces
 from steer_env.registration import make_seats
 from steer_env.runs import RunFolder
@@ -46,6 +49,7 @@ EPISODES = 200
 _EXAMPLES = """  steer-env evaluate constructive
   steer-env evaluate runs/mine --env SteerRedTeam-v0 --episodes 500
   steer-env evaluate runs/mine --controls
+  steer-env evaluate runs/mine --episodes 2000 --until "harm<0.05"
   steer-env evaluate path/to/model --scenarios my.jsonl --out runs/eval-mine
   steer-env evaluate path/to/model --scenarios my.jsonl --out runs/eval-mine --resume
   steer-env evaluate runs/mine --attacker openai:MODEL@http://localhost:8000/v1 --judge tutor
@@ -76,6 +80,8 @@ class Evaluate(RunConfig):
         controls: Play the same dialogues also without pictures, with swapped ones, without the history and
             with a constant reply, each shown as a row; a suite does so by itself.
         no_controls: Play a suite without them.
+        until: Stop once this is decided, as in "harm<0.05" or "joint>runs/evaluate/hf-tiny-sft" (another run
+            of the same dialogues): without the error of looking often, see docs/evaluation.md.
         tokens: Record a model's tokens with mask and log-probability (large).
         num_envs: Dialogues at a time.
         watch: Show table and curves while it runs.
@@ -98,6 +104,7 @@ class Evaluate(RunConfig):
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(temperature=0.0))
     controls: Switch = False
     no_controls: Switch = False
+    until: str | None = None
     tokens: Switch = False
     num_envs: Positive = 32
     watch: Switch = False
@@ -116,7 +123,17 @@ class Evaluate(RunConfig):
 
     def free(self) -> tuple[str, ...]:
         """Return the names of what may change when the run goes on."""
-        how = ("tokens", "num_envs", "watch", "unscored_limit", "card", "format", "leakage", "controls")
+        how = (
+            "tokens",
+            "num_envs",
+            "watch",
+            "unscored_limit",
+            "card",
+            "format",
+            "leakage",
+            "controls",
+            "until",
+        )
         of_suite = ("suite", "episodes", "attempts") if self.suite is None else ()
         return (*how, "no_controls", "device", "batch_size", *of_suite)
 
@@ -133,14 +150,19 @@ def run(config: Evaluate) -> int:
     reports = Reports.read(formats_of(config.format), config.card, config.leakage)
     if not config.student:
         raise ValueError("student is missing, expected a script, a model or a folder; see --help")
+    question = None if config.until is None else Until.read(config.until)
     if config.suite is not None:
+        if question is not None:
+            raise ValueError(
+                f"until={config.until!r} beside suite={config.suite!r}, whose size is fixed; leave one out"
+            )
         return _run_suite(config, suite_parts(config.suite), reports)
     if config.attempts is not None:
         raise ValueError(f"attempts={config.attempts!r} without a suite, expected --suite beside --attempts")
-    return _run_plain(config, reports)
+    return _run_plain(config, reports, question)
 
 
-def _run_plain(config: Evaluate, reports: Reports) -> int:
+def _run_plain(config: Evaluate, reports: Reports, question: Until | None) -> int:
     """Play dialogues of one environment."""
     out = open_folder(config)
     setting = open_setting(config.env, "bench")
@@ -166,10 +188,13 @@ def _run_plain(config: Evaluate, reports: Reports) -> int:
         limit=config.limit(unscorable),
         constant=None if split is None else search(setting.env.env, split=split),
         controls=config.controls,
+        until=None if question is None else question.look,
     )
     summary, controls = _play(part, config, out)
     title = f"{setting.env.env}, {config.env.scenarios or split or ''}"
     _show(config.student, summary, title, controls, out)
+    if question is not None:
+        print(Look(**read_json(out / UNTIL)))
     print(f"summary: {out / SUMMARY}")
     reports.write({config.student: out}, out, title=title)
     return 0
@@ -250,6 +275,7 @@ class _Dialogues:
         constant: Chooses the constant reply of the controls, see `play_controls`.
         controls: Whether they are played.
         attempts: At each dialogue, seeded differently; 0 for a plain run, whose student keeps its seed.
+        until: Ends it early, see `evaluate`.
     """
 
     label: str
@@ -264,6 +290,7 @@ class _Dialogues:
     constant: Callable[[], tuple[str, Any]] | None
     controls: bool
     attempts: int = 0
+    until: Question | None = None
 
 
 def _play(part: _Dialogues, config: Evaluate, folder: Path) -> tuple[Summary, dict[str, Summary]]:
@@ -292,6 +319,7 @@ def _play(part: _Dialogues, config: Evaluate, folder: Path) -> tuple[Summary, di
                 progress=tell,
                 unscored_limit=part.limit,
                 summary_of=range(part.seeds.start, seeds.stop) if part.attempts else None,
+                until=part.until,
                 **how,
             )
     check_played(load_rows(folder))
@@ -304,7 +332,7 @@ def _play(part: _Dialogues, config: Evaluate, folder: Path) -> tuple[Summary, di
             part.vec,
             part.attacker(),
             student,
-            part.seeds,
+            part.seeds if part.until is None else [row["seed"] for row in load_rows(folder)],
             folder,
             constant=part.constant,
             progress=lambda name, n, of: bars.update(f"{part.label}, {name}", n, of),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from steer_env.agents import Acts, name_of
+from steer_env.evaluation.sequential import Look
 from steer_env.evaluation.summary import Summary, summarise
 from steer_env.files import write_json
 from steer_env.judges.base import DEADLINE
@@ -22,9 +24,15 @@ from steer_env.versions import versions_of
 
 DIALOGUES = "dialogues.jsonl"
 SUMMARY = "summary.json"
+#: What was known when a run with a question (`until`) looked last.
+UNTIL = "until.json"
+#: Scenario groups, or dialogues that are in none, between two looks.
+EACH = 16
 
 #: Returns further keys of the row of a dialogue that ended.
 Extra = Callable[[Trajectory], Mapping[str, Any]]
+#: Says what is known after some rows, of how many there may be, in a run that says this of itself.
+Question = Callable[[Sequence[Row], int, Mapping[str, Any]], Look]
 
 
 @locked("run_dir")
@@ -44,6 +52,7 @@ def evaluate(
     allow_self_judging: Collection[str] = (),
     deadline: float = DEADLINE,
     summary_of: Iterable[int] | None = None,
+    until: Question | None = None,
     **options: Any,
 ) -> Summary:
     """Play one dialogue per seed and summarise.
@@ -75,6 +84,10 @@ def evaluate(
         deadline: Seconds after which a reply or verdict under way counts as lost, see `rollout`.
         summary_of: Seeds that are summarised, such as those of several attempts at the same dialogues, which
             are played one after the other; `seeds` unless it is given.
+        until: Ends the run once its question is answered (`steer_env.play.until`). It looks after every
+            `EACH` whole groups, never in between: what ends first is short, and no sample of all. The last
+            look is in `until.json`. The summary is of what was played by then; its own intervals are those
+            of a fixed number of dialogues.
         **options: Of `summarise`.
 
     Raises:
@@ -93,32 +106,52 @@ def evaluate(
     seeds = whole(seeds, members)
     meta = {**identity(vec, attacker, student, scenarios), **(meta or {})}
     policy = str(meta["student"])
-    done = prepare(folder, {**meta, **versions_of(judge_of(vec))}, resume=resume)
-    left = [seed for seed in seeds if seed not in done]
-    played = len(seeds) - len(left)
-    tell = None if progress is None else lambda n, _: progress(played + n, len(seeds))
+    meta |= versions_of(judge_of(vec))
+    done = prepare(folder, meta, resume=resume)
+    (folder / UNTIL).unlink(missing_ok=True)  # what was known of fewer dialogues
+    played = len(done.intersection(seeds))
+    wanted = list(seeds if summary_of is None else summary_of)
     with JsonlWriter(folder / DIALOGUES) as writer:
 
         def write(trajectory: Trajectory) -> None:
             more = {} if extra is None else extra(trajectory)
             writer.write(trajectory_row(trajectory, policy=policy, **more))
 
-        for _, trajectory in rollout_iter(
-            vec,
-            attacker,
-            student,
-            left,
-            progress=tell,
-            on_finished=write,
-            scenarios=source.scenario if members else scenarios,
-            deadline=deadline,
-        ):
-            guard.see([trajectory])
+        batch = len(seeds) if until is None else EACH * max(members, 1)
+        for start in range(0, len(seeds), max(batch, 1)):
+            left = [seed for seed in seeds[start : start + batch] if seed not in done]
+            tell = None if progress is None else partial(_tell, progress, played, len(seeds))
+            for _, trajectory in rollout_iter(
+                vec,
+                attacker,
+                student,
+                left,
+                progress=tell,
+                on_finished=write,
+                scenarios=source.scenario if members else scenarios,
+                deadline=deadline,
+            ):
+                guard.see([trajectory])
+            played += len(left)
+            if until is not None:
+                wanted = seeds[: start + batch]
+                look = until(_of(load_rows(folder), wanted), len(seeds), meta)
+                write_json(folder / UNTIL, look.to_dict())
+                if look.answer is not None:
+                    break
         writer.sync()
-    wanted = set(seeds if summary_of is None else summary_of)
-    summary = summarise([row for row in load_rows(folder) if row["seed"] in wanted], **options)
+    summary = summarise(_of(load_rows(folder), wanted), **options)
     write_json(folder / SUMMARY, summary.to_dict())
     return summary
+
+
+def _tell(progress: Progress, before: int, of: int, done: int, _: int) -> None:
+    progress(before + done, of)
+
+
+def _of(rows: Sequence[Row], seeds: Iterable[int]) -> list[Row]:
+    wanted = set(seeds)
+    return [row for row in rows if row["seed"] in wanted]
 
 
 def source_of(vec: Any) -> Any:
