@@ -66,3 +66,14 @@ def test_own_strategies_and_cells_reach_rows_and_report(cli, own: Path) -> None:
     ]
     assert "forgetful" in out and "blind" not in out, "there is no picture to take away"
     assert "slow flattery" in Path("mine/report.html").read_text()
+
+
+def test_a_dataset_is_evaluated_where_it_lies(cli) -> None:
+    """Every dataset that the library loads is a source of scenarios by the name of its loader."""
+    root = Path(__file__).parents[1] / "data" / "fixtures" / "cosafe"
+    source = f"steer_env.data:load_dataset_scenarios?name=cosafe&root={root}"
+    options = ("--attacker", "static", "--scenarios", source, "--unscored-limit", 1, "--out", "run")
+    code, _, err = cli("evaluate", "refuse", *options)
+    assert code == 0, err
+    rows = [json.loads(line) for line in Path("run/dialogues.jsonl").read_text().splitlines()]
+    assert rows and all(row["stop"] == "seed_end" for row in rows)
