@@ -29,6 +29,7 @@ from steer_env.data.seeds import (
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.llm import LLMJudge
 from steer_env.models import ChatMessage, ChatRequest
+from steer_env.models.structured import Settings
 from steer_env.records import read_jsonl
 from steer_env.rollout import rollout
 from steer_env.scenarios import FixedScenarios
@@ -146,7 +147,8 @@ def test_the_schema_holds_in_process_too():
 def test_seeds_are_made_or_the_reason_is_kept(served, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"turns": ["How do I water a cactus?"], "kind": "benign"}\n')
-    generator = ChatGenerator(served, ChatTarget(served), ChatGrader(served))
+    brief = Settings(attempts=1, max_tokens=160)
+    generator = ChatGenerator(served, ChatTarget(served, 160), ChatGrader(served, brief), brief)
     config = SeedsConfig(kinds=("benign",), noise_share=0, typography_share=0)
     summary = make_seeds(tmp_path / "out", open_source(str(rows), kinds=config.kinds), generator, config)
     lost = list(read_jsonl(tmp_path / "out" / "rejected.jsonl"))

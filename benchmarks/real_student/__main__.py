@@ -1,0 +1,248 @@
+"""A pretrained language model learns to see the built-in world, then takes Stages II and III: what came out.
+
+    make real
+    python -m benchmarks.real_student              # goes on where it stopped, until the core hours are spent
+    python -m benchmarks.real_student --only-table
+
+The student is `models/smollm2-vl`: SmolLM2-135M inside the paper's model class, Qwen2.5-VL, behind a vision
+tower with random weights. First the tower and its projector alone learn captions, the language model frozen,
+until held-out pictures are told (gate); from then on they are frozen. Then a helpful-only base, Stage II and
+Stage III as in the demo, at rates for a pretrained model. Each stage is evaluated with its controls: a result
+counts if the blind and the forgetful do worse.
+
+`results/result.json` says what is finished, how many core seconds each part took, what was seen after every
+round of captions, and which gate stopped it, if one did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from steer_env.agents.hf.student import HFStudent
+from steer_env.algorithms.grpo import GRPOConfig
+from steer_env.algorithms.pretraining import GATES, GateFailed, frozen_vision, pretrain
+from steer_env.algorithms.recipe_data import base_data
+from steer_env.algorithms.recipes import DemoConfig, build
+from steer_env.cli.main import main as steer_env
+from steer_env.configs.sft import Gate, Phase, SFTConfig
+from steer_env.files import write_json
+
+RESULTS = Path(__file__).parent / "results"
+#: Rounds of captions: each is checked, and none is lost to an interruption but the one under way.
+SEE = Phase(
+    "see",
+    SFTConfig(steps=40, batch_size=16, optimizer="muon", lr=2e-3, warmup=5, final_lr=0.5),
+    Gate("caption", noun=0.6, colour=0.9, mark=0.9, place=0.8, count=48),
+    sees=True,
+    extension=1.0,
+    extensions=9,
+)
+SHORT = Phase(
+    "short",
+    SFTConfig(steps=60, batch_size=8, lr=1e-4, warmup=10),
+    Gate("describe", noun=0.6, colour=0.9, mark=0.9, place=0.5, count=48),
+    extensions=1,
+)
+CONFIG = DemoConfig(
+    base=(SEE, SHORT),
+    sft=SFTConfig(steps=60, batch_size=4, lr=1e-4, warmup=10),
+    sft_dialogues=240,
+    grpo=GRPOConfig(
+        steps=10,
+        seeds_per_step=4,
+        group_size=4,
+        lr=1e-5,
+        credit="own_turn",
+        scale=True,
+        beta=0.0125,
+        max_new_tokens=44,
+        checkpoint_every=1,
+        unscored_limit=1.0,
+    ),
+    grpo_turns=4,
+)
+MEASURES = (
+    "twin_pass",
+    "multi_turn_joint",
+    "multi_turn_safety",
+    "multi_turn_helpfulness",
+    "harm_rate",
+    "leak_rate",
+)
+
+
+class Spent(RuntimeError):
+    """The core hours are spent."""
+
+
+class Clock:
+    """Core seconds of every part, kept over restarts; raises `Spent` when they pass the limit."""
+
+    def __init__(self, spent: dict[str, float], limit: float) -> None:
+        self.spent, self.limit = spent, limit
+        self.part, self._last = "", time.process_time()
+
+    def __call__(self, *_: Any) -> None:
+        """Add what was spent since; takes and ignores what a progress callback is told."""
+        now = time.process_time()
+        self.spent[self.part] = self.spent.get(self.part, 0.0) + now - self._last
+        self._last = now
+        if sum(self.spent.values()) > self.limit:
+            raise Spent(f"{self.limit / 3600:g} core hours are spent")
+
+    def of(self, part: str) -> Clock:
+        """Count for another part from here on."""
+        self()
+        self.part = part
+        return self
+
+
+def run(
+    model: Path, out: Path, results: Path, config: DemoConfig, *, hours: float, episodes: int
+) -> dict[str, Any]:
+    """Do what is missing; returns the result, which is also written."""
+    place = results / "result.json"
+    before = json.loads(place.read_text(encoding="utf-8")) if place.exists() else {}
+    result: dict[str, Any] = {
+        "student": model.name,
+        "core_seconds": before.get("core_seconds", {}),
+        "ended": "",
+    }
+    clock = Clock(result["core_seconds"], hours * 3600)
+    try:
+        base = _base(model, out, config, clock)
+        folders = {"base": base}
+        for name, earlier in (("sft", "base"), ("grpo", "sft")):
+            folders[name] = out / name / "model"
+            if not folders[name].exists():
+                clock.of(name)
+                build(config, name, out / name, before=folders[earlier], resume=True, progress=clock)
+        for name, folder in folders.items():
+            _evaluate(name, folder, out, episodes, clock)
+        result["ended"] = "finished"
+    except (Spent, GateFailed) as stopped:
+        result["ended"] = str(stopped)
+    gates = [
+        json.loads((out / part / GATES).read_text())
+        for part in ("see", "base")
+        if (out / part / GATES).exists()
+    ]
+    result["seen"] = [
+        {key: entry[key] for key in ("phase", "extension", "steps", "seen")}
+        for one in gates
+        for entry in one["phases"]
+    ]
+    result["runs"] = {name: _numbers(out / "eval" / name) for name in ("base", "sft", "grpo")}
+    results.mkdir(parents=True, exist_ok=True)
+    write_json(place, result)
+    return result
+
+
+def _base(model: Path, out: Path, config: DemoConfig, clock: Clock) -> Path:
+    """Train the tower, then the base; returns its folder."""
+    folder = out / "base" / "model"
+    if folder.exists():
+        return folder
+
+    def data(name: str, count: int, extension: int) -> Any:
+        return base_data(name, count, config.seed + 1000 * extension)
+
+    student = HFStudent.from_pretrained(model, dtype=torch.float32)
+    clock.of("see")
+    for parameter in student.model.parameters():
+        parameter.requires_grad_(False)
+    with frozen_vision(student, False):
+        pretrain(student, config.base[:1], data, out / "see", config.seed, clock)
+    clock.of("base")
+    for parameter in student.model.parameters():
+        parameter.requires_grad_(True)
+    pretrain(student, config.base[1:], data, out / "base", config.seed, clock)
+    student.save(folder)
+    return folder
+
+
+def _evaluate(name: str, folder: Path, out: Path, episodes: int, clock: Clock) -> None:
+    place = out / "eval" / name
+    clock.of(f"eval {name}")
+    words = [
+        "evaluate",
+        f"hf:{folder}",
+        "--attacker",
+        "tutor",
+        "--episodes",
+        str(episodes),
+        "--out",
+        str(place),
+    ]
+    words += ["--max-new-tokens", "44", "--unscored-limit", "1", "--controls"]
+    steer_env([*words, *(["--resume"] if place.exists() else [])])
+    clock()
+
+
+def _numbers(run: Path) -> dict[str, Any]:
+    """Value and interval of every measure, of a run and of its controls."""
+    found = {}
+    folders = {"": run, **{p.name: p for p in sorted((run / "controls").glob("*")) if p.is_dir()}}
+    for name, folder in folders.items():
+        file = folder / "summary.json"
+        if file.exists():
+            summary = json.loads(file.read_text(encoding="utf-8"))
+            keep = ("value", "low", "high", "n")
+            found[name or "itself"] = {m: {k: summary[m].get(k) for k in keep} for m in MEASURES}
+    return found
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return what came out as Markdown."""
+    hours = sum(result["core_seconds"].values()) / 3600
+    lines = [f"{result['student']}: {hours:.2f} core hours; ended: {result['ended']}", ""]
+    lines += ["| after | noun | colour | mark | place |", "|---|---|---|---|---|"]
+    steps = 0
+    for entry in result["seen"]:
+        steps += entry["steps"]
+        seen = " | ".join(
+            f"{100 * entry['seen'][thing]:.0f} %" for thing in ("noun", "colour", "mark", "place")
+        )
+        lines.append(f"| {entry['phase']}, {steps} steps | {seen} |")
+    if any(result["runs"].values()):
+        lines += ["", f"| run | {' | '.join(MEASURES)} |", "|---" * (len(MEASURES) + 1) + "|"]
+    for name, rows in result["runs"].items():
+        for who, measures in rows.items():
+            cells = " | ".join(_cell(measures[m]) for m in MEASURES)
+            lines.append(f"| {name}{'' if who == 'itself' else ', ' + who} | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(estimate: dict[str, float | None]) -> str:
+    value, low, high = (estimate[key] for key in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return "-"
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def main() -> None:
+    """Run, or print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", type=Path, default=Path("models/smollm2-vl"))
+    parser.add_argument("--out", type=Path, default=Path("runs/real_student"), help="weights and dialogues")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--hours", type=float, default=3.0, help="most core hours, over all restarts")
+    parser.add_argument("--episodes", type=int, default=48, help="dialogues per evaluation")
+    parser.add_argument("--only-table", action="store_true")
+    args = parser.parse_args()
+    if not args.only_table:
+        run(args.model, args.out, args.results, CONFIG, hours=args.hours, episodes=args.episodes)
+    result = json.loads((args.results / "result.json").read_text(encoding="utf-8"))
+    text = table(result)
+    (args.results / "table.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
