@@ -12,14 +12,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from steer_env.checks import integer, number
 from steer_env.images import Image
-from steer_env.models.pictures import as_view, in_words
+from steer_env.spaces import MAX_NEW_TOKENS
 from steer_env.types import USER, Message, Utterance
 
 #: Student: {"images": tuple[Image], "transcript": tuple[Message]}. The attacker sees in addition "goal",
@@ -207,29 +206,36 @@ def as_agent(player: Acts) -> Agent:
 
 
 class Sampler(Agent):
-    """What agents on models share: how they sample, and how pictures reach them.
+    """What agents on models share: how they sample.
 
     Attributes:
-        temperature: See below.
-        max_new_tokens: See below.
-        seed: See below.
-        images: See below.
+        temperature: See below, as for the others.
 
     Args:
         temperature: Of the sampled distribution; 0 is greedy.
-        max_new_tokens: Longest reply in tokens.
+        top_p: Only the likeliest tokens that hold this share are sampled; 1 for all.
+        top_k: Only so many of the likeliest tokens are sampled; 0 for all.
+        max_new_tokens: Longest reply in tokens, a thought included.
         seed: Seeds the sampling. The same seed, prompts and weights give the same replies.
-        images: How pictures are shown: as "pixels"; as a "caption" from ground truth before the words they
-            come with, for models that read text only; or not at all ("no").
+        system: System prompt, "" for none.
 
     Raises:
         ValueError: If a value is out of its range.
     """
 
-    def __init__(self, temperature: float, max_new_tokens: int, seed: int, images: str = "pixels") -> None:
-        self.temperature, self.seed = number("temperature", temperature), seed
+    def __init__(
+        self,
+        *,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        seed: int = 0,
+        system: str = "",
+    ) -> None:
+        self.temperature, self.seed, self.system = number("temperature", temperature), seed, system
+        self.top_p, self.top_k = number("top_p", top_p, 0, 1, above=True), integer("top_k", top_k)
         self.max_new_tokens = integer("max_new_tokens", max_new_tokens, 1)
-        self.images = as_view(images)
 
     @property
     def varies(self) -> bool:
@@ -239,24 +245,6 @@ class Sampler(Agent):
     def reseed(self, seed: int) -> None:
         """Start the random streams anew from `seed`."""
         self.seed = seed
-
-    def seen(self, observation: Observation) -> Observation:
-        """Return an observation with its pictures as the model is shown them.
-
-        Raises:
-            ImageError: If a picture has no ground truth to make a caption from.
-        """
-        if self.images == "pixels" or not observation["images"]:
-            return observation
-        images, transcript = iter(observation["images"]), []
-        for message in observation["transcript"]:
-            shown = tuple(islice(images, message.images))
-            if shown:
-                words = in_words(message.content, shown, self.images)
-                message = message._replace(content=words, images=0)
-            transcript.append(message)
-        seen = {**observation, "transcript": tuple(transcript), "images": ()}
-        return KeyedObservation(seen, stream_of(observation))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from steer_env.models.base import (
     Role,
 )
 from steer_env.models.thought import UNFINISHED, split_thought
-from steer_env.spaces import MAX_LENGTH, MAX_NEW_TOKENS
+from steer_env.spaces import MAX_LENGTH
 from steer_env.types import USER, Utterance, with_images
 
 #: What a person reads where a filter or a refusal left no words; every judge knows it for a plain refusal.
@@ -48,27 +48,16 @@ class ChatStudent(Sampler):
 
     Args:
         backend: See above.
-        system: System prompt, "" for none.
-        temperature: See `Sampler`, as `max_new_tokens` and `seed`.
         max_length: Longest reply in characters; what goes beyond is cut off, as with `max_new_tokens`.
+        **sampling: Of `Sampler`.
 
     Raises:
         ValueError: If a number is out of its range.
     """
 
-    def __init__(
-        self,
-        backend: ChatBackend,
-        *,
-        system: str = "",
-        temperature: float = 1.0,
-        max_new_tokens: int = MAX_NEW_TOKENS,
-        seed: int = 0,
-        max_length: int = MAX_LENGTH,
-    ) -> None:
+    def __init__(self, backend: ChatBackend, *, max_length: int = MAX_LENGTH, **sampling: Any) -> None:
+        super().__init__(**sampling)
         self.backend, self.name, self.weights = backend, backend.name, backend.weights
-        super().__init__(temperature, max_new_tokens, seed)
-        self.system = system
         self.max_length = integer("max_length", max_length, 1)
 
     def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
@@ -91,6 +80,8 @@ class ChatStudent(Sampler):
             max_tokens=self.max_new_tokens,
             temperature=self.temperature,
             seed=self._seed(observation),
+            top_p=self.top_p,
+            top_k=self.top_k,
         )
 
     def close(self) -> None:

@@ -11,10 +11,11 @@ from steer_env.models.base import open_backend, refuse_unknown, split
 from steer_env.naming import read_name
 from steer_env.types import ATTACKER
 
-_CHAT = frozenset({"system", "temperature", "max_new_tokens", "seed", "max_length"})
+_DRAWING = ("temperature", "top_p", "top_k", "max_new_tokens", "seed", "system")
+_CHAT = frozenset({*_DRAWING, "max_length"})
 _TUTOR = frozenset({"attempts", "max_tokens", "temperature", "seed", "max_question", "remembered", "memory"})
-_SAMPLING = ("temperature", "max_new_tokens", "seed", "name", "images", "system", "template_options")
-_HF = ("device", "dtype", "batch_size", *_SAMPLING)
+_TOKENS = (*_DRAWING, "name", "images", "template_options", "max_thought", "learn_thoughts")
+_HF = ("device", "dtype", "batch_size", *_TOKENS)
 #: What other models in process take; an engine would fail on it late and in its own words.
 _NOT_VLLM = {
     "device": "the engine takes the GPUs it sees (CUDA_VISIBLE_DEVICES)",
@@ -69,7 +70,7 @@ def _vllm_student(path: str, options: dict[str, Any]) -> Agent:
     for key, remedy in _NOT_VLLM.items():
         if key in options:
             raise ValueError(f"{key}={options[key]!r} is no option of vllm:{path}: {remedy}")
-    own, engine = split(options, {*_SAMPLING, "dtype", "engine"})
+    own, engine = split(options, {*_TOKENS, "dtype", "engine"})
     own["engine"] = {**engine, **(own.get("engine") or {})}
     student: Agent = import_module("steer_env.agents.vllm_student").VLLMStudent.from_pretrained(path, **own)
     return student

@@ -14,13 +14,12 @@ import torch
 from transformers import PreTrainedModel
 
 from steer_env.agents.base import Failed, Observation
-from steer_env.agents.hf.codec import ChatCodec, Prompt
+from steer_env.agents.hf.codec import Prompt
 from steer_env.agents.hf.decoder import Sample
 from steer_env.agents.hf.student import HFStudent, TokenStudent
 from steer_env.models import tiny
 from steer_env.models.vllm_engine import EnginePrompt, Seeds, VLLMEngine, fold
 from steer_env.models.weights import weights_id
-from steer_env.spaces import MAX_NEW_TOKENS
 from steer_env.types import Utterance
 
 
@@ -37,34 +36,18 @@ class VLLMStudent(TokenStudent):
 
     Args:
         engine: See above.
-        temperature: See `Sampler`, as `max_new_tokens`, `seed` and `images`.
-        max_new_tokens: See there.
-        seed: See there.
-        images: See there.
-        system: System prompt, "" for none.
-        template_options: Further arguments of the chat template, such as `{"enable_thinking": False}`.
         name: For reports.
+        **options: Of `TokenStudent` and `Sampler`. Log-probabilities are those after `top_p` and `top_k` cut
+            the distribution.
 
     Raises:
         ChatTemplateError: If the chat template is missing or cannot be used.
         ValueError: If a value is out of its range.
     """
 
-    def __init__(
-        self,
-        engine: VLLMEngine,
-        *,
-        temperature: float = 1.0,
-        max_new_tokens: int = MAX_NEW_TOKENS,
-        seed: int = 0,
-        images: str = "pixels",
-        system: str = "",
-        template_options: Mapping[str, Any] | None = None,
-        name: str = "vllm",
-    ) -> None:
-        super().__init__(temperature, max_new_tokens, seed, images)
+    def __init__(self, engine: VLLMEngine, *, name: str = "vllm", **options: Any) -> None:
+        super().__init__(engine.processor, **options)
         self.engine, self.name = engine, name
-        self.codec = ChatCodec(engine.processor, system=system, template_options=template_options)
         self.prompt_tokens = self.cached_tokens = 0
         self._weights = weights_id(engine.path)
         self._seeds = Seeds()
@@ -98,12 +81,12 @@ class VLLMStudent(TokenStudent):
         """Identity of the weights the engine was started with; keeps a judge from being its own student."""
         return self._weights
 
-    def _overflow(self, prompt: Prompt) -> str | None:
-        return self.engine.overflow(len(prompt.trace), self.max_new_tokens)
+    def _overflow(self, prompt: Prompt, new: int) -> str | None:
+        return self.engine.overflow(len(prompt.trace), new)
 
-    def _sample(self, prompts: Sequence[Prompt]) -> list[Sample]:
+    def _sample(self, prompts: Sequence[Prompt], most: int) -> list[Sample]:
         folded = [self._folded(prompt) for prompt in prompts]
-        completions = self.engine.generate(folded, [self._params(prompt) for prompt in folded])
+        completions = self.engine.generate(folded, [self._params(prompt, most) for prompt in folded])
         self.prompt_tokens += sum(len(prompt.ids) for prompt in folded)
         self.cached_tokens += sum(completion.cached for completion in completions)
         return [Sample(list(one.ids), list(one.logprobs)) for one in completions]
@@ -119,10 +102,12 @@ class VLLMStudent(TokenStudent):
             dialogue.trace.ids_L, images, lambda image: self.codec.image(image).ids_N, self._placeholder
         )
 
-    def _params(self, prompt: EnginePrompt) -> Any:
+    def _params(self, prompt: EnginePrompt, most: int) -> Any:
         return self.engine.params(
             temperature=self.temperature,
-            max_new_tokens=self.max_new_tokens,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            max_new_tokens=most,
             closing=[self.codec.close_id],
             forbidden=self._forbidden,
             seed=self._seeds.next(prompt, self.seed) if self.temperature else None,
@@ -148,9 +133,8 @@ class TrainableVLLMStudent(HFStudent):
     def __init__(self, model: PreTrainedModel, processor: Any, engine: VLLMEngine, **options: Any) -> None:
         super().__init__(model, processor, **{"name": "vllm", **options})
         codec = self.codec
-        self.sampler = VLLMStudent(
-            engine, images=self.images, system=codec.system, template_options=codec.template_options
-        )
+        shown = {"images": self.images, "template_options": codec.template_options}
+        self.sampler = VLLMStudent(engine, system=self.system, **shown)
         if self.sampler.codec.fingerprint != codec.fingerprint:
             raise ValueError(
                 f"the engine's model {engine.path!r} has another vocabulary or chat template than the model "
@@ -194,14 +178,36 @@ class TrainableVLLMStudent(HFStudent):
         if self._stale:
             self.sampler.engine.load_weights(self.model)
             self._stale = False
-        self.sampler.temperature, self.sampler.max_new_tokens = self.temperature, self.max_new_tokens
-        self.sampler.seed = self.seed
+        for name in (
+            "temperature",
+            "max_new_tokens",
+            "seed",
+            "top_p",
+            "top_k",
+            "max_thought",
+            "learn_thoughts",
+        ):
+            setattr(self.sampler, name, getattr(self, name))
         return self.sampler.act(observations)
 
     def reseed(self, seed: int) -> None:
         """Start the random streams anew from `seed`."""
         super().reseed(seed)
         self.sampler.reseed(seed)
+
+    def check_trainable(self) -> None:
+        """Refuse what `HFStudent` refuses, and log-probabilities of a cut distribution.
+
+        Raises:
+            ChatTemplateError: See there.
+            ValueError: See there; or if `top_p` or `top_k` cut what the engine samples from.
+        """
+        super().check_trainable()
+        if self.top_p < 1 or self.top_k:
+            raise ValueError(
+                f"top_p={self.top_p!r} and top_k={self.top_k!r}, expected 1 and 0: vLLM tells the log-"
+                "probabilities after the cut, which no loss can recompute; train without, or with hf:"
+            )
 
     def weights_changed(self) -> None:
         """Let the next reply use the model's weights; call it after every update of them."""

@@ -23,7 +23,7 @@ from steer_env.agents.hf.template import ChatTemplate, RewritingTemplate, ending
 from steer_env.images import Image
 from steer_env.models.base import ChatMessage, Role
 from steer_env.models.encoder import ChatEncoder, ChatTemplateError, Ids
-from steer_env.models.thought import CLOSED, OPENED
+from steer_env.models.thought import CLOSED, CLOSING, OPENED
 from steer_env.trajectory import TokenTrace
 from steer_env.types import ASSISTANT, USER, Message, meta_of
 
@@ -58,6 +58,7 @@ class Prompt:
         turn: Index of the reply to come.
         images_before: How many of the images were shown up to the student's own last reply.
         stream: Names the dialogue where the order of asking must not matter, see `stream_of`.
+        begun: How many tokens at the end of the trace are the beginning of the reply.
         draw_seed: Alone decides the random numbers of the reply; prompts that share it draw the same. None
             leaves them to the sampler's seed, the prompt and the stream.
     """
@@ -67,6 +68,7 @@ class Prompt:
     turn: int = 0
     images_before: int = 0
     stream: str = ""
+    begun: int = 0
     draw_seed: int | None = None
 
 
@@ -137,11 +139,27 @@ class ChatCodec(ChatEncoder):
         self, trace: TokenTrace, ids: Sequence[int], logprobs: Sequence[float], turn: int
     ) -> TokenTrace:
         """Append a sampled reply; one that was cut short is closed with a token of mask 0."""
-        sampled = _trace(np.asarray(ids, np.int64), True, np.asarray(logprobs, np.float32), turn)
-        trace = _join(trace, sampled)
+        trace = self.sampled(trace, ids, logprobs, turn)
         if len(ids) == 0 or ids[-1] != self.close_id:
             trace = self._append(trace, np.array([self.close_id], np.int64))
         return trace
+
+    def sampled(
+        self, trace: TokenTrace, ids: Sequence[int], logprobs: Sequence[float], turn: int
+    ) -> TokenTrace:
+        """Append sampled tokens, after which the reply may go on."""
+        return _join(trace, _trace(np.asarray(ids, np.int64), True, np.asarray(logprobs, np.float32), turn))
+
+    def closed_thought(self, trace: TokenTrace | None) -> TokenTrace:
+        """Append what ends a thought, with mask 0: nobody sampled it."""
+        return self._append(trace or _EMPTY, np.concatenate(self.control(CLOSING, [])))
+
+    def unlearned(self, trace: TokenTrace, start: int, stop: int) -> TokenTrace:
+        """Take tokens out of the loss; they stay in the sequence."""
+        arrays = (trace.sampled_L, trace.logprobs_L, trace.turn_L)
+        sampled_L, logprobs_L, turn_L = (array.copy() for array in arrays)
+        sampled_L[start:stop], logprobs_L[start:stop], turn_L[start:stop] = False, 0.0, -1
+        return _join(_EMPTY, TokenTrace(trace.ids_L, sampled_L, logprobs_L, turn_L, trace.images))
 
     def written_reply(self, trace: TokenTrace, text: str, *, learn: bool = False) -> TokenTrace:
         """Append a reply somebody wrote; with `learn` its tokens and the closing one carry the loss mask."""

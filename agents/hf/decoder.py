@@ -11,7 +11,7 @@ Shape suffixes: `_BL` batch and length, `_BV` batch and vocabulary, `_R` rows st
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -30,6 +30,8 @@ from steer_env.images import Image
 from steer_env.models.base import ContextOverflow
 from steer_env.models.sampling import Streams, pick, prompt_hash
 
+#: Draws a token per row from logits and uniform numbers, and says its log-probability.
+Draw = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 #: A batch smaller than this keeps its finished rows: copying the others out costs more than they do.
 _LEAST_ROWS = 8
 
@@ -106,7 +108,14 @@ class Decoder:
 
     @torch.inference_mode()
     def generate(
-        self, prompts: Sequence[Prompt], *, temperature: float, max_new_tokens: int, seed: int
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        temperature: float,
+        max_new_tokens: int,
+        seed: int,
+        top_p: float = 1.0,
+        top_k: int = 0,
     ) -> list[Sample]:
         """Sample one reply per prompt.
 
@@ -115,6 +124,8 @@ class Decoder:
             temperature: Of the sampled distribution; 0 takes the likeliest token (log-probability 0).
             max_new_tokens: A longer reply is cut there.
             seed: Seeds every row's random stream.
+            top_p: See `pick`; log-probabilities are those before the cut.
+            top_k: See there.
 
         Raises:
             ContextOverflow: If a prompt and its reply would not fit into the model's context.
@@ -129,12 +140,13 @@ class Decoder:
         if temperature:  # greedy replies draw nothing
             draws = [self._draws(prompt, seed, max_new_tokens) for prompt in prompts]
             uniform_BT = torch.from_numpy(np.stack(draws))
+        draw = partial(pick, temperature=temperature, top_p=top_p, top_k=top_k)
         self._layers = self.adapter.layers() if self._persistent else None
         if self._layers is not None:
             self._layers.reserve(max(len(prompt.trace) for prompt in prompts) + max_new_tokens)
         block, order, logits_BV = self._feed_prompts(prompts, keys)
         uniform_TB = uniform_BT[order].T.contiguous().to(self.adapter.device)
-        samples, parts = self._decode(block, logits_BV, uniform_TB, temperature)
+        samples, parts = self._decode(block, logits_BV, uniform_TB, draw)
         answers = [sample for _, sample in sorted(zip(order, samples, strict=True), key=lambda pair: pair[0])]
         for part, places in parts:
             for row, place in enumerate(places):
@@ -312,7 +324,7 @@ class Decoder:
     # -- sampling -----------------------------------------------------------------------------------------
 
     def _decode(
-        self, block: Block, logits_RV: Tensor, uniform_TB: Tensor, temperature: float
+        self, block: Block, logits_RV: Tensor, uniform_TB: Tensor, draw: Draw
     ) -> tuple[list[Sample], list[tuple[Block, list[int]]]]:
         """Sample until every row has closed its reply; rows that have leave the batch as it halves.
 
@@ -326,7 +338,8 @@ class Decoder:
         left = []
         for uniform_B in uniform_TB:
             uniform_R = uniform_B if place_R is None else uniform_B[place_R]
-            token_R, logprob_R = self._sample(logits_RV, uniform_R, temperature)
+            logits_RV.index_fill_(1, self.forbidden.to(logits_RV.device), float("-inf"))
+            token_R, logprob_R = draw(logits_RV, uniform_R)
             ids, logprobs = token_R.tolist(), logprob_R.tolist()
             for row in running:
                 sample = samples[places[row]]
@@ -350,11 +363,6 @@ class Decoder:
             logits_RV = self._advance(block, token_R[:, None], mask_R1)
         left.append((block, places))
         return samples, left
-
-    def _sample(self, logits_BV: Tensor, uniform_B: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """Draw a token per row; the logits are overwritten."""
-        logits_BV.index_fill_(1, self.forbidden.to(logits_BV.device), float("-inf"))
-        return pick(logits_BV, uniform_B, temperature)
 
     def _draws(self, prompt: Prompt, seed: int, count: int) -> NDArray[np.float64]:
         """Uniform numbers of one row: from the seed, the prompt and who asks, or how often it was asked."""

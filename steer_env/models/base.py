@@ -55,6 +55,8 @@ class ChatRequest:
         max_tokens: Longest answer in tokens.
         temperature: 0 is greedy.
         seed: Of the sampling, None for the back end's own.
+        top_p: Only the likeliest tokens that hold this share are sampled; 1 for all.
+        top_k: Only so many of the likeliest tokens are sampled; 0 for all.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -62,6 +64,8 @@ class ChatRequest:
     max_tokens: int = 256
     temperature: float = 1.0
     seed: int | None = None
+    top_p: float = 1.0
+    top_k: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,6 +146,8 @@ class HFBackend:
         device = self.model.device
         sampler = _Sampler(
             torch.tensor([request.temperature for request in requests], device=device),
+            torch.tensor([request.top_p for request in requests], device=device),
+            torch.tensor([request.top_k for request in requests], device=device),
             torch.from_numpy(uniform_BT).to(device),
             self._forbidden.to(device),
             self._schema_mask(requests),
@@ -220,8 +222,17 @@ class _Sampler(LogitsProcessor):
     """Leaves one token per row: the likeliest at temperature 0, else one drawn from the row's own stream."""
 
     def __init__(
-        self, temperature_B: Tensor, uniform_BT: Tensor, forbidden: Tensor, schema: SchemaMask | None
+        self,
+        temperature_B: Tensor,
+        top_p_B: Tensor,
+        top_k_B: Tensor,
+        uniform_BT: Tensor,
+        forbidden: Tensor,
+        schema: SchemaMask | None,
     ) -> None:
+        # Rows are sorted only where one of them is cut.
+        self._top_p: float | Tensor = top_p_B if (top_p_B < 1).any() else 1.0
+        self._top_k: int | Tensor = top_k_B if (top_k_B > 0).any() else 0
         self._temperature_B, self._uniform_BT, self._forbidden = temperature_B, uniform_BT, forbidden
         self._schema = schema
         self._step = 0
@@ -230,7 +241,8 @@ class _Sampler(LogitsProcessor):
         logits_BV = scores.float().index_fill(1, self._forbidden, float("-inf"))
         if self._schema is not None:
             logits_BV = self._schema.apply(logits_BV)
-        token_B, _ = pick(logits_BV, self._uniform_BT[:, self._step], self._temperature_B)
+        uniform_B = self._uniform_BT[:, self._step]
+        token_B, _ = pick(logits_BV, uniform_B, self._temperature_B, self._top_p, self._top_k)
         self._step += 1
         if self._schema is not None:
             self._schema.advance(token_B)

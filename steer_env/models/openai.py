@@ -7,6 +7,7 @@ time. Failures are retried with exponential backoff and then become values.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import random
@@ -46,6 +47,11 @@ _REMEDIES = {
 }
 
 
+def _as_json(value: Any) -> Any:
+    """Read what stands in a name."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
 class OpenAIOptions(BaseModel):
     """How to talk to a server. Each can stand in the name: `openai:MODEL@URL?retries=8&concurrency=64`.
 
@@ -67,7 +73,8 @@ class OpenAIOptions(BaseModel):
         images: How pictures are shown: as "pixels"; as a "caption" from ground truth or not at all ("no"),
             for models that read text only.
         image_check: Whether `check` makes sure that pixels reach the model.
-        extra_body: More fields for every request, such as {"return_token_ids": True} for vLLM. Not in names.
+        extra_body: More fields for every request, such as {"return_token_ids": true} for vLLM or a provider's
+            thinking budget; in a name as JSON.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -84,7 +91,7 @@ class OpenAIOptions(BaseModel):
     max_tokens_name: str = "max_tokens"
     images: Annotated[str, BeforeValidator(as_view)] = "pixels"
     image_check: bool = True
-    extra_body: dict[str, Any] | None = None
+    extra_body: Annotated[dict[str, Any] | None, BeforeValidator(_as_json)] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +228,8 @@ class OpenAIBackend:
         )
         try:
             completions = live.client.chat.completions.with_raw_response
-            raw = await completions.create(**body, extra_body=self.options.extra_body)
+            extra = {**body.pop("extra_body", {}), **(self.options.extra_body or {})}
+            raw = await completions.create(**body, extra_body=extra or None)
             result = wire.read_answer(raw.http_response.text)
         except openai.OpenAIError as problem:
             error = problem

@@ -42,6 +42,10 @@ def payload(request: ChatRequest, model: str, *, max_tokens_name: str, schema: b
     }
     if request.seed is not None:
         body["seed"] = request.seed
+    if request.top_p < 1:
+        body["top_p"] = request.top_p
+    if request.top_k:  # no field of OpenAI's own, but of vLLM, llama.cpp and others
+        body["extra_body"] = {"top_k": request.top_k}
     if schema and request.schema is not None:
         described: dict[str, Any] = {"name": "answer", "schema": dict(request.schema)}
         if request.schema.get("additionalProperties") is False:  # what OpenAI asks of a strict schema

@@ -58,13 +58,24 @@ class Streams:
         self._asked.clear()
 
 
-def pick(logits_BV: Tensor, uniform_B: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+def pick(
+    logits_BV: Tensor,
+    uniform_B: Tensor,
+    temperature: float | Tensor,
+    top_p: float | Tensor = 1.0,
+    top_k: int | Tensor = 0,
+) -> tuple[Tensor, Tensor]:
     """Draw a token per row, and return it with its log-probability; the logits are overwritten.
+
+    The log-probability is that before `top_p` and `top_k` cut the distribution: what a loss recomputes, and
+    finite after an update that would have cut the token.
 
     Args:
         logits_BV: What must not be drawn is at minus infinity.
         uniform_B: Numbers in [0, 1).
         temperature: Of all rows, or of each; 0 takes the likeliest token, with log-probability 0.
+        top_p: Of all rows, or of each; see `truncated`, as `top_k`.
+        top_k: See there.
     """
     greedy_B = torch.as_tensor(temperature, device=logits_BV.device) == 0
     if greedy_B.all():
@@ -76,11 +87,36 @@ def pick(logits_BV: Tensor, uniform_B: Tensor, temperature: float | Tensor) -> t
     elif temperature != 1:
         logits_BV /= temperature
     probability_BV = logits_BV.softmax(1)
+    whole = isinstance(top_p, float | int) and top_p >= 1 and isinstance(top_k, int) and top_k < 1
+    drawn_BV = probability_BV if whole else truncated(probability_BV, top_p, top_k)
     # Inverse transform: the first token whose cumulated mass exceeds u; only tokens with mass can be it.
-    mass_BV = probability_BV.cumsum(1, dtype=torch.float64)
+    mass_BV = drawn_BV.cumsum(1, dtype=torch.float64)
     target_B1 = (uniform_B * mass_BV[:, -1])[:, None]
     token_B = torch.searchsorted(mass_BV, target_B1, right=True).clamp_(max=mass_BV.shape[1] - 1)[:, 0]
     logprob_B = probability_BV.gather(1, token_B[:, None]).log_()[:, 0]
     if best_B is not None:
         token_B, logprob_B = torch.where(greedy_B, best_B, token_B), logprob_B.masked_fill(greedy_B, 0.0)
     return token_B, logprob_B
+
+
+def truncated(probability_BV: Tensor, top_p: float | Tensor, top_k: int | Tensor) -> Tensor:
+    """Return probabilities with the tail of each row at 0; rows are not normalised again.
+
+    Of equally likely tokens those with lower ids stay.
+
+    Args:
+        probability_BV: Rows that sum to 1.
+        top_p: The smallest set of likeliest tokens that holds this share of what `top_k` left stays
+            (Holtzman et al. 2020, arXiv 1904.09751); 1 cuts nothing.
+        top_k: So many of the likeliest tokens stay; 0 cuts nothing.
+    """
+    device, width = probability_BV.device, probability_BV.shape[1]
+    share_B1 = torch.as_tensor(top_p, device=device, dtype=torch.float64).reshape(-1, 1)
+    most_B1 = torch.as_tensor(top_k, device=device).reshape(-1, 1)
+    sorted_BV, order_BV = probability_BV.sort(dim=1, descending=True, stable=True)
+    keep_BV = torch.arange(width, device=device) < torch.where(most_B1 < 1, width, most_B1)
+    mass_BV = sorted_BV.masked_fill(~keep_BV, 0.0).cumsum(1, dtype=torch.float64)
+    before_BV = mass_BV - sorted_BV
+    keep_BV = keep_BV & ((before_BV < share_B1 * mass_BV[:, -1:]) | (share_B1 >= 1))
+    keep_BV[:, 0] = True
+    return torch.zeros_like(probability_BV).scatter(1, order_BV, sorted_BV.masked_fill(~keep_BV, 0.0))

@@ -6,6 +6,8 @@ from typing import Final
 
 OPENED: Final = "<think>"
 CLOSED: Final = "</think>"
+#: Written where a thought has to end.
+CLOSING: Final = f"\n{CLOSED}\n\n"
 #: Why there is no reply where the thought used up the tokens.
 UNFINISHED: Final = "truncated: the thought was not finished, so there is no reply; raise max_new_tokens"
 

@@ -117,6 +117,8 @@ class VLLMBackend:
             forbidden=self._forbidden,
             seed=self._seeds.next(prompt, seed, count=request.seed is None) if request.temperature else None,
             schema=request.schema,
+            top_p=request.top_p,
+            top_k=request.top_k,
         )
 
     def _reply(self, prompt: EnginePrompt, answer: Completion, seconds: float) -> ChatReply:

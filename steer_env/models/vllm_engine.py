@@ -196,6 +196,8 @@ class VLLMEngine:
         forbidden: Mapping[int, float],
         seed: int | None = None,
         schema: Mapping[str, Any] | None = None,
+        top_p: float = 1.0,
+        top_k: int = 0,
     ) -> Any:
         """Return vLLM's sampling parameters for one reply.
 
@@ -206,12 +208,16 @@ class VLLMEngine:
             forbidden: Tokens that are not sampled, with -inf each.
             seed: Of this reply, None for the engine's own stream.
             schema: JSON schema it must satisfy; the grammar then decides what is forbidden.
+            top_p: As in `ChatRequest`. The engine's log-probabilities are those after the cut.
+            top_k: See there.
         """
         structured = None
         if schema is not None:
             structured = self._vllm.sampling_params.StructuredOutputsParams(json=dict(schema))
         return self._vllm.SamplingParams(
             temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
             max_tokens=max_new_tokens,
             seed=seed,
             logprobs=0,
