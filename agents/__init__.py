@@ -69,8 +69,8 @@ def make_agent(name: str, *, seat: str = STUDENT, **options: Any) -> Agent:
     """Return a new agent by name.
 
     Args:
-        name: One of `AGENTS`, a model ("hf:PATH", "vllm:PATH" or "openai:MODEL@http://host:port/v1"), or your
-            own as `module:Object` or `file.py:Object`.
+        name: One of `AGENTS`, a model ("hf:PATH", "vllm:PATH", "openai:MODEL@URL" or
+            "inspect:PROVIDER/MODEL"), or your own as `module:Object` or `file.py:Object`.
         seat: The seat a model takes, "student_0" or "attacker_0"; the names in `AGENTS` have theirs.
         **options: Passed to its constructor.
 

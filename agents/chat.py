@@ -62,7 +62,10 @@ class ChatStudent(Sampler):
 
     def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
         """Return one reply per observation, in order, or why there is none."""
-        return [self._said(r) for r in self.backend.complete([self.request(o) for o in observations])]
+        return [
+            utterance(r, self.max_length)
+            for r in self.backend.complete([self.request(o) for o in observations])
+        ]
 
     def request(self, observation: Observation) -> ChatRequest:
         """Return the completion to make: every message with the pictures it shows.
@@ -96,22 +99,6 @@ class ChatStudent(Sampler):
         state = int(observation_rng(self.seed, observation).integers(2**31))
         return (state + zlib.crc32(getattr(observation, "stream", "").encode())) % 2**31
 
-    def _said(self, result: ChatResult) -> Utterance | Failed:
-        if isinstance(result, ChatFailure):
-            if result.kind != "refused":
-                return Failed(f"{result.kind}: {result.reason} ({_times(result.attempts)})")
-            result = ChatReply(result.text, "filtered", {"attempts": result.attempts})
-        meta = {name: result.meta[name] for name in _META if name in result.meta}
-        thought, text = split_thought(result.text)
-        if result.finish == "filtered" and not (text and text.strip()):
-            text = FILTERED
-        if text is None:
-            return Failed(UNFINISHED)
-        if thought:
-            meta["thought"] = thought
-        finish = result.finish if len(text) <= self.max_length else "length"
-        return Utterance(text[: self.max_length], finish=finish, **meta)
-
 
 class AsyncChatStudent(ChatStudent):
     """A `ChatStudent` whose replies come back one by one: no dialogue waits for another one's server."""
@@ -125,7 +112,7 @@ class AsyncChatStudent(ChatStudent):
 
         def hand_over(done: Future[ChatResult]) -> None:
             try:
-                said.set_result(self._said(done.result()))
+                said.set_result(utterance(done.result(), self.max_length))
             except BaseException as error:  # a bug must not leave the caller waiting for ever
                 said.set_exception(error)
 
@@ -143,6 +130,24 @@ def chat_student(backend: ChatBackend, **options: Any) -> ChatStudent:
     if isinstance(backend, AsyncChatBackend):
         return AsyncChatStudent(backend, **options)
     return ChatStudent(backend, **options)
+
+
+def utterance(result: ChatResult, max_length: int = MAX_LENGTH) -> Utterance | Failed:
+    """Return what a result means as a reply of at most so many characters; see `ChatStudent`."""
+    if isinstance(result, ChatFailure):
+        if result.kind != "refused":
+            return Failed(f"{result.kind}: {result.reason} ({_times(result.attempts)})")
+        result = ChatReply(result.text, "filtered", {"attempts": result.attempts})
+    meta = {name: result.meta[name] for name in _META if name in result.meta}
+    thought, text = split_thought(result.text)
+    if result.finish == "filtered" and not (text and text.strip()):
+        text = FILTERED
+    if text is None:
+        return Failed(UNFINISHED)
+    if thought:
+        meta["thought"] = thought
+    finish = result.finish if len(text) <= max_length else "length"
+    return Utterance(text[:max_length], finish=finish, **meta)
 
 
 def _times(attempts: int) -> str:

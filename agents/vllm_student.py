@@ -133,7 +133,7 @@ class TrainableVLLMStudent(HFStudent):
     def __init__(self, model: PreTrainedModel, processor: Any, engine: VLLMEngine, **options: Any) -> None:
         super().__init__(model, processor, **{"name": "vllm", **options})
         codec = self.codec
-        shown = {"images": self.images, "template_options": codec.template_options}
+        shown: dict[str, Any] = {"images": self.images, "template_options": codec.template_options}
         self.sampler = VLLMStudent(engine, system=self.system, **shown)
         if self.sampler.codec.fingerprint != codec.fingerprint:
             raise ValueError(

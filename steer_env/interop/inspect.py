@@ -10,18 +10,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import anyio
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
 from inspect_ai.model import (
-    ChatMessageAssistant,
-    ChatMessageSystem,
     ChatMessageUser,
     ContentImage,
     ContentText,
-    GenerateConfig,
     Model,
     model_roles,
 )
@@ -29,12 +26,15 @@ from inspect_ai.scorer import Score, Scorer, mean, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
 from steer_env.agents import Agent, Observation, make_agent
+from steer_env.agents.base import Failed
+from steer_env.agents.chat import utterance
 from steer_env.configs.env import EnvConfig
 from steer_env.evaluation.tabulate import from_rows
 from steer_env.ids import SPECS
-from steer_env.interop import data_url, messages
+from steer_env.interop import messages
 from steer_env.judges.independence import check_env
-from steer_env.models.base import ChatFailure, ChatReply, ChatRequest, ChatResult
+from steer_env.models.base import ChatRequest, ChatResult
+from steer_env.models.inspect import answer, read_output
 from steer_env.play.logs import ROW
 from steer_env.play.suites import PARTS, WholeGroups, groups_for
 from steer_env.records import trajectory_row
@@ -47,9 +47,6 @@ from steer_env.trajectory import StopReason
 from steer_env.types import ATTACKER, Utterance
 from steer_env.versions import versions_of
 
-#: How Inspect says that a reply was cut off, in our words.
-_FINISH: Final = {"max_tokens": "length", "model_length": "length"}
-
 
 class _Student(Agent):
     """Answers with the sample's own `generate`, so that solvers before ours, limits and caches apply."""
@@ -58,12 +55,11 @@ class _Student(Agent):
         self.state, self.generate = state, generate
         self.name = self.weights = str(state.model)
 
-    def act(self, observations: Sequence[Observation]) -> list[Utterance]:
+    def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
         (observation,) = observations  # one dialogue a sample
         self.state.messages.append(_user(messages(observation, start=-1)[0]["content"]))
         self.state = anyio.from_thread.run(self.generate, self.state)
-        output = self.state.output
-        return [Utterance(output.completion, finish=_FINISH.get(output.stop_reason, "stop"))]
+        return [utterance(read_output(self.state.output))]
 
 
 class _Backend:
@@ -77,21 +73,7 @@ class _Backend:
         return [self._one(request) for request in requests]
 
     def _one(self, request: ChatRequest) -> ChatResult:
-        said: list[Any] = []
-        for message in request.messages:
-            if message.role == "system":
-                said.append(ChatMessageSystem(content=message.content))
-            elif message.role == "assistant":
-                said.append(ChatMessageAssistant(content=message.content))
-            else:
-                pictures = [ContentImage(image=data_url(image)) for image in message.images]
-                text = ContentText(text=message.content)
-                said.append(ChatMessageUser(content=[*pictures, text] if pictures else message.content))
-        config = GenerateConfig(max_tokens=request.max_tokens, temperature=request.temperature)
-        output = anyio.from_thread.run(partial(self.model.generate, said, config=config))
-        if not output.completion:
-            return ChatFailure("bad_output", f"no text: {output.error or output.stop_reason}")
-        return ChatReply(output.completion, _FINISH.get(output.stop_reason, "stop"))
+        return anyio.from_thread.run(answer, self.model, request)
 
     def check(self) -> None:
         """Inspect has opened the model."""

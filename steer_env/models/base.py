@@ -178,7 +178,7 @@ def refuse_unknown(scheme: str, options: Collection[str], known: Sequence[str]) 
 
 
 def open_backend(spec: str, **options: Any) -> ChatBackend:
-    """Open a back end by name: "hf:PATH", "vllm:PATH" or "openai:MODEL@http://host:port/v1".
+    """Open a back end by name: "hf:PATH", "vllm:PATH", "openai:MODEL@URL" or "inspect:PROVIDER/MODEL".
 
     It is checked here, before any work starts.
 
@@ -214,6 +214,7 @@ def _lazy(module: str, name: str) -> Callable[..., ChatBackend]:
 register_backend("hf", _lazy("steer_env.models.hf", "open_hf"))
 register_backend("vllm", _lazy("steer_env.models.vllm", "open_vllm"))
 register_backend("openai", _lazy("steer_env.models.openai", "open_openai"))
+register_backend("inspect", _lazy("steer_env.models.inspect", "open_inspect"))
 
 
 def split(options: Mapping[str, Any], own: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
