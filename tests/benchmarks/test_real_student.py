@@ -1,0 +1,77 @@
+"""`benchmarks/real_student` runs through with a tiny model, stops at its limit, and goes on."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from benchmarks.real_student import __main__ as real
+from steer_env.agents.hf.student import HFStudent
+from steer_env.configs.sft import Gate, SFTConfig
+from steer_env.models.tiny import TinyConfig, build, save
+from steer_env.world.play import all_texts
+
+QUICK = SFTConfig(steps=1, batch_size=2)
+
+
+@pytest.fixture
+def config():
+    base = tuple(
+        replace(phase, settings=QUICK, gate=Gate(count=2), extensions=0) for phase in real.CONFIG.base
+    )
+    grpo = replace(real.CONFIG.grpo, steps=1, seeds_per_step=1, group_size=2, max_new_tokens=4)
+    return replace(real.CONFIG, base=base, sft=QUICK, sft_dialogues=8, grpo=grpo, grpo_turns=2)
+
+
+@pytest.fixture
+def model(tmp_path):
+    save(*build(all_texts(pretrain=True), TinyConfig(vocab_size=600)), tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+def weights(folder, vision):
+    student = HFStudent.from_pretrained(folder)
+    seeing = {id(p) for p in student.decoder.adapter.vision.parameters()}
+    return [p.detach().clone() for p in student.model.parameters() if (id(p) in seeing) == vision]
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_it_stops_at_its_limit_and_goes_on_to_the_end(config, model, tmp_path, monkeypatch):
+    evaluated = []
+    monkeypatch.setattr(real, "_evaluate", lambda name, *_: evaluated.append(name))
+    out, results = tmp_path / "out", tmp_path / "results"
+    first = real.run(model, out, results, config, hours=1e-9, episodes=2)
+    assert first["ended"] == "1e-09 core hours are spent" and not evaluated
+    done = real.run(model, out, results, config, hours=1, episodes=2)
+    assert done["ended"] == "finished" and evaluated == ["base", "sft", "grpo"]
+    assert set(done["core_seconds"]) >= {"see", "base", "sft", "grpo"}
+    assert sum(done["core_seconds"].values()) > sum(first["core_seconds"].values()) > 0
+    assert [entry["phase"] for entry in done["seen"]] == ["see", "short"]
+    assert "| see, 1 steps |" in real.table(done)
+    seen = out / "see" / "see" / "model"
+    # First the tower alone learns, then everything but the tower.
+    assert same(weights(model, False), weights(seen, False)) and not same(
+        weights(model, True), weights(seen, True)
+    )
+    for stage in ("base", "sft", "grpo"):
+        assert same(weights(seen, True), weights(out / stage / "model", True))
+    assert not same(weights(seen, False), weights(out / "base" / "model", False))
+
+
+def test_a_gate_that_is_missed_is_the_result(config, model, tmp_path):
+    blind = replace(config.base[0], gate=Gate(noun=1.0, mark=1.0, count=4))
+    missed = replace(config, base=(blind, config.base[1]))
+    result = real.run(model, tmp_path / "out", tmp_path / "results", missed, hours=1, episodes=2)
+    assert result["ended"].startswith("phase='see' ended with noun=") and len(result["seen"]) == 1
+
+
+def test_the_table_shows_controls_under_their_run():
+    estimate = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 4}
+    row = dict.fromkeys(real.MEASURES, estimate)
+    result = {"student": "m", "core_seconds": {"see": 1800.0}, "ended": "finished", "seen": []}
+    lines = real.table({**result, "runs": {"sft": {"itself": row, "blind": row}}}).splitlines()
+    assert lines[0] == "m: 0.50 core hours; ended: finished"
+    assert lines[-2].startswith("| sft | 50.0 [25.0, 75.0] |") and lines[-1].startswith("| sft, blind |")
