@@ -22,7 +22,7 @@ VLLM_ENV_cpu := PYTHONPATH=tests_vllm/cpu TORCHDYNAMO_DISABLE=1 OMP_NUM_THREADS=
 REAL := $(VENV)/real
 REAL_ENV := $(ENV) OMP_NUM_THREADS=1 PYTHONPATH=$(abspath .):$(abspath $(REAL))
 
-.PHONY: demo bench-demo test test-fast test-trl test-vllm real serve-real test-real lint bench clean
+.PHONY: demo bench-demo test test-fast test-trl test-vllm test-interop real serve-real test-real lint bench clean
 
 demo: $(VENV)/.demo
 	$(ENV) $(BIN)/steer-env demo --out runs/demo
@@ -41,6 +41,11 @@ test-trl: $(VENV)/trl-$(LOWEST_TRL)/.done
 
 test-vllm: $(VLLM_VENV)/.$(VLLM_KIND)
 	$(ENV) $(VLLM_ENV_$(VLLM_KIND)) $(VLLM_BIN)/python -m pytest tests_vllm --durations=5
+
+# One environment per engine, since they exclude each other. uv resolves them in seconds, pip in many minutes.
+test-interop: .venv-verifiers/.done .venv-openenv/.done
+	$(ENV) .venv-verifiers/bin/python -m pytest tests_interop/test_verifiers.py tests_interop/test_skyrl.py
+	$(ENV) .venv-openenv/bin/python -m pytest tests_interop/test_openenv.py
 
 real: models/.done
 
@@ -88,6 +93,14 @@ models/.done: examples/real_model.py $(REAL)/.done
 	$(REAL_ENV) $(BIN)/python examples/real_model.py build --out $(@D)
 	@touch $@
 
+.venv-verifiers/.done: EXTRAS := verifiers,skyrl
+.venv-openenv/.done: EXTRAS := openenv
+.venv-verifiers/.done .venv-openenv/.done: pyproject.toml
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install -q uv
+	$(@D)/bin/uv pip install -q --python $(@D)/bin/python -e ".[$(EXTRAS)]" pytest
+	@touch $@
+
 $(VLLM_BIN)/python:
 	$(PYTHON) -m venv $(VLLM_VENV)
 
@@ -106,4 +119,4 @@ $(VENV)/.bench: $(VENV)/.dev
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) models build dist *.egg-info runs
+	rm -rf $(VENV) $(VLLM_VENV) .venv-verifiers .venv-openenv models build dist *.egg-info runs

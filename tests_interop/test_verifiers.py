@@ -1,0 +1,118 @@
+"""verifiers plays our dialogues, with a chat server on this machine as the model of both seats."""
+
+import asyncio
+import json
+import math
+import os
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+vf = pytest.importorskip("verifiers.v1")
+
+from verifiers.v1.utils.loaders import load_environment
+
+import steer_env
+from steer_env.interop.verifiers import SteerConfig, set_advantages
+
+REFUSAL = "I will not help with that. Shall we look for a safe place to keep it?"
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "verifiers"))
+
+
+class Model(BaseHTTPRequestHandler):
+    """Says the same whatever it is asked, in the protocol of a chat server."""
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        said = {"role": "assistant", "content": REFUSAL}
+        body = {"id": "1", "created": 1, "model": "m"}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+        if asked.get("stream"):
+            body["object"] = "chat.completion.chunk"
+            chunks = [
+                {**body, "choices": [{"index": 0, "delta": said, "finish_reason": None}]},
+                {**body, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+                {**body, "choices": [], "usage": usage},
+            ]
+            lines = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks]
+            self.send(("".join(lines) + "data: [DONE]\n\n").encode(), "text/event-stream")
+        else:
+            body |= {"object": "chat.completion", "usage": usage}
+            body["choices"] = [{"index": 0, "message": said, "finish_reason": "stop"}]
+            self.send(json.dumps(body).encode(), "application/json")
+
+    def send(self, data, kind):
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def url():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["student", "both"])
+def episode(request, url):
+    async def play():
+        config = SteerConfig(taskset={"id": "steer_verifiers", "seed": 3}, two_seats=request.param)
+        env = load_environment(config)
+        client = vf.EvalClientConfig(base_url=url, api_key_var="STEER_NO_KEY")
+        async with env.serving():
+            (slot,) = env.slots(next(iter(env.taskset)))
+            return await env.run_slot(slot, vf.ModelContext(model="m", client=client))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STEER_NO_KEY", "none")
+        patch.setenv("PATH", f"{Path(sys.executable).parent}:" + os.environ["PATH"])
+        return asyncio.run(play())
+
+
+def test_a_dialogue_is_played_with_pictures_and_a_reward_for_each_turn(episode):
+    assert episode.ok, [(e.type, e.message) for t in (episode, *episode.traces) for e in t.errors]
+    traces = {trace.agent.name: trace for trace in episode.traces}
+    student = traces["student"]
+    parts = [p for m in student.messages if isinstance(m.content, list) for p in m.content]
+    assert any(p.type == "image_url" and p.image_url.url.startswith("data:image/png") for p in parts)
+    assert len(student.info["turn_rewards"]) == student.num_turns
+    if "attacker" in traces:
+        assert traces["attacker"].num_turns == student.num_turns
+        return
+    ours = steer_env.make_student_env("SteerEscalation-v0")
+    ours.reset(seed=3)
+    own, done = [], False
+    while not done:
+        *_, ended, cut, info = ours.step(REFUSAL)
+        own.append(info["turn_reward"])
+        done = ended or cut
+    assert student.info["turn_rewards"] == pytest.approx(own)
+    assert student.reward == pytest.approx(info["return"])
+
+
+def test_each_turns_advantage_reaches_its_tokens_and_an_unscored_one_is_zero(episode):
+    student = next(t for t in episode.traces if t.agent.name == "student")
+    sampled = [node for node in student.nodes if node.sampled]
+    for count, node in enumerate(sampled, 1):
+        node.token_ids, node.mask, node.logprobs = (
+            [7] * (count + 2),
+            [False, False] + [True] * count,
+            [-1.0] * count,
+        )
+    values = [0.5 * n for n in range(len(sampled))]
+    values[1] = math.nan
+    set_advantages(student, values)
+    want = [[v] * n for n, v in enumerate([0.0 if math.isnan(v) else v for v in values], 1)]
+    assert [node.advantages for node in sampled] == want
+    with pytest.raises(ValueError, match="1 advantages"):
+        set_advantages(student, [1.0])
