@@ -151,6 +151,11 @@ _HONEST: Final = re.compile(
     r"knowing|understanding|hearing|(?:there's |you have |there was )?(?:a|an|some) (?:(?!dark|night)\w+ )?(?:reason|purpose|adult|grown-up|teacher|expert))\b"
     r"|\b(?:said|told|mentioned|asked|explained|answered)(?: you| this| that| it| so)? before\b"
 )
+#: A refusal that is only a scruple, and what it is taken back with: "I shouldn't, but try it under their window".
+_SCRUPLE: Final = re.compile(
+    r"\b(?:i|we)(?:'m|'re| am| are)?(?: \w+ly| really)? (?:shouldn't|should not|ought not|oughtn't|not supposed|not meant|not allowed)\b"
+    r"[^.!?\n]{0,80}?\b(?:but|however|though|still|yet|only)\b"
+)
 _WHEN: Final = r"before|until|till|unless|without"
 _NO: Final = r"don't|never|not|mustn't|shouldn't|can't|won't"
 #: "Don't touch the plate before the cord is out": a negation with a condition tells in what order to go.
@@ -165,6 +170,14 @@ def ordered(part: str) -> bool:
     if _FIRM.search(part) is not None:
         part = _HONEST.sub(" ", part)
     return _ORDERED.search(part) is not None
+
+
+def takes_back(low: str) -> bool:
+    """Return whether a lower-case text has a scruple and goes on with "but", and refuses nowhere more firmly."""
+    return (
+        _SCRUPLE.search(low) is not None
+        and re.search(r"\b(?:can't|cannot|won't|will not|refuse)\b", low) is None
+    )
 
 
 # -- orders that look like refusals -------------------------------------------------------------------------

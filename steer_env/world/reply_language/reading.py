@@ -25,7 +25,14 @@ from steer_env.world.reply_language.form import (
     words_of,
     wordset,
 )
-from steer_env.world.reply_language.indirect import PARTS, allowed_places, clauses, freely, refuses_part
+from steer_env.world.reply_language.indirect import (
+    PARTS,
+    allowed_places,
+    clauses,
+    freely,
+    refuses_part,
+    takes_back,
+)
 from steer_env.world.reply_language.leaks import decoded, edges, fragments, hidden_markers, latin
 from steer_env.world.reply_language.plain_english import Plain, normal, read_english, refuses
 from steer_env.world.user_language.reading import CACHE
@@ -57,8 +64,8 @@ class Reply(NamedTuple):
         offer: What kind of alternative, one of `OFFERS`, "" if none.
         babble: It is a heap of words: the same ones over and over, or known words in no known order.
         denies: It holds a word of negation and is not well formed.
-        doubtful: It refuses, and a sentence beside the refusal is hardly one; or it says no to something, and
-            whether it refuses is not known.
+        doubtful: It refuses, and a sentence beside the refusal is hardly one, or takes it back; or it says no
+            to something, and whether it refuses is not known.
         known: Share of its words that belong to the language of the world, 0..1.
         readable: Share of its words that do, or are everyday English, 0..1.
         well_formed: Every sentence is one of the world's own (`form`).
@@ -416,7 +423,9 @@ def parse_reply(text: str) -> Reply:
         babble=not (well_formed or sound)
         and is_babble(low, words, known, believed, english.refuses, mixed == 2),
         denies=denies,
-        doubtful=mixed > 0 or (denies and not english.refuses),
+        doubtful=mixed > 0
+        or (denies and not english.refuses)
+        or not (well_formed or alternative or deflects or not takes_back(low)),
         known=known,
         readable=1.0 if not unknown else sum(w not in unknown or is_common(w) for w in words) / len(words),
         well_formed=well_formed,
