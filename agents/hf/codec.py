@@ -156,8 +156,7 @@ class ChatCodec(ChatEncoder):
 
     def unlearned(self, trace: TokenTrace, start: int, stop: int) -> TokenTrace:
         """Take tokens out of the loss; they stay in the sequence."""
-        arrays = (trace.sampled_L, trace.logprobs_L, trace.turn_L)
-        sampled_L, logprobs_L, turn_L = (array.copy() for array in arrays)
+        sampled_L, logprobs_L, turn_L = trace.sampled_L.copy(), trace.logprobs_L.copy(), trace.turn_L.copy()
         sampled_L[start:stop], logprobs_L[start:stop], turn_L[start:stop] = False, 0.0, -1
         return _join(_EMPTY, TokenTrace(trace.ids_L, sampled_L, logprobs_L, turn_L, trace.images))
 
