@@ -96,3 +96,22 @@ def test_every_test_that_the_promises_name_exists() -> None:
     promises = [row for row in text.splitlines() if row.startswith("| ") and "how it is tested" not in row]
     tested = [row for row in promises if re.search(r"`(tests|benchmarks)/|the soak|a test per command", row)]
     assert promises == tested, "a promise that no test is named for"
+
+
+ROOT = DOCS.parent
+PAGES = sorted([*ROOT.glob("*.md"), ROOT / "llms.txt", *DOCS.glob("*.md"), *ROOT.glob("benchmarks/*.md")])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name) if name else page
+        assert file.exists(), f"{page.name} links to {target}"
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.M)
+            slugs = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert anchor in slugs, f"{page.name} links to {target}, headings: {sorted(slugs)}"
