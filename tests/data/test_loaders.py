@@ -13,6 +13,7 @@ import pytest
 
 from steer_env import load_scenarios
 from steer_env.data import DATASETS, DatasetError, load_dataset_scenarios, loaders
+from steer_env.data.loaders.base import _wide
 from steer_env.data.loaders.single import FIGSTEP_PROMPT
 from steer_env.scenario_files import save_scenarios
 
@@ -508,3 +509,13 @@ def test_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch):
 def test_rows_come_lazily():
     rows = loaders.iter_dataset_scenarios("beavertails-v", FIXTURES / "beavertails-v")
     assert next(rows).turns[0].text == "Which plant grows well in shade?"
+
+
+def test_long_cells_are_read_and_the_limit_of_the_process_stays(tmp_path: Path):
+    usual = csv.field_size_limit()
+    path = tmp_path / "long.csv"
+    path.write_text(f"a,b\n{'x' * 2 * usual},1\n{'y' * 2 * usual},2\n")
+    with path.open(newline="") as first, path.open(newline="") as second:
+        both = [_wide(csv.DictReader(file)) for file in (first, second)]
+        assert [len(next(rows)["a"]) for rows in (*both, *both)] == [2 * usual] * 4
+        assert csv.field_size_limit() == usual

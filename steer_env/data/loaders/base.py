@@ -177,11 +177,10 @@ class Source:
                     raise self.error(self.place(path, number), f"is not JSON ({error})") from error
 
     def _csv(self, path: Path, columns: Sequence[str]) -> Iterator[tuple[object, Entry]]:
-        csv.field_size_limit(1 << 27)  # jailbreak prompts exceed the default of 128 KiB
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             self._columns(self.place(path), columns, reader.fieldnames or ())
-            for number, row in enumerate(reader, 1):
+            for number, row in enumerate(_wide(reader), 1):
                 if self.skips(self.place(path, number)):
                     continue
                 if None in row or None in row.values():
@@ -351,3 +350,16 @@ def _reopen(path: Path, digest: str) -> Any:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:60] + "..."
+
+
+def _wide(reader: Iterator[Entry]) -> Iterator[Entry]:
+    """Yield rows with cells up to 128 MiB; csv's limit, 128 KiB, is the whole process's and stays."""
+    while True:
+        usual = csv.field_size_limit(1 << 27)
+        try:
+            row = next(reader, None)
+        finally:
+            csv.field_size_limit(usual)
+        if row is None:
+            return
+        yield row
