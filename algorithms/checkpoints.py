@@ -203,6 +203,8 @@ def load_newest(run_dir: Path, *parts: Any) -> int:
 def load_state(*paths: Path) -> dict[str, Any] | None:
     """Return the state in the first of these files that can be read; None if none of them is there.
 
+    Damaged ones before it are removed: the next save would put them in the place of the good one.
+
     Raises:
         ValueError: If there are some and none can be read.
     """
@@ -212,8 +214,10 @@ def load_state(*paths: Path) -> dict[str, Any] | None:
             continue
         try:
             state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+            for damaged in paths[: paths.index(path)]:
+                damaged.unlink(missing_ok=True)
             return state
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        except Exception as error:  # what torn bytes raise is anybody's guess
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             problems.append(f"{path} cannot be read ({reason})")
             warnings.warn(f"{problems[-1]}; looking for the one before it", stacklevel=2)

@@ -105,7 +105,7 @@ def test_a_dialogue_that_does_not_fit_fails_alone(student, scripts):
 
 def refused(student, observation):
     prompt = student.sampler._folded(student.codec.prompt(observation))
-    return [prompt], [student.sampler._params(prompt)]
+    return [prompt], [student.sampler._params(prompt, 4)]
 
 
 def test_it_is_an_agent_and_leaves_the_random_state_alone(engine):

@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from steer_env.algorithms.checkpoints import load_newest, load_state
+from steer_env.algorithms.checkpoints import load_newest, load_state, save_state
 from steer_env.cli.common import STEP, _model_folder
 from steer_env.models.weights import is_complete
 
@@ -89,5 +89,21 @@ def test_a_damaged_state_falls_back_and_is_named(tmp_path, damage):
     new.write_bytes(damage)
     with pytest.warns(UserWarning, match=r"new.pt cannot be read"):
         assert load_state(new, old) == {"step": 1}
+    new.write_bytes(damage)
     with pytest.warns(UserWarning), pytest.raises(ValueError, match=r"new.pt cannot be read"):
         load_state(new)
+
+
+def test_a_damaged_state_never_takes_the_place_of_the_good_one(tmp_path):
+    """Damaged, resumed and saved, and damaged again: the state before is still there to go on from."""
+    state, before = tmp_path / "state.pt", tmp_path / "before.pt"
+    save_state({"step": 1}, before)
+    state.write_bytes(b"torn")
+    with pytest.warns(UserWarning, match="cannot be read"):
+        assert load_state(state, before) == {"step": 1}
+    assert not state.exists() and load_state(state, before) == {"step": 1}
+    state.write_bytes(b"torn")
+    before.write_bytes(b"torn")
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="restore it"):
+        load_state(state, before)
+    assert state.exists() and before.exists(), "what cannot be replaced is left to the user"
