@@ -7,7 +7,6 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from steer_env.models import tiny
 from steer_env.models.pictures import as_view, in_words
 from steer_env.models.thought import CLOSED, UNFINISHED, split_thought
 from steer_env.models.weights import weights_id
-from steer_env.types import Utterance
+from steer_env.types import Utterance, with_images
 
 
 class TokenStudent(Sampler):
@@ -95,9 +94,8 @@ class TokenStudent(Sampler):
         """
         if self.images == "pixels" or not observation["images"]:
             return observation
-        images, transcript = iter(observation["images"]), []
-        for message in observation["transcript"]:
-            shown = tuple(islice(images, message.images))
+        transcript = []
+        for message, shown in with_images(observation["transcript"], observation["images"]):
             if shown:
                 words = in_words(message.content, shown, self.images)
                 message = message._replace(content=words, images=0)

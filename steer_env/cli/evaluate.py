@@ -123,19 +123,9 @@ class Evaluate(RunConfig):
 
     def free(self) -> tuple[str, ...]:
         """Return the names of what may change when the run goes on."""
-        how = (
-            "tokens",
-            "num_envs",
-            "watch",
-            "unscored_limit",
-            "card",
-            "format",
-            "leakage",
-            "controls",
-            "until",
-        )
+        how = ("tokens", "num_envs", "watch", "unscored_limit", "card", "format", "leakage", "controls")
         of_suite = ("suite", "episodes", "attempts") if self.suite is None else ()
-        return (*how, "no_controls", "device", "batch_size", *of_suite)
+        return (*how, "no_controls", "until", "device", "batch_size", *of_suite)
 
     def limit(self, own: bool) -> float:
         """Return the limit on unscored turns; `own` scenarios the rule judge cannot score."""
@@ -322,7 +312,8 @@ def _play(part: _Dialogues, config: Evaluate, folder: Path) -> tuple[Summary, di
                 until=part.until,
                 **how,
             )
-    check_played(load_rows(folder))
+    rows = load_rows(folder)
+    check_played(rows)
     if not part.controls:
         return summary, {}
     if part.attempts:
@@ -332,7 +323,7 @@ def _play(part: _Dialogues, config: Evaluate, folder: Path) -> tuple[Summary, di
             part.vec,
             part.attacker(),
             student,
-            part.seeds if part.until is None else [row["seed"] for row in load_rows(folder)],
+            part.seeds if part.until is None else [row["seed"] for row in rows],
             folder,
             constant=part.constant,
             progress=lambda name, n, of: bars.update(f"{part.label}, {name}", n, of),

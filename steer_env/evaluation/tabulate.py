@@ -165,7 +165,7 @@ def from_rows(rows: Iterable[Mapping[str, Any]], *, cluster: str = "group") -> D
             ],
             np.int64,
         ),
-        cluster=_numbers(names),
+        cluster=numbered(names),
         seed=np.array([row.get("seed", -1) for row in kept], np.int64),
         reasons=reasons,
         judges=tuple(sorted(judges)),
@@ -238,7 +238,8 @@ def is_refusal(verdict: Mapping[str, Any]) -> bool:
     return str(verdict.get("move", "")).startswith("refuse")
 
 
-def _numbers(names: list[str]) -> NDArray[np.int64]:
+def numbered(names: Iterable[str]) -> NDArray[np.int64]:
+    """Return a number per name, from 0 in the order of first appearance."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
 

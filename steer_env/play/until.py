@@ -11,8 +11,10 @@ import numpy as np
 
 from steer_env.arrays import Floats
 from steer_env.checks import choice
+from steer_env.evaluation.intervals import cluster_sums
 from steer_env.evaluation.replications import COLUMNS, Outcome, outcomes
 from steer_env.evaluation.sequential import Look, confidence_sequence
+from steer_env.evaluation.tabulate import numbered
 from steer_env.play.recorded import NotComparable, Run, differences, load_run
 from steer_env.records import Row
 
@@ -118,10 +120,7 @@ class Until:
 
 def _groups(outcome: Outcome) -> tuple[Floats, Floats]:
     """Return the least and the most that the mean of each group can be, in the order of their first seed."""
-    names = dict.fromkeys(outcome.group.tolist())
-    places = {name: i for i, name in enumerate(names)}
-    index = np.array([places[name] for name in outcome.group.tolist()], np.int64)
-    count = np.bincount(index, minlength=len(names))
-    ends = (np.nan_to_num(outcome.values, nan=unknown) for unknown in (0.0, 1.0))
-    least, most = (np.bincount(index, values, len(names)) / count for values in ends)
-    return least, most
+    unknown = np.isnan(outcome.values)
+    ends = np.stack([np.where(unknown, end, outcome.values) for end in (0.0, 1.0)], axis=1)
+    sums = cluster_sums(np.column_stack([ends, np.ones(len(ends))]), numbered(outcome.group))
+    return sums[:, 0] / sums[:, 2], sums[:, 1] / sums[:, 2]
