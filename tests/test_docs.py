@@ -10,9 +10,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+
+import steer_env
+from benchmarks import pictures
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+#: Training in a test is one step of few dialogues.
+SHORT = ("steps=50, group_size=6", "steps=1, seeds_per_step=2, group_size=2")
 
 
 @pytest.mark.parametrize("name", ["concepts.md"])
@@ -96,6 +103,35 @@ def test_every_test_that_the_promises_name_exists() -> None:
     promises = [row for row in text.splitlines() if row.startswith("| ") and "how it is tested" not in row]
     tested = [row for row in promises if re.search(r"`(tests|benchmarks)/|the soak|a test per command", row)]
     assert promises == tested, "a promise that no test is named for"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tour.md"])
+def test_the_blocks_of_a_page_run_in_order(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS.parent / page).read_text(encoding="utf-8"), re.S)
+    assert blocks
+    names: dict[str, object] = {"__name__": "reader"}
+    for block in blocks:
+        exec(block.replace(*SHORT), names)
+
+
+def test_the_readme_is_one_page() -> None:
+    assert len((DOCS.parent / "README.md").read_text(encoding="utf-8").split()) <= 1100
+
+
+def test_the_tour_names_every_environment() -> None:
+    text = (DOCS / "tour.md").read_text(encoding="utf-8")
+    assert {id for id in [*steer_env.env_ids(), "SteerActs-v0"] if f"| `{id}` |" not in text} == set()
+
+
+def test_the_picture_is_what_its_command_draws() -> None:
+    stored = np.asarray(Image.open(DOCS / "dialogue.png").convert("RGB"), dtype=int)
+    drawn = np.asarray(pictures.dialogue(split="bench").convert("RGB"), dtype=int)
+    assert (
+        stored.shape == drawn.shape and np.abs(stored - drawn).mean() < 1
+    )  # fonts are hinted a little apart
 
 
 ROOT = DOCS.parent

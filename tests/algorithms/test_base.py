@@ -30,10 +30,10 @@ def test_examples_in_docstrings():
     assert doctest.testmod(base).failed == 0
 
 
-def test_the_example_of_the_readme_trains(registry, make_vec, make_student, learner, tmp_path):
+def test_the_example_of_the_docs_trains(registry, make_vec, make_student, learner, tmp_path):
     code = next(
         block
-        for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+        for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "algorithms.md").read_text(), re.S)
         if "awr" in block
     )
     assert len(code.split("@register_algorithm")[1].splitlines()) <= 30
