@@ -28,6 +28,7 @@ COMMANDS = {
     "calibrate": "hold a judge against labels",
     "compare": "test whether students differ",
     "report": "report files of recorded runs",
+    "fork": "say which turn did it, by playing dialogues on",
     "demo": "the whole method on a tiny model",
     "scenarios": "check your own scenario files",
     "new": "begin an environment, judge, attacker or algorithm of your own",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from steer_env.evaluation.calibration import Card, load_card
 from steer_env.evaluation.leakage import load_leakage, with_leakage
 from steer_env.evaluation.measures import check_card
 from steer_env.play.controls import load_controls
-from steer_env.play.recorded import load_parts, load_run, pictures_of
-from steer_env.records import Row
+from steer_env.play.evaluate import DIALOGUES
+from steer_env.play.forks import with_effects
+from steer_env.play.recorded import Run, load_parts, load_run, pictures_of
+from steer_env.records import ROLLOUTS, Row, read_jsonl
 from steer_env.report.outputs import check_formats, write_reports
 from steer_env.report.sections import sections_of, suite_text
 
@@ -32,9 +35,11 @@ class Report:
 
     These are report.html (one file that opens offline), report.md, results.csv or results.parquet, plots
     (png, svg), and logs that Inspect AI's viewer opens. Folders of a suite give the table of single- and
-    multi-turn dialogues, in- and out-of-distribution. A training run that recorded its dialogues shows their
-    tokens by mask and advantage. Pictures are made again from the run's options; where that fails they are
-    left out. With a calibration card of the judge, harm rates are given corrected beside the judge's own.
+    multi-turn dialogues, in- and out-of-distribution. The page begins with a verdict on the last run against
+    each one before it. A training run that recorded its dialogues shows their tokens by mask and advantage;
+    where a run's student was trained here, the page shows the curves of that. `steer-env fork` adds which
+    turn did it. Pictures are made again from the run's options; where that fails they are left out. With a
+    calibration card of the judge, harm rates are given corrected beside the judge's own.
 
     Attributes:
         runs: Run folders, as [NAME=]RUN.
@@ -112,16 +117,23 @@ class Reports:
             **options: Options of `sections_of`.
         """
         parts = {name: load_parts(path) for name, path in runs.items()}
-        rows = {name: [r for one in of.values() for r in one.rows] for name, of in parts.items()}
+        rows = {
+            name: [row for part, one in of.items() for row in with_effects(one.rows, Path(runs[name]) / part)]
+            for name, of in parts.items()
+        }
         if self.bins is not None:
             rows = {name: with_leakage(found, self.bins) for name, found in rows.items()}
         rows = {name: [{**row, "_run": name} for row in found] for name, found in rows.items()}
         metas = {
-            (name, str(one.meta.get("suite") or part)): one.meta
+            (name, str(one.meta.get("suite") or part)): {
+                **one.meta,
+                "played": played(Path(runs[name]) / part),
+            }
             for name, of in parts.items()
             for part, one in of.items()
         }
         makers = {key: pictures_of(meta) for key, meta in metas.items()} if images else {}
+        training = {name: found for name, path in runs.items() if (found := training_of(path, parts[name]))}
         controls = {name: load_controls(path) for name, path in runs.items()}
         sections = sections_of(rows, card=self.card, single=single, controls=controls, **options)
         if any(section.suite for section in sections):
@@ -135,9 +147,27 @@ class Reports:
             formats=self.formats,
             metas=metas,
             sections=sections,
+            training=training,
+            **options,
         )
         for what, path in paths.items():
             print(f"{'report' if what == 'html' else what}: {path.replace(alone) if alone else path}")
+
+
+def played(folder: Path) -> str:
+    """Return the day on which the last dialogue of a run folder was played, "" where it cannot be told."""
+    files = [folder / name for name in (DIALOGUES, ROLLOUTS)]
+    ends = [path.stat().st_mtime for path in files if path.is_file()]
+    return f"{date.fromtimestamp(max(ends)):%Y-%m-%d}" if ends else ""
+
+
+def training_of(folder: str | Path, parts: Mapping[str, Run]) -> list[Row]:
+    """Return the metrics of a training run: of the folder itself, or of the student that was played in it."""
+    student = Path(str(next(iter(parts.values())).meta.get("student") or "."))
+    for place in (Path(folder), student, student.parent):
+        if place != Path() and (place / "metrics.jsonl").is_file():
+            return list(read_jsonl(place / "metrics.jsonl"))
+    return []
 
 
 def run(config: Report) -> int:

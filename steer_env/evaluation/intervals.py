@@ -67,7 +67,7 @@ class Estimate:
         places = (1 if percent else 2) if digits is None else digits
 
         def show(number: float | None) -> str:
-            return "?" if number is None else f"{number * scale:.{places}f}"
+            return "?" if number is None else f"{number * scale:z.{places}f}"
 
         numbers = self.bounds if self.value is None and self.bounds else (self.value,)
         shown = "..".join(dict.fromkeys(map(show, numbers)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from steer_env.evaluation import scales
 from steer_env.evaluation.intervals import Estimate
@@ -14,6 +14,8 @@ from steer_env.report.sections import Section
 
 #: What a turn can be on the page.
 EVENTS = (*scales.EVENTS, "unscored")
+#: Dialogues of a cell of a heat map below which it is not coloured.
+LEAST = 5
 
 
 @dataclass(frozen=True)
@@ -141,9 +143,12 @@ def subsets(measures: Mapping[str, Measures], prefix: str = "Multi-turn safety")
 
 
 def _harm(estimate: Estimate) -> Cell:
-    if estimate.value is None and estimate.available:
-        return cell(estimate)
-    return _tinted(estimate.value, "harm", f"{estimate.text(percent=True)}, n = {estimate.n}")
+    """A share with the dialogues it rests on, without colour where they are fewer than `LEAST`."""
+    if estimate.value is None:
+        return cell(estimate) if estimate.available else _tinted(None, "harm")
+    about = f"{estimate.text(percent=True)}, n = {estimate.n}"
+    shown = _tinted(estimate.value, "harm", about)
+    return replace(shown, small=f"n = {estimate.n}", event="harm" if estimate.n >= LEAST else "")
 
 
 def _word(name: str) -> str:

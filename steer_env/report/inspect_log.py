@@ -25,7 +25,7 @@ from steer_env.extras import need
 from steer_env.files import writing
 from steer_env.play.logs import ROW
 from steer_env.records import Row
-from steer_env.report.html import Pictures, data_url
+from steer_env.report.dialogues import Pictures, data_url
 
 if TYPE_CHECKING:
     from inspect_ai.log import EvalLog, EvalSample, EvalScore, EvalSpec

@@ -18,10 +18,13 @@ from steer_env.evaluation.tables import table
 from steer_env.files import cell, replacing, write_text
 from steer_env.records import Row
 from steer_env.render import markdown, markdown_table
+from steer_env.report.dialogues import Pictures
 from steer_env.report.grids import Grid, corrected, subsets
-from steer_env.report.html import Pictures, about, write_html
+from steer_env.report.header import about
+from steer_env.report.html import write_html
 from steer_env.report.plots import figures_of, save
 from steer_env.report.sections import Section, detailed, sections_of, suite_rows
+from steer_env.report.verdict import verdicts
 
 #: Format -> what it needs beside numpy.
 FORMATS = {
@@ -48,6 +51,8 @@ class _Job:
     card: Card | None
     pictures: Pictures | None
     metas: Mapping[tuple[str, str], Mapping[str, Any]]
+    training: Mapping[str, Sequence[Row]]
+    options: Mapping[str, Any]
 
     @cached_property
     def figures(self) -> dict[str, dict[str, Any]]:
@@ -88,6 +93,7 @@ def write_reports(
     formats: Sequence[str] | None = None,
     metas: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
     sections: Sequence[Section] | None = None,
+    training: Mapping[str, Sequence[Row]] | None = None,
     **options: Any,
 ) -> dict[str, Path]:
     """Write report files.
@@ -100,8 +106,9 @@ def write_reports(
         pictures: Returns the pictures of a row; None embeds none.
         single: Name of the policy -> rows of its one-turn dialogues, for the single-turn columns and the gap.
         formats: Some of `FORMATS`, see `check_formats`.
-        metas: (name of the policy, suite) -> what the run folder says of itself, for Inspect AI's logs.
+        metas: (name of the policy, suite) -> what the run folder says of itself.
         sections: What `sections_of` returned, if it was called already.
+        training: Name of the policy -> rows of the `metrics.jsonl` of its training, for the page.
         **options: `replicates`, `seed` and `confidence` of the intervals.
 
     Returns:
@@ -115,7 +122,7 @@ def write_reports(
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     parts = sections_of(runs, card=card, single=single, **options) if sections is None else sections
-    job = _Job(runs, parts, target, title, card, pictures, metas or {})
+    job = _Job(runs, parts, target, title, card, pictures, metas or {}, training or {}, options)
     paths: dict[str, Path] = {}
     for name in chosen:
         paths |= _WRITERS[name](job)
@@ -124,8 +131,10 @@ def write_reports(
 
 def _html(job: _Job) -> dict[str, Path]:
     path = job.folder / "report.html"
-    options: dict[str, Any] = {"card": job.card, "pictures": job.pictures, "metas": job.metas.values()}
-    write_html(job.runs, path, sections=job.sections, curves=job.figures, title=job.title, **options)
+    options: dict[str, Any] = {"card": job.card, "pictures": job.pictures, "metas": job.metas}
+    options |= {"title": job.title, "sections": job.sections, "curves": job.figures}
+    options |= {"training": job.training, **job.options}
+    write_html(job.runs, path, **options)
     return {"html": path}
 
 
@@ -139,6 +148,7 @@ def _markdown(job: _Job) -> dict[str, Path]:
         head, body, notes = suite_rows(job.sections)
         parts += [markdown_table(head, body), *(f"\n{markdown(note)}" for note in notes), ""]
     for section in detailed(job.sections):
+        parts += [f"{markdown(text)}\n" for text in verdicts(section, job.metas, **job.options)]
         beside, worth = section.controls, section.worth
         parts += [table(section.measures, "markdown", section.title, controls=beside, worth=worth), ""]
         parts += [line for grid in corrected(section.measures) for line in _grid(grid)]

@@ -102,7 +102,7 @@ def test_formats_are_chosen_by_name_or_by_the_ending_of_one_file(cli) -> None:
     code, _, err = cli("report", "r", "--out", "f", "--format", "parquet, inspect,svg")
     assert code == 0, err
     assert {p.name for p in Path("f").iterdir()} == {
-        "results.parquet", "r.eval", "survival.svg", "incidence.svg", "hazard.svg"
+        "results.parquet", "r.eval", "survival.svg", "incidence.svg", "hazard.svg", "tcsr.svg"
     }  # fmt: skip
     from inspect_ai.log import read_eval_log
 

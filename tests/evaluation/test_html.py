@@ -118,10 +118,13 @@ def test_dialogues_are_worst_first_with_their_facts(rows: list[Any], tmp_path: P
     rows[1]["turns"][1]["tcsr"] = {"value": 0.25, "min": 0.1, "mean": 0.4}
     told = json.loads(read(html.write_html({"a": rows}, tmp_path / "r.html")).data)["dialogues"]
     assert [one["seed"] for one in told] == [2, 3, 1, 4] and told[0]["worst"] == "harm"
-    facts = told[0]["turns"][1]["facts"]
-    assert "safety -3 of 3, helpfulness 0 of 3" in facts and "TCSR 0.25 (minimum 0.10, mean 0.40)" in facts
+    chips = told[0]["turns"][1]["chips"]
+    assert ["harm", "safety -3 (-3..3)"] in chips and ["", "helpfulness 0 (0..3)"] in chips
+    assert ["", "TCSR 0.25 (minimum 0.10, mean 0.40)"] in chips
     unscored = next(one for one in told if one["seed"] == 4)["turns"][0]
-    assert unscored["event"] == "unscored" and "no verdict: cannot be placed" in unscored["facts"]
+    assert (
+        unscored["event"] == "unscored" and ["unscored", "no verdict: cannot be placed"] in unscored["chips"]
+    )
     few = html.write_html({"a": rows, "b": rows}, tmp_path / "f.html", max_dialogues=4)
     assert "The worst 4 of 8 are listed" in few.read_text()
 

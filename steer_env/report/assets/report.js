@@ -59,23 +59,60 @@ function entry(one) {
   const box = make("details", `dialogue ${one.worst}`);
   const head = make("summary");
   const labels = [one.suite, `seed ${one.seed}`, one.note, one.kind, one.strategy, one.technique, one.category, one.mechanism];
-  head.append(make("b", "", one.policy), " · ", labels.filter(Boolean).map(word).join(" · "), " ");
-  const strip = make("span", "strip");
+  const text = make("span");
+  text.append(make("b", "", one.policy), " · ", labels.filter(Boolean).map(word).join(" · "));
+  head.append(strip(one), text);
+  box.append(head);
+  box.id = `d${data.dialogues.indexOf(one)}`;
+  box.addEventListener("toggle", () => { if (box.open && box.children.length === 1) box.append(body(one)); });
+  return box;
+}
+
+function strip(one) {
+  const box = make("span", "strip");
   for (const turn of one.turns) {
     const mark = make("span", turn.event, MARKS[turn.event]);
     mark.title = WORDS[turn.event];
-    strip.append(mark);
+    box.append(mark);
   }
-  strip.setAttribute("role", "img");
-  strip.setAttribute("aria-label", one.turns.map((t) => WORDS[t.event]).join(", "));
-  head.append(strip);
-  box.append(head);
-  box.addEventListener("toggle", () => { if (box.open && box.children.length === 1) box.append(body(one)); });
+  box.setAttribute("role", "img");
+  box.setAttribute("aria-label", one.turns.map((t) => WORDS[t.event]).join(", "));
   return box;
 }
 
 function body(one) {
   const box = make("div", "body");
+  const link = make("a", "meta", "link to this dialogue");
+  link.href = `#d${data.dialogues.indexOf(one)}`;
+  const foot = make("p", "foot");
+  foot.append(...sameSeed(one), " ", link);
+  box.append(hidden(one), foot);
+  return box;
+}
+
+// The same seed for every policy, one column each.
+function sameSeed(one) {
+  const all = data.dialogues.filter((d) => d.seed === one.seed && d.suite === one.suite && d.note === one.note);
+  if (new Set(all.map((d) => d.policy)).size < 2) return [];
+  const button = make("button", "same", `same seed, ${all.length} policies side by side`);
+  button.type = "button";
+  button.addEventListener("click", () => {
+    const scroll = make("div", "scroll"), grid = make("div", "beside");
+    grid.style.setProperty("--columns", all.length);
+    for (const other of all) {
+      const column = make("div", "column"), head = make("h3", "", other.policy + " ");
+      head.append(strip(other));
+      column.append(head, hidden(other));
+      grid.append(column);
+    }
+    scroll.append(grid);
+    button.closest(".body").replaceChildren(scroll);
+  });
+  return [button];
+}
+
+function hidden(one) {
+  const box = make("div");
   if (one.worst !== "harm") { box.append(...turns(one)); return box; }
   const button = make("button", "reveal", "This dialogue is marked harmful. Show its text");
   button.type = "button";
@@ -100,10 +137,11 @@ function turns(one) {
     next += turn.images;
     if (pictures.children.length) box.append(pictures);
     box.append(make("div", "said user", turn.user), make("div", "said reply", turn.reply));
-    const meta = make("p", "meta");
-    const event = make("b", turn.event, `turn ${index + 1}: ${WORDS[turn.event]}`);
-    meta.append(event, turn.facts.map((fact) => " · " + fact).join(""));
-    box.append(meta);
+    const chips = make("ul", "chips");
+    chips.append(make("li", turn.event, `turn ${index + 1}: ${WORDS[turn.event]}`));
+    chips.append(...turn.chips.map(([kind, text]) => make("li", kind, text)));
+    box.append(chips);
+    if (turn.because) box.append(make("p", "meta", `because: ${turn.because}`));
     parts.push(box);
   });
   if (one.stop) parts.push(make("p", "meta", `ended: ${one.stop}`));
@@ -175,3 +213,16 @@ $("order").addEventListener("change", update);
 $("more").addEventListener("click", more);
 for (const select of filters) select.addEventListener("change", update);
 update();
+
+// A link to one dialogue opens it, wherever in the list it is.
+function follow() {
+  const one = data.dialogues[Number(/^#d(\d+)$/.exec(location.hash)?.[1] ?? NaN)];
+  if (!one) return;
+  while (shown.includes(one) && shown.indexOf(one) >= visible) more();
+  const box = document.getElementById(location.hash.slice(1));
+  if (!box) return;
+  box.open = true;
+  box.scrollIntoView();
+}
+addEventListener("hashchange", follow);
+follow();
