@@ -22,7 +22,7 @@ VLLM_ENV_cpu := PYTHONPATH=tests_vllm/cpu TORCHDYNAMO_DISABLE=1 OMP_NUM_THREADS=
 REAL := $(VENV)/real
 REAL_ENV := $(ENV) OMP_NUM_THREADS=1 PYTHONPATH=$(abspath .):$(abspath $(REAL))
 
-.PHONY: demo bench-demo test test-fast test-trl test-vllm test-interop real serve-real test-real lint bench clean
+.PHONY: demo bench-demo test test-fast test-trl test-vllm test-interop test-verl real serve-real test-real lint bench clean
 
 demo: $(VENV)/.demo
 	$(ENV) $(BIN)/steer-env demo --out runs/demo
@@ -46,6 +46,10 @@ test-vllm: $(VLLM_VENV)/.$(VLLM_KIND)
 test-interop: .venv-verifiers/.done .venv-openenv/.done
 	$(ENV) .venv-verifiers/bin/python -m pytest tests_interop/test_verifiers.py tests_interop/test_skyrl.py
 	$(ENV) .venv-openenv/bin/python -m pytest tests_interop/test_openenv.py
+
+# verl asks for any torch; the one that the other tests run on is at hand, its CPU build where pip finds wheels.
+test-verl: .venv-verl/.done
+	$(ENV) OMP_NUM_THREADS=1 .venv-verl/bin/python -m pytest tests_interop/test_verl.py
 
 real: models/.done
 
@@ -95,10 +99,12 @@ models/.done: examples/real_model.py $(REAL)/.done
 
 .venv-verifiers/.done: EXTRAS := verifiers,skyrl
 .venv-openenv/.done: EXTRAS := openenv
-.venv-verifiers/.done .venv-openenv/.done: pyproject.toml
+.venv-verl/.done: EXTRAS := verl
+.venv-verl/.done: FURTHER := torch==2.13.* $(addprefix --find-links ,$(PIP_FIND_LINKS))
+.venv-verifiers/.done .venv-openenv/.done .venv-verl/.done: pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip --disable-pip-version-check install -q uv
-	$(@D)/bin/uv pip install -q --python $(@D)/bin/python -e ".[$(EXTRAS)]" pytest
+	$(@D)/bin/uv pip install -q --python $(@D)/bin/python -e ".[$(EXTRAS)]" pytest $(FURTHER)
 	@touch $@
 
 $(VLLM_BIN)/python:
@@ -119,4 +125,4 @@ $(VENV)/.bench: $(VENV)/.dev
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) .venv-verifiers .venv-openenv models build dist *.egg-info runs
+	rm -rf $(VENV) $(VLLM_VENV) .venv-verifiers .venv-openenv .venv-verl models build dist *.egg-info runs

@@ -1,8 +1,14 @@
 """SkyRL-Gym makes and plays our student's seat."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 skyrl_gym = pytest.importorskip("skyrl_gym")
+
+sys.path.insert(0, str(Path(__file__).parent))
+import recorded
 
 import steer_env
 from steer_env.interop import messages
@@ -43,3 +49,17 @@ def test_an_unscored_turn_earns_nothing_and_says_so():
     env.init([])
     out = env.step(REFUSAL)
     assert out["reward"] == 0.0 and out["metadata"] == {"scored": False, "own": None}
+
+
+def test_recorded_dialogues_earn_there_what_their_credit_is_made_of():
+    for played in recorded.load():
+        env = skyrl_gym.make("steer", env_config={"attacker": "static"}, extras={"seed": played.seed})
+        env.init([])
+        out = [env.step(r.turn.reply) for r in played.turns]
+        assert [o["reward"] for o in out] == pytest.approx(played.rewards)
+        own = [
+            r.info["turn_reward"] if ok else None for r, ok in zip(played.turns, played.scored, strict=True)
+        ]
+        assert [o["metadata"]["own"] for o in out] == pytest.approx(own)
+        assert [o["done"] for o in out] == [False] * (len(out) - 1) + [True]
+    recorded.check_carried("SkyRL-Gym", rewards="each step", unscored="`metadata` beside a 0")

@@ -9,11 +9,15 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 vf = pytest.importorskip("verifiers.v1")
 
 from verifiers.v1.utils.loaders import load_environment
+
+sys.path.insert(0, str(Path(__file__).parent))
+import recorded
 
 import steer_env
 from steer_env.interop.verifiers import SteerConfig, set_advantages
@@ -116,3 +120,31 @@ def test_each_turns_advantage_reaches_its_tokens_and_an_unscored_one_is_zero(epi
     assert [node.advantages for node in sampled] == want
     with pytest.raises(ValueError, match="1 advantages"):
         set_advantages(student, [1.0])
+
+
+def test_tokens_get_the_advantages_that_our_own_loop_gives_them(episode):
+    from verifiers.v1.graph import MessageNode
+
+    student = next(t for t in episode.traces if t.agent.name == "student").model_copy(deep=True)
+    user, said = (next(n.message for n in student.nodes if n.sampled == sampled) for sampled in (False, True))
+    played, equal = recorded.load(), []
+    for credit in recorded.CREDITS:
+        by_turn, by_token = recorded.turn_advantages(played, credit), recorded.advantages(played, credit)
+        for t, own, want in zip(played, by_turn, by_token, strict=True):
+            trace, student.nodes = t.trace, []
+            for part in np.split(np.arange(len(trace)), np.flatnonzero(np.diff(trace.turn_L)) + 1):
+                sampled = bool(trace.sampled_L[part[0]])
+                student.nodes.append(
+                    MessageNode(
+                        message=said if sampled else user,
+                        sampled=sampled,
+                        token_ids=trace.ids_L[part].tolist(),
+                        mask=trace.sampled_L[part].tolist(),
+                    )
+                )
+            set_advantages(student, [a if ok else math.nan for a, ok in zip(own, t.scored, strict=True)])
+            found = np.zeros(len(trace))
+            found[trace.sampled_L] = [a for node in student.nodes if node.sampled for a in node.advantages]
+            np.testing.assert_allclose(found, want, atol=1e-5)
+        equal.append(credit)
+    recorded.check_carried("verifiers", credits=equal)
