@@ -5,13 +5,13 @@
     python -m benchmarks.real_student --only-table
 
 The student is `models/smollm2-vl`: SmolLM2-135M inside the paper's model class, Qwen2.5-VL, behind a vision
-tower with random weights. First the tower and its projector alone learn captions, the language model frozen,
-until held-out pictures are told (gate); from then on they are frozen. Then a helpful-only base, Stage II and
-Stage III as in the demo, at rates for a pretrained model. Each stage is evaluated with its controls: a result
-counts if the blind and the forgetful do worse.
+tower with random weights. First the tower and its projector alone learn to write captions in the frozen
+model's words (`words`), until held-out pictures are told (gate); from then on they are frozen. Then a
+helpful-only base, Stage II and Stage III as in the demo, at rates for a pretrained model. Each stage is
+evaluated with its controls: a result counts if the blind and the forgetful do worse.
 
-`results/result.json` says what is finished, how many core seconds each part took, what was seen after every
-round of captions, and which gate stopped it, if one did.
+`results/result.json` says what is finished, how many core seconds each part took, what was seen at every
+look, and which gate stopped it, if one did.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.real_student.words import THINGS, WORDS, learn_words
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.grpo import GRPOConfig
 from steer_env.algorithms.pretraining import GATES, GateFailed, frozen_vision, pretrain
@@ -34,27 +36,20 @@ from steer_env.configs.sft import Gate, Phase, SFTConfig
 from steer_env.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
-#: Rounds of captions: each is checked, and none is lost to an interruption but the one under way.
-SEE = Phase(
-    "see",
-    SFTConfig(steps=40, batch_size=16, optimizer="muon", lr=2e-3, warmup=5, final_lr=0.5),
-    Gate("caption", noun=0.6, colour=0.9, mark=0.9, place=0.8, count=48),
-    sees=True,
-    extension=1.0,
-    extensions=9,
-)
+SEE = SFTConfig(steps=400, batch_size=64, optimizer="muon", lr=2e-3, muon_lr=2e-2, warmup=20, final_lr=0.05)
+SEEN = Gate(noun=0.9, colour=0.95, mark=0.95, place=0.95, count=96)
 SHORT = Phase(
     "short",
-    SFTConfig(steps=60, batch_size=8, lr=1e-4, warmup=10),
+    SFTConfig(steps=24, batch_size=4, lr=1e-4, warmup=5),
     Gate("describe", noun=0.6, colour=0.9, mark=0.9, place=0.5, count=48),
-    extensions=1,
+    extensions=2,
 )
 CONFIG = DemoConfig(
-    base=(SEE, SHORT),
-    sft=SFTConfig(steps=60, batch_size=4, lr=1e-4, warmup=10),
+    base=(SHORT,),
+    sft=SFTConfig(steps=40, batch_size=4, lr=1e-4, warmup=5),
     sft_dialogues=240,
     grpo=GRPOConfig(
-        steps=10,
+        steps=8,
         seeds_per_step=4,
         group_size=4,
         lr=1e-5,
@@ -84,15 +79,19 @@ class Spent(RuntimeError):
 class Clock:
     """Core seconds of every part, kept over restarts; raises `Spent` when they pass the limit."""
 
-    def __init__(self, spent: dict[str, float], limit: float) -> None:
-        self.spent, self.limit = spent, limit
-        self.part, self._last = "", time.process_time()
+    def __init__(self, spent: dict[str, float], limit: float, write: Callable[[], None]) -> None:
+        self.spent, self.limit, self.write = spent, limit, write
+        self.part, self._last = "start", time.process_time()
+        self._written = self._last
 
     def __call__(self, *_: Any) -> None:
         """Add what was spent since; takes and ignores what a progress callback is told."""
         now = time.process_time()
         self.spent[self.part] = self.spent.get(self.part, 0.0) + now - self._last
         self._last = now
+        if now - self._written > 60:  # so that a restart knows of it
+            self._written = now
+            self.write()
         if sum(self.spent.values()) > self.limit:
             raise Spent(f"{self.limit / 3600:g} core hours are spent")
 
@@ -114,33 +113,30 @@ def run(
         "core_seconds": before.get("core_seconds", {}),
         "ended": "",
     }
-    clock = Clock(result["core_seconds"], hours * 3600)
+
+    def written(ended: str) -> None:
+        result["ended"] = ended
+        result["seen"] = _seen(out)
+        result["runs"] = {name: _numbers(out / "eval" / name) for name in ("base", "sft", "grpo")}
+        results.mkdir(parents=True, exist_ok=True)
+        write_json(place, result)
+
+    clock = Clock(result["core_seconds"], hours * 3600, lambda: written("under way"))
     try:
-        base = _base(model, out, config, clock)
-        folders = {"base": base}
+        folders = {"base": _base(model, out, config, clock)}
+        written("base is there")
+        # What matters most first: the hours may end before everything is evaluated.
         for name, earlier in (("sft", "base"), ("grpo", "sft")):
             folders[name] = out / name / "model"
             if not folders[name].exists():
                 clock.of(name)
                 build(config, name, out / name, before=folders[earlier], resume=True, progress=clock)
-        for name, folder in folders.items():
-            _evaluate(name, folder, out, episodes, clock)
-        result["ended"] = "finished"
+            _evaluate(name, folders[name], out, episodes, clock)
+            written(f"{name} is evaluated")
+        _evaluate("base", folders["base"], out, episodes, clock)
+        written("finished")
     except (Spent, GateFailed) as stopped:
-        result["ended"] = str(stopped)
-    gates = [
-        json.loads((out / part / GATES).read_text())
-        for part in ("see", "base")
-        if (out / part / GATES).exists()
-    ]
-    result["seen"] = [
-        {key: entry[key] for key in ("phase", "extension", "steps", "seen")}
-        for one in gates
-        for entry in one["phases"]
-    ]
-    result["runs"] = {name: _numbers(out / "eval" / name) for name in ("base", "sft", "grpo")}
-    results.mkdir(parents=True, exist_ok=True)
-    write_json(place, result)
+        written(str(stopped))
     return result
 
 
@@ -158,13 +154,27 @@ def _base(model: Path, out: Path, config: DemoConfig, clock: Clock) -> Path:
     for parameter in student.model.parameters():
         parameter.requires_grad_(False)
     with frozen_vision(student, False):
-        pretrain(student, config.base[:1], data, out / "see", config.seed, clock)
+        learn_words(student, SEE, SEEN, out / "see", clock)
     clock.of("base")
     for parameter in student.model.parameters():
         parameter.requires_grad_(True)
-    pretrain(student, config.base[1:], data, out / "base", config.seed, clock)
+    pretrain(student, config.base, data, out / "base", config.seed, clock)
     student.save(folder)
     return folder
+
+
+def _seen(out: Path) -> list[dict[str, Any]]:
+    """What was seen at every look: by the tower alone, then told in words."""
+    seen: list[dict[str, Any]] = []
+    if (out / "see" / WORDS).exists():
+        looks = torch.load(out / "see" / WORDS)["looks"]
+        seen = [
+            {"phase": "tower", "steps": one["step"], "seen": {t: one[t] for t in THINGS}} for one in looks
+        ]
+    if (out / "base" / GATES).exists():
+        phases = json.loads((out / "base" / GATES).read_text())["phases"]
+        seen += [{key: entry[key] for key in ("phase", "steps", "seen")} for entry in phases]
+    return seen
 
 
 def _evaluate(name: str, folder: Path, out: Path, episodes: int, clock: Clock) -> None:
@@ -203,13 +213,11 @@ def table(result: dict[str, Any]) -> str:
     hours = sum(result["core_seconds"].values()) / 3600
     lines = [f"{result['student']}: {hours:.2f} core hours; ended: {result['ended']}", ""]
     lines += ["| after | noun | colour | mark | place |", "|---|---|---|---|---|"]
-    steps = 0
     for entry in result["seen"]:
-        steps += entry["steps"]
         seen = " | ".join(
             f"{100 * entry['seen'][thing]:.0f} %" for thing in ("noun", "colour", "mark", "place")
         )
-        lines.append(f"| {entry['phase']}, {steps} steps | {seen} |")
+        lines.append(f"| {entry['phase']}, {entry['steps']} steps | {seen} |")
     if any(result["runs"].values()):
         lines += ["", f"| run | {' | '.join(MEASURES)} |", "|---" * (len(MEASURES) + 1) + "|"]
     for name, rows in result["runs"].items():
@@ -233,7 +241,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/real_student"), help="weights and dialogues")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--hours", type=float, default=3.0, help="most core hours, over all restarts")
-    parser.add_argument("--episodes", type=int, default=48, help="dialogues per evaluation")
+    parser.add_argument("--episodes", type=int, default=24, help="dialogues per evaluation")
     parser.add_argument("--only-table", action="store_true")
     args = parser.parse_args()
     if not args.only_table:

@@ -1,12 +1,15 @@
 """`benchmarks/real_student` runs through with a tiny model, stops at its limit, and goes on."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 import torch
 
 from benchmarks.real_student import __main__ as real
+from benchmarks.real_student.words import Words, learn_words
 from steer_env.agents.hf.student import HFStudent
+from steer_env.algorithms.pretraining import GateFailed, frozen_vision
 from steer_env.configs.sft import Gate, SFTConfig
 from steer_env.models.tiny import TinyConfig, build, save
 from steer_env.world.play import all_texts
@@ -15,7 +18,9 @@ QUICK = SFTConfig(steps=1, batch_size=2)
 
 
 @pytest.fixture
-def config():
+def config(monkeypatch):
+    monkeypatch.setattr(real, "SEE", replace(QUICK, optimizer="muon"))
+    monkeypatch.setattr(real, "SEEN", Gate(count=2))
     base = tuple(
         replace(phase, settings=QUICK, gate=Gate(count=2), extensions=0) for phase in real.CONFIG.base
     )
@@ -46,26 +51,61 @@ def test_it_stops_at_its_limit_and_goes_on_to_the_end(config, model, tmp_path, m
     first = real.run(model, out, results, config, hours=1e-9, episodes=2)
     assert first["ended"] == "1e-09 core hours are spent" and not evaluated
     done = real.run(model, out, results, config, hours=1, episodes=2)
-    assert done["ended"] == "finished" and evaluated == ["base", "sft", "grpo"]
+    assert done["ended"] == "finished" and evaluated == ["sft", "grpo", "base"]
     assert set(done["core_seconds"]) >= {"see", "base", "sft", "grpo"}
     assert sum(done["core_seconds"].values()) > sum(first["core_seconds"].values()) > 0
-    assert [entry["phase"] for entry in done["seen"]] == ["see", "short"]
-    assert "| see, 1 steps |" in real.table(done)
-    seen = out / "see" / "see" / "model"
+    assert [entry["phase"] for entry in done["seen"]] == ["tower", "short"]
+    assert "| tower, 1 steps |" in real.table(done)
     # First the tower alone learns, then everything but the tower.
-    assert same(weights(model, False), weights(seen, False)) and not same(
-        weights(model, True), weights(seen, True)
-    )
+    seen = list(torch.load(out / "see" / "words.pt")["weights"].values())
+    assert same(seen, weights(out / "base" / "model", True)) and not same(seen, weights(model, True))
     for stage in ("base", "sft", "grpo"):
-        assert same(weights(seen, True), weights(out / stage / "model", True))
-    assert not same(weights(seen, False), weights(out / "base" / "model", False))
+        assert same(seen, weights(out / stage / "model", True))
+    assert not same(weights(model, False), weights(out / "base" / "model", False))
 
 
-def test_a_gate_that_is_missed_is_the_result(config, model, tmp_path):
-    blind = replace(config.base[0], gate=Gate(noun=1.0, mark=1.0, count=4))
-    missed = replace(config, base=(blind, config.base[1]))
-    result = real.run(model, tmp_path / "out", tmp_path / "results", missed, hours=1, episodes=2)
-    assert result["ended"].startswith("phase='see' ended with noun=") and len(result["seen"]) == 1
+def test_a_gate_that_is_missed_is_the_result(config, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(real, "SEEN", Gate(noun=1.0, mark=1.0, count=8))
+    result = real.run(model, tmp_path / "out", tmp_path / "results", config, hours=1, episodes=2)
+    assert result["ended"].startswith("the tower ended with noun=") and len(result["seen"]) == 1
+
+
+def test_the_tower_learns_on_where_it_was_stopped_and_no_longer_than_it_has_to(model, tmp_path):
+    def learn(folder, gate, stop=None):
+        student = HFStudent.from_pretrained(model)
+        for parameter in student.model.parameters():
+            parameter.requires_grad_(False)
+        done = []
+
+        def progress():
+            done.append(1)
+            if len(done) == stop:
+                raise KeyboardInterrupt
+
+        with frozen_vision(student, False), suppress(KeyboardInterrupt, GateFailed):
+            learn_words(student, settings, gate, folder, progress)
+        return len(done), [p.detach() for p in student.decoder.adapter.vision.parameters()]
+
+    settings = SFTConfig(steps=30, batch_size=2, optimizer="muon")
+    blind = Gate(noun=1.0, count=4)
+    whole = learn(tmp_path / "whole", blind)
+    assert learn(tmp_path / "parts", blind, stop=27)[0] == 27
+    rest = learn(tmp_path / "parts", blind)
+    assert (whole[0], rest[0]) == (30, 5) and same(whole[1], rest[1])
+    assert learn(tmp_path / "enough", Gate(count=4))[0] == 25
+
+
+def test_words_stand_in_their_placeholders(model):
+    student = HFStudent.from_pretrained(model)
+    replies = [" blue drum in the middle a round dot", " green kite on the left a zigzag mark"]
+    words = Words(student, replies, slots=2)
+    embedding = student.model.get_input_embeddings().weight
+    encode = student.codec.tokenizer.encode
+    for reply, rows in zip(replies, words.targets(replies), strict=True):
+        colour, noun, _, _, place, _, _, mark = reply.split()
+        for thing, word in enumerate((colour, noun, place, mark)):
+            last = embedding[encode(f" {word}", add_special_tokens=False)[-1]]
+            assert torch.equal(words.rows_VH[rows[2 * thing + 1]], last)
 
 
 def test_the_table_shows_controls_under_their_run():
