@@ -25,7 +25,7 @@ LAYERS = (
     "report",
     "data",
     "algorithms",
-    "acts testing interop",
+    "acts testing interop serve",
     "cli",
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}

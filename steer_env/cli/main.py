@@ -21,6 +21,7 @@ from steer_env.render import visible
 COMMANDS = {
     "envs": "list the environment ids",
     "play": "be the student or the attacker",
+    "serve": "the same on a local page, and label recorded turns",
     "sft": "fine-tune a model on good dialogues",
     "train": "train a model with multi-turn GRPO or another algorithm",
     "evaluate": "test a student",

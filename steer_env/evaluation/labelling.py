@@ -100,14 +100,26 @@ def write_sheet(
         ValueError: If the unit is unknown or no turn was judged.
         FileExistsError: If the file exists.
     """
-    chosen, draw = _drawn(rows, count, unit, seed), f"{run_of(rows)} {unit} {seed} {count}"
+    chosen = _drawn(rows, count, unit, seed)
+    turns, draw = drawn_turns(rows, count, unit=unit, seed=seed)
     with Path(path).open("x", encoding="utf-8", newline="") as file:
         sheet = csv.writer(file)
         sheet.writerow(COLUMNS)
-        for row, number in (turn for turns in chosen for turn in turns):
+        for row, number in turns:
             turn = row["turns"][number - 1]
             sheet.writerow([row["seed"], number, "", "", cell(turn["user"]), cell(turn["reply"]), draw])
     return len(chosen)
+
+
+def drawn_turns(
+    rows: Sequence[Row], count: int, *, unit: str = "dialogue", seed: int = 0
+) -> tuple[list[tuple[Row, int]], str]:
+    """Return the turns of a sheet as (row, turn counted from 1), and how the sheet says they were drawn.
+
+    Takes and raises what `write_sheet` does.
+    """
+    chosen = _drawn(rows, count, unit, seed)
+    return [turn for turns in chosen for turn in turns], f"{run_of(rows)} {unit} {seed} {count}"
 
 
 def _drawn(rows: Sequence[Row], count: int, unit: str, seed: int) -> list[list[tuple[Row, int]]]:

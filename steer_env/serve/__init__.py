@@ -1,0 +1,1 @@
+"""A local page: sit in either seat with pictures, and label recorded dialogues."""
