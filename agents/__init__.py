@@ -52,12 +52,20 @@ __all__ = [
 ]
 
 
-#: Names `make_agent` knows. The first three play the attacker, the others the student.
+#: Names `make_agent` knows: attackers, then students. Those of `agents.zoo` are published attacks.
 #: A string is an entry point, "module:attribute", loaded on first use.
 AGENTS: dict[str, Callable[..., Acts] | str] = {
     "static": StaticAttacker,
     "tutor": ScriptedTutor,
     "learning": "steer_env.algorithms.learners:learning_tutor",
+    "crescendo": "steer_env.agents.zoo.crescendo:Crescendo",
+    "pair": "steer_env.agents.zoo.pair:PAIR",
+    "tap": "steer_env.agents.zoo.tap:TAP",
+    "goat": "steer_env.agents.zoo.goat:GOAT",
+    "actor": "steer_env.agents.zoo.actor:ActorAttack",
+    "x-teaming": "steer_env.agents.zoo.xteaming:XTeaming",
+    "many-shot": "steer_env.agents.zoo.manyshot:ManyShot",
+    "resample": "steer_env.agents.zoo.resample:Resample",
     "refuse": AlwaysRefuse,
     "comply": AlwaysComply,
     "constructive": Constructive,
@@ -69,8 +77,9 @@ def make_agent(name: str, *, seat: str = STUDENT, **options: Any) -> Agent:
     """Return a new agent by name.
 
     Args:
-        name: One of `AGENTS`, a model ("hf:PATH", "vllm:PATH", "openai:MODEL@URL" or
-            "inspect:PROVIDER/MODEL"), or your own as `module:Object` or `file.py:Object`.
+        name: One of `AGENTS`, with options as in "tap?width=3", a model ("hf:PATH", "vllm:PATH",
+            "openai:MODEL@URL" or "inspect:PROVIDER/MODEL"), or your own as `module:Object` or
+            `file.py:Object`.
         seat: The seat a model takes, "student_0" or "attacker_0"; the names in `AGENTS` have theirs.
         **options: Passed to its constructor.
 
@@ -80,7 +89,12 @@ def make_agent(name: str, *, seat: str = STUDENT, **options: Any) -> Agent:
     """
     if is_backend(name):
         return open_seat(name, seat, **options)
-    maker = AGENTS.get(name, name)
+    bare, named = naming.read_name(name)
+    maker: Any = AGENTS.get(bare)
+    if maker is not None:
+        options = {**named, **options}
+    else:
+        maker = name
     if isinstance(maker, str):
         if not naming.is_reference(maker):
             raise ValueError(

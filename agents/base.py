@@ -19,7 +19,7 @@ import numpy as np
 from steer_env.checks import integer, number
 from steer_env.images import Image
 from steer_env.spaces import MAX_NEW_TOKENS
-from steer_env.types import USER, Message, Utterance
+from steer_env.types import USER, Message, Utterance, Verdict, meta_of
 
 #: Student: {"images": tuple[Image], "transcript": tuple[Message]}. The attacker sees in addition "goal",
 #: "draft" (the seed's next user turn), "kind", "strategy", "technique", "verdict" (Terms, zeros if none) and
@@ -35,11 +35,60 @@ class KeyedObservation(dict[str, Any]):
 
     Attributes:
         stream: Names the dialogue by its reset seed and its number among those with that seed.
+        tried: What the attacker has tried at this turn and taken back, see `attempt`.
     """
 
-    def __init__(self, observation: Mapping[str, Any], stream: str) -> None:
+    def __init__(self, observation: Mapping[str, Any], stream: str, tried: tuple[Attempt, ...] = ()) -> None:
         super().__init__(observation)
-        self.stream = stream
+        self.stream, self.tried = stream, tried
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A user turn that was tried in a fork of the dialogue: the student's history does not have it.
+
+    Attributes:
+        user: What the attacker said, with its meta.
+        reply: What the student answered.
+        verdict: The judge's verdict, None without a judge.
+        round: How many calls of the attacker's `act` at this turn came before the one that tried it.
+    """
+
+    user: str
+    reply: str
+    verdict: Verdict | None
+    round: int = 0
+
+
+def attempt(candidates: Sequence[Utterance]) -> Utterance:
+    """Return what an attacker answers in order to try user turns before it says one.
+
+    A rollout plays each in a fork of the dialogue and asks the attacker again, which finds all attempts of
+    this turn in `tried_of(observation)`. Whoever plays without forks hears the first candidate.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if not candidates:
+        raise ValueError("candidates=[], expected at least one user turn to try")
+    return Utterance(str(candidates[0]), **{**candidates[0].meta, "tries": tuple(candidates)})
+
+
+def keep(tried: Sequence[Attempt], index: int, **meta: Any) -> Utterance:
+    """Return what an attacker answers in order to go on from an attempt: it was said, and answered so.
+
+    Raises:
+        ValueError: If there is no such attempt.
+    """
+    if not 0 <= index < len(tried):
+        raise ValueError(f"keep={index!r} of {len(tried)} attempts, expected one of them")
+    user = tried[index].user
+    return Utterance(str(user), **{**meta_of(user), **meta, "keep": index})
+
+
+def tried_of(observation: Observation) -> tuple[Attempt, ...]:
+    """Return what was tried at this turn, in order; () where nothing was, or nobody plays forks."""
+    return getattr(observation, "tried", ())
 
 
 def stream_of(observation: Observation) -> str:

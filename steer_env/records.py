@@ -90,7 +90,7 @@ def turn_row(result: TurnResult) -> Row:
         row["tcsr"] = dict(result.info["tcsr"])
     if "finish" in meta_of(turn.reply):
         row["finish"] = str(meta_of(turn.reply)["finish"])
-    for key in ("strategy", "tactic"):
+    for key in ("strategy", "tactic", "attack"):
         if key in meta_of(turn.user):
             row[key] = meta_of(turn.user)[key]
     return row

@@ -20,6 +20,7 @@ from steer_env.judges.base import DEADLINE, give_up
 from steer_env.scenarios import Scenario
 from steer_env.seats import Seat
 from steer_env.trajectory import StopReason, Trajectory
+from steer_env.trials import Trials
 from steer_env.types import ATTACKER, STUDENT, Utterance, meta_of
 from steer_env.vector import Finished, VectorDialogueEnv
 
@@ -187,6 +188,7 @@ class _Play:
         self.started = self.finished = 0
         self.deadline = deadline
         self._since: dict[Future[Any], float] = {}
+        self.trials = Trials(env)
 
     def run(self, progress: Progress | None) -> Iterator[Placed]:
         self.env.reset(seeds=[])
@@ -202,7 +204,7 @@ class _Play:
             judged = [slot for slot, verdict in self.env.judging().items() if verdict.done()]
             if judged:
                 moved = True
-                yield from self._end(self.env.collect(judged))
+                yield from self._end(self.trials.settle(judged, self.env.collect(judged)))
             if not moved:
                 self._wait()
             elif progress is not None:
@@ -226,18 +228,27 @@ class _Play:
 
     def _pending(self, seat: Seat) -> tuple[list[int], list[Any]]:
         ids, observations = self.env.pending(seat.name)
-        streams = (self.streams[self.playing[slot]] for slot in ids)
-        return ids, [KeyedObservation(o, s) for o, s in zip(observations, streams, strict=True)]
+        return ids, [
+            KeyedObservation(
+                seen, self.streams[self.playing[i]], self.trials.tried(i) if seat.name == ATTACKER else ()
+            )
+            for i, seen in zip(ids, observations, strict=True)
+        ]
 
     def _answer(self, seat: Seat, ids: list[int], replies: list[Utterance | Failed]) -> Iterable[Finished]:
         """Submit what was said, and end the dialogues that failed."""
         checked = [(i, self._checked(seat, i, reply)) for i, reply in zip(ids, replies, strict=True)]
         said = [(i, reply) for i, reply in checked if isinstance(reply, str)]
-        ended = list(
-            self.env.submit(seat.name, [i for i, _ in said], [reply for _, reply in said], wait=False)
-        )
+        ended: list[Finished] = []
+        if seat.name == ATTACKER:
+            said, ended = self.trials.open(said)
+        slots = [i for i, _ in said]
+        ended += self.env.submit(seat.name, slots, [reply for _, reply in said], wait=False)
+        if seat.name == STUDENT:
+            ended = self.trials.settle([i for i in slots if i not in self.env.judging()], ended)
         for i, reply in checked:
             if isinstance(reply, Failed):
+                self.trials.drop(i)
                 ended.append(self.env.fail(i, f"{seat.name}: {reply.reason}"))
         return ended
 
@@ -248,7 +259,8 @@ class _Play:
         """
         if isinstance(reply, str):
             try:
-                self.env.check(seat.name, slot, reply)
+                for text in (reply, *meta_of(reply).get("tries", ())):
+                    self.env.check(seat.name, slot, text)
             except TooLong as error:
                 known = meta_of(reply)
                 if "finish" not in known:

@@ -185,13 +185,17 @@ class VectorDialogueEnv:
         Finished turns keep their verdicts: no judge is asked again.
         """
         self.start(id, seed, {"scenario": scenario})
-        core = self._slots[id].core
         for turn in turns:
-            self._step(id, ATTACKER, turn.user)
-            if turn.verdict is not None:
-                core.offer_verdict(turn.reply, turn.verdict)
-            self._step(id, STUDENT, turn.reply)
+            self.replay_turn(id, turn.user, turn.reply, turn.verdict)
         self._step(id, ATTACKER, user)
+
+    def replay_turn(self, id: int, user: str, reply: str, verdict: Verdict | None) -> list[Finished]:
+        """Play a turn whose reply and verdict are known; returns the dialogue if that ended it."""
+        self._step(id, ATTACKER, user)
+        if verdict is not None:
+            self._slots[id].core.offer_verdict(reply, verdict)
+        done = self._step(id, STUDENT, reply)
+        return [] if done is None else [done]
 
     def submit(
         self, agent: str, ids: Sequence[int], utterances: Sequence[str], *, wait: bool = True

@@ -19,7 +19,7 @@ LAYERS = (
     "wrappers",
     "agents",
     "registration",
-    "seats rollout counterfactual unscored",
+    "seats trials rollout counterfactual unscored",
     "evaluation",
     "play",
     "report",
