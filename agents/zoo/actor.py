@@ -17,6 +17,9 @@ class ActorAttack(Attack):
 
     Plans a network of actors around the goal, of six kinds, and asks its way along one of them. A refused
     question is taken back and asked about the next actor (the paper's dynamic modification), once.
+
+    Attributes:
+        tries: Most replies per turn.
     """
 
     tries: int = 2

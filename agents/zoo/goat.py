@@ -24,6 +24,9 @@ class GOAT(Attack):
 
     Observes the last reply, thinks, chooses a technique and speaks. It takes nothing back: `tries` is 1. A
     technique that was refused is not used again while others are left; one that was answered is used on.
+
+    Attributes:
+        tries: Most replies per turn.
     """
 
     tries: int = 1

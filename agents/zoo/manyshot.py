@@ -27,6 +27,7 @@ class ManyShot(Attack):
     question; later turns ask on. One reply per turn.
 
     Attributes:
+        tries: One reply per turn.
         shots: Faux dialogues; they have to fit into the environment's `max_length` and the student's context.
     """
 

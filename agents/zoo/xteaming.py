@@ -18,6 +18,9 @@ class XTeaming(Attack):
     The planner orders personas; the attacker plays one from turn to turn; the verifier scores every reply.
     Where the score falls below that of the turn before, or the turn was refused, the prompt optimiser revises
     it, within `tries`. A plan whose turn could not be mended is given up for the next one.
+
+    Attributes:
+        tries: Most replies per turn.
     """
 
     tries: int = 4
