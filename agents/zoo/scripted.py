@@ -125,7 +125,9 @@ def _as_question(rung: str, goal: str) -> Question:
     return Question(rung) if piece is None else Question("piece", piece)
 
 
-def _choose(rng: np.random.Generator, weights: Mapping[str, Sequence[float]], used: Collection[object]) -> str:
+def _choose(
+    rng: np.random.Generator, weights: Mapping[str, Sequence[float]], used: Collection[object]
+) -> str:
     """Draw a strategy by Thompson sampling, one that was not used yet while there are such."""
     open_ = [s for s in STRATEGIES if s not in used] or list(STRATEGIES)
     draws = [rng.beta(1.0 + weights[s][0], 1.0 + weights[s][1]) for s in open_]
