@@ -1,0 +1,61 @@
+"""The numbers of README and docs are those that were claimed and measured."""
+
+import doctest
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks import claims
+
+ROOT = Path(__file__).parents[2]
+CLAIMS = claims.load()
+NAMES = [f"{claim['file']}: {claim['context'][:40]}" for claim in CLAIMS]
+
+
+def test_examples():
+    assert doctest.testmod(claims).failed == 0
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=NAMES)
+def test_a_claim_holds_and_says_where_it_is_from(claim):
+    assert claims.faults(claim, quick=True) == []
+    assert claim["command"] and re.fullmatch(r"20\d\d-\d\d-\d\d", claim["date"]) and claim["tolerance"] >= 0
+    assert ("values" in claim) != ("copy" in claim) and len(claim.get("keys", [])) in (
+        0,
+        len(claim.get("values", [])),
+    )
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=NAMES)
+def test_another_number_on_the_page_is_noticed(claim, tmp_path):
+    """One digit of the claimed line is another one: every claim fails by itself."""
+    for name in {claim["file"], claim.get("copy", {}).get("file"), claim.get("result")} - {None}:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    assert claims.faults(claim, tmp_path) == []
+    page = tmp_path / claim["file"]
+    text = page.read_text()
+    after = claims.line_after(ROOT, claim["file"], claim["context"])
+    value = claim["values"][0] if "values" in claim else re.search(r"\d", after)[0]
+    place = text.index(claim["context"]) + len(claim["context"])
+    place += (
+        re.compile(rf"(?<![\d.,]){re.escape(value)}" if "values" in claim else value).search(after).start()
+    )
+    digit = str((int(text[place]) + 1) % 10)
+    page.write_text(text[:place] + digit + text[place + 1 :])
+    assert claims.faults(claim, tmp_path)
+
+
+def test_a_claim_that_is_not_the_measured_number_is_noticed():
+    claim = next(claim for claim in CLAIMS if "result" in claim)
+    assert claims.measured(ROOT, claim)
+    assert any("measured is" in fault for fault in claims.faults({**claim, "scale": 1.5}))
+
+
+def test_every_row_with_a_percentage_in_the_readme_is_claimed():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("|") and "%" in line]
+    contexts = [claim["context"] for claim in CLAIMS if claim["file"] == "README.md"]
+    assert rows and [row for row in rows if not any(context in row for context in contexts)] == []
