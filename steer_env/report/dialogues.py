@@ -95,6 +95,7 @@ def _entry(row: Row, policy: str) -> Entry:
         "suite": HEADINGS.get(suite, suite),
         "seed": row.get("seed", -1),
         "note": _where(row),
+        "forked": "played on from each turn" if effects else "",
         "stop": "" if row.get("stop") == "seed_end" else str(row.get("stop", "")),
         "images": [str(digest) for digest in row.get("images", ())],
         "turns": turns,
@@ -114,8 +115,6 @@ def _where(row: Row) -> str:
         said.append(f"step {int(row['step'])}")
     if row.get("advantage") is not None:
         said.append(f"advantage {float(row['advantage']):+.2f}")
-    if row.get("effects"):
-        said.append("played on from each turn")
     return " · ".join(said)
 
 

@@ -30,7 +30,7 @@ def test_fork_then_report(cli) -> None:
     assert Path("r/forks.jsonl").read_bytes() == before  # nothing is played twice
     assert cli("report", "r", "--out", "p.html").code == 0
     data = json.loads(Path("p.html").read_text().split('id="data">')[1].split("</script>")[0])
-    marked = {d["seed"] for d in data["dialogues"] if "played on" in d["note"]}
+    marked = {d["seed"] for d in data["dialogues"] if d["forked"]}
     assert marked == {one["seed"] for one in forks}
 
 

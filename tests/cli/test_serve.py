@@ -279,3 +279,25 @@ def test_a_seat_without_an_answer_is_asked_again() -> None:
     assert "the server is gone" in answer.text and "ask again" in answer.text
     assert "Here I am." in say(client, page, "").text
     assert json.dumps(client.get(page).text).count("Hello?") == 1
+
+
+def test_a_person_is_rescored_compared_and_calibrated_like_a_model(cli: Any) -> None:
+    client = opened()
+    for _ in range(2):
+        page = begin(client, "student")
+        seat = list(client.house.seats.values())[-1]  # type: ignore[attr-defined]
+        while not seat.ended:
+            assert say(client, page, "I will not help with that.").status_code == 200
+    run = "runs/serve/student"
+    words = ("--env", "SteerRedTeam-v0", "--split", "train", "--episodes", 4, "--format", "csv")
+    assert cli("evaluate", "comply", *words, "--out", "e").code == 0
+    code, out, err = cli("compare", run, "e", "--common", "--measure", "harm")
+    assert code == 0 and "student -> e" in out, err
+    code, _, err = cli("rescore", run, "--judge", "rule", "--out", "again")
+    assert code == 0 and [r["seed"] for r in load_rows("again")] == [0, 1], err
+    labelled = opened(f"me={run}", out=Path("other"), count=2)
+    for row, number in labelled.house.sheets["me"].turns:  # type: ignore[attr-defined]
+        data = {"annotator": "ann", "seed": row["seed"], "turn": number, "label": 0}
+        assert labelled.post("/label/me", data=data).status_code == 200
+    code, out, err = cli("calibrate", run, "--labels", "other/labels/me.csv")
+    assert code == 0 and "labelled turns" in out, err

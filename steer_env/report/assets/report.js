@@ -58,7 +58,7 @@ function more() {
 function entry(one) {
   const box = make("details", `dialogue ${one.worst}`);
   const head = make("summary");
-  const labels = [one.suite, `seed ${one.seed}`, one.note, one.kind, one.strategy, one.technique, one.category, one.mechanism];
+  const labels = [one.suite, `seed ${one.seed}`, one.note, one.forked, one.kind, one.strategy, one.technique, one.category, one.mechanism];
   const text = make("span");
   text.append(make("b", "", one.policy), " · ", labels.filter(Boolean).map(word).join(" · "));
   head.append(strip(one), text);
