@@ -40,9 +40,14 @@ class ModelAdapter:
                 "reads them as tokens of its text (Qwen-VL, LLaVA, SmolVLM, ...); use it behind a server "
                 "(openai:MODEL@URL)"
             )
+        self._accepts = set(inspect.signature(model.forward).parameters)
+        if codec.takes_images and "pixel_values" not in self._accepts:
+            raise ValueError(
+                f"model {type(model).__name__} takes no pixel_values, expected a model that does; use it "
+                "behind a server (openai:MODEL@URL), or with its tokenizer alone and images='caption' or 'no'"
+            )
         self.model, self.codec = model, codec
         self.vision = VisionTower(model, codec)
-        self._accepts = set(inspect.signature(model.forward).parameters)
         base = getattr(model, "model", None)
         #: Multimodal rotary positions, where the model has them (Qwen's).
         self._rope = getattr(base, "get_rope_index", None)

@@ -5,6 +5,7 @@ nothing of caches, batches and shared pictures. Where a stock processor needs to
 the placeholder as it would.
 """
 
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ from transformers import (
     Mistral3ForConditionalGeneration,
     MistralConfig,
     MistralForCausalLM,
+    Phi4MultimodalConfig,
+    Phi4MultimodalForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -299,6 +302,21 @@ def smolvlm():
     return idefics3(SmolVLMConfig, SmolVLMForConditionalGeneration)
 
 
+def phi4():
+    tok = chatml()
+    tok.chat_template = CHATML
+    named = {"bos_token_id": tok.eos_token_id, "eos_token_id": tok.eos_token_id}
+    config = Phi4MultimodalConfig(
+        **sizes(tok, **named), original_max_position_embeddings=1024,
+        vision_config={**VISION, "image_size": 28, "crop_size": 28},
+        audio_config={
+            "hidden_size": 32, "intermediate_size": 64, "num_blocks": 1, "num_attention_heads": 2,
+            "ext_pw_out_channel": 32, "nemo_conv_channels": 32,
+        },
+    )  # fmt: skip
+    return Phi4MultimodalForCausalLM(config), tok
+
+
 #: Name in the docs -> maker.
 FAMILIES = {
     "Qwen2-VL": qwen2vl,
@@ -316,15 +334,26 @@ FAMILIES = {
     "Llama (text)": text_of(LlamaConfig, LlamaForCausalLM, CHATML),
     "Qwen2 (text)": text_of(Qwen2Config, Qwen2ForCausalLM, CHATML),
     "Mistral (text)": text_of(MistralConfig, MistralForCausalLM, MISTRAL, sentencepiece, head_dim=16),
+    "Phi-4-multimodal (text)": phi4,
 }
+
+
+#: Name in the docs -> class, and why its pictures are refused.
+REFUSED = {
+    "Phi-4-multimodal, with pictures": ("Phi4MultimodalForCausalLM", "it takes no `pixel_values`"),
+    "Llama 3.2 Vision": ("MllamaForConditionalGeneration", "cross-attention"),
+}
+
+
+def made(maker, tiny):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return maker(tiny) if maker in (qwen2vl, qwen3vl, stock_template) else maker()
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request, tiny):
-    maker = FAMILIES[request.param]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return maker(tiny) if maker in (qwen2vl, qwen3vl, stock_template) else maker()
+    return made(FAMILIES[request.param], tiny)
 
 
 def own_forward(student, prompt):
@@ -380,6 +409,33 @@ def test_sentencepiece_gets_no_second_space():
     assert student.codec.prompt({"images": (), "transcript": transcript}).trace.ids_L.tolist() == whole
 
 
-def test_the_docs_name_the_families_that_were_run():
-    line = next(line for line in DOCS.read_text().splitlines() if line.startswith("Token-exact here:"))
-    assert line == f"Token-exact here: {', '.join(FAMILIES)}."
+def test_phi4_is_refused_with_pictures():
+    _, tok = phi4()
+    images = StandIn(patched(), tok, CHATML, by_grid)
+    with pytest.raises(ValueError, match="takes no pixel_values, expected a model that does; use it behind"):
+        HFStudent(phi4()[0], images)
+
+
+def shown(name, student):
+    """A row of the table in the docs."""
+    codec, model = student.codec, type(student.model).__name__
+    close = codec.tokenizer.convert_ids_to_tokens(codec.close_id).replace("|", "\\|")
+    return f"| {name} | `{model}` | {'yes' if codec.takes_images else 'text only'} | `{close}` |"
+
+
+def test_the_table_in_the_docs_is_made_from_the_families(tiny):
+    """REFRESH=1 pytest tests/agents/hf/test_families.py -k table writes it."""
+    rows = [
+        "| family | class | pictures | a turn ends with |",
+        "|---|---|---|---|",
+        *(shown(name, HFStudent(*made(maker, tiny), max_new_tokens=2)) for name, maker in FAMILIES.items()),
+        *(f"| {name} | `{model}` | refused: {why} | |" for name, (model, why) in REFUSED.items()),
+    ]
+    begin, end = "<!-- families: begin -->\n", "<!-- families: end -->\n"
+    before, rest = DOCS.read_text(encoding="utf-8").split(begin)
+    table, behind = rest.split(end)
+    wanted = "\n".join(rows) + "\n"
+    if os.environ.get("REFRESH"):
+        DOCS.write_text(before + begin + wanted + end + behind, encoding="utf-8")
+        return
+    assert table == wanted, f"{DOCS.name} is out of date, run REFRESH=1 pytest {Path(__file__).name} -k table"
