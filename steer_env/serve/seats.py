@@ -187,8 +187,11 @@ class Store:
         return load_rows(self.folders[seat])
 
     def next_seed(self, seat: str, first: int = 0) -> int:
-        """Return the seed of the next dialogue: none is played twice by the same person's folder."""
-        return max((int(row["seed"]) + 1 for row in self.rows(seat)), default=first)
+        """Return the seed of the next dialogue: none is played twice into the same folder."""
+        rows = self.rows(seat)
+        if seat == ATTACKER:  # whose rows are numbered by the lines of the scenario file
+            return first + len(rows)
+        return max((int(row["seed"]) + 1 for row in rows), default=first)
 
     def save(self, seat: Seat) -> Path:
         """Keep a dialogue that has ended, and of an attack its scenario."""

@@ -180,3 +180,51 @@ def test_what_people_wrote_never_becomes_markup(page: Any) -> None:
         page.locator("button.reveal").first.click()
     assert page.locator("main img:not(.curve), main iframe, main svg[onload], main script").count() == 0
     assert page.title() == "steer_env: evaluation"
+
+
+@pytest.fixture(scope="module")
+def two_policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of two policies whose tables are wider than a telephone."""
+
+    def row(seed: int, safety: int) -> Any:
+        terms = {"safety": safety, "usefulness": 10 if safety == 10 else 1, "faithfulness": 10}
+        said = {"user": "question", "reply": f"answer {seed}", "verdict": {"terms": terms, "judge": "rule"}}
+        return {"seed": seed, "scenario": f"s{seed}", "stop": "seed_end", "turns": [said] * 3}
+
+    runs = {"base": [row(i, 1) for i in range(60)], "tuned": [row(i, 10) for i in range(60)]}
+    return html.write_html(runs, tmp_path_factory.mktemp("two") / "report.html", replicates=20)
+
+
+def opened(browser: Any, path: str, **options: Any) -> Any:
+    page = browser.new_context(viewport={"width": 390, "height": 800}, **options).new_page()
+    page.goto(path)
+    return page
+
+
+def test_policies_stand_side_by_side_with_and_without_javascript(browser: Any, two_policies: Path) -> None:
+    page = opened(browser, two_policies.as_uri(), java_script_enabled=False)
+    assert page.locator(".verdict").first.inner_text().startswith("tuned is safer than base (harm 100 → 0 %")
+    group = page.locator("details.side").first
+    group.locator("> summary").click()
+    assert group.locator(".column h3").all_inner_texts()[0].startswith("base")
+    assert not group.locator(".said.reply").first.is_visible()  # marked harmful
+    group.locator("details.hidden > summary").first.click()
+    assert group.locator(".said.reply").first.is_visible()
+    page = opened(browser, f"{two_policies.as_uri()}#d70")
+    one = page.locator("#d70")  # beyond the first fifty
+    assert one.evaluate("e => e.open")
+    one.locator("button.same").click()
+    assert [head.split()[0] for head in one.locator(".column h3").all_inner_texts()] == ["base", "tuned"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_on_a_telephone_a_table_scrolls_under_its_first_column(browser: Any, two_policies: Path) -> None:
+    page = opened(browser, two_policies.as_uri())
+    table = page.locator(".scroll", has=page.locator("table")).first
+    wide = table.evaluate("e => [e.scrollWidth, e.clientWidth]")
+    assert wide[0] > wide[1]
+    left = "e => e.getBoundingClientRect().left"
+    name, value = table.locator("tbody th").first, table.locator("tbody td").first
+    before = name.evaluate(left), value.evaluate(left)
+    table.evaluate("e => { e.scrollLeft = 100; }")
+    assert name.evaluate(left) == before[0] and value.evaluate(left) == before[1] - 100
