@@ -17,7 +17,7 @@ import numpy as np
 from steer_env.agents.base import Acts, Agent, Failed, Observation, as_agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.advantages import share_cut, trajectory_return
-from steer_env.algorithms.base import Algorithm, Example, Progress, make_algorithm
+from steer_env.algorithms.base import Algorithm, Example, Progress, make_algorithm, print_step
 from steer_env.algorithms.checkpoints import (
     AVERAGE,
     CONFIG,
@@ -72,7 +72,7 @@ def train(
     parallel: Parallel | None = None,
     trackers: Sequence[str] = (),
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | None = print_step,
     record_every: int = 0,
     eval_env: VectorDialogueEnv | None = None,
     allow_self_judging: Collection[str] = (),
@@ -91,7 +91,7 @@ def train(
         parallel: The processes that train together, see `parallel.launched`; the default is this one alone.
         trackers: Where metrics also go: "tensorboard", "wandb", "trackio".
         resume: Go on after the last checkpoint; metrics rows beyond it are dropped.
-        progress: Called after every step.
+        progress: Called after every step; the default prints a line, None is silent.
         record_every: Write the dialogues of every so many steps, with tokens, masks and advantages, to
             `rollouts.jsonl`; 0 writes none.
         eval_env: Where `config.eval_every` plays its dialogues; `env` by default.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import steer_env
 from steer_env.cli.command import Command
+from steer_env.ids import ACTS, NAMESPACE
 from steer_env.models.shipped import SHIPPED
 
 
@@ -24,14 +25,18 @@ class Envs:
 def run(config: Envs) -> int:
     """Print ids, attackers and summaries, and the shipped students."""
     specs = [steer_env.spec(id) for id in steer_env.env_ids()]
+    rows = [(s.id, s.attacker, s.summary) for s in specs]
+    rows.append(
+        (ACTS.removeprefix(f"{NAMESPACE}/"), "tutor", f"dialogue acts, no text: gymnasium.make({ACTS!r})")
+    )
     if config.json:
         print(
-            json.dumps([{"id": s.id, "attacker": s.attacker, "summary": s.summary} for s in specs], indent=2)
+            json.dumps([dict(zip(("id", "attacker", "summary"), row, strict=True)) for row in rows], indent=2)
         )
         return 0
-    width = max(len(s.id) for s in specs)
-    for s in specs:
-        print(f"{s.id.ljust(width)}  {s.attacker.ljust(6)}  {s.summary}")
+    width = max(len(id) for id, _, _ in rows)
+    for id, attacker, summary in rows:
+        print(f"{id.ljust(width)}  {attacker.ljust(6)}  {summary}")
     print("\nstudents that come with the package, for evaluate, train --student, play --student:")
     for name, summary in SHIPPED.items():
         print(f"{f'hf:{name}'.ljust(width)}  {summary}")

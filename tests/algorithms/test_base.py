@@ -95,3 +95,11 @@ def test_a_dialogue_left_out_needs_no_tokens():
     from kit.dialogues import trajectory
 
     assert make_example(trajectory(1.0), None) is None
+
+
+def test_training_from_python_says_how_far_it_is(make_vec, make_student, learner, tmp_path, capsys):
+    config = dataclasses.replace(SMALL, steps=1)
+    train(make_vec(), learner, make_student(), "rloo", config, tmp_path / "run")
+    assert capsys.readouterr().err.startswith("step 1/1: return ")
+    train(make_vec(), learner, make_student(), "rloo", config, tmp_path / "silent", progress=None)
+    assert capsys.readouterr().err == ""

@@ -30,14 +30,14 @@ def test_wrong_commands_and_options_exit_with_2(cli) -> None:
 def test_envs(cli) -> None:
     _, out, _ = cli("envs")
     ids, students = out.split("\n\n")
-    assert [line.split()[0] for line in ids.splitlines()] == steer_env.env_ids()
+    assert [line.split()[0] for line in ids.splitlines()] == [*steer_env.env_ids(), "SteerActs-v0"]
     assert [line.split()[0] for line in students.splitlines()[1:]] == [
         "hf:tiny",
         "hf:tiny-sft",
         "hf:tiny-grpo",
     ]
     rows = json.loads(cli("envs", "--json").out)
-    assert {row["id"] for row in rows} == set(steer_env.env_ids())
+    assert {row["id"] for row in rows} == {*steer_env.env_ids(), "SteerActs-v0"}
 
 
 @pytest.mark.parametrize(
