@@ -66,6 +66,10 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(ENV) $(BIN)/python -m pytest -q tests/test_layers.py
 
+# Built without the network; a link that leads nowhere is an error. Then open build/docs/index.html.
+docs: $(VENV)/.docs
+	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
 bench-demo: $(VENV)/.demo
 	$(ENV) $(BIN)/steer-env demo --from-scratch --out runs/scratch
 
@@ -83,6 +87,10 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install -c constraints.txt -e ".[docs]"
 	@touch $@
 
 $(VENV)/trl-$(LOWEST_TRL)/.done: | $(VENV)/.dev

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
     from steer_env.types import Message, Scored, Terms, Turn, Unscored, Utterance
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 #: Rooms that are there after `import steer_env`, loaded on first use: some need torch.
 _ROOMS = ("agents", "algorithms", "evaluation", "judges", "testing", "wrappers")

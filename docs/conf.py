@@ -1,0 +1,177 @@
+# ruff: noqa: E501 (pages are long lines)
+"""Sphinx settings of the site; `make docs` builds it offline.
+
+What can be known from the package is written when the site is built, into `docs/generated`: a page for each
+environment, one for each public module, and the claims.
+"""
+
+import importlib
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS.parent))
+OUT = DOCS / "generated"
+MODULES = ("", ".agents", ".wrappers", ".algorithms", ".judges", ".evaluation", ".testing")
+
+project = "steer_env"
+author = "The steer_env developers"
+copyright = author
+version = release = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+    "version"
+]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+html_theme = "furo"
+html_title = "steer_env"
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 4
+# Formulas are shown by MathJax, which a browser fetches; everything else works offline.
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+napoleon_use_ivar = True
+# Docstrings are for readers of the source: single backticks and asterisks in them are not always RST.
+# Re-exported names stand on more than one page.
+suppress_warnings = ["docutils", "ref.python", "myst.header", "misc.highlighting_failure"]
+
+
+def environment_page(id: str) -> str:
+    """Return the page of an environment, from the registry."""
+    import steer_env
+
+    spec = steer_env.spec(id)
+    env = steer_env.make(id)
+    horizon = {"SteerSingleTurn-v0": "1 turn", "SteerLateRisk-v0": "8 to 10 turns"}.get(id, "2 to 10 turns")
+    world = ", ".join(f"`{key}={value!r}`" for key, value in spec.world.items()) or "defaults"
+    student, attacker = (env.observation_space(seat) for seat in ("student_0", "attacker_0"))
+    rows = {
+        "two seats": f'`steer_env.make("{id}")`, PettingZoo AEC',
+        "student's seat": f'`gymnasium.make("steer_env/{id}")`, against `{spec.attacker}`',
+        "many at once": f'`steer_env.make_vec("{id}", num_envs=64)`',
+        "action, both seats": f"`{env.action_space('student_0')}`: the utterance",
+        "observation of the student": ", ".join(f"`{key}`" for key in student),
+        "observation of the attacker": ", ".join(f"`{key}`" for key in attacker),
+        "horizon": f"{horizon} (the scenario's; `max_cycles` truncates)",
+        "reward range": "a turn's reward and TCSR are in [0, 1]; the return with `sum` in [0, turns], else in [0, 1]",
+        "optimum": "every turn 1, reached by the scripted policy `constructive`",
+        "options of the world": world,
+    }
+    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
+    return f"""# {id}
+
+{spec.summary[0].upper() + spec.summary[1:]}.
+
+![A dialogue with the scripted student `comply`]({id}.png)
+
+| | |
+|---|---|
+{table}
+
+**Controls.** `steer-env evaluate STUDENT --env {id} --controls` plays the same dialogues with grey pictures, with other pictures,
+without the history, and with the best constant reply. What scripted policies earn here is in [the world's table](../../world.md#what-policies-earn).
+
+**Versions.** v0: at world version {steer_env.world.WORLD_VERSION}; world version 1 was replaced in place, and results of it do not compare.
+"""
+
+
+def acts_page() -> str:
+    """Return the page of the environment whose actions are dialogue acts."""
+    import gymnasium
+
+    import steer_env  # noqa: F401
+
+    env = gymnasium.make("steer_env/SteerActs-v0")
+    return f"""# SteerActs-v0
+
+The student's seat with dialogue acts instead of text, for algorithms of reinforcement learning. All of it: [dialogue acts](../../acts.md).
+
+| | |
+|---|---|
+| made by | `gymnasium.make("steer_env/SteerActs-v0")`, `gymnasium.make_vec` |
+| action | `{env.action_space}` |
+| observation | `{env.observation_space}` |
+| optimum | known, by `steer_env.acts.optimum()` |
+
+**Versions.** v0: its dynamics have not changed.
+"""
+
+
+def api_page(name: str) -> str:
+    """Return the page of a public module: each name that it exports, from its docstring."""
+    import inspect
+
+    module = importlib.import_module(name)
+    parts = [f"# {name}\n"]
+    for public in module.__all__:
+        thing = getattr(module, public)
+        kind = "class" if inspect.isclass(thing) else "function" if inspect.isfunction(thing) else ""
+        if kind:
+            members = "   :members:\n" if kind == "class" else ""
+            parts.append(f"```{{eval-rst}}\n.. auto{kind}:: {name}.{public}\n{members}   :no-index:\n```\n")
+    return "\n".join(parts)
+
+
+def claims_page() -> str:
+    """Return the table of all claims."""
+    claims = tomllib.loads((DOCS.parent / "claims.toml").read_text(encoding="utf-8"))["claim"]
+    head = """# How we know
+
+Each number, the command that makes it, when it was measured, and how far another run may be from it. `python -m benchmarks.claims`
+compares what is printed with what is claimed and, where a results file is checked in, with that; the tests do the same.
+
+| page | what | values | command | date | tolerance | results |
+|---|---|---|---|---|---|---|
+"""
+
+    def cell(text: object) -> str:
+        return "`" + str(text).replace("|", " ").replace("`", "").strip() + "`"
+
+    rows = [
+        f"| {c['file']} | {cell(c['context'])} | {', '.join(c.get('values', ['as on ' + c.get('copy', {}).get('file', '')]))} | "
+        f"{cell(c['command'])} | {c['date']} | {c['tolerance']:.0%} | {c.get('result', '')} |"
+        for c in claims
+    ]
+    return head + "\n".join(rows) + "\n"
+
+
+def gallery_page(ids: list[str]) -> str:
+    """Return the page of dialogues, one for each scripted student."""
+    parts = [
+        '# Gallery\n\nOne dialogue of each environment, drawn by `render_mode="rgb_array"`, with the scripted student `comply`.\n'
+    ]
+    parts += [f"## {id}\n\n![A dialogue of {id}](environments/{id}.png)\n" for id in ids]
+    return "\n".join(parts)
+
+
+def write_pages() -> None:
+    """Write all generated pages; what has not changed keeps its date, so that a second build is quick."""
+    import steer_env
+    from benchmarks.pictures import dialogue
+
+    ids = steer_env.env_ids()
+    pages = {f"environments/{id}.md": environment_page(id) for id in ids}
+    pages["environments/SteerActs-v0.md"] = acts_page()
+    pages |= {f"api/steer_env{name}.md": api_page(f"steer_env{name}") for name in MODULES}
+    pages |= {"claims.md": claims_page(), "gallery.md": gallery_page(list(ids))}
+    for name, text in pages.items():
+        path = OUT / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+    for id in ids:
+        if not (OUT / f"environments/{id}.png").exists():
+            dialogue(id, seed=3, split="bench").save(OUT / f"environments/{id}.png", optimize=True)
+
+
+def outside(app: object, name: str, source: list[str]) -> None:
+    """Show a link to a Markdown file outside of the site as the file's name in the repository."""
+    source[0] = re.sub(r"\[([^\]]*)\]\(\.\./((?!\.\.)[^)\s]+\.md)\)", r"\1 (`\2`)", source[0])
+
+
+def setup(app: object) -> None:
+    """Write the generated pages before Sphinx reads any."""
+    write_pages()
+    app.connect("source-read", outside)
