@@ -29,6 +29,7 @@ COMMANDS = {
     "calibrate": "hold a judge against labels",
     "compare": "test whether students differ",
     "report": "report files of recorded runs",
+    "arena": "every attacker against every student",
     "fork": "say which turn did it, by playing dialogues on",
     "demo": "the whole method on a tiny model",
     "scenarios": "check your own scenario files",
