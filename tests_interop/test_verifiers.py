@@ -148,3 +148,15 @@ def test_tokens_get_the_advantages_that_our_own_loop_gives_them(episode):
             np.testing.assert_allclose(found, want, atol=1e-5)
         equal.append(credit)
     recorded.check_carried("verifiers", credits=equal)
+
+
+def test_its_own_file_of_traces_is_read_as_scores(episode, tmp_path):
+    from verifiers.v1.utils.trace_store import write_episode
+
+    from steer_env.play.logs import read_scores
+
+    for _ in range(2):
+        write_episode(tmp_path, episode)
+    rows = [r for r in read_scores(tmp_path / "traces.jsonl") if r.measure == "student/return"]
+    student = next(t for t in episode.traces if t.agent.name == "student")
+    assert [r.score for r in rows] == [student.reward] * 2 and [r.epoch for r in rows] == [1, 2]

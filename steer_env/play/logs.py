@@ -1,7 +1,8 @@
 """Logs of other programs: dialogues of ours in a log of Inspect AI, and anybody's scores.
 
 A table of scores has a row per sample, epoch and score. Formats: Inspect AI's `.eval` and `.json`, CSV and
-Parquet with columns `sample`, `score` and, optional, `epoch`, `measure` and `cluster`.
+Parquet with columns `sample`, `score` and, optional, `epoch`, `measure` and `cluster`; samples of lm-eval,
+traces of verifiers and memories of PyRIT, see `foreign_logs`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.paired import Difference, holm, paired
 from steer_env.extras import need
 from steer_env.files import read_sheet
+from steer_env.play.foreign_logs import DATABASES, of_lines, of_pyrit
 from steer_env.records import Row
 from steer_env.render import text_table
 
 #: Key of a sample's metadata with the dialogue as one of our rows.
 ROW: Final = "row"
 _LOGS: Final = (".eval", ".json")
-_TABLES: Final = (".csv", ".parquet")
+_TABLES: Final = (".csv", ".parquet", ".jsonl", *DATABASES)
 #: What Inspect and lm-eval write for a pass, a partial one, a failure.
 _LETTERS: Final = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0, "TRUE": 1.0, "FALSE": 0.0}
 #: What stands for a score that is none.
@@ -137,6 +139,9 @@ def read_scores(path: str | Path) -> list[ScoreRow]:
     source = Path(path)
     if source.suffix in _LOGS:
         rows = list(_of_log(_log(source)))
+    elif source.suffix in (".jsonl", *DATABASES):
+        found = of_lines(source) if source.suffix == ".jsonl" else of_pyrit(source)
+        rows = [ScoreRow(s, epoch, measure, value_of(x), cluster) for s, epoch, measure, x, cluster in found]
     elif source.suffix == ".csv":
         lines = read_sheet(source)
         _check_columns(next(lines, (0, {}))[1], source)
