@@ -109,3 +109,16 @@ def test_replies_that_inspect_cut_off_are_counted_as_cut_off(tmp_path):
     (log,) = inspect_eval(task, model=get_model("fixed/cut"), display="none", log_dir=str(tmp_path))
     rows = [sample.metadata["row"] for sample in log.samples]
     assert rows and {turn["finish"] for row in rows for turn in row["turns"]} == {"length"}
+
+
+def test_a_set_of_evaluations_goes_on_where_it_was(tmp_path):
+    from inspect_ai import eval_set
+
+    def run():
+        task = TASKS["steer_escalation"](episodes=4)
+        return eval_set(task, log_dir=str(tmp_path), model=get_model("fixed/refuse"), display="none")
+
+    done, (first,) = run()
+    again, (second,) = run()
+    assert done and again and first.eval.eval_id == second.eval.eval_id
+    assert len(list(tmp_path.glob("*.eval"))) == 1
