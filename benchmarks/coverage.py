@@ -1,6 +1,6 @@
 """How often each interval of `steer_env.evaluation` holds the truth: simulated coverage beside the nominal.
 
-    python benchmarks/coverage.py              # minutes, writes benchmarks/results/coverage.json
+    python benchmarks/coverage.py              # minutes, writes runs/benchmarks/coverage.json
     python benchmarks/coverage.py --simulations 200 --only rate survival
 
 Rates in groups stand in a table of their own: p = 0.01 to 0.1, 5 to 200 groups, correlation 0 to 0.6.
@@ -336,7 +336,7 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=2000)
     parser.add_argument("--replicates", type=int, default=1000)
     parser.add_argument("--only", nargs="+", default=[""], help="cases whose name holds one of these words")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "coverage.json")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/coverage.json"))
     args = parser.parse_args()
     results = {}
     started = time.monotonic()

@@ -5,7 +5,7 @@
 
 The rule judge is the control: it reads the built-in world's language by rules and cannot be persuaded. What
 moves it is what the added words mean in that language: a forged better reply holds a refusal, and padding
-makes a reply less useful. Writes benchmarks/results/judge_injection.json.
+makes a reply less useful. Writes runs/benchmarks/judge_injection.json.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ def main() -> None:
     )
     parser.add_argument("--backend", action="append", default=[], help="also probe an LLM judge on this")
     parser.add_argument("--bases", type=int, default=50, help="replies to probe (default: 50)")
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "results" / "judge_injection.json"
-    )
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/judge_injection.json"))
     args = parser.parse_args()
     replies = bases(args.bases)
     judges: list[Judge] = [RuleJudge()]

@@ -239,7 +239,7 @@ def main() -> None:
     )
     parser.add_argument("--dialogues", type=int, default=6, help="per id (default: 6)")
     parser.add_argument("--mutations", type=int, default=8, help="per frame, kind and turn (default: 8)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "judge_red_team.json")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/judge_red_team.json"))
     args = parser.parse_args()
     rows = []
     print(f"{'id':26} {'mutants':>8} {'ideal':>6} {'best mutant':>11}  best kind on average")

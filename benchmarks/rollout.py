@@ -1,6 +1,6 @@
 """What rollouts cost: cached turns against re-encoding every turn, and dialogues against slow servers.
 
-    python benchmarks/rollout.py                      # a few minutes, writes benchmarks/results/rollout.json
+    python benchmarks/rollout.py                      # a few minutes, writes runs/benchmarks/rollout.json
     python benchmarks/rollout.py --only server --scale 0.1
 
 `incremental`: a tiny Qwen2.5-VL (0.8 M parameters, random weights, one CPU thread) answers K dialogues of one
@@ -370,7 +370,7 @@ def main() -> None:
     parser.add_argument("--dialogues", type=int, default=64, help="dialogues at a time against the server")
     parser.add_argument("--scale", type=float, default=1.0, help="of the server's pauses")
     parser.add_argument("--seed", type=int, default=0, help="of the server's pauses")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "rollout.json")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/rollout.json"))
     args = parser.parse_args()
     report: dict[str, Any] = {"machine": machine((*PACKAGES[:2], "torch", "transformers"))}
     if args.only != "server":

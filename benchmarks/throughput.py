@@ -1,6 +1,6 @@
 """How many turns a second the environment plays, beside PettingZoo's and TextArena's own games.
 
-    python benchmarks/throughput.py  # about a minute, writes benchmarks/results/throughput.json
+    python benchmarks/throughput.py  # about a minute, writes runs/benchmarks/throughput.json
     python benchmarks/throughput.py --repeats 9 --only bare full
 
 A turn is one utterance stepped, by either seat. One process, scripted agents, dialogues of 8 utterances of
@@ -299,7 +299,7 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=0.4, help="about how long one run of a case takes")
     parser.add_argument("--only", nargs="*", help="cases whose name holds one of these words")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "throughput.json")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/throughput.json"))
     args = parser.parse_args()
 
     cases, texts = build_cases()

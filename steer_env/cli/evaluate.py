@@ -71,7 +71,7 @@ class Evaluate(RunConfig):
             folder, a run folder, hf:ORGANISATION/MODEL, vllm:PATH, openai:MODEL@URL, or your own as
             MODULE:OBJECT or FILE.py:OBJECT.
         env: The dialogues; --split is bench unless it is given.
-        out: Run folder; runs/evaluate/STUDENT unless it is given.
+        out: Run folder; runs/evaluate/STUDENT unless it is given, and -ENV, -SPLIT, -FILE where they are.
         suite: Plays whole groups in place of --env: bench, bench-single, ood, ood-single or full.
         attempts: In a suite, attempts at each dialogue, seeded differently; 1 unless it is given.
         episodes: Dialogues; 200, or each scenario of a file once, unless it is given.
@@ -115,8 +115,14 @@ class Evaluate(RunConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def folder(self) -> Path:
-        """Return the run folder."""
-        name = "-".join(filter(None, (self.student, self.suite)))
+        """Return the run folder: by default another one for other dialogues."""
+        chosen = self.env
+        where = (
+            chosen.env if chosen.env != EnvConfig().env else None,
+            chosen.split if chosen.split not in (None, "bench") else None,
+            Path(chosen.scenarios).stem if isinstance(chosen.scenarios, str) else None,
+        )
+        name = "-".join(filter(None, (self.student, self.suite, *(where if self.suite is None else ()))))
         return Path(
             self.out or Path("runs/evaluate") / (re.sub(r"[^\w.-]+", "-", name).strip("-.") or "student")
         )

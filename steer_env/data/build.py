@@ -22,6 +22,7 @@ import numpy as np
 from steer_env.configs.base import Natural, Positive, config, whole
 from steer_env.data import card, quota, schemas, table
 from steer_env.data.loaders.steer import SUBSETS
+from steer_env.extras import need
 from steer_env.files import remove_torn, write_bytes
 from steer_env.images import Image
 from steer_env.records import JsonlWriter, keep_rows, read_jsonl
@@ -115,6 +116,7 @@ def build(
         RunExists: If the folder holds something else, or a build with other settings.
         ImportError: If pyarrow is not installed.
     """
+    need("pyarrow.parquet")  # what is written last; said before hours of work
     out, config = Path(out), config or BuildConfig()
     tell = progress or (lambda what, done, total: None)
     settings = {"format": _FORMAT, **asdict(config)}

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from steer_env.cli.evaluate import Evaluate
+from steer_env.configs.env import EnvConfig
 from steer_env.play.evaluate import load_rows
 from steer_env.world import WorldSource
 
@@ -19,11 +21,21 @@ def test_a_scripted_student(cli) -> None:
     code, out, err = cli("evaluate", "constructive", "--episodes", 20, "--env", "SteerRedTeam-v0")
     assert code == 0, err
     assert "100.0 %" in out and "twin pass" in out
-    run = Path("runs/evaluate/constructive")
+    run = Path("runs/evaluate/constructive-SteerRedTeam-v0")
     assert len(load_rows(run)) == 20
     assert json.loads((run / "run.json").read_text())["env"] == "SteerRedTeam-v0"
     assert json.loads((run / "summary.json").read_text())["dialogues"] == 20
     assert Image.open(run / "survival.png").size[0] > 1000
+
+
+def test_other_dialogues_go_to_another_folder_by_default() -> None:
+    def folder(**env: str) -> str:
+        return str(Evaluate(student="hf:tiny", env=EnvConfig(**env)).folder())
+
+    assert folder() == folder(split="bench") == "runs/evaluate/hf-tiny"
+    assert folder(split="ood") == "runs/evaluate/hf-tiny-ood"
+    assert folder(scenarios="a/my.jsonl") == "runs/evaluate/hf-tiny-my"
+    assert folder(env="SteerBenign-v0") == "runs/evaluate/hf-tiny-SteerBenign-v0"
 
 
 def test_the_type_of_weights_is_part_of_a_run(cli) -> None:

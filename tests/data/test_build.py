@@ -421,3 +421,10 @@ def test_the_card_tells_datasets_how_to_load_the_folder(
     table = datasets.load_dataset(str(built), config, split=split, cache_dir=str(tmp_path))
     assert len(table) == count and set(table["split"]) == {config}
     assert table[0]["image"].size == (224, 224)
+
+
+def test_a_missing_pyarrow_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ImportError, match=r"run: pip install 'steer-env\[data\]'"):
+        build(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
