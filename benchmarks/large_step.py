@@ -2,8 +2,8 @@ r"""Memory and speed of training steps of a model of Qwen2.5-VL's true shape, on
 
     python benchmarks/large_step.py        # 3B, LoRA, 20 steps; writes results/large_step.json
     python benchmarks/large_step.py --shape 3b --full --beta 0
-    accelerate launch --config_file examples/accelerate/fsdp_8gpu.yaml \
-        benchmarks/large_step.py --shape 7b --full
+    accelerate launch --config_file examples/accelerate/ddp_8gpu.yaml \
+        benchmarks/large_step.py --shape 7b
     python benchmarks/large_step.py --shape tiny --steps 2      # the same code on a CPU, in seconds
 
 NOT RUN ON A GPU YET: only `--shape tiny` has been run, on a CPU. Weights are random, nothing is downloaded;

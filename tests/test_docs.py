@@ -159,3 +159,15 @@ def test_the_version_is_the_same_everywhere() -> None:
     cited = re.search(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.M)
     assert cited and steer_env.__version__ == project["version"] == cited[1]
     assert f"## {project['version']} " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_every_example_that_is_named_exists() -> None:
+    root = DOCS.parent
+    named: dict[str, Path] = {}
+    for room in ("steer_env", "agents", "algorithms", "wrappers", "benchmarks", "docs", "examples", "."):
+        for page in (root / room).glob("*" if room == "." else "**/*"):
+            if page.suffix in (".py", ".md", ".yaml", ".sh") and page.name != "CHANGELOG.md":
+                text = page.read_text(encoding="utf-8")
+                named |= dict.fromkeys(re.findall(r"\bexamples/[\w./-]*\.(?:py|yaml|md|sh)\b", text), page)
+    assert len(named) >= 5
+    assert {name: page for name, page in named.items() if not (root / name).is_file()} == {}

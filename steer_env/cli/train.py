@@ -46,8 +46,8 @@ _EXAMPLES = """  steer-env train --student hf:tiny-sft --out runs/mine --steps 1
   steer-env train --algorithm constrained_grpo --limit 0.02 --out runs/constrained
   steer-env train --student hf:Qwen/Qwen2.5-VL-3B-Instruct --precision bf16 --lora-rank 16 \\
       --gradient-checkpointing --lr 1e-5 --out runs/qwen-3b-lora
-  accelerate launch --config_file examples/accelerate/fsdp_8gpu.yaml -m steer_env.cli.main train \\
-      --student hf:Qwen/Qwen2.5-VL-7B-Instruct --precision bf16 --lr 1e-6 --out runs/qwen-7b"""
+  accelerate launch --config_file examples/accelerate/ddp_8gpu.yaml -m steer_env.cli.main train \\
+      --student hf:Qwen/Qwen2.5-VL-7B-Instruct --precision bf16 --lora-rank 16 --lr 1e-5 --out runs/qwen-7b"""
 
 
 @config(frozen=True, kw_only=True)
