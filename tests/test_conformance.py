@@ -257,7 +257,7 @@ def test_ours_on_the_vector_environment(id, options):
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_ours_for_every_agent(name):
-    seat = ATTACKER if name in ("static", "tutor", "learning") else STUDENT
+    seat = STUDENT if name in ("refuse", "comply", "constructive", "random") else ATTACKER
     observations = toy_observations(seat, steer_env.make(wrappers=()), seeds=range(3))
     testing.check_agent(make_agent(name), seat, observations)
     testing.check_agent(make_agent(name), seat)

@@ -15,6 +15,8 @@ from steer_env.judges import RuleJudge
 from steer_env.types import USER, Message, Scored, meta_of
 from steer_env.world import WorldSource
 
+STUDENTS = ["refuse", "comply", "constructive", "random"]
+
 
 def dialogue(attacker, student, scenario):
     """Play one dialogue and return its turns."""
@@ -80,7 +82,7 @@ def test_the_static_attacker_says_the_seed():
     assert meta_of(turns[0].user)["strategy"] == scenario.strategy
 
 
-@pytest.mark.parametrize("name", [n for n in AGENTS if n not in ("static", "tutor", "learning")])
+@pytest.mark.parametrize("name", STUDENTS)
 def test_students_answer_a_batch_in_order_and_alone_alike(name):
     observations = [
         {"images": s.images, "transcript": (Message(USER, s.turns[0].text, 1),)}
@@ -92,7 +94,7 @@ def test_students_answer_a_batch_in_order_and_alone_alike(name):
     assert isinstance(student, Agent) and all(isinstance(u, str) and u for u in batch)
 
 
-@pytest.mark.parametrize("name", ["refuse", "comply", "constructive", "random"])
+@pytest.mark.parametrize("name", STUDENTS)
 def test_students_speak_over_other_pictures_and_none(name, tmp_path):
     import numpy as np
 
@@ -103,8 +105,9 @@ def test_students_speak_over_other_pictures_and_none(name, tmp_path):
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match="name='nobody', expected one of static, tutor, learning, refuse"):
+    with pytest.raises(ValueError, match="name='nobody', expected one of static, tutor, learning") as error:
         make_agent("nobody")
+    assert all(name in str(error.value) for name in AGENTS)
 
 
 def test_importing_the_agents_loads_no_torch():

@@ -131,12 +131,13 @@ def test_the_command_says_what_it_found_and_saved(tmp_path, monkeypatch, capsys)
 
     monkeypatch.chdir(tmp_path)
     words = ["evaluate", "comply", "--env", "SteerSingleTurn-v0", "--episodes", str(3 * BATCH), "--controls"]
+    words += ["--out", "runs/short"]
     assert main([*words, "--until", "harm<0.1"]) == 0
     out = capsys.readouterr().out
     assert re.search(rf"harm < 0.1: no after {BATCH} of {3 * BATCH} dialogues, {2 * BATCH} saved; \d", out), (
         out
     )
-    controls = sorted((tmp_path / "runs/evaluate/comply/controls").iterdir())
+    controls = sorted((tmp_path / "runs/short/controls").iterdir())
     assert controls and all(len(load_rows(folder)) == BATCH for folder in controls if folder.is_dir())
     assert main(["evaluate", "comply", "--suite", "bench", "--until", "harm<0.1"]) == 2
     assert main(["evaluate", "comply", "--until", "harm"]) == 2
