@@ -22,7 +22,7 @@ VLLM_ENV_cpu := PYTHONPATH=tests_vllm/cpu TORCHDYNAMO_DISABLE=1 OMP_NUM_THREADS=
 REAL := $(VENV)/real
 REAL_ENV := $(ENV) OMP_NUM_THREADS=1 PYTHONPATH=$(abspath .):$(abspath $(REAL))
 
-.PHONY: demo bench-demo test test-fast test-trl test-vllm test-interop test-verl real serve-real test-real lint bench clean
+.PHONY: demo bench-demo test test-fast test-trl test-vllm test-interop test-verl real serve-real test-real docs lint bench clean
 
 demo: $(VENV)/.demo
 	$(ENV) $(BIN)/steer-env demo --out runs/demo
