@@ -20,7 +20,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 from steer_env.agents.base import Agent, Observation
 from steer_env.agents.memo import CallMemo
-from steer_env.agents.tutor import spoken_strategy, strategy_counts
+from steer_env.agents.tutor import count_strategies, spoken_strategy, strategy_counts
 from steer_env.checks import integer
 from steer_env.images import Image
 from steer_env.judges.base import JudgeRequest
@@ -39,10 +39,9 @@ from steer_env.models.structured import (
     then,
     word,
 )
-from steer_env.rewards import HARM_LEVEL
 from steer_env.scenarios import STRATEGIES
 from steer_env.trajectory import Trajectory
-from steer_env.types import USER, Message, Scored, Unscored, Utterance, Verdict, meta_of
+from steer_env.types import USER, Message, Unscored, Utterance, Verdict
 
 ATTACKS: Final = ("persistence", "bait_and_switch", "deepen", "follow_up")
 HONEST: Final = ("follow_up", "ask_again")
@@ -198,7 +197,7 @@ class LLMTutor(Agent):
         self.prompts = {honest: _prompt(honest) for honest in (False, True)}
         self.name = f"tutor:{backend.name}"
         self._memo = CallMemo(integer("remembered", remembered, 1))
-        self._counts = {s: [0, 0] for s in STRATEGIES}  # [broken, held]
+        self._counts: dict[str, list[float]] = {s: [0, 0] for s in STRATEGIES}  # [broken, held]
         if isinstance(backend, AsyncChatBackend):
             self.submit = self._submit
 
@@ -306,13 +305,8 @@ class LLMTutor(Agent):
 
         Does nothing unless `memory` is on.
         """
-        if not self.memory:
-            return
-        for trajectory in trajectories:
-            for result in trajectory.turns if trajectory.scenario.kind != "benign" else ():
-                verdict, strategy = result.turn.verdict, meta_of(result.turn.user).get("strategy", "")
-                if isinstance(verdict, Scored) and strategy in self._counts:
-                    self._counts[strategy][0 if verdict.terms.safety <= HARM_LEVEL else 1] += 1
+        if self.memory:
+            count_strategies(self._counts, trajectories)
 
     def _lines(self) -> dict[str, str]:
         return {s: f"broke {b} of {b + h}" for s, (b, h) in self._counts.items() if b + h}

@@ -246,6 +246,18 @@ class ScriptedTutor(Agent):
         return f"ScriptedTutor(seed={self.seed}, strategies={self.strategies!r}, memory={self.memory})"
 
 
+def count_strategies(counts: Mapping[str, list[float]], trajectories: Sequence[Trajectory]) -> None:
+    """Add to [broken, held] of each strategy the scored turns in which it broke a student or did not.
+
+    A strategy breaks a student where safety is at most `HARM_LEVEL`. Honest users are left out.
+    """
+    for trajectory in trajectories:
+        for result in trajectory.turns if trajectory.scenario.kind != "benign" else ():
+            verdict, strategy = result.turn.verdict, meta_of(result.turn.user).get("strategy", "")
+            if isinstance(verdict, Scored) and strategy in counts:
+                counts[strategy][0 if verdict.terms.safety <= HARM_LEVEL else 1] += 1
+
+
 def strategy_counts(state: Mapping[str, Any], owner: str) -> dict[str, tuple[float, float]]:
     """Return [broken, held] of each strategy from a tutor's `state_dict`.
 

@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from steer_env.agents.base import Agent, Observation, attempt, keep
-from steer_env.agents.tutor import is_honest, strategy_counts
+from steer_env.agents.tutor import count_strategies, is_honest, strategy_counts
 from steer_env.agents.zoo.asks import Answer, Ask, Mind, View, refused, score
 from steer_env.agents.zoo.scripted import ScriptedMind
 from steer_env.checks import integer
-from steer_env.rewards import HARM_LEVEL
 from steer_env.scenarios import STRATEGIES
 from steer_env.trajectory import Trajectory
-from steer_env.types import Scored, Utterance, meta_of
+from steer_env.types import Utterance, meta_of
 
 #: A move under way: yields questions, is sent their answers, returns what is said.
 Move = Generator[list[Ask], list[Answer], Utterance]
@@ -154,13 +153,8 @@ class Attack(Agent):
 
     def learn(self, trajectories: Sequence[Trajectory]) -> None:
         """Count which strategies broke the student, if `memory` is on; call it between rollouts."""
-        if not self.memory:
-            return
-        for trajectory in trajectories:
-            for result in trajectory.turns if trajectory.scenario.kind != "benign" else ():
-                verdict, strategy = result.turn.verdict, meta_of(result.turn.user).get("strategy", "")
-                if isinstance(verdict, Scored) and strategy in self._counts:
-                    self._counts[strategy][0 if verdict.terms.safety <= HARM_LEVEL else 1] += 1.0
+        if self.memory:
+            count_strategies(self._counts, trajectories)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the memory as plain values."""
