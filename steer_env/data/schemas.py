@@ -66,7 +66,7 @@ def to_bench_row(scenario: Scenario, images: Sequence[str] = (), extras: bool = 
 def from_bench_row(row: Mapping[str, Any], images: Sequence[Image] = (), **defaults: str) -> Scenario:
     """Return the scenario of a bench row; only its user messages are taken, as the paper's code does.
 
-    As there, `category` and `risk_trajectory` may be left out.
+    As there, `image`, `category` and `risk_trajectory` may be left out.
 
     Args:
         row: The row.
@@ -76,7 +76,7 @@ def from_bench_row(row: Mapping[str, Any], images: Sequence[Image] = (), **defau
     Raises:
         SchemaError: If keys are missing or have wrong values.
     """
-    _need(row, ("question_id", "image", "messages_fixed"))
+    _need(row, ("question_id", "messages_fixed"))
     texts = user_texts(row["messages_fixed"], "messages_fixed")
     risks = _risks(row.get("risk_trajectory"), row["messages_fixed"], len(texts))
     more = row.get(EXTRA) or {}
@@ -94,7 +94,10 @@ def from_bench_row(row: Mapping[str, Any], images: Sequence[Image] = (), **defau
 def bench_images(row: Mapping[str, Any]) -> list[str]:
     """Return the paths of a bench row's pictures."""
     more = (row.get(EXTRA) or {}).get("images")
-    return list(more) if more else [row["image"]] if row.get("image") else []
+    one = row.get("image") or ""
+    if not isinstance(one, str):
+        raise SchemaError(f"image={one!r}, expected a path, or nothing where there is no picture")
+    return list(more) if more else [one] if one.strip() else []
 
 
 def to_rl_row(scenario: Scenario, images: Sequence[str] = (), extras: bool = True) -> Row:
@@ -179,8 +182,8 @@ def _content(content: Any, where: str) -> str:
         return content
     if isinstance(content, Sequence) and all(isinstance(p, Mapping) for p in content):
         kinds = [p.get("type") for p in content]
-        if set(kinds) <= {"text", "image"}:  # pictures are named in the row, their place is turn 1
-            return "\n".join(str(p.get("text", "")) for p in content if p["type"] == "text")
+        if set(kinds) <= {"text", "image", "image_url"}:  # pictures are named in the row, and come first
+            return " ".join(str(p.get("text", "")) for p in content if p["type"] == "text")
         raise SchemaError(f"{where} has parts of types {kinds}, expected text or image")
     raise SchemaError(f"{where}={content!r}, expected text or a list of parts")
 

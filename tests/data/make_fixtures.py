@@ -45,9 +45,9 @@ def jsonl(path: str, *rows: Any) -> None:
     put(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def table(path: str, *rows: dict[str, Any]) -> None:
+def table(path: str, *rows: dict[str, Any], delimiter: str = ",") -> None:
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(buffer, list(rows[0]), delimiter=delimiter, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     put(path, buffer.getvalue())
@@ -348,6 +348,60 @@ def refusal() -> None:
     put("mossbench/data/images_information/information.json", {"1": row})
 
 
+def more_dialogues() -> None:
+    for name in ("leaf", "pot"):
+        put(f"mmds/images/{name}.png", picture())
+    talk = [
+        {"role": "user", "image": ["images/leaf.png"], "content": "What is this?"},
+        {"role": "assistant", "image": [], "content": "A fern."},
+        {"role": "user", "image": "images/pot.png", "content": "Does it fit in here?"},
+        {"role": "assistant", "image": [], "content": "It does."},
+    ]
+    none = "NA: None applying"
+    jsonl(
+        "mmds/mmds.jsonl",
+        *(
+            {"id": 7, "set": name, "data_type": "Augmentaion", "target_model": "drawn", "conversations": talk,
+             "user_rating": rating, "user_dimension": label, "user_rationale": "drawn",
+             "assistant_rating": "Safe", "assistant_dimension": none, "assistant_rationale": "drawn"}
+            for name, rating, label in (
+                ("train", "Unsafe", "Garden Rules"), ("train", "Safe", none), ("train", None, None),
+                ("test", "null", "null"), ("val", "Safe", none),
+            )
+        ),
+    )  # fmt: skip
+    asked = [
+        {"role": "system", "content": "You are a gardener."},
+        user("My neighbour wants to repot a fern."),
+        bot("I see."),
+        user("How do I notice it early?"),
+    ]
+    row = {"action": "repot a fern", "query": asked, "turn": 3, "category": "gardens"}
+    put("red-queen/Data/Red_Queen_Attack/gpt_4o_attack_data.json", [row | {"type": "relation_neighbor"}])
+    put("red-queen/Red_Queen_Ablation/gpt_4o_ablation_data.json", [row | {"turn": "m_h"}])
+    data = "SetCreationPipeline/Data"
+    for name in ("misinformation", "sexual", "violence"):
+        image = f"{data}/MinedImages/{name}_harm_images/0_0.jpg"
+        put(f"reveal/{image}", picture("jpg"))
+        table(
+            f"reveal/{data}/ConvGen/{name}_harm.tsv",
+            {
+                "ImageSearchQuery": "flat cake",
+                "PolicyName": "Baking Harm",
+                "SubPolicy": "Baking Policy - Cakes",
+                "MinedImages": image,
+                "Index": 0,
+                "ImageNames": "a cake",
+                "GeneratedSeed": "Is this cake round?",
+                "GenSeedFullResponse": "a cake",
+                "ImageDescription": "a cake",
+                "NumTurns": 3,
+                "GenConv": str(["I like cakes.", "Which ones are flat?", "<img_turn> Isn't this one round?"]),
+            },
+            delimiter="\t",
+        )
+
+
 if __name__ == "__main__":
-    for make in (steer, pairs, visual, jailbreaks, dialogues, refusal):
+    for make in (steer, pairs, visual, jailbreaks, dialogues, refusal, more_dialogues):
         make()

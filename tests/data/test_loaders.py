@@ -21,6 +21,8 @@ FIXTURES = Path(__file__).with_name("fixtures")
 
 KNOT = ['Play a pirate, then tell me, "in rhyme",\nhow to tie a knot.']
 KITE = "Explain how to fly the thing in the image"
+FERN = ["My neighbour wants to repot a fern.", "How do I notice it early?"]
+CAKE = ["I like cakes.", "Which ones are flat?", "Isn't this one round?"]
 
 # name, split -> what each scenario says: user turns, kind, number of pictures, goal.
 EXPECTED: dict[tuple[str, str], list[tuple[list[str], str, int, str]]] = {
@@ -99,6 +101,18 @@ EXPECTED: dict[tuple[str, str], list[tuple[list[str], str, int, str]]] = {
     ],
     ("xstest", "unsafe"): [(["How do I kill time in class?"], "obfuscated", 0, "")],
     ("mossbench", "test"): [(["Which game fits here?"], "benign", 1, "")],
+    ("mmds", "train"): [
+        (["What is this?", "Does it fit in here?"], kind, 2, "")
+        for kind in ("red_team", "benign", "obfuscated")
+    ],
+    ("mmds", "val"): [(["What is this?", "Does it fit in here?"], "benign", 2, "")],
+    ("mmds", "test"): [(["What is this?", "Does it fit in here?"], "obfuscated", 2, "")],
+    ("red-queen", "attack"): [(FERN, "red_team", 0, "repot a fern")],
+    ("red-queen", "ablation"): [(FERN, "red_team", 0, "repot a fern")],
+    **{
+        ("reveal", split): [(CAKE, "red_team", 1, "Is this cake round?")]
+        for split in ("misinformation", "sexual", "violence")
+    },
 }  # fmt: skip
 
 
@@ -197,7 +211,7 @@ TABLES = sorted(name for name in DATASETS if list((FIXTURES / name).rglob("*.csv
 
 
 def test_the_fixtures_hold_every_kind():
-    assert len(FILE_SETS) == 11 and len(PARQUET_SETS) == 4 and len(TABLES) == 5
+    assert len(FILE_SETS) == 13 and len(PARQUET_SETS) == 4 and len(TABLES) == 5
 
 
 @pytest.mark.parametrize("name", FILE_SETS)
@@ -263,6 +277,9 @@ def test_missing_csv_column_and_ragged_row(name: str, tmp_path: Path):
 
 COOKING = "processed_questions/01-Cooking.json"
 EN = "data/complete/datasets_en.jsonl"
+ATTACK = "Data/Red_Queen_Attack/gpt_4o_attack_data.json"
+QUEEN = "Red_Queen_Ablation/gpt_4o_ablation_data.json"
+REVEAL = "SetCreationPipeline/Data/ConvGen/violence_harm.tsv"
 
 # dataset, file, keys leading to what is changed, new value, words of the message
 BAD_VALUES = [
@@ -285,6 +302,9 @@ BAD_VALUES = [
     ("cosafe", "CoSafe datasets/gardens.json", (), {"role": "user"}, "expected a list of messages"),
     ("hh-rlhf", "helpful-base/test.jsonl", ("chosen",), "Human: hello", "expected '\\n\\nHuman:' first"),
     ("mossbench", "data/images_information/information.json", ("1", "question"), 3, "question=3"),
+    ("mmds", "mmds.jsonl", ("user_rating",), "Perhaps", "user_rating='perhaps', expected one of ['safe'"),
+    ("mmds", "mmds.jsonl", ("conversations",), [], "no user message"),
+    ("red-queen", ATTACK, (0, "query"), "<s>[INST] Hi", "expected a list of messages"),
 ]  # fmt: skip
 
 
@@ -309,7 +329,7 @@ def test_wrong_values_are_refused_with_their_place(name, file, keys, new, words,
 
 #: Dataset, split, file of a fixture, its fields: all of them must be there.
 FIELDS = [
-    ("steer-bench", "spa", "steer_spa.jsonl", "question_id image messages_fixed"),
+    ("steer-bench", "spa", "steer_spa.jsonl", "question_id messages_fixed"),
     ("steer-rl", "train", "steer_rl.jsonl", "question metadata metadata/rest_messages metadata/question_id"),
     ("beavertails-v", "train", "data/garden/train-00000-of-00001.parquet",
      "question image category image_severity response is_response_safe"),
@@ -343,6 +363,9 @@ FIELDS = [
     ("xstest", "all", "xstest_prompts.csv", "id prompt type label focus note"),
     ("mossbench", "test", "data/images_information/information.json",
      "1/image 1/question 1/metadata 1/pid 1/metadata/over"),
+    ("mmds", "train", "mmds.jsonl", "id set conversations user_rating"),
+    ("red-queen", "ablation", QUEEN, "0/action 0/query 0/turn 0/category"),
+    ("reveal", "violence", REVEAL, "PolicyName MinedImages Index GeneratedSeed GenConv"),
 ]  # fmt: skip
 
 
@@ -351,11 +374,12 @@ def without(path: Path, field: str) -> str:
     *way, name = field.replace("_Question", " Question").split("/")
     if path.suffix == ".parquet":
         pq.write_table(pq.read_table(path).drop_columns([name]), path)
-    elif path.suffix == ".csv":
+    elif path.suffix in (".csv", ".tsv"):
+        cut = {"delimiter": "\t" if path.suffix == ".tsv" else ","}
         with path.open(newline="") as file:
-            rows = [{k: v for k, v in row.items() if k != name} for row in csv.DictReader(file)]
+            rows = [{k: v for k, v in row.items() if k != name} for row in csv.DictReader(file, **cut)]
         with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
+            writer = csv.DictWriter(file, list(rows[0]), **cut)
             writer.writeheader()
             writer.writerows(rows)
     else:
@@ -385,11 +409,57 @@ def test_labels_of_the_bench_may_be_left_out(tmp_path: Path):
     """As in the authors' own code, which reads the turns alone."""
     root = copy("steer-bench", tmp_path)
     full = load_dataset_scenarios("steer-bench", root, "spa")
-    for field in ("category", "risk_trajectory"):
+    for field in ("category", "risk_trajectory", "image"):
         without(root / "steer_spa.jsonl", field)
     bare = load_dataset_scenarios("steer-bench", root, "spa")
     assert [[t.text for t in s.turns] for s in bare] == [[t.text for t in s.turns] for s in full]
-    assert not any(t.risk for s in bare for t in s.turns)
+    assert not any(t.risk or t.images for s in bare for t in s.turns)
+
+
+def test_the_bench_as_the_authors_code_takes_it(tmp_path: Path):
+    """One file of all subsets, parts joined by a space, pictures inside parts, paths that lead elsewhere."""
+    root = copy("steer-bench", tmp_path)
+    row = json.loads((root / "steer_spa.jsonl").read_text())
+    parts = [{"type": "text", "text": "And in"}, {"type": "image_url"}, {"type": "text", "text": "winter?"}]
+    row["messages_fixed"][0] |= {"content": parts}
+    row["image"] = "/mnt/authors/images/spa.png"
+    (root / "data").mkdir()
+    (root / "data/steer_bench.jsonl").write_text(json.dumps(row) + "\n")
+    assert "lies outside the dataset's folder" in refused("steer-bench", root)
+    moved = {"/mnt/nobody/": "no/", "/mnt/authors/": ""}
+    (one,) = load_dataset_scenarios("steer-bench", root, paths=moved)
+    assert one.turns[0].text == "And in winter?" and len(one.images) == 1 and one.mechanism == ""
+    (root / "data/steer_bench.jsonl").write_text(json.dumps(row | {"image": " "}))
+    assert load_dataset_scenarios("steer-bench", root)[0].images == ()
+    (root / "data/steer_bench.jsonl").write_text(json.dumps(row | {"image": ["a", "b"]}))
+    assert "image=['a', 'b'], expected a path" in refused("steer-bench", root)
+
+
+def test_pictures_come_with_the_turns_that_name_them():
+    (first, *_) = load_dataset_scenarios("mmds", FIXTURES / "mmds", "train")
+    assert [turn.images for turn in first.turns] == [(0,), (1,)] and first.category == "Garden Rules"
+    (one,) = load_dataset_scenarios("reveal", FIXTURES / "reveal", "violence")
+    assert [turn.images for turn in one.turns] == [(), (), (0,)]
+
+
+@pytest.mark.parametrize(
+    ("conversation", "words"),
+    [
+        ("", "expected text"),
+        ("['open", "expected a list in Python"),
+        ("['a', 3]", "expected a list of texts"),
+        ("__import__('os').getcwd()", "expected a list in Python"),
+        ("['a', 'b']", "has 0 turns with <img_turn>, expected one"),
+        ("['a', ' <img_turn> ']", "has a blank turn"),
+    ],
+)
+def test_a_conversation_of_reveal_is_data_and_not_run(conversation: str, words: str, tmp_path: Path):
+    root = copy("reveal", tmp_path)
+    path = root / REVEAL
+    head, row = path.read_text().splitlines()
+    path.write_text(f"{head}\n{row.rpartition(chr(9))[0]}\t{conversation}\n")
+    message = refused("reveal", root, "violence")
+    assert words in message and f"{REVEAL}:1" in message
 
 
 @pytest.mark.parametrize("key", ["r1", "r2", "r3", "safe_r3", "unsafe_r3"])

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,14 +142,15 @@ class Source:
         """Yield (place, row) of a file of a table, of JSON lines, or of JSON: a list, or an object by key.
 
         Args:
-            path: A file; `.parquet`, `.csv`, `.json`, `.jsonl` or `.jsonl.gz` tells what it is.
+            path: A file; `.parquet`, `.csv`, `.tsv`, `.json`, `.jsonl` or `.jsonl.gz` tells what it is.
             columns: What a table must have, or every row that is an object.
             lines: Whether it holds JSON lines whatever it is called.
         """
-        read = {".parquet": self._parquet, ".csv": self._csv, ".json": self._json}.get(path.suffix)
+        tables = {".parquet": self._parquet, ".csv": self._csv, ".tsv": self._csv}
+        read = {**tables, ".json": self._json}.get(path.suffix)
         for key, row in (self._lines if lines or read is None else read)(path, columns):
             at = At(self.place(path, key), path.stem, str(key))
-            if columns and path.suffix not in (".parquet", ".csv"):  # of a table the header was checked
+            if columns and path.suffix not in tables:  # of a table the header was checked
                 self.need(row, columns, at.where)
             yield at, row
 
@@ -178,7 +180,7 @@ class Source:
 
     def _csv(self, path: Path, columns: Sequence[str]) -> Iterator[tuple[object, Entry]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
             self._columns(self.place(path), columns, reader.fieldnames or ())
             for number, row in enumerate(_wide(reader), 1):
                 if self.skips(self.place(path, number)):
@@ -307,9 +309,10 @@ class Source:
         group: str = "",
         key: object = "",
         risks: Sequence[int] = (),
+        shown: Sequence[int] = (),
         **texts: Any,
     ) -> Scenario:
-        """Build a scenario; pictures come with the first turn.
+        """Build a scenario.
 
         Args:
             turns: The user's turns.
@@ -319,14 +322,17 @@ class Source:
             group: What must not be torn apart by a split; default: the first picture, else the row.
             key: The row's own name, for provenance.
             risks: Risk levels of the turns, () if unknown.
+            shown: How many pictures come with each turn; () if all come with the first.
             **texts: goal, category, mechanism, strategy, technique, id.
         """
         if not turns:
             raise self.error(where, "has no user turn, expected at least one")
         levels = risks or [0] * len(turns)
+        counts = shown or [len(images)] + [0] * (len(turns) - 1)
+        ends = list(accumulate(counts))
         seeds = tuple(
-            DraftTurn(text, tuple(range(len(images))) if i == 0 else (), level)
-            for i, (text, level) in enumerate(zip(turns, levels, strict=True))
+            DraftTurn(text, tuple(range(end - count, end)), level)
+            for text, level, count, end in zip(turns, levels, counts, ends, strict=True)
         )
         unit = group or (images[0].digest[:16] if images else str(key or where))
         return Scenario(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -177,6 +178,90 @@ def _mhj_messages(source: Source, row: Mapping[str, Any], where: str) -> Sequenc
     return messages
 
 
+def _mmds(source: Source, row: Entry, at: At) -> Iterator[Scenario]:
+    """Yield a row of MMDS (LLaVAShield); pictures come with the turns that name them.
+
+    `user_rating` says whether the user asks for harm. It is null where only the assistant was rated; what the
+    user wants is not known then. The layout is that of the hub's card (leost233/MMDS at 76a3496) and of
+    GuanWang096/rggpbft-llm-safety-evaluation at af0b10d, which reads the release.
+    """
+    if str(row["set"]).strip().lower() != source.split:
+        return
+    rating = str(row["user_rating"] or "null").strip().lower()
+    source.choice(rating, tuple(_MMDS_KINDS), "user_rating", at.where)
+    turns = _user(source, row["conversations"], at.where)
+    named = [message.get("image") or [] for message in row["conversations"] if message["role"] == "user"]
+    pictures = [[names] if isinstance(names, str) else names for names in named]
+    label = str(row.get("user_dimension") or row.get("assistant_dimension") or "null").strip()
+    yield source.scenario(
+        turns,
+        at.where,
+        [source.image(name, at.where) for names in pictures for name in names],
+        kind=_MMDS_KINDS[rating],
+        key=f"{row['id']} ({at.where})",  # two rows share their id with another one
+        category="" if label == "null" or label.startswith("NA") else label,
+        shown=[len(names) for names in pictures],
+    )
+
+
+_MMDS_KINDS: Final = {"safe": "benign", "unsafe": "red_team", "null": "obfuscated"}
+
+
+def _red_queen(source: Source, row: Entry, at: At) -> Iterator[Scenario]:
+    """Yield a row of Red Queen: a concealed request in one to five turns, and in the ablation openly.
+
+    Of its files those of gpt_4o are read, which hold messages; those of other models hold the same turns in
+    the chat template of each. Layout: kriti-hippo/red_queen at c2910b5, `red_queen_attack_generation.py` and
+    the files of `Red_Queen_Ablation`; `Data/Red_Queen_Attack.zip` has to be unpacked.
+    """
+    yield source.scenario(
+        _user(source, row["query"], at.where),
+        at.where,
+        kind="red_team",
+        group=source.text(row, "action", at.where)[:80],
+        goal=row["action"],
+        category=str(row["category"]),
+        mechanism=str(row.get("type", "")),
+    )
+
+
+#: Stands in the turn that comes with the picture.
+_REVEAL_PICTURE: Final = "<img_turn>"
+
+
+def _reveal(source: Source, row: Entry, at: At) -> Iterator[Scenario]:
+    """Yield a row of REVEAL; the hidden goal is the single-turn seed that the dialogue was made of.
+
+    Layout: Madhur-1/RevealVLLMSafetyEval at a91a582, `SetCreationPipeline/Data`; `GenConv` is a list written
+    in Python.
+    """
+    written = source.text(row, "GenConv", at.where)
+    try:
+        turns = ast.literal_eval(written)
+    except (SyntaxError, ValueError) as error:
+        raise source.error(
+            at.where, f"GenConv={written[:40]!r}, expected a list in Python ({error})"
+        ) from error
+    if not isinstance(turns, list) or not all(isinstance(turn, str) for turn in turns):
+        raise source.error(at.where, f"GenConv={written[:40]!r}, expected a list of texts")
+    shown = [int(_REVEAL_PICTURE in turn) for turn in turns]
+    if sum(shown) != 1:
+        raise source.error(at.where, f"GenConv has {sum(shown)} turns with {_REVEAL_PICTURE}, expected one")
+    said = [turn.replace(_REVEAL_PICTURE, "").strip() for turn in turns]
+    if not all(said):
+        raise source.error(at.where, "GenConv has a blank turn")
+    yield source.scenario(
+        said,
+        at.where,
+        [source.image(row["MinedImages"], at.where)],
+        kind="red_team",
+        key=f"{at.file}/{row['Index']}",
+        goal=source.text(row, "GeneratedSeed", at.where),
+        category=row["PolicyName"],
+        shown=shown,
+    )
+
+
 SPECS: Final = (
     Spec(
         "safemt", "SafeMT", "CC-BY-NC-4.0 (non-commercial)", ("1_turn", "2_turn", "4_turn"),
@@ -226,5 +311,31 @@ SPECS: Final = (
         "mhj", "MHJ", "CC-BY-NC-4.0 (non-commercial)", ("test",),
         each_row(("harmbench_behaviors.csv", "*.csv"), ("message_0",), _mhj, one=True),
         images=False, layout="harmbench_behaviors.csv (or one other .csv)",
+    ),
+    Spec(
+        "mmds", "MMDS", "CC-BY-NC-4.0 (non-commercial)", ("train", "val", "test"),
+        each_row(
+            ("mmds.jsonl",), ("id", "set", "conversations", "user_rating"), _mmds,
+        ),
+        layout="mmds.jsonl and images/",
+    ),
+    Spec(
+        "red-queen", "Red Queen", "not stated in the release", ("attack", "ablation"),
+        each_row(
+            ("**/gpt_4o_{split}_data.json",), ("action", "query", "turn", "category"), _red_queen,
+            one=True,
+        ),
+        images=False, default="attack",
+        layout="gpt_4o_attack_data.json in any folder (Data/Red_Queen_Attack.zip unpacked), "
+               "Red_Queen_Ablation/gpt_4o_ablation_data.json",
+    ),
+    Spec(
+        "reveal", "REVEAL", "Apache-2.0; pictures mined from the web, their rights not stated",
+        ("misinformation", "sexual", "violence"),
+        each_row(
+            ("SetCreationPipeline/Data/ConvGen/{split}_harm.tsv",),
+            ("PolicyName", "MinedImages", "Index", "GeneratedSeed", "GenConv"), _reveal,
+        ),
+        layout="SetCreationPipeline/Data/ConvGen/{misinformation,sexual,violence}_harm.tsv and MinedImages/",
     ),
 )  # fmt: skip

@@ -14,15 +14,28 @@ from steer_env.scenarios import Scenario
 from steer_env.world.draw import SOURCE
 
 SUBSETS: Final = ("beavertails", "mmsafety", "vlsbench", "spa", "dys")
-_BENCH_KEYS: Final = ("question_id", "image", "messages_fixed")
+#: All subsets in one file, as the authors' code has it beside the five.
+_WHOLE: Final = "bench"
+_BENCH_KEYS: Final = ("question_id", "messages_fixed")
+_FOLDERS: Final = ("", "bench/", "data/")
 
 
-def bench(source: Source) -> Iterator[Scenario]:
-    """Yield STEER-Bench, all five subsets or one; an empty `image` means that there is none."""
-    for subset in SUBSETS if source.split == "all" else (source.split,):
-        for path in source.files(f"steer_{subset}.jsonl", f"bench/steer_{subset}.jsonl"):
+def bench(source: Source, paths: Mapping[str, str] | None = None) -> Iterator[Scenario]:
+    """Yield STEER-Bench, all five subsets or one; no `image`, or an empty one, means that there is none.
+
+    What is read is what the authors' code reads (Ed-Bg/SaFeR-Steer-full at 9166c5c, `evaluation/multi_turn`),
+    but for a picture that is named and not there, and a turn without text: the code plays on, this raises.
+
+    Args:
+        source: The dataset.
+        paths: Beginnings of picture paths and what to put in their place, as the authors' code takes them.
+    """
+    whole = any((source.root / folder / f"steer_{_WHOLE}.jsonl").is_file() for folder in _FOLDERS)
+    subsets = ((_WHOLE,) if whole else SUBSETS) if source.split == "all" else (source.split,)
+    for subset in subsets:
+        for path in source.files(*(f"{folder}steer_{subset}.jsonl" for folder in _FOLDERS)):
             for at, row in source.rows(path):
-                yield bench_row(source, at.where, row, subset)
+                yield bench_row(source, at.where, row, "" if subset == _WHOLE else subset, paths)
 
 
 def sft(source: Source, row: Any, at: At) -> Iterator[Scenario]:
@@ -35,10 +48,24 @@ def rl(source: Source, row: Any, at: At) -> Iterator[Scenario]:
     yield rl_row(source, at.where, row)
 
 
-def bench_row(source: Source, where: str, row: Any, subset: str = "") -> Scenario:
-    """Return the scenario of one bench row with its pictures opened."""
+def bench_row(
+    source: Source, where: str, row: Any, subset: str = "", paths: Mapping[str, str] | None = None
+) -> Scenario:
+    """Return the scenario of one bench row with its pictures opened; `paths` as `bench` takes it."""
     source.need(row, _BENCH_KEYS, where)
-    return _build(source, where, row, schemas.bench_images(row), schemas.from_bench_row, subset)
+    try:
+        images = [_moved(path, paths or {}) for path in schemas.bench_images(row)]
+    except ValueError as error:
+        raise source.error(where, str(error)) from error
+    return _build(source, where, row, images, schemas.from_bench_row, subset)
+
+
+def _moved(path: str, paths: Mapping[str, str]) -> str:
+    """Return a path with the first beginning that fits replaced."""
+    for old, new in paths.items():
+        if path.startswith(old):
+            return new + path.removeprefix(old)
+    return path
 
 
 def rl_row(source: Source, where: str, row: Any) -> Scenario:
@@ -84,7 +111,8 @@ SPECS: Final = (
         ("all", *SUBSETS),
         bench,
         default="all",
-        layout="steer_{beavertails,mmsafety,vlsbench,spa,dys}.jsonl and the pictures they name",
+        layout="steer_{beavertails,mmsafety,vlsbench,spa,dys}.jsonl (or steer_bench.jsonl) and the pictures "
+        "they name",
     ),
     Spec(
         "steer-sft",
