@@ -46,7 +46,7 @@ class _RoomyLayer(DynamicLayer):
 
     def _grown(self, part: Tensor, columns: int) -> Tensor:
         rows, heads, _, width = part.shape
-        grown = part.new_zeros(rows, heads, columns, width)
+        grown = part.new_empty(rows, heads, columns, width)  # columns beyond the used ones are never read
         grown[:, :, : self._used] = part[:, :, : self._used]
         return grown
 
