@@ -21,7 +21,7 @@ from steer_env.agents.base import (
     opponent_rng,
 )
 from steer_env.agents.named import open_seat
-from steer_env.agents.scripted import AlwaysComply, AlwaysRefuse, Constructive, RandomStudent
+from steer_env.agents.scripted import AlwaysComply, AlwaysRefuse, Constructive, RandomStudent, TextGuarded
 from steer_env.agents.tutor import ScriptedTutor
 from steer_env.models import is_backend
 from steer_env.types import STUDENT
@@ -65,10 +65,15 @@ AGENTS: dict[str, Callable[..., Acts] | str] = {
     "actor": "steer_env.agents.zoo.actor:ActorAttack",
     "x-teaming": "steer_env.agents.zoo.xteaming:XTeaming",
     "many-shot": "steer_env.agents.zoo.manyshot:ManyShot",
+    "figstep": "steer_env.agents.zoo.pictures:FigStep",
+    "typography": "steer_env.agents.zoo.pictures:Typography",
+    "split": "steer_env.agents.zoo.pictures:SplitPicture",
+    "draw": "steer_env.agents.zoo.pictures:Draw",
     "resample": "steer_env.agents.zoo.resample:Resample",
     "refuse": AlwaysRefuse,
     "comply": AlwaysComply,
     "constructive": Constructive,
+    "text-guarded": TextGuarded,
     "random": RandomStudent,
 }
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from steer_env.agents.base import Acts, Agent, AgentWrapper, KeyedObservation, Observation, stream_of
+from steer_env.drawing import drawn_from
 from steer_env.images import Image
 from steer_env.scenarios import Scenario
 from steer_env.types import USER, Message, Utterance
@@ -65,7 +66,7 @@ def swapped(student: Acts, scenarios: Iterable[Scenario], seed: int = 0) -> Agen
         ValueError: If the pictures are all of one group, or there are none.
     """
     others = swaps(scenarios, seed)
-    return _Through(student, lambda o: {**o, "images": tuple(others[i.digest] for i in o["images"])})
+    return _Through(student, lambda o: {**o, "images": tuple(others[drawn_from(i)] for i in o["images"])})
 
 
 def swaps(scenarios: Iterable[Scenario], seed: int = 0) -> dict[str, Image]:

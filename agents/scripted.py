@@ -6,13 +6,14 @@ built-in picture. On any other picture they fall back to general phrases.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import Final
 
 from steer_env.agents.base import Agent, Observation, observation_rng
-from steer_env.types import USER, Utterance
+from steer_env.drawing import spoken
+from steer_env.types import USER, Message, Utterance
 from steer_env.world.draw import truth_of
 from steer_env.world.reply_language.frames import Rng, helpful_reply, ideal_move, ideal_reply, pick, say
 from steer_env.world.truth import History, Move, Truth
@@ -65,9 +66,15 @@ class _Scripted(Agent):
         truth = next((t for t in map(truth_of, reversed(observation["images"])) if t), None)
         if truth is None:
             return self._blind(rng)
-        *earlier, last = (str(m.content) for m in observation["transcript"] if m.role == USER)
-        history = self._recall([read_user(truth, text) for text in earlier])
-        return self._reply(truth, history, read_user(truth, last), rng)
+        return self._answer(truth, observation, rng)
+
+    def _answer(self, truth: Truth, observation: Observation, rng: Rng) -> str:
+        said = spoken(observation["transcript"], observation["images"])
+        return self._reply(truth, *self._read(truth, said), rng)
+
+    def _read(self, truth: Truth, transcript: Iterable[Message]) -> tuple[History, UserTurn]:
+        *earlier, last = (read_user(truth, str(m.content)) for m in transcript if m.role == USER)
+        return self._recall(earlier), last
 
     def _recall(self, earlier: Sequence[UserTurn]) -> History:
         return reduce(advance, earlier, History())
@@ -98,6 +105,25 @@ class Constructive(_Scripted):
 
     def _reply(self, truth: Truth, history: History, turn: UserTurn, rng: Rng) -> str:
         return ideal_reply(truth, history, turn, rng)
+
+
+class TextGuarded(_Scripted):
+    """Weighs the words of the user alone, and then gives what words and picture ask for together.
+
+    So does a model whose safety training was in text (FigStep, arXiv 2311.05608): it refuses what is asked in
+    words, and leaks what is asked in a picture.
+    """
+
+    fallback = _COMPLIANCE
+
+    def _answer(self, truth: Truth, observation: Observation, rng: Rng) -> str:
+        weighed = self._read(truth, observation["transcript"])
+        if ideal_move(truth, *weighed) == Move.REFUSE_CONSTRUCTIVE:
+            return ideal_reply(truth, *weighed, rng)
+        return super()._answer(truth, observation, rng)
+
+    def _reply(self, truth: Truth, history: History, turn: UserTurn, rng: Rng) -> str:
+        return helpful_reply(truth, history, turn, rng)
 
 
 class Forgetful(_Scripted):

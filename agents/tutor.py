@@ -24,7 +24,7 @@ from steer_env.rewards import HARM_LEVEL
 from steer_env.scenarios import STRATEGIES
 from steer_env.trajectory import Trajectory
 from steer_env.types import USER, Scored, Utterance, meta_of
-from steer_env.world.draw import Recipe, recipe_of
+from steer_env.world.draw import Recipe, scene_of
 from steer_env.world.lexicon import COLOURS, NOUNS, ORDINALS
 from steer_env.world.plan import stream_seed
 from steer_env.world.reply_language.frames import pick
@@ -246,28 +246,33 @@ class ScriptedTutor(Agent):
         return f"ScriptedTutor(seed={self.seed}, strategies={self.strategies!r}, memory={self.memory})"
 
 
-def count_strategies(counts: Mapping[str, list[float]], trajectories: Sequence[Trajectory]) -> None:
+def count_strategies(
+    counts: Mapping[str, list[float]], trajectories: Sequence[Trajectory], key: str = "strategy"
+) -> None:
     """Add to [broken, held] of each strategy the scored turns in which it broke a student or did not.
 
-    A strategy breaks a student where safety is at most `HARM_LEVEL`. Honest users are left out.
+    A strategy breaks a student where safety is at most `HARM_LEVEL`. Honest users are left out. `key` is
+    where the user turn's meta names what is counted.
     """
     for trajectory in trajectories:
         for result in trajectory.turns if trajectory.scenario.kind != "benign" else ():
-            verdict, strategy = result.turn.verdict, meta_of(result.turn.user).get("strategy", "")
+            verdict, strategy = result.turn.verdict, meta_of(result.turn.user).get(key, "")
             if isinstance(verdict, Scored) and strategy in counts:
                 counts[strategy][0 if verdict.terms.safety <= HARM_LEVEL else 1] += 1
 
 
-def strategy_counts(state: Mapping[str, Any], owner: str) -> dict[str, tuple[float, float]]:
+def strategy_counts(
+    state: Mapping[str, Any], owner: str, known: Sequence[str] = STRATEGIES
+) -> dict[str, tuple[float, float]]:
     """Return [broken, held] of each strategy from a tutor's `state_dict`.
 
     Raises:
         ValueError: If the state is not of the class `owner` and of this version.
     """
     counts = state.get("counts")
-    if state.get("version") != 1 or not isinstance(counts, Mapping) or set(counts) != set(STRATEGIES):
+    if state.get("version") != 1 or not isinstance(counts, Mapping) or set(counts) != set(known):
         raise ValueError(f"state={dict(state)!r}, expected what {owner}.state_dict() returned (version 1)")
-    return {s: (counts[s][0], counts[s][1]) for s in STRATEGIES}
+    return {s: (counts[s][0], counts[s][1]) for s in known}
 
 
 _LEADS: Final = {
@@ -334,7 +339,7 @@ def ask_of(turn: UserTurn, text: str) -> Question:
 
 def scene_name(observation: Observation) -> str:
     """Return the name of a scene of the built-in world, the same for all members of its group, else ""."""
-    recipe = next((r for r in map(recipe_of, observation["images"]) if r), "")
+    recipe = next((r for r in map(scene_of, observation["images"]) if r), "")
     return f"{Recipe.parse(recipe).seed}" if recipe else ""
 
 

@@ -17,6 +17,7 @@ from steer_env.agents.hf.attacker import briefing, opening
 from steer_env.agents.hf.codec import Exchange
 from steer_env.arrays import Floats
 from steer_env.checks import check_integers
+from steer_env.drawing import told
 from steer_env.rewards import (
     ATTACK_WEIGHTS,
     attack_harm,
@@ -111,7 +112,7 @@ class AttackReward:
         if not 0 < len(utterance.split()) <= self.max_words:
             return False
         truth = scenario.truth
-        return truth is None or read_user(truth, str(utterance)).request != Request.UNKNOWN
+        return truth is None or read_user(truth, told(utterance)).request != Request.UNKNOWN
 
 
 def attacker_groups(

@@ -16,6 +16,7 @@ import numpy as np
 
 from steer_env.algorithms.advantages import trajectory_return
 from steer_env.algorithms.credit import FORKED, reward_ledger, turn_values
+from steer_env.drawing import acts_of
 from steer_env.trajectory import Trajectory, TrajectoryGroup
 
 #: Plays dialogues on from points, k times each; `rollout.rollout_from` with its agents.
@@ -77,7 +78,8 @@ def look_ahead(groups: Sequence[TrajectoryGroup], play_on: PlayOn, k: int, most:
 def _situation(trajectory: Trajectory, point: int) -> Any:
     """What decides how a dialogue goes on from a point: its seed and what was said."""
     said = tuple((str(r.turn.user), str(r.turn.reply)) for r in trajectory.turns[:point])
-    return trajectory.seed, trajectory.scenario.id, said, str(trajectory.turns[point].turn.user)
+    acts = tuple(acts_of(r.turn.user) for r in trajectory.turns[: point + 1])
+    return trajectory.seed, trajectory.scenario.id, said, acts, str(trajectory.turns[point].turn.user)
 
 
 def _mean(values: Sequence[float]) -> float:

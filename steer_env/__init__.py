@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from steer_env import testing as testing
     from steer_env import wrappers as wrappers
     from steer_env.agents import make_agent
+    from steer_env.drawing import PictureAct
     from steer_env.env import DialogueEnv, InvalidUtterance, ResetNeeded
     from steer_env.images import Image, ImageError
     from steer_env.play.short import evaluate
@@ -48,6 +49,7 @@ _LAZY = {
     "DialogueEnv": "env",
     "InvalidUtterance": "env",
     "ResetNeeded": "env",
+    "PictureAct": "drawing",
     "Image": "images",
     "ImageError": "images",
     "load_scenarios": "scenario_files",
@@ -70,6 +72,7 @@ __all__ = [
     "ImageError",
     "InvalidUtterance",
     "Message",
+    "PictureAct",
     "ResetNeeded",
     "Scenario",
     "Scored",

@@ -14,7 +14,8 @@ from gymnasium import spaces
 from gymnasium.utils import seeding
 from pettingzoo import AECEnv
 
-from steer_env.checks import integer
+from steer_env.checks import integer, switch
+from steer_env.drawing import DrawnTurn, acts_of, with_acts
 from steer_env.forking import copied
 from steer_env.judges.base import Judge, JudgeRequest, judge_batch
 from steer_env.rewards import harm_cost
@@ -67,7 +68,11 @@ class DialogueEnv(AECEnv[str, Any, Any]):
         judge: Scores every reply; None leaves all turns without a verdict.
         max_cycles: Truncate after this many cycles, None to play every turn of the seed.
         max_length: Longest utterance in characters.
+        attacker_pictures: Whether the attacker's action space holds picture acts. They are drawn in any case.
         render_mode: "human" prints, "ansi" returns text, "rgb_array" a picture of image and transcript.
+
+    A user turn may bring picture acts, see `steer_env.drawing`: `Utterance(text, acts=(PictureAct(...),))`.
+    They are drawn on the scenario's own picture, and `scenario` is from then on the one that is shown.
 
     Infos: after each reply `infos["student_0"]` is a fresh dict with "turn" (0-based), "verdict", "scored",
     "reward_terms" (safety, usefulness, faithfulness in 1..10) and "cost" (1.0 for harm, else 0.0). An
@@ -81,6 +86,7 @@ class DialogueEnv(AECEnv[str, Any, Any]):
         *,
         max_cycles: int | None = None,
         max_length: int = MAX_LENGTH,
+        attacker_pictures: bool = False,
         render_mode: str | None = None,
         name: str = "steer_dialogue_v0",
     ) -> None:
@@ -113,7 +119,11 @@ class DialogueEnv(AECEnv[str, Any, Any]):
         self._max_cycles = max_cycles
         self._max_length = max_length
         self._observation_spaces = {ATTACKER: attacker_space(max_length), STUDENT: student_space(max_length)}
-        self._action_spaces: dict[str, spaces.Space[Any]] = {agent: Unicode(max_length) for agent in AGENTS}
+        turns = DrawnTurn if switch("attacker_pictures", attacker_pictures) else Unicode
+        self._action_spaces: dict[str, spaces.Space[Any]] = {
+            ATTACKER: turns(max_length),
+            STUDENT: Unicode(max_length),
+        }
         self._np_random: np.random.Generator | None = None
         self._offered: tuple[str, Verdict] | None = None
         self.agents: list[str] = []
@@ -136,7 +146,7 @@ class DialogueEnv(AECEnv[str, Any, Any]):
         return self._observation_spaces[agent]
 
     def action_space(self, agent: str) -> spaces.Space[Any]:
-        """Return the seat's action space: text up to `max_length` characters."""
+        """Return the seat's action space: text up to `max_length` characters, see `attacker_pictures`."""
         return self._action_spaces[agent]
 
     # -- PettingZoo: dynamics -----------------------------------------------------------------------------
@@ -160,7 +170,7 @@ class DialogueEnv(AECEnv[str, Any, Any]):
             )
         if seed is not None or self._np_random is None:
             self._np_random, _ = seeding.np_random(seed)
-        self.scenario = self._draw(self._np_random) if chosen is None else chosen
+        self.scenario = self._draw(self._np_random) if chosen is None else chosen.dealt or chosen
         self.agents = list(AGENTS)
         self.agent_selection = ATTACKER
         self.rewards = {ATTACKER: 0.0, STUDENT: 0.0}
@@ -257,6 +267,13 @@ class DialogueEnv(AECEnv[str, Any, Any]):
                 f"action={action!r} of {agent} holds a lone surrogate, expected text that UTF-8 can encode; "
                 "decode the bytes with errors='replace'"
             )
+        if agent == ATTACKER:
+            try:
+                acts = acts_of(action)
+                if acts and self.scenario is not None and self.cycle < len(self.scenario.turns):
+                    with_acts(self.scenario, self.cycle, acts)
+            except ValueError as error:
+                raise InvalidUtterance(f"{error}; see steer_env.drawing") from error
 
     def _append(self, agent: str, role: int, utterance: str, images: int) -> None:
         message = Message(role, str(utterance), images)
@@ -270,6 +287,7 @@ class DialogueEnv(AECEnv[str, Any, Any]):
 
     def _user_turn(self, utterance: str) -> None:
         assert self.scenario is not None
+        self.scenario = with_acts(self.scenario, self.cycle, acts_of(utterance))
         images = len(self.scenario.turns[self.cycle].images)
         self._append(ATTACKER, USER, utterance, images)
         self._images_shown += images

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from steer_env.drawing import acts_of
 from steer_env.files import MAX_JSON, open_append, write_bytes, writing
 from steer_env.scenarios import Scenario
 from steer_env.trajectory import StopReason, TokenTrace, Trajectory
@@ -90,6 +91,8 @@ def turn_row(result: TurnResult) -> Row:
         row["tcsr"] = dict(result.info["tcsr"])
     if "finish" in meta_of(turn.reply):
         row["finish"] = str(meta_of(turn.reply)["finish"])
+    if acts := acts_of(turn.user):
+        row["acts"] = [act.row() for act in acts]
     for key in ("strategy", "tactic", "attack"):
         if key in meta_of(turn.user):
             row[key] = meta_of(turn.user)[key]

@@ -277,6 +277,7 @@ def _build(
         judge,
         max_cycles=config.max_cycles,
         max_length=config.max_length,
+        attacker_pictures=config.attacker_pictures,
         render_mode=render_mode,
         name=name,
     )

@@ -91,6 +91,7 @@ class Scenario:
         provenance: Where it comes from, free text.
         licence: Licence of the row, free text.
         id: Content hash, the same in every process; computed when left empty.
+        dealt: The scenario before an attacker drew on its pictures, None where nobody did.
     """
 
     turns: tuple[DraftTurn, ...]
@@ -108,6 +109,7 @@ class Scenario:
     provenance: str = ""
     licence: str = ""
     id: str = ""
+    dealt: Scenario | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.turns:

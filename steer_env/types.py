@@ -28,8 +28,9 @@ class Utterance(str):
     """A string that carries what its speaker knows about it.
 
     It is an ordinary ``str`` to every space, wrapper and environment. `meta` rides along: a student
-    back end keeps its sampled token ids and log-probabilities there, a tutor the strategy it chose. The
-    environment never reads `meta` and never shows an attacker's `meta` to the student.
+    back end keeps its sampled token ids and log-probabilities there, a tutor the strategy it chose. Of an
+    attacker's `meta` the environment reads `acts` alone, what is to be drawn (`steer_env.drawing`), and it
+    never shows an attacker's `meta` to the student.
 
     >>> Utterance("hello", strategy="roleplay").meta["strategy"]
     'roleplay'

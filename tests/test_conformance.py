@@ -22,6 +22,7 @@ from pettingzoo.utils.conversions import aec_to_parallel, turn_based_aec_to_para
 import steer_env
 from steer_env import testing
 from steer_env.agents import AGENTS, AlwaysComply, RandomStudent, ScriptedTutor, StaticAttacker, make_agent
+from steer_env.cli.common import SCRIPTED_STUDENTS
 from steer_env.judges import JudgeRequest, RuleJudge
 from steer_env.testing.agents import toy_observations
 from steer_env.testing.play import play, same, script_of
@@ -257,7 +258,7 @@ def test_ours_on_the_vector_environment(id, options):
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_ours_for_every_agent(name):
-    seat = STUDENT if name in ("refuse", "comply", "constructive", "random") else ATTACKER
+    seat = STUDENT if name in SCRIPTED_STUDENTS else ATTACKER
     observations = toy_observations(seat, steer_env.make(wrappers=()), seeds=range(3))
     testing.check_agent(make_agent(name), seat, observations)
     testing.check_agent(make_agent(name), seat)

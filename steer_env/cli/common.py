@@ -27,7 +27,7 @@ from steer_env.scenarios import FixedScenarios, Scenario, ScenarioSource, digest
 
 #: File of a trained model that says after how many steps of its run it was saved.
 STEP = "steer_env.json"
-SCRIPTED_STUDENTS = ("refuse", "comply", "constructive", "random")
+SCRIPTED_STUDENTS = ("refuse", "comply", "constructive", "text-guarded", "random")
 
 
 @config(frozen=True)

@@ -56,6 +56,7 @@ class EnvConfig:
         returns: How TCSR values become a return: sum (paper), final (published code) or mean.
         max_cycles: Truncate dialogues after so many turns.
         max_length: Longest utterance in characters.
+        attacker_pictures: Whether the attacker's action space holds picture acts (docs/attacks.md).
 
     Raises:
         ValueError: If a value is out of its range.
@@ -81,6 +82,7 @@ class EnvConfig:
     returns: Returns = "sum"
     max_cycles: Positive | None = None
     max_length: Positive = MAX_LENGTH
+    attacker_pictures: Switch = False
 
     def changed(self, names: Sequence[str]) -> dict[str, Any]:
         """Return those of some fields that are not what they are by default."""
@@ -111,6 +113,7 @@ class EnvOptions(TypedDict, total=False):
     returns: Returns | None
     max_cycles: int | None
     max_length: int | None
+    attacker_pictures: bool | None
     wrappers: Sequence[str | Callable[[Any], Any]] | None
     render_mode: str | None
 

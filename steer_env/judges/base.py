@@ -10,8 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
+from steer_env.drawing import spoken, truth_shown
 from steer_env.scenarios import Scenario
 from steer_env.types import Message, Scored, Unscored, Verdict
+from steer_env.world.truth import Truth
 
 #: Seconds after which an answer that is under way, a verdict or a reply, counts as lost. Back ends give up
 #: sooner, each with its own reason; this is for futures that somebody forgot.
@@ -34,6 +36,20 @@ class JudgeRequest:
     scenario: Scenario
     transcript: tuple[Message, ...]
     context: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def spoken(self) -> tuple[Message, ...]:
+        """The transcript with the words that an attacker drew into pictures: what a judge of text reads."""
+        scenario = self.scenario
+        return self.transcript if scenario.dealt is None else spoken(self.transcript, scenario.images)
+
+    @property
+    def truth(self) -> Truth | None:
+        """Ground truth of the scene that was shown last, None where there is none."""
+        scenario = self.scenario
+        if scenario.dealt is None:
+            return scenario.truth
+        return truth_shown(scenario, scenario.images[: sum(m.images for m in self.transcript)])
 
 
 @runtime_checkable

@@ -82,7 +82,7 @@ class GroundedJudge(LLMJudge):
         return f"{self.prompt.hash}+{self.blind_prompt.hash}"
 
     def _records(self, request: JudgeRequest) -> list[dict[str, Any]]:
-        said = turn_records(request.transcript)
+        said = turn_records(request.spoken)
         return said if request.scenario.truth is None else [ground_truth(request), *said]
 
     def _prompt_for(self, request: JudgeRequest) -> Prompt:
@@ -103,10 +103,10 @@ class GroundedJudge(LLMJudge):
 
 def ground_truth(request: JudgeRequest) -> dict[str, Any]:
     """Return what is true about the last turn of a request whose scenario has ground truth, as one record."""
-    truth = request.scenario.truth
+    truth = request.truth
     assert truth is not None
     history, _ = past(request)
-    turn = read_user(truth, str(request.transcript[-2].content))
+    turn = read_user(truth, str(request.spoken[-2].content))
     history = settle(history, turn)
     piece = max(resolve_piece(history, turn), 0)
     right = None if turn.request == Request.UNKNOWN else ideal_move(truth, history, turn)
@@ -149,7 +149,7 @@ def _in_words(truth: Truth, right: Move, piece: int) -> str:
 
 def _leaked(request: JudgeRequest) -> tuple[str, ...]:
     """Return the markers the reply gives away against the rules, found as the rule judge finds them."""
-    truth = request.scenario.truth
+    truth = request.truth
     assert truth is not None
     reply = parse_reply(str(request.transcript[-1].content))
     _, said = past(request)

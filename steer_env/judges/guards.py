@@ -156,7 +156,7 @@ Answers:"""
 def _as_chat(request: JudgeRequest) -> tuple[ChatMessage, ...]:
     """Return the dialogue as the guard's own chat template wants it: its turns, the last one a reply."""
     messages = []
-    for message, pictures in with_images(request.transcript, request.scenario.images):
+    for message, pictures in with_images(request.spoken, request.scenario.images):
         role: Literal["user", "assistant"] = "user" if message.role == USER else "assistant"
         messages.append(ChatMessage(role, without_control(str(message.content)), pictures))
     return tuple(messages)
@@ -164,7 +164,7 @@ def _as_chat(request: JudgeRequest) -> tuple[ChatMessage, ...]:
 
 def _as_classifier(request: JudgeRequest) -> tuple[ChatMessage, ...]:
     """Return WildGuard's one prompt; it knows no dialogues, so earlier turns stand in the request."""
-    *earlier, reply = request.transcript
+    *earlier, reply = request.spoken
     said = "\n\n".join(_line(m) for m in earlier) if len(earlier) > 1 else _quoted(earlier[0])
     return (ChatMessage("user", _WILD_PROMPT.format(prompt=said, response=_quoted(reply))),)
 

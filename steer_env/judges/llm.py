@@ -149,7 +149,7 @@ class LLMJudge:
 
     def _records(self, request: JudgeRequest) -> list[dict[str, Any]]:
         """Return the data the model is asked about, the reply last."""
-        return turn_records(request.transcript)
+        return turn_records(request.spoken)
 
     def _prompt_for(self, request: JudgeRequest) -> Prompt:
         return self.prompt

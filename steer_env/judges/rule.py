@@ -108,10 +108,10 @@ _NO_MOVE: Final = Unscored(NOT_PLACED, _NAME)
 
 
 def _judge_one(request: JudgeRequest, lock: bool, unread: str) -> Verdict:
-    truth = request.scenario.truth
+    truth = request.truth
     if truth is None:
         return _NO_TRUTH
-    transcript = request.transcript
+    transcript = request.spoken
     end = len(transcript) - 2
     if end < 0 or transcript[end].role != USER or transcript[-1].role == USER:
         return _NO_REPLY
@@ -129,13 +129,13 @@ def past(request: JudgeRequest) -> tuple[History, tuple[str, ...]]:
     Returns:
         What the user turns add up to, and the last fragments of the student's replies (`leaks.EDGE`).
     """
-    truth = request.scenario.truth
+    truth = request.truth
     assert truth is not None
     end = len(request.transcript) - 2
     done, history, said = request.context.get(_NAME, (0, History(), ()))
     if done > end:  # the dialogue was rewound: the scratch is of no use
         done, history, said = 0, History(), ()
-    for message in request.transcript[done:end]:
+    for message in request.spoken[done:end]:
         if message.role == USER:
             history = advance(history, read_user(truth, str(message.content)))
         elif parts := parse_reply(str(message.content)).fragments:

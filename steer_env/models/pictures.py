@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from steer_env.checks import choice
+from steer_env.drawing import words_of
 from steer_env.images import Image, ImageError
 from steer_env.models.base import ChatMessage, ChatRequest
 from steer_env.world.draw import truth_of
@@ -25,18 +26,21 @@ def as_view(value: object) -> str:
 
 
 def caption(image: Image) -> str:
-    """Return what is in a picture of the built-in world.
+    """Return what is in a picture of the built-in world, and the words an attacker drew into it.
 
     Raises:
         ImageError: If the picture has no ground truth.
     """
     truth = truth_of(image)
+    says = "".join(f', with the words "{words}"' for words in words_of(image))
+    if truth is None and says:
+        return f"a page{says}"
     if truth is None:
         raise ImageError(
             f"image={image.source!r} has no ground truth to make a caption from, expected a picture of the "
             "built-in world; pass images='no', or use an image-text model"
         )
-    return f"a {truth.colour} {truth.noun} {PLACES[truth.place]} with {truth.mark}"
+    return f"a {truth.colour} {truth.noun} {PLACES[truth.place]} with {truth.mark}{says}"
 
 
 def in_words(words: str, images: Sequence[Image], view: str) -> str:

@@ -13,13 +13,14 @@ from typing import Any
 
 from steer_env.agents.base import Acts
 from steer_env.counterfactual import turn_effects
+from steer_env.drawing import PictureAct
 from steer_env.evaluation import scales
 from steer_env.play.recorded import CannotRescore, Scenes
 from steer_env.records import JsonlWriter, Row, read_jsonl, verdict_from_row
 from steer_env.rollout import Progress
 from steer_env.scenarios import Scenario
 from steer_env.trajectory import StopReason, Trajectory
-from steer_env.types import Scored, Turn, TurnResult
+from steer_env.types import Scored, Turn, TurnResult, Utterance
 from steer_env.vector import VectorDialogueEnv
 
 FORKS = "forks.jsonl"
@@ -39,7 +40,9 @@ def trajectory_of(row: Row, scenario: Scenario) -> Trajectory:
     for index, body in enumerate(row["turns"]):
         verdict = verdict_from_row(body.get("verdict"))
         shown = len(scenario.turns[index].images)
-        turn = Turn(index, body["user"], body["reply"], verdict, int(body.get("risk") or 0), shown)
+        acts = tuple(map(PictureAct.from_row, body.get("acts", ())))
+        user = Utterance(body["user"], acts=acts) if acts else body["user"]
+        turn = Turn(index, user, body["reply"], verdict, int(body.get("risk") or 0), shown)
         turns.append(TurnResult(turn, float(body.get("reward") or 0.0)))
     return Trajectory(scenario, int(row["seed"]), tuple(turns), StopReason(row["stop"]))
 

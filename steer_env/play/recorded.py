@@ -12,6 +12,7 @@ from gymnasium.utils import seeding
 
 from steer_env.configs.base import build, names
 from steer_env.configs.env import EnvConfig, Split
+from steer_env.drawing import redrawn
 from steer_env.evaluation.tabulate import judge_name
 from steer_env.files import read_json
 from steer_env.ids import SPECS
@@ -104,7 +105,7 @@ class Scenes:
     scenarios: Sequence[Scenario] | None = None
 
     def __call__(self, row: Row) -> Scenario:
-        """Return the scenario of a row.
+        """Return the scenario of a row, with the pictures that the attacker drew.
 
         Raises:
             CannotRescore: If the row has no seed, or the scenario made from it is not the row's.
@@ -115,7 +116,7 @@ class Scenes:
         candidates = list(self._candidates(seed))
         for made in candidates:
             if made.id == row.get("scenario"):
-                return made
+                return redrawn(made, (turn.get("acts", ()) for turn in row["turns"]))
         raise CannotRescore(
             f"seed {seed} makes scenario {candidates[0].id!r}, the stored dialogue has "
             f"{row.get('scenario')!r}; it was played with other scenarios, options or another version: use "

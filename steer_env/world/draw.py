@@ -90,13 +90,27 @@ def make_image(recipe: Recipe) -> Image:
 
 def truth_of(image: Image) -> Truth | None:
     """Return what is in a picture of the built-in world, None for any other picture."""
-    recipe = recipe_of(image)
+    recipe = scene_of(image)
     return _truth_of(recipe) if recipe else None
 
 
 def recipe_of(image: Image) -> str:
     """Return the recipe of a picture of the built-in world (ground truth), "" for any other picture."""
-    return image._recipe if image._recipe.startswith(_PREFIX) else ""
+    return "" if "\n" in image._recipe else scene_of(image)
+
+
+def scene_of(image: Image) -> str:
+    """Return the recipe of the scene in a picture, also where an attacker has drawn on it (`drawing`)."""
+    recipe = image._recipe.partition("\n")[0]
+    return recipe if recipe.startswith(_PREFIX) else ""
+
+
+def lookalike(image: Image) -> Image | None:
+    """Return the same scene with the other mark, None for any other picture."""
+    if not (recipe := scene_of(image)):
+        return None
+    known = Recipe.parse(recipe)
+    return make_image(known._replace(truth=replace(known.truth, hazard=not known.truth.hazard)))
 
 
 @lru_cache(maxsize=1 << 14)

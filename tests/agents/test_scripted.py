@@ -15,7 +15,7 @@ from steer_env.judges import RuleJudge
 from steer_env.types import USER, Message, Scored, meta_of
 from steer_env.world import WorldSource
 
-STUDENTS = ["refuse", "comply", "constructive", "random"]
+STUDENTS = ["refuse", "comply", "constructive", "text-guarded", "random"]
 
 
 def dialogue(attacker, student, scenario):

@@ -12,6 +12,7 @@ from steer_env.agents.zoo import asks
 from steer_env.agents.zoo.goat import TOOLBOX
 from steer_env.agents.zoo.manyshot import faux_dialogues
 from steer_env.agents.zoo.scripted import ACTORS, LADDER, TECHNIQUES, on_topic
+from steer_env.drawing import told
 from steer_env.judges.prompting import read_records
 from steer_env.records import trajectory_row
 from steer_env.rollout import rollout
@@ -21,7 +22,8 @@ from steer_env.types import USER, Utterance, meta_of
 from steer_env.world.truth import Request
 from steer_env.world.user_language.reading import parse_user
 
-ZOO = ("crescendo", "pair", "tap", "goat", "actor", "x-teaming", "many-shot", "resample")
+WORDS = ("crescendo", "pair", "tap", "goat", "actor", "x-teaming", "many-shot", "resample")
+ZOO = (*WORDS, "figstep", "typography", "split", "draw")
 ENV = "SteerRedTeam-v0"
 
 
@@ -100,10 +102,10 @@ def test_honest_users_say_their_seed(name):
 @pytest.mark.parametrize("name", ZOO)
 def test_what_is_said_can_be_placed_by_the_world(name):
     for t in play(name, RandomStudent(1), range(12)):
-        assert all(parse_user(str(r.turn.user)).request != Request.UNKNOWN for r in t.turns)
+        assert all(parse_user(told(r.turn.user)).request != Request.UNKNOWN for r in t.turns)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", WORDS)
 def test_foreign_scenarios_get_their_own_drafts_in_a_frame(name):
     drafts = ("Tell me about the zorbal.", "And its second half?")
     scenario = Scenario(tuple(DraftTurn(text) for text in drafts), kind="red_team", goal="zorbal", id="a")
