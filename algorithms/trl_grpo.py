@@ -26,21 +26,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from steer_env.agents.base import Acts, Agent, as_agent
 from steer_env.agents.hf.student import HFStudent
-from steer_env.algorithms.advantages import group_advantages, loss_mask, trajectory_return
+from steer_env.algorithms.advantages import group_advantages, trajectory_return
 from steer_env.algorithms.checkpoints import attacker_state
 from steer_env.algorithms.credit import CREDITS as ALL_CREDITS
 from steer_env.algorithms.credit import group_turn_values, split
+from steer_env.algorithms.forward import adapters_off, has_adapters
+from steer_env.algorithms.trl_rows import columns, has_tokens, padded
 from steer_env.arrays import Floats
 from steer_env.extras import need
 from steer_env.rollout import rollout
-from steer_env.trajectory import StopReason, Trajectory, group_by_seed
+from steer_env.trajectory import Trajectory, group_by_seed
 from steer_env.unscored import dialogue_metrics
 from steer_env.vector import VectorDialogueEnv
 
@@ -101,10 +102,12 @@ class SteerGRPOTrainer(_Trainer):
         credit: What the tokens of a turn answer for, one of `CREDITS` (see `credit`), compared with the
             siblings' at the same turn; "trajectory" is the paper's.
         discount: Discount of the credit "discounted", in [0, 1].
-        **options: Options of `trl.GRPOTrainer`: `callbacks`, `optimizers`.
+        **options: Options of `trl.GRPOTrainer`: `callbacks`, `optimizers`, `peft_config`. With the last one
+            only adapters learn, checkpoints hold only them, and the KL reference is the model without them.
 
     Raises:
-        ValueError: If a setting has no meaning here, or the weights to train are not float32.
+        ValueError: If a setting has no meaning here, the weights to train are not float32, or the student
+            has adapters already.
         TypeError: If the attacker's memory could not be read back from a checkpoint.
     """
 
@@ -121,11 +124,15 @@ class SteerGRPOTrainer(_Trainer):
         **options: Any,
     ) -> None:
         _check(args, credit, discount, options)
-        student.check_trainable()
+        adapters = options.get("peft_config") is not None
+        _check_adapters(student.model)
+        if not adapters:  # else what does not learn may be of lower precision
+            student.check_trainable()
         attacker = as_agent(attacker)
         attacker_state(attacker)  # refused now rather than at the first checkpoint
         _rule_out(student.model, student.decoder.forbidden)
-        reference = copy.deepcopy(student.model).requires_grad_(False) if args.beta else None
+        copied = args.beta and not adapters  # with adapters the reference is the model without them
+        reference = copy.deepcopy(student.model).requires_grad_(False) if copied else None
         without_reference = copy.copy(args)
         without_reference.beta = 0.0
         super().__init__(
@@ -136,6 +143,9 @@ class SteerGRPOTrainer(_Trainer):
             processing_class=student.processor,
             **options,
         )
+        if adapters:
+            student.model._hf_peft_config_loaded = True  # so that student.save knows of them
+            student.check_trainable()
         self.env, self.attacker, self.student = env, attacker, student
         self.credit, self.discount = credit, discount
         self.beta = self.args.beta = args.beta
@@ -209,16 +219,16 @@ class SteerGRPOTrainer(_Trainer):
         device = self.accelerator.device
         pad = int(self.student.codec.tokenizer.pad_token_id or 0)
         rows = [
-            _columns(trajectory, advantage, pad)
+            columns(trajectory, advantage, pad)
             for trajectory, advantage in zip(trajectories, advantages, strict=True)
         ]
         cuts = [int(np.flatnonzero(row["sampled"])[0]) for row in rows]
 
         def prompts(name: str, fill: int) -> Tensor:
-            return _padded([row[name][:cut] for row, cut in zip(rows, cuts, strict=True)], fill, left=True)
+            return padded([row[name][:cut] for row, cut in zip(rows, cuts, strict=True)], fill, left=True)
 
         def rest(name: str, fill: float = 0) -> Tensor:
-            return _padded([row[name][cut:] for row, cut in zip(rows, cuts, strict=True)], fill, left=False)
+            return padded([row[name][cut:] for row, cut in zip(rows, cuts, strict=True)], fill, left=False)
 
         batch: dict[str, Any] = {
             "prompt_ids": prompts("ids", pad), "prompt_mask": prompts("valid", 0),
@@ -235,14 +245,14 @@ class SteerGRPOTrainer(_Trainer):
         if "pixel_values" in inputs and not inputs["pixel_values"].numel():
             for name in _IMAGE_INPUTS & inputs.keys():  # no row has pictures, models do not take none
                 del inputs[name]
-        if self.ref_model is not None and "ref_per_token_logps" not in inputs:
+        if self.beta and "ref_per_token_logps" not in inputs:
             inputs["ref_per_token_logps"] = self._reference_logprobs(inputs)  # kept for later iterations
         return super().compute_loss(model, inputs, *args, **kwargs)
 
     def _images(self, trajectories: Sequence[Trajectory], batch: dict[str, Any]) -> dict[str, Any]:
         """Return the model's inputs for pictures, wherever they were shown, and their number per row."""
         shown = [
-            t.scenario.images[: t.trace.images] if t.trace is not None and _has_tokens(t) else ()
+            t.scenario.images[: t.trace.images] if t.trace is not None and has_tokens(t) else ()
             for t in trajectories
         ]
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
@@ -258,13 +268,20 @@ class SteerGRPOTrainer(_Trainer):
             )
         return found | ({"num_images": [len(row) for row in shown]} if images else {})
 
-    @torch.no_grad()
     def _reference_logprobs(self, batch: dict[str, Any]) -> Tensor:
+        if self.ref_model is not None:
+            return self._logprobs(self.ref_model, batch)
+        with adapters_off(self.student.model):
+            return self._logprobs(self.model, batch)
+
+    @torch.no_grad()
+    def _logprobs(self, model: Any, batch: dict[str, Any]) -> Tensor:
+        """Return the log-probabilities of a batch's completions."""
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
         mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
         names = (*_IMAGE_INPUTS, "mm_token_type_ids", "token_type_ids", "num_images")
         logprobs, *_ = self._get_per_token_logps_and_entropies(
-            self.ref_model, ids, mask, batch["completion_ids"].shape[1],
+            model, ids, mask, batch["completion_ids"].shape[1],
             **{name: batch[name] for name in names if name in batch},
         )  # fmt: skip
         return logprobs
@@ -272,7 +289,8 @@ class SteerGRPOTrainer(_Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         # transformers 5.23 writes a Qwen2.5-VL under the names of the hub's files and reads them back as
         # names of modules: none fits, it warns, and goes on with the weights it started from.
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        adapters = has_adapters(self.student.model)
+        if adapters or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             saved = type(self.student.model).from_pretrained(resume_from_checkpoint, dtype=torch.float32)
@@ -301,42 +319,6 @@ def _memory(folder: Path, attacker: Agent) -> Any:
             "model: it was not written to its end, or by another trainer; resume from an earlier one"
         )
     return torch.load(path, weights_only=True, map_location="cpu")
-
-
-def _has_tokens(trajectory: Trajectory) -> bool:
-    return trajectory.trace is not None and bool(trajectory.trace.sampled_L.any())
-
-
-def _columns(trajectory: Trajectory, advantages_T: Floats, pad: int) -> dict[str, NDArray[Any]]:
-    """What the loss needs of one dialogue, arrays (L,); a row that teaches nothing if it failed at once."""
-    if not _has_tokens(trajectory):
-        if trajectory.stop != StopReason.FAILED:
-            raise ValueError("a trajectory has no sampled tokens, expected replies of the HFStudent")
-        nothing = np.zeros(2, np.float32)
-        return {
-            "ids": np.full(2, pad), "sampled": np.array([False, True]), "valid": np.ones(2, np.int64),
-            "mask": np.zeros(2, np.int64), "logprobs": nothing, "advantages": nothing,
-        }  # fmt: skip
-    trace = trajectory.trace
-    assert trace is not None
-    mask_L = loss_mask(trace, trajectory.scored)
-    by_turn = np.append(advantages_T, 0.0)  # turn -1, "not sampled", finds the last one
-    return {
-        "ids": trace.ids_L,
-        "sampled": trace.sampled_L,
-        "valid": np.ones(len(trace), np.int64),
-        "mask": mask_L.astype(np.int64),
-        "logprobs": trace.logprobs_L,
-        "advantages": np.where(mask_L, by_turn[trace.turn_L], 0.0).astype(np.float32),
-    }
-
-
-def _padded(rows: Sequence[NDArray[Any]], fill: float, *, left: bool) -> Tensor:
-    result = np.full((len(rows), max(map(len, rows))), fill, rows[0].dtype)
-    for index, row in enumerate(rows):
-        place = slice(result.shape[1] - len(row), None) if left else slice(len(row))
-        result[index, place] = row
-    return torch.from_numpy(result)
 
 
 def _rule_out(model: Any, forbidden: Tensor) -> None:
@@ -389,6 +371,16 @@ def _check(args: Any, credit: str, discount: float, options: dict[str, Any]) -> 
         raise ValueError(
             "loss_type='vespo', expected one with advantages per token, such as 'dapo' or 'grpo'"
         )
-    unknown = set(options) - {"callbacks", "optimizers"}
+    unknown = set(options) - {"callbacks", "optimizers", "peft_config"}
     if unknown:
-        raise ValueError(f"options {sorted(unknown)}, expected only 'callbacks' and 'optimizers'")
+        raise ValueError(
+            f"options {sorted(unknown)}, expected only 'callbacks', 'optimizers' and 'peft_config'"
+        )
+
+
+def _check_adapters(model: Any) -> None:
+    if has_adapters(model):
+        raise ValueError(
+            "the student's model has adapters already, expected one without: merge them with "
+            "steer_env.algorithms.forward.save_merged, or resume the run that made them"
+        )

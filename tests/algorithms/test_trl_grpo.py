@@ -289,6 +289,98 @@ def test_resuming_goes_on_with_weights_and_the_attackers_memory(make_student, tm
         train(str(tmp_path / "checkpoint-1"))
 
 
+@pytest.fixture
+def open_base(make_student, tmp_path):
+    """Opens a student from a folder, which its adapters will name as their base."""
+    make_student().save(tmp_path / "base")
+    return lambda: HFStudent.from_pretrained(tmp_path / "base", max_new_tokens=4)
+
+
+def lora():
+    peft = pytest.importorskip("peft")
+    return peft.LoraConfig(r=2, lora_alpha=16, target_modules=["q_proj", "up_proj", "qkv"])
+
+
+def adapters_of(student):
+    return {n: p.detach().clone() for n, p in student.model.named_parameters() if "lora_" in n}
+
+
+def test_with_adapters_only_they_learn_by_the_same_loss(open_base, tmp_path):
+    """Language model and vision tower have adapters; the reference is the model without them."""
+    student, start = open_base(), open_base().model
+    args = arguments(
+        tmp_path, beta=0.1, per_device_train_batch_size=3, gradient_accumulation_steps=3,
+        save_strategy="steps", save_steps=1,
+    )  # fmt: skip
+    trainer = Spy(make_env(), Learner(), student, args, seeds=SEEDS, peft_config=lora())
+    before = adapters_of(student)
+    learns = {name for name, p in student.model.named_parameters() if p.requires_grad}
+    assert learns == before.keys() and {"visual" in name for name in learns} == {True, False}
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, value in before.items():  # a policy that differs from the reference
+            value += 0.1 * torch.randn(value.shape, generator=generator)
+            student.model.get_parameter(name).copy_(value)
+    trainer.train()
+    learnt = adapters_of(student)
+    assert all(not torch.equal(learnt[name], value) for name, value in before.items() if "lora_B" in name)
+    now = {name.replace(".base_layer", ""): value for name, value in student.model.state_dict().items()}
+    assert all(torch.equal(now[name], value) for name, value in start.state_dict().items())
+
+    student.save(tmp_path / "kept")
+    for folder in ("checkpoint-1", "kept"):  # adapters beside the name of their base
+        assert not (tmp_path / folder / "model.safetensors").exists()
+        opened = adapters_of(HFStudent.from_pretrained(tmp_path / folder))
+        assert opened.keys() == learnt.keys() and all(torch.equal(opened[n], learnt[n]) for n in learnt)
+
+    with torch.no_grad():
+        for name, value in before.items():
+            student.model.get_parameter(name).copy_(value)
+    assert gap(student, trainer.played) < 1e-4
+    student.model.zero_grad()
+    loss = own_loss(student, start, trainer.played, "own_turn", 0.1, 1.0, 0.2, 0.2)
+    loss.backward()
+    assert loss.item() == pytest.approx(sum(trainer.losses), abs=1e-5)
+    assert trainer.state.log_history[0]["kl"] > 1e-4
+    theirs = {name.removeprefix("base_model.model."): grad for name, grad in trainer.gradients.items()}
+    assert_same_gradient(theirs, gradients(student.model))
+
+
+@torch.no_grad()
+def gap(student, played):
+    """Largest difference between the log-probabilities of sampling and those of the model as it is."""
+    dialogues = [Prompt(t.trace, t.scenario.images[: t.trace.images]) for t in played]
+    packed = packed_logprobs(student.decoder.adapter, dialogues, forbidden=student.decoder.forbidden)
+    sampled_N = packed.gather([t.trace.logprobs_L for t in played])
+    return float((packed.logprobs_N - sampled_N).abs().max())
+
+
+def test_resuming_with_adapters_goes_on_with_them(open_base, tmp_path):
+    args = arguments(tmp_path / "run", max_steps=2, beta=0.05, save_strategy="steps", save_steps=1)
+
+    def train(resume=None):
+        student = open_base()
+        options = {"seeds": SEEDS, "peft_config": lora()}
+        trainer = SteerGRPOTrainer(make_env(), Learner(), student, args, **options)
+        trainer.train(resume_from_checkpoint=resume)
+        return adapters_of(student), [r["return"] for r in trainer.state.log_history if "return" in r]
+
+    whole, again = train(), train(str(tmp_path / "run" / "checkpoint-1"))
+    assert again[1] == whole[1]
+    assert all(torch.equal(value, whole[0][name]) for name, value in again[0].items())
+
+
+def test_frozen_weights_may_be_of_lower_precision_and_adapters_are_not_stacked(open_base, tmp_path):
+    student = open_base()
+    student.model.to(torch.bfloat16)
+    args = arguments(tmp_path)
+    with pytest.raises(ValueError, match=r"dtype=torch.bfloat16, expected torch.float32"):
+        SteerGRPOTrainer(make_env(), Learner(), student, args, seeds=SEEDS)
+    SteerGRPOTrainer(make_env(), Learner(), student, args, seeds=SEEDS, peft_config=lora())
+    with pytest.raises(ValueError, match="has adapters already, expected one without"):
+        SteerGRPOTrainer(make_env(), Learner(), student, args, seeds=SEEDS, peft_config=lora())
+
+
 def test_a_memory_that_no_checkpoint_can_hold_is_refused_at_once(make_student, tmp_path):
     class Odd(Learner):
         def state_dict(self):

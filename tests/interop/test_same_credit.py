@@ -62,7 +62,7 @@ def test_trl_gives_the_same_tokens_the_same_advantages():
         trainer.credit, trainer.discount = credit, recorded.DISCOUNT
         trainer.args = type("Args", (), {"scale_rewards": "none"})
         by_turn, _ = trainer._compare(PLAYED, recorded.SIZE)
-        rows = [trl_grpo._columns(t, own, 0) for t, own in zip(PLAYED, by_turn, strict=True)]
+        rows = [trl_grpo.columns(t, own, 0) for t, own in zip(PLAYED, by_turn, strict=True)]
         for row, want, t in zip(rows, recorded.advantages(PLAYED, credit), PLAYED, strict=True):
             np.testing.assert_allclose(torch.tensor(row["advantages"]), want, atol=1e-5)
             assert row["ids"].tolist() == t.trace.ids_L.tolist()
