@@ -79,8 +79,8 @@ def make(id: str | EnvConfig = "SteerEscalation-v0", **options: Unpack[EnvOption
                 Default: `TurnReward`, then `TCSR`.
             judge: "rule" (default), another name (`steer_env.judges.names`), None for nobody, or an object
                 with `judge(requests)`, such as the tutor that attacks.
-            scenarios: A JSONL file, a list of `Scenario`, any `ScenarioSource`, or your own by name; default
-                the built-in world.
+            scenarios: A JSONL file, `DATASET:[SPLIT:]ROOT` (a dataset of `steer_env.data.DATASETS`), a list
+                of `Scenario`, any `ScenarioSource`, or your own by name; default the built-in world.
             render_mode: "human", "ansi" or "rgb_array".
 
     Raises:
@@ -221,9 +221,10 @@ def own_scenarios(config: EnvConfig) -> Scenarios | None:
 
 
 def _source_of(scenarios: Scenarios) -> ScenarioSource:
+    from steer_env.data.loaders import dataset_of
     from steer_env.scenarios import FixedScenarios, ScenarioSource
 
-    if naming.is_reference(scenarios):
+    if naming.is_reference(scenarios) and dataset_of(scenarios) is None:
         scenarios = naming.make(str(scenarios))
     if isinstance(scenarios, str | Path):
         from steer_env.scenario_files import load_scenarios
@@ -233,8 +234,8 @@ def _source_of(scenarios: Scenarios) -> ScenarioSource:
         return scenarios
     if not isinstance(scenarios, Sequence):
         raise TypeError(
-            f"scenarios={scenarios!r}, expected a JSONL file, a list of Scenario, an object with "
-            f"sample(rng), or {naming.EXPECTED}"
+            f"scenarios={scenarios!r}, expected a JSONL file, DATASET:[SPLIT:]ROOT, a list of Scenario, an "
+            f"object with sample(rng), or {naming.EXPECTED}"
         )
     return FixedScenarios(scenarios)  # type: ignore[arg-type]
 

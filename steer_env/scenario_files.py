@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from steer_env.files import replacing, write_bytes
 from steer_env.images import Image, ImageError, encoded
 from steer_env.render import visible
-from steer_env.scenarios import DraftTurn, Scenario
+from steer_env.scenarios import DraftTurn, Sameness, Scenario, distinct
 from steer_env.spaces import MAX_IMAGES
 from steer_env.world.draw import SOURCE, recipe_of, truth_of
 
@@ -74,17 +75,24 @@ class ScenarioFileError(ValueError):
 
 
 def load_scenarios(path: str | Path) -> list[Scenario]:
-    """Read a scenario file.
+    """Read a scenario file, or a published dataset.
 
     Args:
-        path: A JSON Lines file in UTF-8. Picture paths in it are absolute or relative to its folder.
+        path: A JSON Lines file in UTF-8, picture paths in it absolute or relative to its folder. Or
+            `DATASET:[SPLIT:]ROOT`, for a dataset of `steer_env.data.DATASETS` in the folder ROOT.
 
     Returns:
         The scenarios in file order, at least one.
 
     Raises:
         ScenarioFileError: With every problem in the file, if there is one.
+        DatasetError: If a dataset is not what its loader expects.
     """
+    from steer_env.data.loaders import dataset_of
+
+    dataset = dataset_of(path)
+    if dataset is not None:
+        return list(dataset.scenarios())
     reader = _Reader(Path(path))
     scenarios = reader.read()
     if reader.problems:
@@ -112,12 +120,18 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-def save_scenarios(scenarios: Iterable[Scenario], path: str | Path) -> Path:
+def save_scenarios(scenarios: Iterable[Scenario], path: str | Path, dedupe: Sameness | None = None) -> Path:
     """Write scenarios to a file that `load_scenarios` reads back, pictures beside it.
 
     Pictures go to the folder `<name>.images`: a picture that came from a file is copied byte for byte, a
     generated one is written as PNG. Ids are kept, and so is the ground truth of the built-in world, as the
     recipe of its picture.
+
+    Args:
+        scenarios: At least one.
+        path: The file.
+        dedupe: Leave out what an earlier scenario says already, "exact" or "normalised" as for
+            `steer_env.scenarios.distinct`; a warning says what was left out.
 
     Raises:
         FileExistsError: If `path` exists; nothing is overwritten.
@@ -125,6 +139,10 @@ def save_scenarios(scenarios: Iterable[Scenario], path: str | Path) -> Path:
     """
     path = Path(path)
     rows = list(scenarios)
+    if dedupe is not None:
+        rows, dropped = distinct(rows, dedupe)
+        if dropped:
+            warnings.warn(f"{path}: {repeats_text(dropped, len(rows))}", stacklevel=2)
     if path.exists():
         raise FileExistsError(
             f"path={str(path)!r} exists, expected a new file; remove it or choose another name"
@@ -138,13 +156,25 @@ def save_scenarios(scenarios: Iterable[Scenario], path: str | Path) -> Path:
         shown = ", ".join(f"{s.id!r} ({s.provenance or 'of no known row'})" for s in twice[:10])
         raise ValueError(
             f"{len(twice)} of {len(rows)} scenarios share their id with another one: {shown}"
-            f"{', ...' if len(twice) > 10 else ''}; expected unique ids, drop the duplicates"
+            f"{', ...' if len(twice) > 10 else ''}; expected unique ids, leave repeated scenarios out with "
+            "dedupe='exact', or rename"
         )
     folder = path.with_name(f"{path.stem}.images")
     with replacing(path) as part, part.open("w", encoding="utf-8") as file:
         for scenario in rows:
             file.write(json.dumps(scenario_row(scenario, folder), ensure_ascii=False) + "\n")
     return path
+
+
+def repeats_text(dropped: Sequence[tuple[Scenario, Scenario]], kept: int) -> str:
+    """Return one line that says what `distinct` left out of how many."""
+    shown = [f"{_called(one)} (as {_called(first)})" for one, first in dropped[:_LISTED]]
+    more = f", and {len(dropped) - _LISTED} more" if len(dropped) > _LISTED else ""
+    return f"{len(dropped)} of {kept + len(dropped)} scenarios left out as repeated: {', '.join(shown)}{more}"
+
+
+def _called(scenario: Scenario) -> str:
+    return visible(scenario.provenance or scenario.id)
 
 
 def scenario_row(scenario: Scenario, folder: Path) -> dict[str, Any]:
@@ -194,8 +224,10 @@ class _Reader:
     _sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def read(self) -> list[Scenario]:
-        remedy = "give the path of a JSON Lines file of scenarios"
         if not self.path.is_file():
+            from steer_env.data.loaders import EXPECTED
+
+            remedy = f"give the path of a JSON Lines file of scenarios, or {EXPECTED}"
             what = "a folder" if self.path.is_dir() else "missing"
             self._add(0, "path", f"{str(self.path)!r} ({what})", "an existing file", remedy)
             return []

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import re
+import unicodedata
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -163,6 +165,48 @@ def digest_of(scenarios: Iterable[Scenario]) -> str:
     """Return a hash of scenarios in their order, ids and contents."""
     contents = "\n".join(f"{s.id} {content_id(s)}" for s in scenarios)
     return hashlib.sha256(contents.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+#: What counts as the same dialogue: see `distinct`.
+Sameness = Literal["exact", "normalised"]
+
+
+def distinct(
+    scenarios: Iterable[Scenario], same: Sameness = "exact"
+) -> tuple[list[Scenario], list[tuple[Scenario, Scenario]]]:
+    """Return scenarios without those that an earlier one repeats, and the repeated ones with that one.
+
+    Args:
+        scenarios: The scenarios, in their order.
+        same: "exact": all that `content_id` hashes, ids aside. "normalised": kind, pictures, and the words of
+            each turn; case, punctuation, spaces and compatible forms of letters do not count, nor do goals,
+            risk levels and strategies.
+
+    Raises:
+        ValueError: If `same` is neither.
+
+    >>> hello, shout = (Scenario((DraftTurn(text),)) for text in ("How do I, then?", "how do  I then"))
+    >>> kept, dropped = distinct([hello, shout], "normalised")
+    >>> kept == [hello], dropped == [(shout, hello)], len(distinct([hello, shout])[0])
+    (True, True, 2)
+    """
+    if same not in ("exact", "normalised"):
+        raise ValueError(f"same={same!r}, expected 'exact' or 'normalised'")
+    first: dict[Hashable, Scenario] = {}
+    dropped = []
+    for scenario in scenarios:
+        kept = first.setdefault(content_id(scenario) if same == "exact" else _words(scenario), scenario)
+        if kept is not scenario:
+            dropped.append((scenario, kept))
+    return list(first.values()), dropped
+
+
+def _words(scenario: Scenario) -> Hashable:
+    turns = (
+        (tuple(re.findall(r"\w+", unicodedata.normalize("NFKC", turn.text).casefold())), turn.images)
+        for turn in scenario.turns
+    )
+    return scenario.kind, tuple(image.digest for image in scenario.images), tuple(turns)
 
 
 @runtime_checkable

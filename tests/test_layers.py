@@ -12,7 +12,7 @@ LAYERS = (
     "types arrays checks images files runs extras spaces scenarios scenario_models trajectory forking "
     "rewards render naming ids world.truth world.devices world.lexicon world.ood.lexicon",
     "configs",
-    "world scenario_files records drawing",
+    "world scenario_files records drawing data.schemas data.loaders",
     "models",
     "judges versions",
     "env vector student_env",

@@ -208,7 +208,7 @@ def check_trusted(key: str, name: Any, words: Sequence[str], file: Mapping[str, 
     typed = {*words, *(word.partition("=")[2] for word in words)}
     names = name if isinstance(name, list) else [name]
     runs = key == "env" and ":" in str(name)  # loads what registers the id
-    if (runs or reaches_out(name)) and not typed.issuperset(names) and file.get(key) != name:
+    if (runs or reaches_out(name, key)) and not typed.issuperset(names) and file.get(key) != name:
         again = f"--{key.replace('_', '-')}"
         raise Usage(
             f"{key}={name!r} comes from {RUN} of the run folder, and opening it would run code, send this "

@@ -1,4 +1,4 @@
-"""`steer-env data`: seeds, bootstrapped training data, the dataset, and audits of two datasets."""
+"""`steer-env data`: seeds, bootstrapped training data, the built dataset, audits, scenario files of sets."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from steer_env.cli.command import Command, Positional
 from steer_env.cli.common import claim
 from steer_env.configs.base import Positive, Switch, config
 from steer_env.data.build import BuildConfig
+from steer_env.scenarios import Sameness
 
 _BUILD = """  steer-env data build --out data/steer
   steer-env data build --out data/small --sft 300 --rl 60 --bench 90 --ood 60
@@ -18,6 +19,26 @@ killed or interrupted, the same command goes on where it stopped and ends with t
 _AUDIT = """  steer-env data audit data/steer/sft data/steer/bench --json audit.json
   steer-env data audit my.jsonl vlsbench:path/to/vlsbench --plots audit
 a set is a JSON-lines file (scenarios, bench or RL rows), a folder of them, or a dataset the library loads"""
+
+_SAVE = """  steer-env data save spa-vl:test/harm:path/to/SPA-VL --out harm.jsonl
+  steer-env data save cosafe:path/to/CoSafe --out cosafe.jsonl --dedupe normalised
+a set is what `steer-env data audit` takes"""
+
+
+@config(frozen=True, kw_only=True)
+class Save:
+    """Write a set of dialogues as a scenario file, pictures beside it.
+
+    Attributes:
+        source: File, folder or DATASET:[SPLIT:]ROOT.
+        out: The file, JSON Lines; nothing is overwritten.
+        dedupe: Leave out repeated dialogues: exact, or normalised (case, punctuation and spaces of the user's
+            words do not count; pictures and kind do).
+    """
+
+    source: Positional[str]
+    out: Path
+    dedupe: Sameness | None = None
 
 
 @config(frozen=True, kw_only=True)
@@ -45,7 +66,7 @@ class Audit:
     anything is above the limit.
 
     Attributes:
-        a: Training set: file, folder or NAME:[SPLIT:]ROOT.
+        a: Training set: file, folder or DATASET:[SPLIT:]ROOT.
         b: Held-out set.
         limit: Largest excess that passes.
         ngram: Words of an n-gram.
@@ -88,6 +109,26 @@ def audit(config: Audit) -> int:
     return 1 if found.leaks else 0
 
 
+def save(config: Save) -> int:
+    """Write the file and say what was left out."""
+    from steer_env.data import audit as audits
+    from steer_env.render import visible
+    from steer_env.scenario_files import save_scenarios
+    from steer_env.scenarios import distinct
+
+    scenarios = audits.open_corpus(config.source)
+    dropped = []
+    if config.dedupe is not None:
+        scenarios, dropped = distinct(scenarios, config.dedupe)
+    path = save_scenarios(scenarios, config.out)
+    for one, first in dropped:
+        print(
+            visible(f"left out: {one.provenance or one.id}, says the same as {first.provenance or first.id}")
+        )
+    print(f"{path}: {len(scenarios)} scenarios, {len(dropped)} left out")
+    return 0
+
+
 def _short(name: str) -> str:
     return Path(name.rpartition(":")[2] if ":" in name else name).stem
 
@@ -113,5 +154,6 @@ COMMAND = {
     "seeds": data_seeds.COMMAND,
     "bootstrap": data_bootstrap.COMMAND,
     "build": Command(Build, build, _BUILD),
+    "save": Command(Save, save, _SAVE),
     "audit": Command(Audit, audit, _AUDIT),
 }

@@ -70,7 +70,7 @@ def run(config: Fork) -> int:
     given = {key: meta[key] for key in meta if key in known and meta[key] is not None}
     for key, name in {**given, "student": meta.get("student")}.items():
         typed = key == "student" and config.student is not None
-        if not (config.trust or typed) and (reaches_out(name) or (key == "env" and ":" in str(name))):
+        if not (config.trust or typed) and (reaches_out(name, key) or (key == "env" and ":" in str(name))):
             raise Usage(
                 f"{key}={name!r} comes from the run folder, and opening it would run code or contact a "
                 "server; accept what the folder says with --trust"

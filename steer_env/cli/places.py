@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from steer_env.data.loaders import dataset_of
 from steer_env.models import is_backend
 from steer_env.models.shipped import local_path
 from steer_env.naming import is_reference, read_name
@@ -38,13 +39,20 @@ def is_own(name: str) -> bool:
     return is_reference(name) and not is_backend(name)
 
 
-def reaches_out(name: Any) -> bool:
+def reaches_out(name: Any, key: str = "") -> bool:
     """Whether opening a name runs code, contacts a server, the hub's included, or writes a file.
 
-    Those are one's own objects, back ends and caches, also as the judge of a judge.
+    Those are one's own objects, back ends and caches, also as the judge of a judge, and datasets of the hub.
+
+    Args:
+        name: The name, or several.
+        key: The option it is given for: only where scenarios are taken is "cosafe:folder" a dataset.
     """
     if isinstance(name, list):
-        return any(map(reaches_out, name))
+        return any(reaches_out(one, key) for one in name)
+    dataset = dataset_of(name) if key == "scenarios" else None
+    if dataset is not None:
+        return dataset.from_hub
     text = name if isinstance(name, str) else ""
     words = [text, *re.split(r"[\s(),]+", text)]
     asked = (not is_here(word) for word in words if is_backend(word))

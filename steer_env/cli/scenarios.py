@@ -21,7 +21,7 @@ class Validate:
     """List what is wrong with a scenario file, with line numbers; exit code 1 if anything is.
 
     Attributes:
-        file: JSON Lines, picture paths relative to it or absolute.
+        file: JSON Lines, picture paths relative to it or absolute; or DATASET:[SPLIT:]ROOT.
         student: Model folder or hub id: try every picture on its processor, too, which may refuse thin ones.
     """
 
@@ -80,7 +80,8 @@ def _refused(file: str, scenarios: Sequence[Scenario], student: str) -> list[str
             try:
                 codec.image(image)
             except ImageError as error:
-                found.append(f"{file}: line {lines[scenario.id]}: {error}")
+                place = f"line {lines[scenario.id]}" if scenario.id in lines else scenario.provenance
+                found.append(f"{file}: {place}: {error}")
     return found
 
 

@@ -33,8 +33,9 @@ class EnvConfig:
     Attributes:
         env: Environment id; `steer-env envs` lists them. MODULE:ID and FILE.py:ID load what registers it.
         split: Split of the built-in world: train, sft, bench, ood or pretrain.
-        scenarios: File of your own scenarios, JSON Lines, or an object that hands them out, as MODULE:OBJECT
-            or FILE.py:OBJECT; replaces the built-in world.
+        scenarios: File of your own scenarios, JSON Lines, or a published dataset in a folder, as
+            DATASET:[SPLIT:]ROOT (docs/data.md), or an object that hands them out, as MODULE:OBJECT or
+            FILE.py:OBJECT; replaces the built-in world.
         attacker: Who plays the user: static, tutor, learning (in train a tutor that learns what breaks the
             student; elsewhere it tries everything), or a model as tutor (hf:PATH, vllm:PATH,
             openai:MODEL@URL), or your own as MODULE:OBJECT or FILE.py:OBJECT. None is the environment's own.

@@ -12,6 +12,7 @@ from gymnasium.utils import seeding
 
 from steer_env.configs.base import build, names
 from steer_env.configs.env import EnvConfig, Split
+from steer_env.data.loaders import dataset_of
 from steer_env.drawing import redrawn
 from steer_env.evaluation.tabulate import judge_name
 from steer_env.files import read_json
@@ -160,12 +161,12 @@ def scenes_of(meta: Mapping[str, Any], *, scenarios: str | None = None, trust: b
     code = [meta["env"]] if ":" in str(meta["env"]) else []
     if scenarios is not None:
         meta = {**meta, "scenarios": scenarios}
-    elif is_reference(meta.get("scenarios")):
+    elif _reaches_out(meta.get("scenarios")):
         code.append(meta["scenarios"])
     if code and not trust:
         raise CannotRescore(
-            f"the scenarios come from {code[0]!r}, and making them again would run code that a run folder "
-            "names; accept it with --trust (trust=True)"
+            f"the scenarios come from {code[0]!r}, and making them again would run code, or fetch from the "
+            "hub, that a run folder names; accept it with --trust (trust=True)"
         )
     known = set(names(EnvConfig)) - {"attacker", "judge", "wrappers", "allow_self_judge"}
     env = build(EnvConfig, {name: meta[name] for name in meta if name in known and meta[name] is not None})
@@ -174,6 +175,12 @@ def scenes_of(meta: Mapping[str, Any], *, scenarios: str | None = None, trust: b
         return Scenes(env, tuple(source) if isinstance(source, FixedScenarios) else None)
     usual: Split = "train" if meta.get("command") == "train" else "bench"
     return Scenes(replace(env, split=env.split or usual))
+
+
+def _reaches_out(scenarios: Any) -> bool:
+    """Whether opening scenarios of this name runs code or asks the hub."""
+    dataset = dataset_of(scenarios)
+    return is_reference(scenarios) if dataset is None else dataset.from_hub
 
 
 def pictures_of(meta: Mapping[str, Any]) -> Callable[[Row], Sequence[Image]]:

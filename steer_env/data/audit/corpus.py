@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from steer_env.data import schemas
-from steer_env.data.loaders import DATASETS, DatasetError, iter_dataset_scenarios
+from steer_env.data.loaders import EXPECTED, DatasetError, dataset_of
 from steer_env.data.loaders.base import Source, Spec
 from steer_env.data.loaders.steer import bench_row, rl_row
 from steer_env.images import Image
@@ -67,28 +67,23 @@ def open_corpus(name: str) -> list[Scenario]:
     """Open a set of dialogues for the audit.
 
     Args:
-        name: `NAME:ROOT` or `NAME:SPLIT:ROOT` for a dataset of `steer_env.data.DATASETS`; else a
+        name: `DATASET:[SPLIT:]ROOT` for a dataset of `steer_env.data.DATASETS`; else a
             JSON-lines file of scenarios or of either of the paper's schemas, or a folder of such files, of
             which `rejected.jsonl` (what a command left out) is not read.
 
     Raises:
         DatasetError: If there is nothing of the kind.
     """
-    head, _, rest = name.partition(":")
-    if rest and head in DATASETS:
-        split, colon, root = rest.partition(":")
-        scenarios = iter_dataset_scenarios(head, root if colon else rest, split if colon else None)
-        return list(scenarios)
+    dataset = dataset_of(name)
+    if dataset is not None:
+        return list(dataset.scenarios())
     path = Path(name)
     if path.is_file():
         files = [path]
     else:  # nothing, where there is no such folder
         files = sorted(file for file in path.glob("*.jsonl") if file.name != REJECTED)
     if not files:
-        raise DatasetError(
-            f"{name!r} is no JSON-lines file, no folder of such files and no NAME:ROOT with a NAME of "
-            f"{', '.join(DATASETS)}"
-        )
+        raise DatasetError(f"{name!r} is no JSON-lines file, no folder of such files and no {EXPECTED}")
     return [scenario for file in files for scenario in _read(file)]
 
 

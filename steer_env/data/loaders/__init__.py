@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from steer_env.data.loaders import dialogues, single, steer
 from steer_env.data.loaders.base import DatasetError, Source, Spec
@@ -28,7 +28,54 @@ DATASETS: Final[dict[str, Spec]] = {
     )
 }
 
+#: How a dataset is named wherever scenarios are taken, for messages.
+EXPECTED: Final = f"DATASET:[SPLIT:]ROOT with one of {', '.join(DATASETS)}"
 _HUB = re.compile(r"hf:(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>.*))?")
+
+
+class NamedDataset(NamedTuple):
+    """What `DATASET:[SPLIT:]ROOT` stands for.
+
+    Attributes:
+        name: One of `DATASETS`.
+        split: Its split, None for the usual one.
+        root: See `iter_dataset_scenarios`.
+    """
+
+    name: str
+    split: str | None
+    root: str
+
+    @property
+    def from_hub(self) -> bool:
+        """Whether opening it asks the hub."""
+        return self.root.startswith("hf:")
+
+    def scenarios(self) -> Iterator[Scenario]:
+        """Yield its scenarios; errors as `iter_dataset_scenarios`."""
+        return iter_dataset_scenarios(self.name, self.root, self.split)
+
+
+def dataset_of(text: Any) -> NamedDataset | None:
+    """Return what `DATASET:[SPLIT:]ROOT` stands for, None if `text` does not begin with a dataset's name.
+
+    A root may hold colons. Where there are two, what stands between them is the split, unless it is none of
+    the dataset's and all of it together is a folder.
+
+    >>> dataset_of("spa-vl:test/harm:data/SPA-VL")
+    NamedDataset(name='spa-vl', split='test/harm', root='data/SPA-VL')
+    >>> dataset_of("vlsbench:data/vlsbench").split is None, dataset_of("my.jsonl") is None
+    (True, True)
+    """
+    name, _, rest = text.partition(":") if isinstance(text, str) else ("", "", "")
+    if name not in DATASETS or not rest:
+        return None
+    split, colon, root = rest.partition(":")
+    if split in DATASETS[name].splits and root:
+        return NamedDataset(name, split, root)
+    if not colon or len(split) < 2 or split == "hf" or Path(rest).exists():  # one letter: a Windows drive
+        return NamedDataset(name, None, rest)
+    return NamedDataset(name, split, root)  # a split that there is not: opening says which there are
 
 
 def load_dataset_scenarios(
@@ -104,9 +151,12 @@ def resolve(root: str | Path) -> Path:
 
 __all__ = [
     "DATASETS",
+    "EXPECTED",
     "DatasetError",
+    "NamedDataset",
     "Source",
     "Spec",
+    "dataset_of",
     "iter_dataset_scenarios",
     "load_dataset_scenarios",
     "resolve",

@@ -18,7 +18,7 @@ from PIL import ImageDraw, ImageFont
 
 from steer_env.data.build import SEED_STRIDE
 from steer_env.data.licences import check_training_allowed
-from steer_env.data.loaders import DATASETS, DatasetError, iter_dataset_scenarios
+from steer_env.data.loaders import EXPECTED, DatasetError, dataset_of
 from steer_env.data.seeds.base import Rejected
 from steer_env.images import Image
 from steer_env.scenario_files import load_scenarios
@@ -63,7 +63,7 @@ def open_source(
     """Open a source and look at every row once, so that what is wrong with it shows before any work.
 
     Args:
-        name: "world" or "world:SPLIT" for the built-in world, `NAME:ROOT` or `NAME:SPLIT:ROOT` for one of
+        name: "world" or "world:SPLIT" for the built-in world, `DATASET:[SPLIT:]ROOT` for one of
             `steer_env.data.DATASETS`, else the path of a scenario file.
         count: Most rows to take; None for all, and `WORLD_ROWS` of the built-in world.
         kinds: Kinds of seeds wanted; the built-in world hands out rows of these kinds in turn.
@@ -86,23 +86,18 @@ def open_source(
         check_training_allowed(islice(_world(split, kinds, seed), 1), allow)
         digest = hashlib.sha256(f"{split} {seed} {size} {','.join(kinds)}".encode()).hexdigest()[:16]
         return RowSource(name, size, digest, lambda: islice(_world(split, kinds, seed), size))
-    if rest and head in DATASETS:
-        split, colon, root = rest.partition(":")
-        if split == "hf" or not colon or split not in DATASETS[head].splits:
-            split, root = "", rest
+    dataset = dataset_of(name)
+    if dataset is not None:
 
         def rows() -> Iterator[Scenario]:
-            return islice(iter_dataset_scenarios(head, root, split or None), count)
+            return islice(dataset.scenarios(), count)
     elif Path(name).is_file():
         scenarios = load_scenarios(name)[:count]
 
         def rows() -> Iterator[Scenario]:
             return iter(scenarios)
     else:
-        raise ValueError(
-            f"source={name!r} is neither world, nor an existing scenario file, nor NAME:ROOT with a NAME of "
-            f"{', '.join(DATASETS)}"
-        )
+        raise ValueError(f"source={name!r} is neither world, nor an existing scenario file, nor {EXPECTED}")
     total, digest = _look(rows, name, allow)
     return RowSource(name, total, digest, rows)
 
