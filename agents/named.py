@@ -66,6 +66,30 @@ def _hf_student(path: str, options: dict[str, Any]) -> Agent:
     return student
 
 
+def open_learner(name: str, **options: Any) -> Agent:
+    """Open a `vllm:PATH` student that can be trained: a transformers model learns, the engine samples.
+
+    Args:
+        name: With options of the student and the engine in it, `dtype` being the engine's.
+        **options: `device`, `dtype` and `batch_size` of the model that learns.
+
+    Raises:
+        ValueError: If an option is no good.
+        BackendError: If a model cannot be opened.
+        ImportError: If a library is missing; the message names the extra to install.
+    """
+    bare, named = read_name(name)
+    path = bare.partition(":")[2]
+    own, engine = split(named, set(_TOKENS))
+    for key in _NOT_VLLM.keys() & engine.keys():
+        raise ValueError(f"{key}={engine[key]!r} is no option of vllm:{path}: {_NOT_VLLM[key]}")
+    as_dtype = import_module("steer_env.models.hf").as_dtype
+    options["dtype"] = as_dtype(options.get("dtype"))
+    learner = import_module("steer_env.agents.vllm_student").TrainableVLLMStudent
+    student: Agent = learner.from_pretrained(path, engine=engine, **own, **options)
+    return student
+
+
 def _vllm_student(path: str, options: dict[str, Any]) -> Agent:
     for key, remedy in _NOT_VLLM.items():
         if key in options:

@@ -204,7 +204,7 @@ def open_student(name: str, model: ModelConfig | None = None, **options: Any) ->
     if not is_backend(name):
         return _load_model(str(_model_folder(local_path(name))), given)
     if name.startswith("hf:") and "device" not in read_name(name)[1]:
-        given.setdefault("device", _best_device())
+        given.setdefault("device", best_device())
     return steer_env.make_agent(name, **given)
 
 
@@ -237,7 +237,8 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step_"))
 
 
-def _best_device() -> str:
+def best_device() -> str:
+    """Return "cuda" if there is one, else "cpu"."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -247,7 +248,7 @@ def _load_model(path: str, options: dict[str, Any]) -> Agent:
     from steer_env.agents import HFStudent
     from steer_env.models.hf import as_dtype
 
-    options.setdefault("device", _best_device())
+    options.setdefault("device", best_device())
     options["dtype"] = as_dtype(options.get("dtype"))
     student: Agent = HFStudent.from_pretrained(path, **options)
     return student

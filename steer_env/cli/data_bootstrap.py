@@ -83,6 +83,8 @@ class Bootstrap(RunConfig):
 
 def run(config: Bootstrap) -> int:
     """Play, filter, and print the table."""
+    if (system := config.sampling.system) is not None:
+        raise ValueError(f"system={system!r}, expected --guidelines FILE, which is the system prompt here")
     out = open_folder(config)
     setting = open_setting(replace(config.env, attacker="static"), "sft")
     if setting.scenarios is not None:
@@ -100,6 +102,7 @@ def run(config: Bootstrap) -> int:
     names = {"attacker": config.env.attacker or "tutor", "student": config.student}
     attacker = open_attacker(names["attacker"], keep.seed)
     options = {"seed": keep.seed, **asdict(config.sampling)}
+    del options["system"]  # the guidelines'
     student = open_guided(config.student, guidelines, config.model, **options)
     check_independent(setting.judge, student, attacker, allow=config.env.allow_self_judge)
     vec = setting.make(min(keep.chunk, episodes), wrappers=())

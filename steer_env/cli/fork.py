@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,8 +78,9 @@ def run(config: Fork) -> int:
     claim(config.source, config.trust)
     setting = open_setting(build(EnvConfig, given), "bench")
     name = config.student or str(meta.get("student") or "")
-    how = {"temperature": config.sampling.temperature, "max_new_tokens": config.sampling.max_new_tokens}
-    student = open_student(name, config.model, **how)
+    # Another system prompt would be another student than the one that said what is recorded.
+    how = replace(config.sampling, system=config.sampling.system or meta.get("system"))
+    student = open_student(name, config.model, **asdict(how))
     if not student.varies:
         raise ValueError(
             f"student={name!r} says the same each time, so that playing on shows nothing; expected one that "

@@ -15,6 +15,7 @@ from steer_env.cli.common import (
     STEP,
     RunConfig,
     Setting,
+    best_device,
     check_unchanged,
     judge_content,
     model_hash,
@@ -39,6 +40,7 @@ _EXAMPLES = """  steer-env train --student hf:tiny-sft --out runs/mine --steps 1
   steer-env train --out runs/mine --resume
   steer-env train --student hf:Qwen/Qwen2.5-VL-3B-Instruct --lr 1e-6 \\
       --max-new-tokens 512 --microbatch-size 2 --out runs/qwen-3b
+  steer-env train --student "vllm:runs/sft/model?max_model_len=4096" --lora-rank 16 --lr 1e-5 --out runs/vllm
   steer-env train --student hf:tiny-sft --attacker learning --returns final --beta 0.01
   steer-env train --student hf:tiny-sft --scenarios my.jsonl --unscored-limit 1 --out runs/photos
   steer-env train --student hf:tiny-sft --attacker openai:MODEL@http://localhost:8000/v1 --judge tutor
@@ -61,8 +63,9 @@ class Train(RunConfig):
 
     Attributes:
         out: Run folder.
-        student: What is trained: a shipped student, model folder, run folder, hf:ORGANISATION/MODEL, or your
-            own as MODULE:OBJECT or FILE.py:OBJECT.
+        student: What is trained: a shipped student, model folder, run folder, hf:ORGANISATION/MODEL,
+            vllm:PATH (a vLLM engine samples, options of which may stand in the name), or your own as
+            MODULE:OBJECT or FILE.py:OBJECT.
         env: The dialogues; --split is train unless it is given.
         reward: What is maximised: tcsr, or helpfulness alone; tcsr unless it is given (constrained_grpo:
             helpfulness, its cost being harm).
@@ -101,10 +104,7 @@ class Train(RunConfig):
 
     def __post_init__(self) -> None:
         why = {"openai": "is behind a server and cannot learn here, expected a model folder"}
-        why["vllm"] = (
-            "samples only, expected a model folder; to train through vLLM use TrainableVLLMStudent from "
-            "Python (docs/vllm.md)"
-        )
+        why["inspect"] = why["openai"]
         scheme = self.student.partition(":")[0]
         if self.student in SCRIPTED_STUDENTS or scheme in why:
             said = why.get(scheme, "is scripted and cannot learn, expected a model")
@@ -184,7 +184,7 @@ def _run(config: Train) -> int:
         dtype=config.model.dtype or "float32",
         device=config.model.device or device,
     )
-    student: Any = open_student(config.student, model)
+    student: Any = _open(config.student, model, parallel.size)
     allowed = config.env.allow_self_judge
     check_independent(setting.judge, student, setting.attacker, allow=allowed)
     parallel.wait()  # until all have looked at the folder, before the first one writes
@@ -211,6 +211,21 @@ def _run(config: Train) -> int:
         _save(student, config.loop, out)
         _report(rows, out)
     return 0
+
+
+def _open(name: str, model: ModelConfig, processes: int) -> Any:
+    """Return the student; one of vLLM's comes with the model that learns."""
+    if not name.startswith("vllm:"):
+        return open_student(name, model)
+    if processes > 1:
+        raise ValueError(
+            f"student={name!r} in {processes} processes, expected one: each would start an engine on every "
+            "GPU; the engine of a single process takes several (tensor_parallel_size=4 in the name)"
+        )
+    from steer_env.agents.named import open_learner
+
+    given = {key: value for key, value in asdict(model).items() if value is not None}
+    return open_learner(name, **{"device": best_device(), **given})
 
 
 def _environments(config: Train, setting: Setting) -> Any:

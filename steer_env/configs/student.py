@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steer_env.configs.base import Amount, Positive, config
+from steer_env.configs.base import Amount, Natural, Positive, Share, config
 
 
 @config(frozen=True)
@@ -27,7 +27,13 @@ class SamplingConfig:
     Attributes:
         temperature: Sampling temperature; 0 decodes greedily.
         max_new_tokens: Longest reply in tokens; None is 256.
+        top_p: Only the likeliest tokens that hold this share are sampled; 1 for all.
+        top_k: Only so many of the likeliest tokens are sampled; 0 for all.
+        system: System prompt.
     """
 
     temperature: Amount | None = None
     max_new_tokens: Positive | None = None
+    top_p: Share | None = None
+    top_k: Natural | None = None
+    system: str | None = None

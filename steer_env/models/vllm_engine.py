@@ -12,7 +12,8 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -263,24 +264,27 @@ class VLLMEngine:
     def load_weights(self, model: PreTrainedModel) -> None:
         """Take over the weights of a transformers model of the same architecture, without a restart.
 
-        They go through a file in shared memory, or on disk where that is too small, so that engines with
-        several workers can read it. Keys, values and image features of the old weights are forgotten.
+        Adapters (`model.add_adapter`) are added to the weights they stand beside on the way; the model keeps
+        them apart. All goes through a file in shared memory, or on disk where that is too small, so that
+        engines with several workers can read it. Keys, values and image features of the old weights are
+        forgotten.
 
         Raises:
-            TypeError: If it is not a transformers model, such as a PEFT one.
+            TypeError: If it is not a transformers model, such as one that PEFT has wrapped.
         """
         if not isinstance(model, PreTrainedModel):
             raise TypeError(
-                f"model is a {type(model).__name__}, expected a transformers model; merge adapters first"
+                f"model is a {type(model).__name__}, expected a transformers model; one that got its "
+                "adapters by model.add_adapter is one"
             )
         dtype = getattr(torch, self.dtype, model.dtype)
         state = {
             name: value.to(dtype) if value.is_floating_point() else value
-            for name, value in model.state_dict().items()
+            for name, value in merged_state(model).items()
         }
         size = sum(value.nbytes for value in state.values())
         with tempfile.TemporaryDirectory(prefix="steer_env_", dir=_shared_memory(size)) as folder:
-            with tiny.no_bars():
+            with tiny.no_bars(), _without_adapters(model):
                 model.save_pretrained(folder, state_dict=state)
             with self._lock:
                 self._llm.collective_rpc("exchange_weights", args=(folder,))
@@ -299,6 +303,37 @@ class VLLMEngine:
         if self._llm is not None:
             self._llm.llm_engine.engine_core.shutdown()
             self._llm = None
+
+
+def merged_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Return a model's state with its adapters added to the weights they stand beside, under plain names.
+
+    The model stays as it is. Sums are taken in the weights' own precision, as `merge_adapters` does it.
+    """
+    state = dict(model.state_dict())
+    for name, layer in model.named_modules():
+        if not hasattr(layer, "get_delta_weight"):  # no layer with adapters
+            continue
+        weight = state[f"{name}.base_layer.weight"]
+        with torch.no_grad():
+            for adapter in layer.active_adapters:
+                weight = weight + layer.get_delta_weight(adapter).to(weight.dtype)
+        own = {key: state.pop(key) for key in list(state) if key.startswith(f"{name}.")}
+        state[f"{name}.weight"] = weight
+        if f"{name}.base_layer.bias" in own:
+            state[f"{name}.bias"] = own[f"{name}.base_layer.bias"]
+    return state
+
+
+@contextmanager
+def _without_adapters(model: PreTrainedModel) -> Iterator[None]:
+    """Let `save_pretrained` write the weights it is given, of a model of which it would write adapters."""
+    before = getattr(model, "_hf_peft_config_loaded", False)
+    model._hf_peft_config_loaded = False
+    try:
+        yield
+    finally:
+        model._hf_peft_config_loaded = before
 
 
 def _request(prompt: EnginePrompt) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from steer_env.algorithms.forward import adapters_off, autocast, prepare, save_m
 from steer_env.algorithms.trainer import train
 from steer_env.configs.train import Scaling
 from steer_env.models.tiny import load
+from steer_env.models.vllm_engine import merged_state
 
 LORA = Scaling(lora_rank=2)
 
@@ -92,6 +93,12 @@ def test_merged_weights_are_an_ordinary_folder_that_answers_alike(trained, tmp_p
     assert same(before, weights(student))
     merged = HFStudent(*load(tmp_path / "merged"))
     assert not any("lora" in name for name in merged.model.state_dict())
+    # What an engine that samples gets is the same, and the adapters stay apart.
+    exchanged = merged_state(student.model)
+    assert exchanged.keys() == merged.model.state_dict().keys()
+    for name, weight in merged.model.state_dict().items():
+        torch.testing.assert_close(exchanged[name], weight, atol=1e-6, rtol=1e-6)
+    assert same(before, weights(student))
     assert torch.tensor(greedy(merged)) == pytest.approx(torch.tensor(greedy(student)), abs=1e-5)
     saved = checkpoints(folder)[-1]
     assert (saved / "adapter_model.safetensors").exists()

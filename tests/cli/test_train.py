@@ -134,8 +134,48 @@ def test_options_are_listed_and_checked(cli, model: Path) -> None:
         assert not Path("bad").exists()
 
 
+def test_what_stands_in_the_name_is_the_engines_and_what_is_learned_has_the_flags(
+    cli, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from steer_env.agents.hf import HFStudent
+    from steer_env.agents.vllm_student import TrainableVLLMStudent
+    from steer_env.models.vllm_engine import merged_state
+
+    exchanged, engines = [], []
+
+    class Learner(HFStudent):
+        """Samples with transformers; keeps the weights that an engine would have got."""
+
+        @classmethod
+        def from_pretrained(cls, path, *, engine, **options):
+            engines.append(engine)
+            return super().from_pretrained(path, **options)
+
+        def weights_changed(self):
+            super().weights_changed()
+            exchanged.append(merged_state(self.model))
+
+    monkeypatch.setattr(TrainableVLLMStudent, "from_pretrained", Learner.from_pretrained)
+    words = ("--steps", 2, "--lora-rank", 2, "--unscored-limit", 1, "--out", "run", *SMALL)
+    name = f"vllm:{model}?max_model_len=512&dtype=bfloat16&images=pixels"
+    code, _, err = cli("train", "--student", name, "--batch-size", 3, *words)
+    assert code == 0, err
+    assert engines == [{"max_model_len": 512, "dtype": "bfloat16"}]
+    saved = HFStudent.from_pretrained("run/model").model.state_dict()
+    assert exchanged[-1].keys() == saved.keys()
+    for key, weight in exchanged[-1].items():
+        torch.testing.assert_close(weight, saved[key], atol=1e-6, rtol=1e-5)
+    code, _, err = cli("train", "--student", f"{name}&device=cuda", "--out", "other")
+    assert code == 2 and "device='cuda'" in err
+
+
 @pytest.mark.parametrize(
-    ("name", "why"), [("refuse", "scripted"), ("vllm:some/model", "TrainableVLLMStudent")]
+    ("name", "why"),
+    [
+        ("refuse", "scripted"),
+        ("openai:m@http://127.0.0.1:9/v1", "cannot learn"),
+        ("inspect:a/b", "cannot learn"),
+    ],
 )
 def test_students_that_cannot_learn_here_are_refused(cli, tmp_path: Path, name: str, why: str) -> None:
     code, _, error = cli("train", "--student", name, "--out", tmp_path / "run")
