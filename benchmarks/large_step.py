@@ -2,6 +2,7 @@ r"""Memory and speed of training steps of a model of Qwen2.5-VL's true shape, on
 
     python benchmarks/large_step.py        # 3B, LoRA, 20 steps; writes results/large_step.json
     python benchmarks/large_step.py --shape 3b --full --beta 0
+    python benchmarks/large_step.py --vllm              # vLLM samples; its rate beside that of bare vLLM
     accelerate launch --config_file examples/accelerate/ddp_8gpu.yaml \
         benchmarks/large_step.py --shape 7b
     python benchmarks/large_step.py --shape tiny --steps 2      # the same code on a CPU, in seconds
@@ -23,6 +24,7 @@ import os
 import platform
 import statistics
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,8 @@ from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.parallel import Parallel, launched
 from steer_env.algorithms.trainer import TrainConfig, train
 from steer_env.configs.train import Scaling
-from steer_env.models.tiny import TinyConfig, build, build_processor
+from steer_env.models.tiny import TinyConfig, build, build_processor, save
+from steer_env.models.vllm_engine import EnginePrompt
 from steer_env.trajectory import Trajectory
 from steer_env.types import Scored, Terms
 
@@ -110,14 +113,39 @@ def true_shape(name: str, tokenizer: Any) -> Qwen2_5_VLConfig:
 
 
 def make_student(args: argparse.Namespace, device: torch.device) -> HFStudent:
-    if args.shape == "tiny":
-        model, processor = build(TEXTS, TinyConfig())
+    if args.shape == "tiny":  # with heads that vLLM's kernels take
+        shape = TinyConfig(vocab_size=300, hidden=64, heads=2, kv_heads=1, mlp=64, vision_heads=2)
+        model, processor = build(TEXTS, shape)
+    else:
+        processor = build_processor(TEXTS, TinyConfig(image_side=224))
+        torch.manual_seed(0)
+        with device:
+            model = Qwen2_5_VLForConditionalGeneration(true_shape(args.shape, processor.tokenizer))
+    if not args.vllm:
         return HFStudent(model.to(device), processor)
-    processor = build_processor(TEXTS, TinyConfig(image_side=224))
-    torch.manual_seed(0)
-    with device:
-        model = Qwen2_5_VLForConditionalGeneration(true_shape(args.shape, processor.tokenizer))
-    return HFStudent(model, processor)
+    from steer_env.agents.vllm_student import TrainableVLLMStudent
+
+    options = {"max_model_len": 8192, "max_num_seqs": args.seeds * args.group, "dtype": "bfloat16"}
+    if args.shape == "tiny":
+        options |= {"dtype": "float32", "enforce_eager": True, "kv_cache_memory_bytes": 2**27}
+    with tempfile.TemporaryDirectory() as folder:
+        save(model, processor, folder)
+        del model  # it is opened twice below, once by the engine
+        return TrainableVLLMStudent.from_pretrained(folder, device=device, engine=options)
+
+
+def bare_rate(student: Any, args: argparse.Namespace) -> float:
+    """Return tokens per second of the engine alone: as many replies at once, of as many tokens, to text."""
+    engine, codec = student.sampler.engine, student.codec
+    ids = codec.tokenizer.encode(TEXTS[0], add_special_tokens=False)
+    prompts = [EnginePrompt(ids, (), ids)] * (args.seeds * args.group)
+    params = engine.params(temperature=1.0, max_new_tokens=args.max_new_tokens, closing=[], forbidden={})
+    rates = []
+    for _ in range(2):  # the first one warms up
+        started = time.perf_counter()
+        replies = engine.generate(prompts, [params] * len(prompts))
+        rates.append(sum(len(reply.ids) for reply in replies) / (time.perf_counter() - started))
+    return rates[-1]
 
 
 def measure(args: argparse.Namespace, parallel: Parallel, scaling: Scaling) -> dict[str, Any]:
@@ -161,6 +189,8 @@ def measure(args: argparse.Namespace, parallel: Parallel, scaling: Scaling) -> d
         "tokens_per_step": statistics.median(packed),
         "memory_gb": max(peaks) if peaks else None,
         "rollout_tokens_per_s": statistics.median(n / s for n, s in zip(sampled, play, strict=True)),
+        "bare_vllm_tokens_per_s": bare_rate(student, args) if args.vllm else None,
+        "logprob_gap_max": max(row["logprob_gap_max"] for row in rows),
         "seconds_play": statistics.median(play),
         "seconds_update": statistics.median(learn),
         "update_tflops_per_device": rate / 1e12,
@@ -179,6 +209,7 @@ def main() -> None:
     parser.add_argument("--microbatch-tokens", type=int, default=4096)
     parser.add_argument("--full", action="store_true", help="train all weights instead of adapters")
     parser.add_argument("--beta", type=float, default=0.1, help="0 does without the reference")
+    parser.add_argument("--vllm", action="store_true", help="vLLM samples, transformers learns")
     parser.add_argument("--peak-tflops", type=float, default=989.0, help="dense bf16; 989 is an H100's")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()

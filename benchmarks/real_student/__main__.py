@@ -7,11 +7,12 @@
 The student is `models/smollm2-vl`: SmolLM2-135M inside the paper's model class, Qwen2.5-VL, behind a vision
 tower with random weights. First the tower and its projector alone learn to write captions in the frozen
 model's words (`words`), until held-out pictures are told (gate); from then on they are frozen. Then a
-helpful-only base, Stage II and Stage III as in the demo, at rates for a pretrained model. Each stage is
-evaluated with its controls: a result counts if the blind and the forgetful do worse.
+helpful-only base, Stage II and Stage III (`stages`) on the demo's dialogues, at rates for a pretrained model.
+Stages are evaluated on the same dialogues of two or three turns, with their controls: a result counts if
+the blind and the forgetful do worse.
 
 `results/result.json` says what is finished, how many core seconds each part took, what was seen at every
-look, and which gate stopped it, if one did.
+look, and which gate stopped it, if one did; `results/dialogues.md` has dialogues to read.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.real_student.stages import cold_start, tutored
 from benchmarks.real_student.words import THINGS, WORDS, learn_words
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.grpo import GRPOConfig
@@ -34,6 +37,7 @@ from steer_env.algorithms.recipes import DemoConfig, build
 from steer_env.cli.main import main as steer_env
 from steer_env.configs.sft import Gate, Phase, SFTConfig
 from steer_env.files import write_json
+from steer_env.records import read_jsonl
 
 RESULTS = Path(__file__).parent / "results"
 SEE = SFTConfig(steps=400, batch_size=64, optimizer="muon", lr=2e-3, muon_lr=2e-2, warmup=20, final_lr=0.05)
@@ -49,19 +53,33 @@ CONFIG = DemoConfig(
     sft=SFTConfig(steps=40, batch_size=4, lr=1e-4, warmup=5),
     sft_dialogues=240,
     grpo=GRPOConfig(
-        steps=8,
+        steps=24,
         seeds_per_step=4,
         group_size=4,
-        lr=1e-5,
+        lr=3e-4,
         credit="own_turn",
         scale=True,
-        beta=0.0125,
+        beta=0.0,
         max_new_tokens=44,
         checkpoint_every=1,
         unscored_limit=1.0,
     ),
-    grpo_turns=4,
+    grpo_turns=3,
 )
+#: Stage II goes on with adapters, other dialogues and ten times the rate: after 40 steps of all weights the
+#: student spoke and saw, but a dialogue in which every answer was right was rarer than one in 24.
+MORE = replace(
+    CONFIG,
+    seed=1,
+    sft=SFTConfig(steps=48, batch_size=4, lr=1e-3, warmup=5, final_lr=0.1),
+    sft_dialogues=400,
+)
+#: Core seconds of Stage III.
+TUTORED = 1800.0
+#: Most turns of the dialogues that are evaluated.
+TURNS = 3
+#: Dialogues of each evaluation in `dialogues.md`: whole contrast groups.
+SHOWN = 12
 MEASURES = (
     "twin_pass",
     "multi_turn_joint",
@@ -120,20 +138,31 @@ def run(
         result["runs"] = {name: _numbers(out / "eval" / name) for name in ("base", "sft", "grpo")}
         results.mkdir(parents=True, exist_ok=True)
         write_json(place, result)
+        (results / "dialogues.md").write_text(_dialogues(out), encoding="utf-8")
 
     clock = Clock(result["core_seconds"], hours * 3600, lambda: written("under way"))
     try:
         folders = {"base": _base(model, out, config, clock)}
         written("base is there")
+        first = out / "sft" / "model"
+        if not first.exists():
+            clock.of("sft")
+            build(config, "sft", out / "sft", before=folders["base"], resume=True, progress=clock)
+        folders["sft"] = out / "more" / "model"
+        if not folders["sft"].exists():
+            clock.of("more")
+            cold_start(first, out / "more", MORE, clock)
         # What matters most first: the hours may end before everything is evaluated.
-        for name, earlier in (("sft", "base"), ("grpo", "sft")):
-            folders[name] = out / name / "model"
-            if not folders[name].exists():
-                clock.of(name)
-                build(config, name, out / name, before=folders[earlier], resume=True, progress=clock)
+        for name in ("sft", "base"):
             _evaluate(name, folders[name], out, episodes, clock)
             written(f"{name} is evaluated")
-        _evaluate("base", folders["base"], out, episodes, clock)
+        _evaluate("sft", folders["sft"], out, episodes, clock, "--controls")
+        written("Stage II is evaluated with its controls")
+        folders["grpo"] = out / "grpo" / "model"
+        if not folders["grpo"].exists():
+            clock.of("grpo")
+            tutored(folders["sft"], out / "grpo", config, TUTORED, clock)
+        _evaluate("grpo", folders["grpo"], out, episodes, clock, "--controls")
         written("finished")
     except (Spent, GateFailed) as stopped:
         written(str(stopped))
@@ -177,7 +206,7 @@ def _seen(out: Path) -> list[dict[str, Any]]:
     return seen
 
 
-def _evaluate(name: str, folder: Path, out: Path, episodes: int, clock: Clock) -> None:
+def _evaluate(name: str, folder: Path, out: Path, episodes: int, clock: Clock, *more: str) -> None:
     place = out / "eval" / name
     clock.of(f"eval {name}")
     words = [
@@ -190,7 +219,7 @@ def _evaluate(name: str, folder: Path, out: Path, episodes: int, clock: Clock) -
         "--out",
         str(place),
     ]
-    words += ["--max-new-tokens", "44", "--unscored-limit", "1", "--controls"]
+    words += ["--max-turns", str(TURNS), "--max-new-tokens", "44", "--unscored-limit", "1", *more]
     steer_env([*words, *(["--resume"] if place.exists() else [])])
     clock()
 
@@ -206,6 +235,22 @@ def _numbers(run: Path) -> dict[str, Any]:
             keep = ("value", "low", "high", "n")
             found[name or "itself"] = {m: {k: summary[m].get(k) for k in keep} for m in MEASURES}
     return found
+
+
+def _dialogues(out: Path) -> str:
+    """Return the first dialogues of every evaluation as Markdown, the same ones of each."""
+    parts = ["Dialogues of the evaluations, whole contrast groups, as they came.\n"]
+    for name in ("base", "sft", "grpo"):
+        file = out / "eval" / name / "dialogues.jsonl"
+        rows = sorted(read_jsonl(file, finished=True), key=lambda r: int(r["seed"])) if file.exists() else []
+        parts += [f"\n## {name}\n"] if rows else []
+        for row in rows[:SHOWN]:
+            parts.append(f"\n**{row['group']}, {row['cell']}**\n\n")
+            for turn in row["turns"]:
+                verdict = turn.get("verdict") or {}
+                parts.append(f"- User: {turn['user']}\n  Student: {turn['reply']}\n")
+                parts.append(f"  *{verdict.get('rationale', 'no verdict')}*\n")
+    return "".join(parts)
 
 
 def table(result: dict[str, Any]) -> str:
@@ -241,7 +286,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/real_student"), help="weights and dialogues")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--hours", type=float, default=3.0, help="most core hours, over all restarts")
-    parser.add_argument("--episodes", type=int, default=24, help="dialogues per evaluation")
+    parser.add_argument("--episodes", type=int, default=48, help="dialogues per evaluation")
     parser.add_argument("--only-table", action="store_true")
     args = parser.parse_args()
     if not args.only_table:

@@ -1,5 +1,6 @@
 """`benchmarks/real_student` runs through with a tiny model, stops at its limit, and goes on."""
 
+import json
 from contextlib import suppress
 from dataclasses import replace
 
@@ -7,10 +8,12 @@ import pytest
 import torch
 
 from benchmarks.real_student import __main__ as real
+from benchmarks.real_student import stages
 from benchmarks.real_student.words import Words, learn_words
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.pretraining import GateFailed, frozen_vision
 from steer_env.configs.sft import Gate, SFTConfig
+from steer_env.configs.train import Scaling
 from steer_env.models.tiny import TinyConfig, build, save
 from steer_env.world.play import all_texts
 
@@ -25,7 +28,12 @@ def config(monkeypatch):
         replace(phase, settings=QUICK, gate=Gate(count=2), extensions=0) for phase in real.CONFIG.base
     )
     grpo = replace(real.CONFIG.grpo, steps=1, seeds_per_step=1, group_size=2, max_new_tokens=4)
-    return replace(real.CONFIG, base=base, sft=QUICK, sft_dialogues=8, grpo=grpo, grpo_turns=2)
+    made = replace(real.CONFIG, base=base, sft=QUICK, sft_dialogues=8, grpo=grpo, grpo_turns=2)
+    monkeypatch.setattr(real, "MORE", made)
+    monkeypatch.setattr(
+        stages, "LORA", replace(stages.LORA, lora_rank=2, lora_targets="layers.1.mlp.up_proj")
+    )
+    return made
 
 
 @pytest.fixture
@@ -40,6 +48,12 @@ def weights(folder, vision):
     return [p.detach().clone() for p in student.model.parameters() if (id(p) in seeing) == vision]
 
 
+def _changed(a, b):
+    """Names of the weights in which two folders differ."""
+    one, other = (dict(HFStudent.from_pretrained(folder).model.named_parameters()) for folder in (a, b))
+    return {name for name, weight in one.items() if not torch.equal(weight, other[name])}
+
+
 def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
@@ -51,17 +65,45 @@ def test_it_stops_at_its_limit_and_goes_on_to_the_end(config, model, tmp_path, m
     first = real.run(model, out, results, config, hours=1e-9, episodes=2)
     assert first["ended"] == "1e-09 core hours are spent" and not evaluated
     done = real.run(model, out, results, config, hours=1, episodes=2)
-    assert done["ended"] == "finished" and evaluated == ["sft", "grpo", "base"]
-    assert set(done["core_seconds"]) >= {"see", "base", "sft", "grpo"}
+    assert done["ended"] == "finished" and evaluated == ["sft", "base", "sft", "grpo"]
+    assert set(done["core_seconds"]) >= {"see", "base", "sft", "more", "grpo"}
     assert sum(done["core_seconds"].values()) > sum(first["core_seconds"].values()) > 0
     assert [entry["phase"] for entry in done["seen"]] == ["tower", "short"]
     assert "| tower, 1 steps |" in real.table(done)
     # First the tower alone learns, then everything but the tower.
     seen = list(torch.load(out / "see" / "words.pt")["weights"].values())
     assert same(seen, weights(out / "base" / "model", True)) and not same(seen, weights(model, True))
-    for stage in ("base", "sft", "grpo"):
+    for stage in ("base", "sft", "more", "grpo"):
         assert same(seen, weights(out / stage / "model", True))
     assert not same(weights(model, False), weights(out / "base" / "model", False))
+    changed = [_changed(out / a / "model", out / b / "model") for a, b in (("sft", "more"), ("base", "sft"))]
+    assert len(changed[0]) == 1 and "layers.1.mlp.up_proj" in changed[0].pop()  # adapters, merged
+    assert len(changed[1]) > 1
+
+
+def test_stage_three_ends_with_its_seconds_and_goes_on(config, model, tmp_path):
+    settings = replace(config, grpo=replace(config.grpo, steps=5))
+    steps = []
+
+    def progress(done, total, row):
+        steps.append(done)
+
+    stages.tutored(model, tmp_path / "grpo", settings, 0.0, progress)
+    assert steps == [1] and (tmp_path / "grpo" / "model" / "model.safetensors").exists()
+    stages.tutored(model, tmp_path / "grpo", settings, 0.0, progress)
+    assert steps == [1, 2]
+
+
+def test_dialogues_are_shown_side_by_side(tmp_path):
+    turn = {"user": "Which mark?", "reply": "A round dot.", "verdict": {"rationale": "right answer"}}
+    for name in ("base", "sft"):
+        folder = tmp_path / "eval" / name
+        folder.mkdir(parents=True)
+        rows = [{"seed": seed, "group": "g", "cell": f"cell {seed}", "turns": [turn]} for seed in (1, 0)]
+        (folder / "dialogues.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = real._dialogues(tmp_path)
+    assert [at for at in ("## base", "## sft", "## grpo") if at in text] == ["## base", "## sft"]
+    assert text.index("cell 0") < text.index("cell 1") and "*right answer*" in text
 
 
 def test_a_gate_that_is_missed_is_the_result(config, model, tmp_path, monkeypatch):
