@@ -13,7 +13,6 @@ from benchmarks.real_student.words import Words, learn_words
 from steer_env.agents.hf.student import HFStudent
 from steer_env.algorithms.pretraining import GateFailed, frozen_vision
 from steer_env.configs.sft import Gate, SFTConfig
-from steer_env.configs.train import Scaling
 from steer_env.models.tiny import TinyConfig, build, save
 from steer_env.world.play import all_texts
 
