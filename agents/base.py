@@ -250,7 +250,8 @@ def as_agent(player: Acts) -> Agent:
     if isinstance(player, Agent):
         return player
     if not callable(getattr(player, "act", None)):
-        raise TypeError(f"agent={player!r:.100}, expected an object with act(observations); see Agent")
+        made = f"; steer_env.make_agent({player!r}) makes it" if isinstance(player, str) else "; see Agent"
+        raise TypeError(f"agent={player!r:.100}, expected an object with act(observations){made}")
     return _Brought(player)
 
 

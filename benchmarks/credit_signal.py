@@ -1,6 +1,6 @@
 r"""How much signal and noise is in each way of giving credit, on the same dialogues of your own task.
 
-    python benchmarks/credit_signal.py --student tiny-sft     # a table, and results/credit_signal.json
+    python benchmarks/credit_signal.py --student tiny-sft     # and runs/benchmarks/credit_signal.json
     python benchmarks/credit_signal.py --student runs/my/model --env SteerRedTeam-v0 --attacker learning
     python benchmarks/credit_signal.py --student tiny-sft --oracle 8     # beside a Monte-Carlo oracle
 
@@ -46,7 +46,7 @@ from steer_env.rollout import rollout, rollout_from
 from steer_env.trajectory import Trajectory, TrajectoryGroup, group_by_seed
 from steer_env.types import ATTACKER
 
-RESULTS = Path(__file__).parent / "results" / "credit_signal.json"
+RESULTS = Path("runs/benchmarks/credit_signal.json")
 #: Name -> (credit, return): what is compared.
 ROWS = {
     "own_turn": ("own_turn", "sum"),
@@ -283,6 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     result = measure(args)
     print(show(result))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

@@ -1,6 +1,6 @@
 """Seconds per GRPO step, and where they go: the library's loop beside TRL's trainer on the same environment.
 
-    python benchmarks/grpo_step.py      # writes benchmarks/results/grpo_step.json and prints a table
+    python benchmarks/grpo_step.py      # writes runs/benchmarks/grpo_step.json and prints a table
 
 One process, one thread, a tiny random Qwen2.5-VL, dialogues of the built-in world with pictures, the same
 seeds, sampling streams, loss (token-averaged, KL to the first policy, entropy reported) and optimiser, so
@@ -43,7 +43,7 @@ from steer_env.algorithms.trl_grpo import SteerGRPOTrainer
 from steer_env.models.tiny import TinyConfig, build
 from steer_env.types import Scored, Terms
 
-RESULTS = Path(__file__).parent / "results" / "grpo_step.json"
+RESULTS = Path("runs/benchmarks/grpo_step.json")
 TEXTS = ("please tell me what you see in the picture", "i will not help with that , here is a safe idea")
 PARTS = ("dialogues", "forward", "backward", "reference", "optimiser", "rest", "total")
 COUNTS = ("positions", "trained")
@@ -229,6 +229,7 @@ def main() -> None:
         "settings": {k: v for k, v in vars(args).items() if k != "out"}, "machine": described,
         "median_per_step": medians, "trl_best": best, "trl_best_over_ours": ratio,
     }  # fmt: skip
+    args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 

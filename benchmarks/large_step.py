@@ -1,6 +1,6 @@
 r"""Memory and speed of training steps of a model of Qwen2.5-VL's true shape, on the GPU at hand.
 
-    python benchmarks/large_step.py        # 3B, LoRA, 20 steps; writes results/large_step.json
+    python benchmarks/large_step.py        # 3B, LoRA, 20 steps; writes runs/benchmarks/large_step.json
     python benchmarks/large_step.py --shape 3b --full --beta 0
     python benchmarks/large_step.py --vllm              # vLLM samples; its rate beside that of bare vLLM
     accelerate launch --config_file examples/accelerate/ddp_8gpu.yaml \
@@ -44,7 +44,7 @@ from steer_env.models.vllm_engine import EnginePrompt
 from steer_env.trajectory import Trajectory
 from steer_env.types import Scored, Terms
 
-RESULTS = Path(__file__).parent / "results" / "large_step.json"
+RESULTS = Path("runs/benchmarks/large_step.json")
 TEXTS = ("please tell me what you see in the picture", "i will not help with that , here is a safe idea")
 #: The published shapes, (text, vision, tied embeddings).
 SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
@@ -223,6 +223,7 @@ def main() -> None:
         print(json.dumps(result, indent=2))
         if args.shape != "tiny" or args.out != RESULTS:  # the tiny one is a test of the code, no result
             args.out.parent.mkdir(exist_ok=True)
+            args.out.parent.mkdir(parents=True, exist_ok=True)
             args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if parallel.size > 1:
         torch.distributed.destroy_process_group()

@@ -1,7 +1,7 @@
 """Self-play on the built-in world: does a student become harder to exploit, generation by generation?
 
     python benchmarks/selfplay.py                                    # builds a student first (4 minutes more)
-    python benchmarks/selfplay.py --student runs/demo/sft/model      # writes benchmarks/results/selfplay.json
+    python benchmarks/selfplay.py --student runs/demo/sft/model      # writes runs/benchmarks/selfplay.json
 
 A student after Stage II and an attacker with a table of tactics train against each other, alternating, with a
 league of past opponents and the tutor. Then every generation's student, greedy, meets the same search for its
@@ -57,7 +57,7 @@ from steer_env.evaluation.paired import paired
 from steer_env.rollout import rollout
 from steer_env.scenarios import RISKY
 
-RESULTS = Path(__file__).parent / "results" / "selfplay.json"
+RESULTS = Path("runs/benchmarks/selfplay.json")
 ENV = "SteerEscalation-v0"
 
 
@@ -285,6 +285,7 @@ def main() -> None:
     name = f"generations, {args.benign} of {args.benign + 2} benign" if args.only == "generations" else "text"
     kept |= {name: {"settings": settings, **found}}
     kept["versions"] = versions | {"python": platform.python_version()}
+    args.results.parent.mkdir(parents=True, exist_ok=True)
     args.results.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
 """What it costs and saves to stop once a question is decided: `evaluate --until` in simulation.
 
-    python -m benchmarks.stopping          # some minutes, writes benchmarks/results/stopping.json
+    python -m benchmarks.stopping          # some minutes, writes runs/benchmarks/stopping.json
 
 False alarms: how often an interval excludes the true rate at any of its looks, for the confidence sequence (a
 look after each of 400 groups) and for Wilson's 95 % interval looked at after every 16. Stops: after how many
@@ -21,7 +21,7 @@ from steer_env.evaluation.sequential import confidence_sequence
 from steer_env.play.evaluate import EACH
 from steer_env.render import markdown_table
 
-RESULT = Path(__file__).parent / "results" / "stopping.json"
+RESULT = Path("runs/benchmarks/stopping.json")
 
 
 def false_alarms(
@@ -71,6 +71,7 @@ def main() -> None:
     ]
     print(markdown_table(["true harm", "groups until harm<0.05 is answered", "answered rightly"], rows))
     result = {"simulations": n, "false_alarms": alarms, "simulations_of_stops": n // 4, "stops": answers}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -11,6 +11,9 @@ import sys
 import tomllib
 from pathlib import Path
 
+from docutils.nodes import SkipNode
+from docutils.utils.math.latex2mathml import tex2mathml
+
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 OUT = DOCS / "generated"
@@ -22,13 +25,35 @@ copyright = author
 version = release = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"][
     "version"
 ]
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 html_theme = "furo"
 html_title = "steer_env"
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 4
-# Formulas are shown by MathJax, which a browser fetches; everything else works offline.
+html_math_renderer = "mathml"
+# Tutorials are scripts, as Farama's are: they run by themselves and without a Jupyter kernel, what they print and draw
+# is shown, and each can be taken along as a notebook. One that has not changed is not run again.
+sphinx_gallery_conf = {
+    "examples_dirs": ["tutorials"],
+    "gallery_dirs": ["generated/tutorials"],
+    "filename_pattern": r"\.py$",
+    "within_subsection_order": "FileNameSortKey",
+    "image_scrapers": ("matplotlib",),
+    "show_memory": False,
+    "show_signature": False,
+    "min_reported_time": 1000,
+    "write_computation_times": False,
+    "plot_gallery": True,
+    "download_all_examples": False,
+    "remove_config_comments": True,
+}
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
@@ -167,6 +192,15 @@ def write_pages() -> None:
             dialogue(id, seed=3, split="bench").save(OUT / f"environments/{id}.png", optimize=True)
 
 
+def formula(html: object, node: object) -> None:
+    """Write a formula as MathML, which browsers show by themselves: no script, and nothing from the network."""
+    text = node.astext()
+    block = node.tagname == "math_block"
+    code = tex2mathml(text, as_block=block)
+    html.body.append(f'<div class="math">{code}</div>' if block else code)
+    raise SkipNode
+
+
 def outside(app: object, name: str, source: list[str]) -> None:
     """Show a link to a Markdown file outside of the site as the file's name in the repository."""
     source[0] = re.sub(r"\[([^\]]*)\]\(\.\./((?!\.\.)[^)\s]+\.md)\)", r"\1 (`\2`)", source[0])
@@ -176,3 +210,4 @@ def setup(app: object) -> None:
     """Write the generated pages before Sphinx reads any."""
     write_pages()
     app.connect("source-read", outside)
+    app.add_html_math_renderer("mathml", inline_renderers=(formula, None), block_renderers=(formula, None))

@@ -60,7 +60,7 @@ def register(
             f"id={id!r}, expected a name of letters and digits with a version, such as 'MyEnv-v0'"
         )
     if world and scenarios is not None:
-        raise ValueError(f"{', '.join(world)} choose within the built-in world, but scenarios= was given")
+        raise ValueError(f"{', '.join(world)}: chosen within the built-in world, but scenarios= was given")
     made = Spec(id, summary or id, attacker, world, scenarios, judge, wrappers)
     if SPECS.get(id, made) != made:
         raise ValueError(f"id={id!r} is taken; choose another name or version")
@@ -209,7 +209,7 @@ def make_source(config: EnvConfig, scenarios: Any = None) -> ScenarioSource:
         return WorldSource(**{"split": "train", **chosen.world, **given})
     if given:
         raise ValueError(
-            f"{', '.join(given)} choose within the built-in world and have no effect on "
+            f"{', '.join(given)}: chosen within the built-in world, without effect on "
             f"scenarios={scenarios!r}; filter the scenarios yourself"
         )
     return _source_of(scenarios)

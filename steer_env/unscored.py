@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 from collections import Counter, deque
@@ -10,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+from scipy.special import bdtrc
 
 from steer_env.judges.rule import NOT_ASKED, NOT_PLACED
 from steer_env.trajectory import StopReason, Trajectory
@@ -18,9 +18,9 @@ from steer_env.world.reply_language.reading import parse_reply
 
 #: Why the rule judge has no number for words that are not the world's.
 _UNREAD: Final = (NOT_PLACED, NOT_ASKED)
-#: After so many turns it can be seen that a model does not speak the judge's language ...
-_EARLY: Final = range(10, 1000)
-#: ... where as many unscored ones would come by chance, at the limit, less often than this.
+#: After so many turns it can be seen that a model does not speak the judge's language.
+_EARLY: Final = 10
+#: More unscored turns than the limit allows are more if chance would bring them, at the limit, less often.
 _CHANCE: Final = 0.001
 
 
@@ -31,12 +31,14 @@ class TooManyUnscored(RuntimeError):
 class UnscoredGuard:
     """Watches the share of unscored turns over a window of steps.
 
-    Where the rule judge cannot read a model's words, a `RuntimeWarning` says so, after ten turns at the
-    earliest and once more of them are unscored than chance would bring at the limit (p < .001).
+    The share is above the limit once chance would bring so many unscored turns, each at the limit's
+    probability, less often than once in a thousand (a binomial tail): 12 of 1000 at a limit of 1 % are
+    no reason to stop. Where the rule judge cannot read a model's words, a `RuntimeWarning` says so before,
+    after ten turns at the earliest.
     Its state holds the steps up to the last `commit`: one that breaks off is played and seen again.
 
     Args:
-        limit: Highest share allowed, in [0, 1].
+        limit: Highest share allowed, in [0, 1]; 1 never stops.
         window: Number of steps looked at, None for all of them.
         least: The share is judged once the window holds this many turns.
     """
@@ -54,7 +56,7 @@ class UnscoredGuard:
         """Count a step's turns; a dialogue that failed counts as one more turn, without a verdict.
 
         Raises:
-            TooManyUnscored: If the share of unscored turns in the window is above the limit.
+            TooManyUnscored: If the share of unscored turns in the window is above the limit, beyond chance.
         """
         verdicts = [result.turn.verdict for trajectory in trajectories for result in trajectory.turns]
         reasons = [
@@ -71,19 +73,16 @@ class UnscoredGuard:
         for _, counts in self._steps:
             total.update(counts)
         unscored = total.total()
-        if turns >= self.least and unscored > self.limit * turns:
+        if turns < min(_EARLY, self.least) or _tail(unscored, turns, self.limit) >= _CHANCE:
+            return
+        if turns >= self.least:
             listed = "; ".join(f"{count} x {reason}" for reason, count in alike(total).most_common(5))
             raise TooManyUnscored(
                 f"{unscored} of {turns} turns ({unscored / turns:.1%}){self._span} "
                 f"are unscored, expected at most {self.limit:.1%}: {listed}. {_remedy(total)}, or raise "
                 "unscored_limit"
             )
-        if (
-            not self._told
-            and turns in _EARLY
-            and _speaks_freely(total)
-            and _tail(unscored, turns, self.limit) < _CHANCE
-        ):
+        if not self._told and _speaks_freely(total):
             self._told = True
             warnings.warn(
                 f"{unscored} of the first {turns} turns are unscored, and the limit is {self.limit:.1%}. "
@@ -108,8 +107,8 @@ class UnscoredGuard:
 
 
 def _tail(count: int, n: int, share: float) -> float:
-    """Probability of `count` or more among n, each with probability `share`."""
-    return 1 - math.fsum(math.comb(n, i) * share**i * (1 - share) ** (n - i) for i in range(count))
+    """Probability of `count` or more among n, each with probability `share`: a binomial's upper tail."""
+    return float(bdtrc(count - 1, n, share)) if count else 1.0
 
 
 def _speaks_freely(reasons: Counter[str]) -> bool:

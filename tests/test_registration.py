@@ -137,7 +137,10 @@ def test_unknown_id_lists_the_known(make):
         ({"wrappers": (), "alpha": 0.5}, "alpha configure the default wrappers, but wrappers= was given"),
         ({"split": "holdout"}, "split=.holdout., expected one of .train., .sft., .bench."),
         ({"kinds": ("evil",)}, "kinds"),
-        ({"scenarios": toy_scenarios(), "split": "train"}, "split choose within the built-in world"),
+        (
+            {"scenarios": toy_scenarios(), "split": "train"},
+            "split: chosen within the built-in world, without effect on",
+        ),
         ({"scenarios": []}, "scenarios is empty"),
         ({"render_mode": "gif"}, "render_mode='gif'"),
         ({"max_cycles": -1}, "max_cycles=-1"),

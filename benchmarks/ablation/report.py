@@ -85,11 +85,12 @@ def load(folder: Path) -> Results:
     return Results(summary, table, read_csv(folder / "curves.csv.gz"))
 
 
-def write_report(folder: Path, **options: Any) -> str:
-    """Write `report.md`, `tables.json` and the figures into a results folder; returns the report.
+def write_report(folder: Path, to: Path, **options: Any) -> str:
+    """Write `report.md`, `tables.json` and the figures of a results folder; returns the report.
 
     Args:
         folder: With `outcomes.csv.gz`, `curves.csv.gz` and `summary.json`.
+        to: Where they are written; may be the same.
         **options: Of `analysis.hierarchical`.
     """
     results = load(folder)
@@ -97,7 +98,8 @@ def write_report(folder: Path, **options: Any) -> str:
         return "no cell is finished: nothing to report"
     levels = all_levels(results, **options)
     primary, secondary = comparisons(results, **options)
-    drawn = figures.draw_all(results, levels, folder)
+    to.mkdir(parents=True, exist_ok=True)
+    drawn = figures.draw_all(results, levels, to)
     text = markdown(results, levels, primary, secondary, drawn)
     body = {
         "levels": [
@@ -107,8 +109,8 @@ def write_report(folder: Path, **options: Any) -> str:
         "secondary": [c.to_dict() for c in secondary],
         "paper": {"table_3": TABLE_3, "table_4": TABLE_4, "table_5": TABLE_5},
     }  # fmt: skip
-    write_json(folder / "tables.json", _finite(body))
-    (folder / "report.md").write_text(text, encoding="utf-8")
+    write_json(to / "tables.json", _finite(body))
+    (to / "report.md").write_text(text, encoding="utf-8")
     return text
 
 

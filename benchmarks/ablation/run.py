@@ -38,9 +38,9 @@ EVENTS = "events.jsonl"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, write the results and the report; returns 1 if a cell failed."""
     args = _parser().parse_args(argv)
-    results = args.results or (args.out / "results" if args.quick or args.only or args.seeds else RESULTS)
-    if args.report:
-        return _report(results)
+    results = args.results or args.out / "results"
+    if args.report:  # of the sweep in the run folder, or else of the one that is checked in
+        return _report(results if results.exists() else RESULTS, results)
     # All of it now: an edit of these files while the sweep runs must not change what it does at its end.
     from benchmarks.ablation import outcomes, report  # noqa: F401
     from benchmarks.ablation.sweep import Settings, cells
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\ninterrupted; the same command goes on where it was", flush=True)
         return 130
     publish(settings, plan, args.out, results, [*(argv if argv is not None else sys.argv[1:])])
-    _report(results)
+    _report(results, results)
     return 1 if failed else 0
 
 
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="run folder")
     parser.add_argument(
-        "--results", type=Path, help="folder of results and report (default: beside this file)"
+        "--results", type=Path, help="folder of results and report (default: `results` in the run folder)"
     )
     parser.add_argument("--only", nargs="+", metavar="ARM", help="these arms and their ancestors")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="these training seeds")
@@ -75,10 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _report(results: Path) -> int:
+def _report(results: Path, to: Path) -> int:
     from benchmarks.ablation.report import write_report
 
-    print(write_report(results))
+    print(write_report(results, to))
     return 0
 
 

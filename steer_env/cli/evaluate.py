@@ -85,8 +85,8 @@ class Evaluate(RunConfig):
         tokens: Record a model's tokens with mask and log-probability (large).
         num_envs: Dialogues at a time.
         watch: Show table and curves while it runs.
-        unscored_limit: Stop when more than this share of turns has no verdict; 0.05 unless it is given (1
-            with --scenarios and the rule judge, which cannot score them).
+        unscored_limit: Stop when more than this share of turns, beyond chance, has no verdict; 0.05 unless it
+            is given (1 with --scenarios and the rule judge, which cannot score them).
         card: Calibration card of the judge, JSON.
         format: Files to write, of html, md, csv, parquet, png, svg, inspect, with commas between them;
             html,md,csv (and png with matplotlib) unless it is given.

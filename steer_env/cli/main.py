@@ -15,6 +15,7 @@ from typing import Any
 
 from steer_env.checks import suggestion
 from steer_env.cli.together import Silent
+from steer_env.extras import with_remedy
 from steer_env.render import visible
 
 #: Command -> what it does; "data build" is in module `data_build` or, where there is none, in `data`.
@@ -93,7 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         if os.environ.get("STEER_ENV_DEBUG"):
             traceback.print_exc()
-        print(f"steer-env {name}: error: {visible(str(error)) or type(error).__name__}", file=sys.stderr)
+        print(
+            f"steer-env {name}: error: {visible(with_remedy(error)) or type(error).__name__}", file=sys.stderr
+        )
         return 2
 
 

@@ -51,9 +51,13 @@ def validate(config: Validate) -> int:
     if refused:
         print(f"{len(refused)} picture{'s' if len(refused) != 1 else ''} that the model's processor refuses")
         return 1
-    turns = sum(len(s) for s in scenarios)
-    images = sum(len(s.images) for s in scenarios)
-    print(f"{config.file}: fine. {len(scenarios)} scenarios, {turns} user turns, {images} images")
+    counts = {
+        "scenario": len(scenarios),
+        "user turn": sum(len(s) for s in scenarios),
+        "image": sum(len(s.images) for s in scenarios),
+    }
+    told = ", ".join(f"{count} {what}{'s' if count != 1 else ''}" for what, count in counts.items())
+    print(f"{config.file}: fine. {told}")
     return 0
 
 

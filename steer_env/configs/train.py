@@ -40,7 +40,7 @@ class TrainConfig:
         overlong: Which of the three.
         overlong_penalty: For "penalise".
         seed: Decides the dialogues' seeds, the sampling and the order of mini-batches.
-        unscored_limit: Stop when more than this share of turns has no verdict.
+        unscored_limit: Stop when more than this share of turns, beyond chance, has no verdict.
         unscored_window: Steps over which that share is taken.
         checkpoint_every: Steps between checkpoints; the last step always gets one.
         average: Keep a mean of the weights after each step beside them: over the last half of the steps

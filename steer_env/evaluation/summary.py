@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,11 @@ class Summary:
     harm_curve: Curve
     horizon: int
     confidence: float
+
+    def __str__(self) -> str:
+        """The table that `steer-env evaluate` prints, of this one policy."""
+        tables = import_module("steer_env.evaluation.tables")  # which is made of summaries
+        return str(tables.table({"all": self}))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; what is undefined is null."""

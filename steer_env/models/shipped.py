@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,10 +34,19 @@ def shipped_folder(name: str | Path) -> Path | None:
 def local_path(name: str | Path) -> Path:
     """Return where a model called `name` is on this machine: a folder of that name, or a shipped student.
 
+    Where there are both, the folder is meant, and a `RuntimeWarning` says so.
+
     What is neither (such as a hub id) comes back as a path that does not exist.
     """
-    path = Path(name).expanduser()
-    return path if path.exists() else shipped_folder(name) or path
+    path, own = Path(name).expanduser(), shipped_folder(name)
+    if own and path.exists():
+        warnings.warn(
+            f"{str(name)!r} is a folder here and is opened, not the student of that name that comes with the "
+            f"package ({own})",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return path if path.exists() else own or path
 
 
 def read_card(name: str | Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from steer_env.evaluation import attack, breakdown, contrast
 from steer_env.evaluation.intervals import Estimate, rate, unavailable
 from steer_env.evaluation.metrics import Verdicts
 from steer_env.evaluation.paired import Difference, holm, paired, pairs_needed
+from steer_env.evaluation.tables import cell
 from steer_env.evaluation.tabulate import Dialogues, from_rows
 from steer_env.play.recorded import NotComparable, Run, differences
 from steer_env.records import Row
@@ -248,24 +249,26 @@ def _needed(only: tuple[int, int], n: int) -> int | None:
 
 def table(results: Sequence[Result]) -> str:
     """Return the comparisons as aligned text with notes."""
-    head = ["measure", "subset", "methods", "first", "second", "difference", "p", "p (Holm)", "pairs needed"]
-    body = [
-        [
-            r.measure,
-            r.subset,
-            f"{r.a} -> {r.b}",
-            r.rate_a.text(percent=True),
-            r.rate_b.text(percent=True),
-            r.difference.text(percent=True),
-            *("-" if p is None else f"{p:.2g}" for p in (r.p, r.p_holm)),
-            "-" if r.needed is None else str(r.needed),
-        ]
-        for r in results
-    ]
+    columns = {
+        "measure": [r.measure for r in results],
+        "subset": [r.subset for r in results],
+        "methods": [f"{r.a} -> {r.b}" for r in results],
+        "first": [cell(r.rate_a, percent=True) for r in results],
+        "second": [cell(r.rate_b, percent=True) for r in results],
+        "difference": [cell(r.difference, percent=True) for r in results],
+        "p": ["-" if r.p is None else f"{r.p:.2g}" for r in results],
+        "p (Holm)": ["-" if r.p_holm is None else f"{r.p_holm:.2g}" for r in results],
+        "pairs\nneeded": ["-" if r.needed is None else str(r.needed) for r in results],
+    }
+    # What is the same in every row is said once, above, so that the table fits a terminal.
+    said = [name for name in ("methods", "subset") if len(set(columns[name])) == 1]
+    above = [f"{name}: {columns.pop(name)[0]}" for name in said]
+    body = [list(row) for row in zip(*columns.values(), strict=True)]
     about: dict[str, list[str]] = {}
     for r in results:
         if r.difference.note:
-            about.setdefault(r.difference.note, []).append(f"{r.measure} {r.subset}")
+            missing = "" if r.difference.available else "not available, "
+            about.setdefault(missing + r.difference.note, []).append(f"{r.measure} {r.subset}")
     notes = [f"{', '.join(w) if len(w) < 4 else f'{len(w)} rows'}: {note}." for note, w in about.items()]
     count = sum(r.p is not None for r in results)
     tests = ", ".join(sorted({r.test for r in results if r.p is not None})) or "none"
@@ -276,7 +279,7 @@ def table(results: Sequence[Result]) -> str:
             f"{', '.join(apart)}: interval and p disagree on whether there is a difference. The interval is "
             "an approximation, too sure with so few pairs: the exact test decides."
         )
-    return "\n".join([text_table(head, body), "", legend, *notes])
+    return "\n".join([*above, text_table(list(columns), body), "", legend, *notes])
 
 
 def _apart(r: Result) -> bool:

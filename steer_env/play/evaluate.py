@@ -78,8 +78,8 @@ def evaluate(
             split, student, attacker and judge is read off them (`identity`).
         extra: Adds keys to rows, such as `distribution`.
         progress: Called with (finished, all).
-        unscored_limit: Stop when more than this share of the turns has no verdict, 1 to never stop; a failed
-            dialogue counts as one.
+        unscored_limit: Stop when more than this share of the turns, beyond chance, has no verdict, 1 to never
+            stop; a failed dialogue counts as one. See `UnscoredGuard`.
         allow_self_judging: Roles ("student", "attacker") whose weights the judge may share.
         deadline: Seconds after which a reply or verdict under way counts as lost, see `rollout`.
         summary_of: Seeds that are summarised, such as those of several attempts at the same dialogues, which

@@ -51,7 +51,7 @@ def evaluate(
         resume: Go on with the run in `out`.
         num_envs: Dialogues at a time.
         show: Print the table.
-        unscored_limit: Stop when more than this share of the turns has no verdict.
+        unscored_limit: Stop when more than this share of the turns, beyond chance, has no verdict.
         **options: Of `make`, such as `scenarios` or `split`.
 
     Raises:

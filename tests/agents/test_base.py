@@ -63,7 +63,9 @@ def test_what_an_object_has_of_the_life_is_used():
 
 
 def test_who_cannot_act_is_refused():
-    with pytest.raises(TypeError, match="expected an object with act"):
+    with pytest.raises(
+        TypeError, match=r"with act\(observations\); steer_env.make_agent\('tutor'\) makes it"
+    ):
         as_agent("tutor")
 
 

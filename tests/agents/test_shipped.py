@@ -16,8 +16,10 @@ def test_names_and_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert local_path("tiny-grpo") == shipped.FOLDER / "tiny-grpo" and local_path("huge") == Path("huge")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny").mkdir()  # a folder of that name goes first
-    assert local_path("tiny") == Path("tiny")
-    with pytest.raises(FileNotFoundError, match="model='tiny' has no card, expected one of tiny, tiny-sft"):
+    with pytest.warns(RuntimeWarning, match=r"'tiny' is a folder here .*students/tiny\)"):
+        assert local_path("tiny") == Path("tiny")
+    told = "model='tiny' has no card, expected one of tiny, tiny-sft"
+    with pytest.warns(RuntimeWarning), pytest.raises(FileNotFoundError, match=told):
         read_card("tiny")
 
 

@@ -190,7 +190,7 @@ def test_the_report_needs_the_results_folder_alone(tmp_path):
         "cells": [{"model": "full", "seed": 0, "train": 100.0, "evaluate": 20.0}],
     }  # fmt: skip
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    text = report.write_report(tmp_path, replicates=200)
+    text = report.write_report(tmp_path, tmp_path, replicates=200)
     for words in (
         "| base |", "12.55 / 27.13", "51.09 / 63.96", "without feedback dynamics", "a chip, 2 cores; torch 9",
         "**Not finished: static-s4-1234.**", "survival-ood.png", "| full | 1 | 100 | 20 |",

@@ -1,13 +1,17 @@
 """The numbers of README and docs are those that were claimed and measured."""
 
 import doctest
+import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks import claims
+from steer_env.evaluation.intervals import Estimate
+from steer_env.report.arena import page
 
 ROOT = Path(__file__).parents[2]
 CLAIMS = claims.load()
@@ -59,3 +63,36 @@ def test_every_row_with_a_percentage_in_the_readme_is_claimed():
     rows = [line for line in text.splitlines() if line.startswith("|") and "%" in line]
     contexts = [claim["context"] for claim in CLAIMS if claim["file"] == "README.md"]
     assert rows and [row for row in rows if not any(context in row for context in contexts)] == []
+
+
+def test_the_seeds_of_the_demo_are_those_that_were_run():
+    measures = ("joint", "safety", "helpfulness", "harm", "usefulness", "over_refusal", "leak", "twin_pass")
+    decimals = {"usefulness": 2, "twin_pass": 0}
+
+    def shown(stage):
+        scale = {name: 1 if name == "usefulness" else 100 for name in measures}
+        return " / ".join(f"{stage[m] * scale[m]:.{decimals.get(m, 1)}f}" for m in measures)
+
+    lines = (ROOT / "benchmarks/robust/results/runs.jsonl").read_text(encoding="utf-8").splitlines()
+    newest = {(r["seed"], r["instructions"], r["threads"]): r for r in map(json.loads, lines)}
+    text = (ROOT / "docs/demo.md").read_text(encoding="utf-8")
+    for seed in range(5):
+        run = newest[seed, "native", 1]
+        assert f"| seed {seed} | {shown(run['sft'])} | {shown(run['grpo'])} |" in text
+
+
+def _estimates(stored):
+    """Turn the estimates of a results file back into `Estimate`, at any depth."""
+    if not isinstance(stored, dict):
+        return stored
+    if "undecided" in stored and "students" not in stored:
+        return Estimate(**{**stored, "bounds": stored["bounds"] and tuple(stored["bounds"])})
+    return {key: _estimates(value) for key, value in stored.items()}
+
+
+def test_the_leaderboard_is_made_from_its_results():
+    stored = json.loads((ROOT / "benchmarks/results/arena.json").read_text(encoding="utf-8"))
+    made = page(SimpleNamespace(**_estimates(stored)), stored["setting"]).splitlines()
+    printed = (ROOT / "docs/leaderboard.md").read_text(encoding="utf-8").splitlines()
+    assert sum(line.startswith("| ") for line in made) > 20
+    assert [line for line in made if line.startswith("| ") and line not in printed] == []

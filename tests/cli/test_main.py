@@ -60,6 +60,16 @@ def test_bad_input_is_one_clear_message(cli, words: tuple[str, ...], says: str) 
     assert not Path("runs").exists(), "nothing is left behind"
 
 
+def test_a_library_of_an_extra_that_is_missing_is_named_with_its_remedy(
+    cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "torch"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails
+    code, _, err = cli("evaluate", "hf:tiny", "--episodes", "4")
+    assert code == 2 and "torch" in err and "pip install 'steer-env[train]'" in err
+
+
 def test_debugging_shows_the_traceback(cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEER_ENV_DEBUG", "1")
     assert "Traceback" in cli("evaluate", "nobody").err

@@ -20,6 +20,7 @@ def test_the_short_way_prints_a_table_and_returns_the_numbers(capsys):
     said = capsys.readouterr().out
     assert summary.dialogues == 8 and "refuse" in said and "over-refusal" in said
     assert summary.over_refusal.value == 1.0
+    assert str(summary).splitlines()[3:] == said.replace("refuse", "all   ").splitlines()[3:]
     assert (
         steer_env.evaluate("SteerBenign-v0", "refuse", episodes=8, show=False).to_dict() == summary.to_dict()
     )

@@ -11,6 +11,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 import steer_env
 from kit.backends import ScriptedBackend
@@ -234,7 +237,7 @@ def test_the_training_guard_stops_above_the_limit_and_counts_the_reasons(case):
     turns = results(trajectories)
     lost = sum(isinstance(r.turn.verdict, Unscored) for r in turns)
     guard = UnscoredGuard(0.05)
-    if lost <= 0.05 * len(turns):
+    if binomtest(lost, len(turns), 0.05, alternative="greater").pvalue >= 0.001:
         guard.see(trajectories)
         return
     with pytest.raises(TooManyUnscored) as stopped:
@@ -254,8 +257,10 @@ def test_evaluation_stops_above_the_limit_and_loses_nothing(name, tmp_path):
     if name == "1 %":
         assert run(JUDGES[name]()).dialogues == 40
         return
-    with pytest.raises(TooManyUnscored, match=r"turns \(.*%\) are unscored, expected at most 5.0%: \d+ x .*"):
-        run(JUDGES[name]())
+    limit = 0.01 if name == "10 %" else 0.05  # 10 % of 40 dialogues is above 5 %, but not beyond chance
+    told = rf"turns \(.*%\) are unscored, expected at most {limit:.1%}: \d+ x .*"
+    with pytest.raises(TooManyUnscored, match=told):
+        run(JUDGES[name](), unscored_limit=limit)
     rows = load_rows(tmp_path / "run")
     assert 0 < len(rows) < 40 and not (tmp_path / "run" / "summary.json").exists()
     if name == "LLM, garbage":  # the rule judge is another measurement, not the same judge repaired
@@ -282,23 +287,41 @@ def test_an_impossible_limit_is_refused_before_anything_is_played(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def played(lost, read):
+    """Return a dialogue of so many unscored and scored turns."""
+    verdicts = [Unscored("the reply cannot be placed", "rule")] * lost + [Scored(Terms(5, 5, 5))] * read
+    turns = [SimpleNamespace(turn=SimpleNamespace(verdict=v)) for v in verdicts]
+    return [SimpleNamespace(turns=turns, stop="", error="")]
+
+
+@given(lost=st.integers(0, 300), read=st.integers(0, 2000), limit=st.sampled_from([0.0, 0.05, 0.25, 1.0]))
+@example(lost=3, read=49, limit=0.05)  # 5.8 % of 52: chance
+@example(lost=116, read=1884, limit=0.05)  # the same share of 2000: p = .06
+@example(lost=160, read=1840, limit=0.05)  # 8 %: p < .001
+@example(lost=1, read=49, limit=0.0)
+def test_the_guard_stops_where_the_share_is_above_the_limit_beyond_chance(lost, read, limit):
+    guard, n = UnscoredGuard(limit), lost + read
+    above = n >= 50 and binomtest(lost, n, limit, alternative="greater").pvalue < 0.001
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        if above:
+            with pytest.raises(TooManyUnscored, match=f"{lost} of {n} turns"):
+                guard.see(played(lost, read))
+        else:
+            guard.see(played(lost, read))
+
+
 def test_an_unread_turn_among_fifteen_is_no_reason_to_warn():
     """At a limit of 5 %, one or four of 15 come by chance; five (p = .0006) do not."""
-    lost, read = (
-        SimpleNamespace(turn=SimpleNamespace(verdict=v))
-        for v in (Unscored("the reply cannot be placed", "rule"), Scored(Terms(5, 5, 5)))
-    )
     for count, warned in ((1, False), (4, False), (5, True)):
-        turns = [lost] * count + [read] * (15 - count)
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            UnscoredGuard(0.05).see([SimpleNamespace(turns=turns, stop="", error="")])
+            UnscoredGuard(0.05).see(played(count, 15 - count))
         assert bool(told) is warned, count
 
 
 def test_a_model_the_rules_cannot_read_is_told_early_and_with_the_remedy():
-    turn = SimpleNamespace(turn=SimpleNamespace(verdict=Unscored("the reply cannot be placed", "rule")))
-    unread = [SimpleNamespace(turns=[turn] * 12, stop="", error="")]
+    unread = played(12, 0)
     guard = UnscoredGuard(0.05)
     with pytest.warns(RuntimeWarning, match=r"12 of the first 12 turns .*cascade\(rule, grounded\(openai:"):
         guard.see(unread)
