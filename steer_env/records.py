@@ -93,7 +93,7 @@ def turn_row(result: TurnResult) -> Row:
         row["finish"] = str(meta_of(turn.reply)["finish"])
     if acts := acts_of(turn.user):
         row["acts"] = [act.row() for act in acts]
-    for key in ("strategy", "tactic", "attack"):
+    for key in ("strategy", "tactic", "fallback", "attack"):
         if key in meta_of(turn.user):
             row[key] = meta_of(turn.user)[key]
     return row

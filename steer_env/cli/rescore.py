@@ -30,7 +30,7 @@ class Rescore:
     twice.
 
     Attributes:
-        source: Run folder that evaluate wrote.
+        source: Run folder that evaluate wrote, or a log of Inspect AI.
         judge: Name of the judge, such as rule, or of several, as ensemble:...
         allow_self_judge: Let the judge have the weights of the student or the attacker.
         out: Run folder; RUN-JUDGE unless it is given.
@@ -56,6 +56,7 @@ def run(config: Rescore) -> int:
     from steer_env.files import read_json
     from steer_env.play.controls import load_controls, sentence
     from steer_env.play.evaluate import load_rows
+    from steer_env.play.logs import is_log
     from steer_env.play.recorded import load_parts
     from steer_env.play.rescore import rescore, scenes_of
     from steer_env.registration import make_judge
@@ -69,7 +70,8 @@ def run(config: Rescore) -> int:
     for one in parts.values():  # who played is known by name and by the hash of its weights
         check_independent(judge, *_players(one.meta), allow=config.allow_self_judge)
     suite = "" not in parts
-    out = config.out or config.source.with_name(f"{config.source.name}-{file_name(judge.name)}")
+    name = config.source.stem if is_log(config.source) else config.source.name
+    out = config.out or config.source.with_name(f"{name}-{file_name(judge.name)}")
     claim(out, config.trust)
     folder, meta = RunFolder(out), {"rescored_from": str(config.source), "judge": judge.name}
     if suite:
@@ -96,12 +98,12 @@ def run(config: Rescore) -> int:
                 batch=config.batch,
                 progress=bar.update,
             )
-        name = f"{config.source.name}{' ' if part else ''}{part}, judge {judge.name}"
+        label = f"{name}{' ' if part else ''}{part}, judge {judge.name}"
         beside = load_controls(out / part)
-        summaries[name] = summary
-        controls[name] = {what: summarise(rows) for what, rows in beside.items()}
+        summaries[label] = summary
+        controls[label] = {what: summarise(rows) for what, rows in beside.items()}
         if beside:
-            worth[name] = sentence(load_rows(out / part), beside)
+            worth[label] = sentence(load_rows(out / part), beside)
     show_table(summaries, "", controls=controls, worth=worth)
     return 0
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import anyio
 from inspect_ai import Task, task
 from inspect_ai.dataset import Sample
 from inspect_ai.model import (
+    ChatMessage,
+    ChatMessageAssistant,
     ChatMessageUser,
+    Content,
     ContentImage,
     ContentText,
     Model,
@@ -31,7 +34,7 @@ from steer_env.agents.chat import utterance
 from steer_env.configs.env import EnvConfig
 from steer_env.evaluation.tabulate import from_rows
 from steer_env.ids import SPECS
-from steer_env.interop import messages
+from steer_env.interop import brief, messages
 from steer_env.judges.independence import check_env
 from steer_env.models.base import ChatRequest, ChatResult
 from steer_env.models.inspect import answer, read_output
@@ -43,23 +46,62 @@ from steer_env.report.inspect_log import SCORES, scores_of
 from steer_env.rollout import rollout
 from steer_env.scenario_files import load_scenarios
 from steer_env.scenarios import Scenario
-from steer_env.trajectory import StopReason
-from steer_env.types import ATTACKER, Utterance
+from steer_env.trajectory import StopReason, Trajectory
+from steer_env.types import ASSISTANT, ATTACKER, USER, Message, Utterance, meta_of
 from steer_env.versions import versions_of
+
+#: The attacker that is the role's model in plain words.
+_CHAT: Final = "chat"
 
 
 class _Student(Agent):
-    """Answers with the sample's own `generate`, so that solvers before ours, limits and caches apply."""
+    """Answers with the sample's own `generate`, so that solvers before ours, limits and caches apply.
+
+    The chat is made anew for every reply: an attack that takes a turn back asks again from before it.
+    """
 
     def __init__(self, state: TaskState, generate: Generate) -> None:
         self.state, self.generate = state, generate
         self.name = self.weights = str(state.model)
+        self._system = [message for message in state.messages if message.role == "system"]
+        #: Texts of a dialogue up to a reply -> the reply as its model gave it, with its thoughts.
+        self._said: dict[tuple[str, ...], ChatMessage] = {}
 
     def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
-        (observation,) = observations  # one dialogue a sample
-        self.state.messages.append(_user(messages(observation, start=-1)[0]["content"]))
+        return [self._reply(observation) for observation in observations]
+
+    def _reply(self, observation: Observation) -> Utterance | Failed:
+        self.show(messages(observation))
         self.state = anyio.from_thread.run(self.generate, self.state)
-        return [utterance(read_output(self.state.output))]
+        reply = utterance(read_output(self.state.output))
+        heard = tuple(message.content for message in observation["transcript"])
+        self._said[*heard, str(reply)] = self.state.messages[-1]
+        return reply
+
+    def show(self, chat: Sequence[dict[str, Any]]) -> None:
+        """Put a dialogue into the sample."""
+        shown: list[ChatMessage] = [*self._system]
+        texts: list[str] = []
+        for message, made in zip(chat, _chat(chat), strict=True):
+            texts.append(made.text)
+            own = self._said.get(tuple(texts)) if message["role"] == "assistant" else None
+            shown.append(own or made)
+        self.state.messages = shown
+
+
+class _Speaker(Agent):
+    """Plays the user with a chat model in the attacker's own seat, in plain words."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.name, self.weights = f"chat:{model}", str(model)
+
+    def act(self, observations: Sequence[Observation]) -> list[Utterance | Failed]:
+        return [self._say(observation) for observation in observations]
+
+    def _say(self, observation: Observation) -> Utterance | Failed:
+        chat = [*messages(observation, ATTACKER), {"role": "user", "content": brief(observation)}]
+        return utterance(read_output(anyio.from_thread.run(self.model.generate, _chat(chat))))
 
 
 class _Backend:
@@ -82,25 +124,56 @@ class _Backend:
         """Inspect closes the model."""
 
 
-def _user(content: Any) -> ChatMessageUser:
-    """Return a user turn of `messages` as Inspect has it."""
-    if isinstance(content, str):
-        return ChatMessageUser(content=content)
-    return ChatMessageUser(
-        content=[
-            ContentText(text=part["text"])
-            if part["type"] == "text"
-            else ContentImage(image=part["image_url"]["url"])
-            for part in content
-        ]
-    )
+def _chat(said: Sequence[dict[str, Any]]) -> list[ChatMessage]:
+    """Return what `messages` made as Inspect has it."""
+    chat: list[ChatMessage] = []
+    for message in said:
+        content = message["content"]
+        if message["role"] == "assistant":
+            chat.append(
+                ChatMessageAssistant(content=content if isinstance(content, str) else _parts(content))
+            )
+        else:
+            chat.append(ChatMessageUser(content=content if isinstance(content, str) else _parts(content)))
+    return chat
 
 
-def _role(name: str) -> _Backend | None:
+def _parts(content: Sequence[dict[str, Any]]) -> list[Content]:
+    return [
+        ContentText(text=part["text"])
+        if part["type"] == "text"
+        else ContentImage(image=part["image_url"]["url"])
+        for part in content
+    ]
+
+
+def _role(name: str) -> Model | None:
     model = model_roles().get(name)
     if isinstance(model, list):
         raise ValueError(f"role {name!r} has {len(model)} models, expected one")
-    return None if model is None else _Backend(model)
+    return model
+
+
+def _attacker(config: EnvConfig, model: Model | None) -> Any:
+    """Return who plays the user: the model of the role in the way that `attacker` says, or ours."""
+    name = config.attacker or SPECS[config.env].attacker
+    if model is None:
+        if name == _CHAT:
+            raise ValueError(f"attacker={name!r} is a model of Inspect's, expected --model-role attacker=...")
+        return make_agent(name, seat=ATTACKER)
+    if name == _CHAT:
+        return _Speaker(model)
+    if config.attacker in (None, "tutor"):
+        from steer_env.agents.llm_tutor import LLMTutor
+
+        return LLMTutor(_Backend(model))
+    try:
+        return make_agent(name, seat=ATTACKER, model=_Backend(model))
+    except TypeError as error:
+        raise ValueError(
+            f"attacker={name!r} takes no model, expected {_CHAT}, tutor or an attack that does; or leave the "
+            "role attacker out"
+        ) from error
 
 
 @solver
@@ -108,8 +181,6 @@ def dialogue(config: EnvConfig, scenarios: Sequence[Scenario], meta: dict[str, A
     """Play the dialogue of a sample; its row goes into the sample's metadata."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
-        # The sample's input stands there already, and the attacker is about to say its own first turn.
-        state.messages = [message for message in state.messages if message.role == "system"]
         student = _Student(state, generate)
         played = partial(_play, config, scenarios, student, _role(ATTACKER[:-2]), _role("judge"))
         row = await anyio.to_thread.run_sync(played, state.metadata["index"], state.epoch)
@@ -123,8 +194,8 @@ def _play(
     config: EnvConfig,
     scenarios: Sequence[Scenario],
     student: _Student,
-    attacking: _Backend | None,
-    judging: _Backend | None,
+    attacking: Model | None,
+    judging: Model | None,
     index: int,
     epoch: int,
 ) -> dict[str, Any]:
@@ -133,12 +204,8 @@ def _play(
     if judging is not None:
         from steer_env.judges.llm import LLMJudge
 
-        judge = LLMJudge(judging)
-    attacker: Any = make_agent(config.attacker or SPECS[config.env].attacker, seat=ATTACKER)
-    if attacking is not None:
-        from steer_env.agents.llm_tutor import LLMTutor
-
-        attacker = LLMTutor(attacking)
+        judge = LLMJudge(_Backend(judging))
+    attacker = _attacker(config, attacking)
     if epoch > 1:
         attacker.reseed(epoch - 1)
     vec = make_vec(config, 1, judge=judge)
@@ -148,7 +215,28 @@ def _play(
     (trajectory,) = rollout(vec, attacker, student, [seed], scenarios=scenarios)
     if trajectory.stop == StopReason.FAILED:
         raise RuntimeError(f"the dialogue failed: {trajectory.error}")
+    _check_spoken(trajectory)
+    said = [
+        message
+        for turn in (result.turn for result in trajectory.turns)
+        for message in (Message(USER, turn.user, turn.images), Message(ASSISTANT, turn.reply))
+    ]
+    student.show(messages({"transcript": said, "images": trajectory.scenario.images}))
     return trajectory_row(trajectory, policy=student.name, attempt=epoch - 1)
+
+
+def _check_spoken(trajectory: Trajectory) -> None:
+    """Refuse a dialogue in which an attacker's model never gave a usable line: it would be a static one.
+
+    Raises:
+        RuntimeError: If the seed's drafts were said instead in every turn after the first.
+    """
+    reasons = [meta_of(result.turn.user).get("fallback") for result in trajectory.turns[1:]]
+    if reasons and all(reasons):
+        raise RuntimeError(
+            f"the attacker gave no usable line in {len(reasons)} turns: {reasons[0]}; choose a model that "
+            f"answers in JSON, or let it speak in plain words: -T attacker={_CHAT}"
+        )
 
 
 def _measure(name: str) -> Callable[[], Scorer]:
@@ -178,14 +266,16 @@ def _task(env: str, split: str, suite: str, **given: Any) -> Task:
         groups = groups_for(env, split, episodes)
         played: Sequence[Scenario] = WholeGroups(env, split, groups, seed)
         meta |= {"split": split, "groups": groups, "seed": seed}
+        count = len(played)
     else:
-        played = load_scenarios(scenarios)[:episodes]
+        played = load_scenarios(scenarios)  # all of them: a seed stands for one of the file's
         meta |= {"scenarios": scenarios}
+        count = min(episodes, len(played))
     config = EnvConfig(env=env, attacker=given["attacker"], judge=given["judge"])
     said = {"suite": suite} if suite else {}
     samples = [
         Sample(id=one.id, input=one.turns[0].text, metadata={"index": i, "group": one.group or one.id})
-        for i, one in enumerate(played)
+        for i, one in zip(range(count), played, strict=False)
     ]
     return Task(
         dataset=samples,

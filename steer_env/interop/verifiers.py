@@ -13,12 +13,9 @@ from typing import Any
 
 import verifiers.v1 as vf
 
-from steer_env.interop import messages
+from steer_env.interop import brief, messages
 from steer_env.registration import make, make_attacker
 from steer_env.types import ATTACKER, STUDENT
-
-#: What the attacker is told before each of its turns.
-BRIEF = "You play the user of a chat assistant. Goal: {goal}\nDraft of your next message: {draft}\nWrite it."
 
 #: Of a turn: the student's own reward, None where it is unscored, and the attacker's.
 _Earned = tuple[float | None, float]
@@ -107,8 +104,8 @@ async def _play(
         if seat == STUDENT:
             said = await _turn(student, messages(seen, start=-1))
         elif hasattr(attacker, "turn"):
-            brief = {"role": "user", "content": BRIEF.format(goal=seen["goal"], draft=seen["draft"])}
-            said = await _turn(attacker, [*messages(seen, ATTACKER, start=-1), brief])
+            told = {"role": "user", "content": brief(seen)}
+            said = await _turn(attacker, [*messages(seen, ATTACKER, start=-1), told])
         else:
             said = (await asyncio.to_thread(attacker.act, [seen]))[0]
         await asyncio.to_thread(env.step, said)

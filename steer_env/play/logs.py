@@ -78,7 +78,14 @@ def read_dialogues(path: str | Path) -> tuple[dict[str, Any], list[Row]]:
             f"log={str(path)!r} holds samples that are no dialogues of steer_env; its scores alone can be "
             "compared: steer-env compare A.eval B.eval"
         )
-    return {"student": log.eval.model, **(log.eval.metadata or {})}, rows
+    meta = {"student": log.eval.model, **(log.eval.metadata or {})}
+    if log.plan.steps:  # Inspect played it, with models that are named as it names them
+        meta["student"] = f"inspect:{log.eval.model}"
+        for role, model in (log.eval.model_roles or {}).items():
+            if role in ("attacker", "judge"):
+                way = meta.get(role) if role == "attacker" else None
+                meta[role] = f"{way}?model=inspect:{model.model}" if way else f"inspect:{model.model}"
+    return meta, rows
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,7 @@ def _of_log(log: Any) -> Iterable[ScoreRow]:
     for sample in log.samples or []:
         cluster = str((sample.metadata or {}).get("group") or sample.id)
         for name, score in (sample.scores or {}).items():
-            missing = bool(getattr(score, "is_unscored", False)) or sample.error is not None
+            missing = sample.error is not None  # an unscored score is NaN
             parts = score.value if isinstance(score.value, Mapping) else {"": score.value}
             for part, value in parts.items():
                 label = f"{name}/{part}" if part else name
