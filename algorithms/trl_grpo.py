@@ -9,8 +9,10 @@ Private parts of TRL that this file relies on, guarded by the tests that compare
 
 - `_generate_and_score_completions(inputs)`, overridden: its arguments, and the names, shapes and padding of
   what it returns (`_prepare_inputs` shuffles and splits it, `_compute_loss` reads it);
-- `_get_per_token_logps_and_entropies` and, from 1.16 on, `trl.trainer.utils.add_fused_lm_head`, for the KL
-  reference: TRL would load one from where the model came from, which is not the policy that starts here;
+- `_get_per_token_logps_and_entropies`, for the KL reference and for weights that correct for vLLM's
+  log-probabilities, and, from 1.16 on, `trl.trainer.utils.add_fused_lm_head`: TRL would load a reference from
+  where the model came from, which is not the policy that starts here;
+- `importance_sampling_ratio`, `sampling_per_token_logps`: names of those weights and what they correct;
 - `_metrics[mode]`, lists of values that `log` averages.
 
 And of transformers: `_load_from_checkpoint`, overridden, see there. Needs the extra `trl`.
@@ -32,12 +34,14 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from steer_env.agents.base import Acts, Agent, as_agent
 from steer_env.agents.hf.student import HFStudent
+from steer_env.agents.vllm_student import TrainableVLLMStudent
 from steer_env.algorithms.advantages import group_advantages, trajectory_return
 from steer_env.algorithms.checkpoints import attacker_state
-from steer_env.algorithms.credit import CREDITS as ALL_CREDITS
 from steer_env.algorithms.credit import group_turn_values, split
 from steer_env.algorithms.forward import adapters_off, has_adapters
-from steer_env.algorithms.trl_rows import columns, has_tokens, padded
+from steer_env.algorithms.trl_rows import columns, has_tokens, importance_weights, padded, passes
+from steer_env.algorithms.trl_settings import check, check_adapters, check_vllm, check_whole
+from steer_env.algorithms.trl_vllm import vllm_sampler
 from steer_env.arrays import Floats
 from steer_env.extras import need
 from steer_env.rollout import rollout
@@ -49,16 +53,10 @@ from steer_env.vector import VectorDialogueEnv
 TRL_VERSIONS = ">=1.0,!=1.15.*,<1.17"
 #: The attacker's memory in a checkpoint's folder.
 _MEMORY = "attacker.pt"
-#: Ways to give credit; TRL's trainer plays no dialogue on.
-CREDITS = tuple(name for name in ALL_CREDITS if name != "counterfactual")
 #: Added to the logits of tokens that are never sampled: no probability, and no infinity in TRL's products.
 _FORBIDDEN_LOGIT = -1e4
 #: Inputs of pictures that TRL splits among micro-batches as they come from the codec (Qwen-VL's).
 _IMAGE_INPUTS = {"pixel_values", "image_grid_thw"}
-#: Settings of TRL's that have no effect on a rollout of dialogues, and the value they must have.
-_FIXED = {"use_vllm": False, "top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0,
-          "sync_ref_model": False, "log_completions": False, "mask_truncated_completions": False,
-          "generation_kwargs": None}  # fmt: skip
 
 
 def check_version(version: str) -> None:
@@ -96,7 +94,9 @@ class SteerGRPOTrainer(_Trainer):
         env: A vector environment whose wrappers emit the reward to maximise.
         attacker: Plays `attacker_0`; if it has `learn`, it sees the dialogues (of all processes) after they
             were played, and if it has `state_dict` and `load_state_dict`, its memory is in the checkpoints.
-        student: The policy; its model is trained in place. It is also the KL reference as it is now.
+        student: The policy; its model is trained in place. It is also the KL reference as it is now. With
+            `use_vllm` its replies are sampled by the vLLM that TRL starts or reaches, or, if it is a
+            `TrainableVLLMStudent`, by its own engine, and what is learned is weighted for the gap.
         args: `trl.GRPOConfig`. Its defaults `bf16=True` and `gradient_checkpointing=True` change results.
         seeds: Reset seeds, one per group; None draws enough for `max_steps` from `args.seed`.
         credit: What the tokens of a turn answer for, one of `CREDITS` (see `credit`), compared with the
@@ -123,9 +123,9 @@ class SteerGRPOTrainer(_Trainer):
         discount: float = 0.5,
         **options: Any,
     ) -> None:
-        _check(args, credit, discount, options)
+        check(args, credit, discount, options)
         adapters = options.get("peft_config") is not None
-        _check_adapters(student.model)
+        check_adapters(student.model)
         if not adapters:  # else what does not learn may be of lower precision
             student.check_trainable()
         attacker = as_agent(attacker)
@@ -133,12 +133,15 @@ class SteerGRPOTrainer(_Trainer):
         _rule_out(student.model, student.decoder.forbidden)
         copied = args.beta and not adapters  # with adapters the reference is the model without them
         reference = copy.deepcopy(student.model).requires_grad_(False) if copied else None
-        without_reference = copy.copy(args)
-        without_reference.beta = 0.0
+        theirs = copy.copy(args)  # without what this class does itself
+        theirs.beta = 0.0
+        theirs.use_vllm = args.use_vllm and not isinstance(student, TrainableVLLMStudent)
+        if theirs.use_vllm:
+            check_vllm(args, student)
         super().__init__(
             model=student.model,
             reward_funcs=_no_reward,
-            args=without_reference,
+            args=theirs,
             train_dataset=_dataset(args, seeds),
             processing_class=student.processor,
             **options,
@@ -149,12 +152,15 @@ class SteerGRPOTrainer(_Trainer):
         self.env, self.attacker, self.student = env, attacker, student
         self.credit, self.discount = credit, discount
         self.beta = self.args.beta = args.beta
+        self.sampler: Any = vllm_sampler(self.vllm_generation, student) if theirs.use_vllm else student
+        check_whole(self, theirs.use_vllm)
+        self.use_vllm = self.args.use_vllm = args.use_vllm
         if reference is not None:
             utils = need("trl.trainer.utils", "trl")
             if hasattr(utils, "add_fused_lm_head"):  # before, log-probabilities came from the logits
                 utils.add_fused_lm_head(reference, temperature=args.temperature)
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
-        student.temperature = args.temperature
+        self.sampler.temperature = args.temperature
         self.add_callback(_SaveMemory(attacker))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
@@ -181,6 +187,8 @@ class SteerGRPOTrainer(_Trainer):
         advantages, metrics = self._compare(everyone, size)
         first = self.accelerator.process_index * len(trajectories)
         batch = self._batch(trajectories, advantages[first : first + len(trajectories)])
+        if self.use_vllm and self.vllm_importance_sampling_correction:
+            metrics |= self._correct(batch)
         if mode == "train":
             self.attacker.learn(everyone)
         for name, value in (metrics | {"seconds_play": time.perf_counter() - started}).items():
@@ -191,12 +199,16 @@ class SteerGRPOTrainer(_Trainer):
     def _play(self, seeds: Sequence[int]) -> list[Trajectory]:
         """Play one dialogue per seed; the setting `seed`, the step and the process decide what is sampled."""
         entropy = [self.args.seed, self.state.global_step, 1, self.accelerator.process_index]
-        self.student.reseed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        self.sampler.reseed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         self.student.weights_changed()
+        if self.sampler is not self.student:
+            self.vllm_generation.sync_weights()  # every process takes part
+            self.sampler.engine.reset_caches()
+            self.accelerator.wait_for_everyone()
         training = self.student.model.training
         self.student.model.eval()
         try:
-            return rollout(self.env, self.attacker, self.student, seeds)
+            return rollout(self.env, self.attacker, self.sampler, seeds)
         finally:
             self.student.model.train(training)
             self.student.weights_changed()
@@ -268,6 +280,32 @@ class SteerGRPOTrainer(_Trainer):
             )
         return found | ({"num_images": [len(row) for row in shown]} if images else {})
 
+    def _correct(self, batch: dict[str, Any]) -> dict[str, float | None]:
+        """Put the policy's log-probabilities and what corrects for vLLM's into a batch; returns metrics."""
+        sampled_BC, mask_BC = batch["old_per_token_logps"], batch["tool_mask"]
+        own_BC = self._logprobs(self.model, batch)
+        low = getattr(self.args, "vllm_importance_sampling_clip_min", None)
+        high = getattr(self.args, "vllm_importance_sampling_clip_max", None)
+        if not hasattr(self.args, "vllm_importance_sampling_clip_max"):  # its name in older versions
+            high = self.args.vllm_importance_sampling_cap
+        mode = self.vllm_importance_sampling_mode
+        weights = importance_weights(own_BC, sampled_BC, mask_BC, mode, low, high)
+        batch["old_per_token_logps"], batch["sampling_per_token_logps"] = own_BC, sampled_BC
+        batch["importance_sampling_ratio"] = weights
+        learnt = mask_BC.bool()
+        gaps, ratios = (own_BC - sampled_BC).abs()[learnt], weights.expand_as(own_BC)[learnt]
+        parts = need("accelerate.utils", "trl").gather_object([(gaps.cpu().numpy(), ratios.cpu().numpy())])
+        gaps_N, ratios_N = (np.concatenate(part) for part in zip(*parts, strict=True))
+        if not len(gaps_N):
+            return {}
+        return {  # under the names that TRL gives them
+            "sampling/sampling_logp_difference/mean": float(gaps_N.mean()),
+            "sampling/sampling_logp_difference/max": float(gaps_N.max()),
+            "sampling/importance_sampling_ratio/min": float(ratios_N.min()),
+            "sampling/importance_sampling_ratio/mean": float(ratios_N.mean()),
+            "sampling/importance_sampling_ratio/max": float(ratios_N.max()),
+        }
+
     def _reference_logprobs(self, batch: dict[str, Any]) -> Tensor:
         if self.ref_model is not None:
             return self._logprobs(self.ref_model, batch)
@@ -276,15 +314,16 @@ class SteerGRPOTrainer(_Trainer):
 
     @torch.no_grad()
     def _logprobs(self, model: Any, batch: dict[str, Any]) -> Tensor:
-        """Return the log-probabilities of a batch's completions."""
-        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
-        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
-        names = (*_IMAGE_INPUTS, "mm_token_type_ids", "token_type_ids", "num_images")
-        logprobs, *_ = self._get_per_token_logps_and_entropies(
-            model, ids, mask, batch["completion_ids"].shape[1],
-            **{name: batch[name] for name in names if name in batch},
-        )  # fmt: skip
-        return logprobs
+        """Return the log-probabilities of a batch's completions, by as many rows a pass as the loss takes."""
+        found = []
+        for part in passes(batch, self.args.per_device_train_batch_size):
+            prompts, completions = part.pop("prompt_ids"), part.pop("completion_ids")
+            masks = torch.cat([part.pop("prompt_mask"), part.pop("completion_mask")], 1)
+            ids = torch.cat([prompts, completions], 1)
+            found.append(
+                self._get_per_token_logps_and_entropies(model, ids, masks, completions.shape[1], **part)[0]
+            )
+        return torch.cat(found)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         # transformers 5.23 writes a Qwen2.5-VL under the names of the hub's files and reads them back as
@@ -349,38 +388,3 @@ def _dataset(args: Any, seeds: Sequence[int] | None) -> Any:
 
 def _no_reward(**columns: Any) -> None:
     """TRL asks for a reward function; rewards come from the environment."""
-
-
-def _check(args: Any, credit: str, discount: float, options: dict[str, Any]) -> None:
-    if credit not in CREDITS:
-        raise ValueError(f"credit={credit!r}, expected one of {CREDITS}")
-    if not 0 <= discount <= 1:
-        raise ValueError(f"discount={discount!r}, expected a number in [0, 1]")
-    for name, expected in _FIXED.items():
-        if getattr(args, name) != expected:
-            raise ValueError(
-                f"{name}={getattr(args, name)!r}, expected {expected!r}: the dialogues are played by the "
-                "HFStudent, which has no such setting"
-            )
-    if args.scale_rewards not in ("group", "none"):
-        raise ValueError(
-            f"scale_rewards={args.scale_rewards!r}, expected 'group' or 'none' (the paper's): siblings are "
-            "compared with each other"
-        )
-    if args.loss_type == "vespo":
-        raise ValueError(
-            "loss_type='vespo', expected one with advantages per token, such as 'dapo' or 'grpo'"
-        )
-    unknown = set(options) - {"callbacks", "optimizers", "peft_config"}
-    if unknown:
-        raise ValueError(
-            f"options {sorted(unknown)}, expected only 'callbacks', 'optimizers' and 'peft_config'"
-        )
-
-
-def _check_adapters(model: Any) -> None:
-    if has_adapters(model):
-        raise ValueError(
-            "the student's model has adapters already, expected one without: merge them with "
-            "steer_env.algorithms.forward.save_merged, or resume the run that made them"
-        )

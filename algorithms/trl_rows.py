@@ -1,8 +1,8 @@
-"""Dialogues as the rows that TRL's loss reads."""
+"""Dialogues as the rows that TRL's loss reads, and weights for a sampler that is not quite the policy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,3 +57,54 @@ def padded(rows: Sequence[NDArray[Any]], fill: float, *, left: bool) -> Tensor:
         place = slice(result.shape[1] - len(row), None) if left else slice(len(row))
         result[index, place] = row
     return torch.from_numpy(result)
+
+
+def passes(batch: dict[str, Any], size: int) -> Iterator[dict[str, Any]]:
+    """Yield the model's inputs of `size` rows at a time; a pass whose rows have no pictures gets none.
+
+    TRL's own split leaves such a pass empty pictures, which models do not take.
+    """
+    rows = len(batch["completion_ids"])
+    shown = batch.get("num_images", [0] * rows)
+    image_at = np.cumsum([0, *shown])
+    patch_at = np.cumsum([0, *(batch["image_grid_thw"].prod(1).tolist() if any(shown) else ())])
+    names = {"prompt_ids", "prompt_mask", "completion_ids", "completion_mask"}
+    names |= {"mm_token_type_ids", "token_type_ids"}
+    for start in range(0, rows, size):
+        part = {name: batch[name][start : start + size] for name in names & batch.keys()}
+        first, last = image_at[start], image_at[min(start + size, rows)]
+        if first < last:
+            part["num_images"] = shown[start : start + size]
+            part["image_grid_thw"] = batch["image_grid_thw"][first:last]
+            part["pixel_values"] = batch["pixel_values"][patch_at[first] : patch_at[last]]
+        yield part
+
+
+def importance_weights(
+    own_BL: Tensor, sampled_BL: Tensor, mask_BL: Tensor, mode: str, low: float | None, high: float | None
+) -> Tensor:
+    """Return the weights that correct for a sampler that is not quite the policy.
+
+    The ratio of the policy's probability to the sampler's, per token or per dialogue, is cut to [low, high]
+    ("truncate"; Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training")
+    or put to 0 outside of it ("mask").
+
+    Args:
+        own_BL: Log-probabilities of the policy.
+        sampled_BL: Those the tokens were sampled with.
+        mask_BL: 1 at tokens that are learned.
+        mode: "token_truncate", "token_mask", "sequence_truncate" or "sequence_mask", as in TRL.
+        low: None for no bound.
+        high: None for no bound.
+
+    Returns:
+        (B, L), or (B, 1) for a mode of sequences.
+    """
+    logs = torch.where(mask_BL.bool(), own_BL - sampled_BL, 0.0)
+    if mode.startswith("sequence"):
+        logs = logs.sum(1, keepdim=True)
+    ratio = logs.exp()
+    floor, ceiling = (0.0 if low is None else low), (float("inf") if high is None else high)
+    if mode.endswith("truncate"):
+        return ratio.clamp(floor, ceiling)
+    return torch.where((ratio < floor) | (ratio > ceiling), 0.0, ratio)

@@ -137,6 +137,7 @@ class VLLMEngine:
         dtype: Of the weights, such as "float32"; None takes the one they were saved in.
         images_per_prompt: Most images of one dialogue.
         seed: Of replies that have no seed of their own.
+        llm: A `vllm.LLM` on the model that runs already; None starts one.
         **options: Engine arguments of vLLM, such as `max_model_len`, `gpu_memory_utilization`,
             `tensor_parallel_size`, `enforce_eager` or `kv_cache_memory_bytes`.
 
@@ -152,6 +153,7 @@ class VLLMEngine:
         dtype: str | None = None,
         images_per_prompt: int = 16,
         seed: int = 0,
+        llm: Any = None,
         **options: Any,
     ) -> None:
         # A library does not report its use to anybody, and engine logs would bury a run's own output.
@@ -167,7 +169,7 @@ class VLLMEngine:
             options.setdefault("limit_mm_per_prompt", {"image": images_per_prompt, "video": 0})
         else:
             self.processor = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
-        self._llm: Any = self._vllm.LLM(
+        self._llm: Any = llm or self._vllm.LLM(
             self.path,
             **{
                 "dtype": self.dtype,

@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,6 +32,7 @@ from steer_env.algorithms.trl_grpo import (  # noqa: E402
     SteerGRPOTrainer,
     check_version,
 )
+from steer_env.algorithms.trl_settings import check_whole  # noqa: E402
 
 RNG = np.random.default_rng(0)
 ONE, TWO, THREE = (Image.from_array(RNG.integers(0, 256, (56, 112, 3), dtype=np.uint8)) for _ in range(3))
@@ -89,8 +92,12 @@ def move_away(model):
             parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
 
 
-def own_loss(student, start, played, credit, beta, temperature, low, high, size=3):
-    """The loss of the same dialogues out of the library's formulas; advantages written out by hand."""
+def own_loss(student, start, played, credit, beta, temperature, low, high, size=3, weights=None):
+    """The loss of the same dialogues out of the library's formulas; advantages written out by hand.
+
+    With `weights` for a sampler that is not quite the policy, the policy's own log-probabilities are the
+    old ones.
+    """
     dialogues = [Prompt(t.trace, t.scenario.images[: t.trace.images]) for t in played]
     forbidden = student.decoder.forbidden
     packed = packed_logprobs(student.decoder.adapter, dialogues, temperature=temperature, forbidden=forbidden)
@@ -108,9 +115,11 @@ def own_loss(student, start, played, credit, beta, temperature, low, high, size=
             advantages.append(np.append(row, 0.0)[t.trace.turn_L])
     mask_N = packed.gather(masks).bool()
     old_N = packed.gather([t.trace.logprobs_L for t in played])
+    if weights is not None:
+        old_N = packed.logprobs_N.detach()
     weights_N = loss_weights(mask_N, packed.rows_N, "token")
     policy_N, _ = clipped_policy_loss(packed.logprobs_N, old_N, packed.gather(advantages), low, high)
-    loss = weighted_sum(policy_N, weights_N)
+    loss = weighted_sum(policy_N if weights is None else policy_N * weights, weights_N)
     if beta:
         with torch.no_grad():
             reference = packed_logprobs(
@@ -379,6 +388,101 @@ def test_frozen_weights_may_be_of_lower_precision_and_adapters_are_not_stacked(o
     SteerGRPOTrainer(make_env(), Learner(), student, args, seeds=SEEDS, peft_config=lora())
     with pytest.raises(ValueError, match="has adapters already, expected one without"):
         SteerGRPOTrainer(make_env(), Learner(), student, args, seeds=SEEDS, peft_config=lora())
+
+
+class RoundedEngine:
+    """Stands for TRL's vLLM: a copy of the policy that gets its weights in eight bits, and only when told."""
+
+    mode = "colocate"
+
+    def __init__(self, model, **settings):
+        self.model, self.settings, self.exchanges, self.resets = model, settings, 0, 0
+
+    def sync_weights(self):
+        self.exchanges += 1
+        state = {name: value.to(torch.float8_e4m3fn) for name, value in self.model.state_dict().items()}
+        self.sampler.model.load_state_dict({name: value.float() for name, value in state.items()})
+        self.sampler.weights_changed()
+
+    def reset_caches(self):
+        self.resets += 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "high", "beta"),
+    [("token_truncate", 1.005, 0.1), ("token_mask", 1.005, 0.0), ("sequence_mask", 1.0, 0.0)],
+)
+def test_what_vllm_samples_is_weighted_for_the_gap(open_base, tmp_path, monkeypatch, mode, high, beta):
+    def sampler(generation, student):
+        generation.sampler = open_base()
+        generation.sampler.engine = generation
+        return generation.sampler
+
+    monkeypatch.setattr("trl.trainer.grpo_trainer.VLLMGeneration", RoundedEngine)
+    monkeypatch.setattr("steer_env.algorithms.trl_grpo.vllm_sampler", sampler)
+    student, start = open_base(), open_base().model
+    bound = "clip_max" if hasattr(trl.GRPOConfig, "vllm_importance_sampling_clip_max") else "cap"
+    args = arguments(
+        tmp_path, beta=beta, use_vllm=True, vllm_mode="colocate", vllm_importance_sampling_mode=mode,
+        per_device_train_batch_size=3, gradient_accumulation_steps=3,
+        **{f"vllm_importance_sampling_{bound}": high},
+    )  # fmt: skip
+    trainer = Spy(make_env(), Learner(), student, args, seeds=SEEDS)
+    move_away(student.model)
+    before = {name: value.clone() for name, value in student.model.state_dict().items()}
+    trainer.train()
+    engine = trainer.vllm_generation
+    assert engine.exchanges == engine.resets == 1
+    assert engine.sampler.temperature == args.temperature
+
+    student.model.load_state_dict(before)
+    student.model.zero_grad()
+    dialogues = [Prompt(t.trace, t.scenario.images[: t.trace.images]) for t in trainer.played]
+    packed = packed_logprobs(student.decoder.adapter, dialogues, forbidden=student.decoder.forbidden)
+    own_N = packed.logprobs_N.detach()
+    gap_N = own_N - packed.gather([t.trace.logprobs_L for t in trainer.played])
+    if mode.startswith("sequence"):
+        gap_N = torch.stack([gap_N[packed.rows_N == row].sum() for row in packed.rows_N])
+    ratio_N = np.exp(gap_N.numpy())
+    weights_N = (
+        np.minimum(ratio_N, high) if mode == "token_truncate" else np.where(ratio_N > high, 0, ratio_N)
+    )
+    assert 0 < (ratio_N > high).sum() < len(ratio_N)
+    loss = own_loss(
+        student, start, trainer.played, "own_turn", beta, 1.0, 0.2, 0.2, weights=torch.from_numpy(weights_N)
+    )
+    loss.backward()
+    assert loss.item() == pytest.approx(sum(trainer.losses), abs=1e-5)
+    assert_same_gradient(trainer.gradients, gradients(student.model))
+    row = trainer.state.log_history[0]
+    if not mode.startswith("sequence"):
+        assert row["sampling/sampling_logp_difference/max"] == pytest.approx(
+            float(gap_N.abs().max()), abs=1e-5
+        )
+    assert row["sampling/importance_sampling_ratio/mean"] == pytest.approx(weights_N.mean(), abs=1e-5)
+    assert row["sampling/importance_sampling_ratio/max"] <= high + 1e-6
+
+
+def test_what_vllm_could_not_sample_is_refused(make_student, open_base, tmp_path):
+    def construct(student, **settings):
+        args = arguments(tmp_path, use_vllm=True, vllm_mode="colocate", **settings)
+        SteerGRPOTrainer(make_env(), Learner(), student, args, seeds=SEEDS)
+
+    with pytest.raises(ValueError, match="a student made in memory, expected one of"):
+        construct(make_student())
+    with pytest.raises(ValueError, match="vllm_tensor_parallel_size=2 with vllm_mode='colocate', expected 1"):
+        construct(open_base(), vllm_tensor_parallel_size=2)
+    with pytest.raises(ValueError, match="vllm_enable_sleep_mode=True, expected False"):
+        construct(open_base(), vllm_enable_sleep_mode=True)
+
+
+@pytest.mark.parametrize(("fsdp", "stage", "refused"), [(True, 0, True), (False, 3, True), (False, 2, False)])
+def test_weights_in_shards_are_sampled_by_vllm_only(fsdp, stage, refused):
+    state = SimpleNamespace(deepspeed_plugin=SimpleNamespace(zero_stage=stage))
+    trainer = SimpleNamespace(is_fsdp_enabled=fsdp, accelerator=SimpleNamespace(state=state))
+    check_whole(trainer, True)
+    with pytest.raises(ValueError, match="use_vllm=False with FSDP or ZeRO-3") if refused else nullcontext():
+        check_whole(trainer, False)
 
 
 def test_a_memory_that_no_checkpoint_can_hold_is_refused_at_once(make_student, tmp_path):

@@ -54,10 +54,10 @@ def test_trl_gives_the_same_tokens_the_same_advantages():
     pytest.importorskip("trl")
     import torch
 
-    from steer_env.algorithms import trl_grpo
+    from steer_env.algorithms import trl_grpo, trl_settings
 
     equal = []
-    for credit in trl_grpo.CREDITS:
+    for credit in trl_settings.CREDITS:
         trainer = object.__new__(trl_grpo.SteerGRPOTrainer)
         trainer.credit, trainer.discount = credit, recorded.DISCOUNT
         trainer.args = type("Args", (), {"scale_rewards": "none"})
