@@ -194,7 +194,8 @@ def write_pages() -> None:
 
 def formula(html: object, node: object) -> None:
     """Write a formula as MathML, which browsers show by themselves: no script, and nothing from the network."""
-    text = node.astext()
+    # The empty braces keep an index beside an accented letter: without them it is set below.
+    text = re.sub(r"\\(tilde|bar|hat) *(\w)(?=_)", r"{\\\1 \2{}}", node.astext())
     block = node.tagname == "math_block"
     code = tex2mathml(text, as_block=block)
     html.body.append(f'<div class="math">{code}</div>' if block else code)

@@ -54,6 +54,7 @@ import numpy as np
 
 env = steer_env.make("SteerRedTeam-v0", split="bench", wrappers=())
 env.reset(seed=broken["seed"])
+env.step(broken["turns"][0]["user"])  # the picture comes with the first words
 plt.imshow(np.asarray(env.observe("student_0")["images"][0]))
 plt.axis("off")
 plt.show()
