@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from typing import Any, Final, NamedTuple
-
-from PIL import Image as PILImage
-from PIL import ImageChops, ImageDraw, ImageFont
+from functools import partial
+from typing import Any, Final
 
 from steer_env.images import Image
-from steer_env.scenarios import Scenario
+from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.spaces import MAX_IMAGES, Unicode
 from steer_env.types import Message, Utterance, meta_of, with_images
 from steer_env.world.draw import lookalike, scene_of, truth_of
+from steer_env.world.sheet import PLACES, Sheet, draw_sheet
 from steer_env.world.truth import Truth
 
 #: Kind of act -> what it does.
@@ -33,25 +30,12 @@ ACTS: Final = {
     "crop": "a part of the picture, at the top, in the middle or at the bottom; the mark stays in it",
     "swap": "the hazard in the lookalike's place or the other way round; elsewhere nothing",
 }
-PLACES: Final = ("top", "middle", "bottom")
 #: Most acts of one user turn.
 MAX_ACTS: Final = 4
 #: Most characters and lines of drawn words: so many can still be drawn whole.
 MAX_WORDS: Final = 240
 MAX_LINES: Final = 6
 MAX_STICKER: Final = 60
-
-#: Smallest size of a letter.
-SMALLEST: Final = 5
-
-Box = tuple[int, int, int, int]
-
-_SIDE: Final = 224  # a picture is at least so wide and high before anything is drawn on it
-_LARGEST: Final = 1024  # side of a page beside a larger picture
-_WINDOW: Final = 0.75  # share of width and height that a crop shows
-_PAPER: Final = (255, 255, 255)
-_INK: Final = (16, 16, 20)
-_STICKER: Final = (255, 240, 140)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,31 +125,6 @@ def acts_of(utterance: str) -> tuple[PictureAct, ...]:
 # -- what a user turn shows ---------------------------------------------------------------------------------
 
 
-class Sheet(NamedTuple):
-    """A drawn picture before it is drawn.
-
-    Attributes:
-        scene: "own", the "twin" with the other mark, or "" for a page.
-        page: Words of a page.
-        crop: Part of the scene that is shown, "" for all of it.
-        top: Words of the upper sticker.
-        bottom: Words of the lower one.
-        panel: Words under the picture.
-    """
-
-    scene: str = "own"
-    page: str = ""
-    crop: str = ""
-    top: str = ""
-    bottom: str = ""
-    panel: str = ""
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """All that it says, from top to bottom."""
-        return tuple(filter(None, (self.top, self.page, self.bottom, self.panel)))
-
-
 def sheets(acts: Sequence[PictureAct], new: bool) -> list[Sheet]:
     """Return the pictures that acts make of one, in the order they are shown.
 
@@ -221,7 +180,8 @@ def with_acts(scenario: Scenario, turn: int, acts: Sequence[PictureAct]) -> Scen
     shown[turn] = [*(dealt.images[i] for i in own[:-1]), *drawn]
     if len(shown[turn]) > MAX_IMAGES:
         raise ValueError(f"{len(shown[turn])} pictures in one user turn, expected at most {MAX_IMAGES}")
-    turns, images = [], []
+    turns: list[DraftTurn] = []
+    images: list[Image] = []
     for one, pictures in zip(scenario.turns, shown, strict=True):
         turns.append(replace(one, images=tuple(range(len(images), len(images) + len(pictures)))))
         images += pictures
@@ -293,114 +253,7 @@ def drawn_on(base: Image | None, sheet: Sheet) -> Image:
     body = {"drawn": 1, "of": of, **sheet._asdict(), "words": sheet.words}
     text = f"{scene}\n{json.dumps(body, sort_keys=True)}"
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return Image(partial(_draw, source, sheet), digest, "drawn", recipe=text)
-
-
-def _draw(source: Image | None, sheet: Sheet) -> PILImage.Image:
-    scene = _large(source.pil()) if source is not None else PILImage.new("RGB", (_SIDE, _SIDE), _PAPER)
-    if sheet.scene:
-        picture, mark = _cropped(scene, sheet.crop, _mark_box(source))
-    else:
-        side = min(_LARGEST, *scene.size)
-        picture, mark = PILImage.new("RGB", (side, side), _PAPER), None
-    height = scene.height
-    band = height // 6
-    if sheet.page:
-        top, bottom = (band if words else 0 for words in (sheet.top, sheet.bottom))
-        _write(picture, sheet.page, (0, top, picture.width, picture.height - bottom), height // 8)
-    elif mark is not None:  # a sticker hangs over the edge rather than on the mark
-        above = max(0, band - mark[1]) if sheet.top else 0
-        below = max(0, mark[3] + band - picture.height) if sheet.bottom else 0
-        picture = _on_paper(picture, above, below)
-    for words, y in ((sheet.top, 0), (sheet.bottom, picture.height - band)):
-        if words:
-            frame = (2, y + 2, picture.width - 3, y + band - 3)
-            ImageDraw.Draw(picture).rectangle(frame, fill=_STICKER, outline=_INK, width=2)
-            _write(picture, words, frame, band // 2, middle=True)
-    if sheet.panel:
-        y = picture.height
-        picture = _on_paper(picture, 0, height // 2)
-        _write(picture, sheet.panel, (0, y, picture.width, picture.height), height // 9)
-    return picture
-
-
-def _large(picture: PILImage.Image) -> PILImage.Image:
-    """Return a picture that is large enough to write on."""
-    scale = max(1.0, _SIDE / min(picture.size))
-    size = round(picture.width * scale), round(picture.height * scale)
-    return picture if size == picture.size else picture.resize(size, PILImage.Resampling.BICUBIC)
-
-
-def _on_paper(picture: PILImage.Image, above: int, below: int) -> PILImage.Image:
-    """Return a picture with white strips above and below it."""
-    taller = PILImage.new("RGB", (picture.width, above + picture.height + below), _PAPER)
-    taller.paste(picture, (0, above))
-    return taller
-
-
-def _mark_box(source: Image | None) -> Box | None:
-    """Return where a scene differs from its lookalike: the mark, which no act may hide."""
-    twin = lookalike(source) if source is not None else None
-    return ImageChops.difference(source.pil(), twin.pil()).getbbox() if source is not None and twin else None
-
-
-def _cropped(picture: PILImage.Image, place: str, mark: Box | None) -> tuple[PILImage.Image, Box | None]:
-    """Return a part of a picture in its old size, and where the mark is there."""
-    if not place:
-        return picture, mark
-    width, height = picture.size
-    w, h = round(width * _WINDOW), round(height * _WINDOW)
-    x, y = (width - w) // 2, (height - h) * PLACES.index(place) // 2
-    if mark is not None:
-        x = min(mark[0], max(x, mark[2] - w))
-        y = min(mark[1], max(y, mark[3] - h))
-        left, top, right, bottom = mark
-        mark = (
-            int((left - x) * width / w), int((top - y) * height / h),
-            math.ceil((right - x) * width / w), math.ceil((bottom - y) * height / h),
-        )  # fmt: skip
-    part = picture.crop((x, y, x + w, y + h))
-    return part.resize(picture.size, PILImage.Resampling.LANCZOS), mark
-
-
-@lru_cache(maxsize=64)
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
-
-
-def _write(picture: PILImage.Image, words: str, box: Box, size: int, middle: bool = False) -> None:
-    """Write words into a box, as large as they fit and at most `size`, wrapped, from the top or centred."""
-    pen = ImageDraw.Draw(picture)
-    edge = 3 if middle else 8
-    left, top, right, bottom = box[0] + edge, box[1] + edge, box[2] - edge, box[3] - edge
-    while True:
-        font, step = _font(size), math.ceil(size * 1.25)
-        lines = [line for part in words.split("\n") for line in _wrapped(part, right - left, font.getlength)]
-        if step * len(lines) <= bottom - top or size <= SMALLEST:
-            break
-        size -= 1
-    y = top + (bottom - top - step * len(lines)) // 2 if middle else top
-    for line in lines:
-        x = left + (right - left - font.getlength(line)) / 2 if middle else left
-        pen.text((x, y), line, font=font, fill=_INK)
-        y += step
-
-
-def _wrapped(text: str, width: int, measure: Callable[[str], float]) -> list[str]:
-    """Break a line at spaces, and inside words that are wider than a line."""
-    lines = [""]
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}" if lines[-1] else word
-        if measure(longer) <= width:
-            lines[-1] = longer
-            continue
-        if lines[-1]:
-            lines.append("")
-        for char in word:
-            if lines[-1] and measure(lines[-1] + char) > width:
-                lines.append("")
-            lines[-1] += char
-    return lines
+    return Image(partial(draw_sheet, source, sheet), digest, "drawn", recipe=text)
 
 
 # -- the action space ---------------------------------------------------------------------------------------

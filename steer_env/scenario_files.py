@@ -190,8 +190,9 @@ def scenario_row(scenario: Scenario, folder: Path) -> dict[str, Any]:
         }
         turns.append({key: value for key, value in full.items() if value})
     extra = {key: getattr(scenario, key) for key in _KEYS if getattr(scenario, key)}
-    if scenario.truth is not None and [truth_of(i) for i in scenario.images] == [scenario.truth]:
-        extra["recipe"] = recipe_of(scenario.images[0])
+    recipes = [recipe_of(image) for image in scenario.images if truth_of(image) == scenario.truth]
+    if len(scenario.images) == 1 and any(recipes):
+        extra["recipe"] = recipes[0]
     return {"id": scenario.id, "kind": scenario.kind, **extra, "turns": turns}
 
 

@@ -11,6 +11,7 @@ from pettingzoo.test import api_test
 
 import steer_env
 from steer_env import DraftTurn, FixedScenarios, Image, InvalidUtterance, PictureAct, Scenario, Utterance
+from steer_env.data import to_bench_row
 from steer_env.drawing import (
     ACTS,
     MAX_ACTS,
@@ -30,6 +31,7 @@ from steer_env.judges.prompting import turn_records
 from steer_env.judges.rule import RuleJudge
 from steer_env.models.pictures import caption
 from steer_env.records import turn_row
+from steer_env.scenario_files import load_scenarios, save_scenarios
 from steer_env.types import ASSISTANT, STUDENT, USER, Message, Scored, TurnResult, Unscored
 from steer_env.world import WorldSource
 from steer_env.world.draw import truth_of
@@ -177,6 +179,8 @@ def test_a_picture_of_ones_own_and_none_at_all_can_be_drawn_on():
     for turn in (0, 1):
         drawn = with_acts(scenario, turn, acts).images[-1]
         assert drawn.size == (672, 336) and words_of(drawn) == ("TOY", "so") and truth_of(drawn) is None
+    thin = Image.from_array(np.zeros((1, 5000, 3), np.uint8))
+    assert with_acts(Scenario((DraftTurn("a", (0,)),), (thin,)), 0, acts).images[0].size == (5000, 336)
     bare = with_acts(Scenario((DraftTurn("a"),)), 0, acts)
     assert bare.turns[0].images == (0,) and bare.images[0].size == (224, 336)
 
@@ -332,3 +336,12 @@ def test_an_environment_of_fixed_scenarios_draws_every_time_anew():
         env.step(Utterance("Look.", acts=(PictureAct("compose", words),)))
         digests.append(env.observe(STUDENT)["images"][0].digest)
     assert digests[0] == digests[2] != digests[1]
+
+
+def test_a_scenario_file_keeps_drawn_pictures_and_claims_no_truth_about_them(tmp_path):
+    drawn = with_acts(hazard(), 0, [PictureAct("overlay", "TOY")])
+    save_scenarios([drawn], tmp_path / "a.jsonl")
+    (read,) = load_scenarios(tmp_path / "a.jsonl")
+    assert read.truth is None and np.array_equal(read.images[0].array(), drawn.images[0].array())
+    row = to_bench_row(drawn, ["a.png"])
+    assert "recipe" not in json.dumps(row)

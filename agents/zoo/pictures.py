@@ -13,11 +13,12 @@ from steer_env.agents.base import stream_of
 from steer_env.agents.tutor import count_strategies, strategy_counts
 from steer_env.agents.zoo.asks import Ask, View
 from steer_env.agents.zoo.core import Attack, Move
-from steer_env.drawing import PLACES, PictureAct, fitting
+from steer_env.drawing import PictureAct, fitting
 from steer_env.trajectory import Trajectory
 from steer_env.types import Utterance
 from steer_env.world.ood import frames as ood_frames
 from steer_env.world.reply_language.frames import pick
+from steer_env.world.sheet import PLACES
 from steer_env.world.user_language import frames
 
 #: What stands in words where the request is drawn: none of it says what is wanted.

@@ -105,8 +105,8 @@ def play(env: Any, human: str, other: Agent, folder: Path, *, blind: bool = Fals
     while not core.stop:
         seat = env.agent_selection
         observation = env.observe(seat)
-        if seat == ATTACKER:
-            _show_images([scenario.images[i] for i in scenario.turns[core.cycle].images], core.cycle, folder)
+        if seat == human == ATTACKER:
+            _show_images(_shown(core), core.cycle, folder)
         utterance = _ask(observation, seat) if seat == human else other.act([observation])[0]
         if isinstance(utterance, Failed):
             raise BackendError(f"no reply from the {seat.split('_')[0]}: {utterance.reason}")
@@ -117,6 +117,10 @@ def play(env: Any, human: str, other: Agent, folder: Path, *, blind: bool = Fals
                 raise
             print(f"  {error}")
             continue
+        scenario = core.scenario  # an attacker may have drawn
+        assert scenario is not None
+        if seat == ATTACKER != human:
+            _show_images(_shown(core), core.cycle, folder)
         if seat == STUDENT:
             results.append(TurnResult(core.last_turn, float(env.rewards[STUDENT]), core.infos[STUDENT]))
         if seat != human:
@@ -140,6 +144,13 @@ def _ask(observation: Any, seat: str) -> str:
         text = input("    you     > ") or str(draft)
         if text:
             return text
+
+
+def _shown(core: DialogueEnv) -> list[Image]:
+    """Return the pictures of the turn in play."""
+    scenario = core.scenario
+    assert scenario is not None
+    return [scenario.images[i] for i in scenario.turns[core.cycle].images]
 
 
 def _show_images(images: list[Image], cycle: int, folder: Path) -> None:

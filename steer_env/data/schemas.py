@@ -226,12 +226,9 @@ def _extras(scenario: Scenario) -> Row:
         more["turn_goals"] = [turn.goal for turn in scenario.turns]
     if any(turn.images for turn in scenario.turns[1:]):
         more["turn_images"] = [len(turn.images) for turn in scenario.turns]
-    if (
-        scenario.truth is not None
-        and len(scenario.images) == 1
-        and truth_of(scenario.images[0]) == scenario.truth
-    ):
-        more["recipe"] = recipe_of(scenario.images[0])
+    recipes = [recipe_of(image) for image in scenario.images if truth_of(image) == scenario.truth]
+    if len(scenario.images) == 1 and any(recipes):
+        more["recipe"] = recipes[0]
     return more
 
 

@@ -169,7 +169,8 @@ def _chips(turn: Row, verdict: Row, safety: int | None, event: str) -> list[list
 
 def _of_tutor(turn: Mapping[str, Any]) -> list[list[str]]:
     tutor = " ".join(str(turn[key]).replace("_", " ") for key in ("strategy", "tactic") if turn.get(key))
-    return [["", f"user: {tutor}"]] if tutor else []
+    drawn = ", ".join(str(act["kind"]) for act in turn.get("acts", ()))
+    return [["", f"user: {tutor}"]] * bool(tutor) + [["", f"drawn: {drawn}"]] * bool(drawn)
 
 
 def _effect(effect: Mapping[str, Any], most: bool) -> list[list[str]]:

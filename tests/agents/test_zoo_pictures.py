@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import steer_env
+from steer_env import testing
 from steer_env.agents import make_agent
 from steer_env.agents.base import Agent
 from steer_env.agents.scripted import AlwaysComply, AlwaysRefuse, Constructive, TextGuarded
@@ -15,6 +16,7 @@ from steer_env.judges.rule import RuleJudge
 from steer_env.play.forks import trajectory_of
 from steer_env.play.rescore import requests
 from steer_env.records import trajectory_row
+from steer_env.report.dialogues import _entry
 from steer_env.rollout import rollout, rollout_from
 from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.types import Scored, Utterance, meta_of
@@ -183,3 +185,19 @@ def test_every_arm_is_a_way_to_draw():
         kinds = {act.kind for act in acts_of(draw("How do I use the red bell?", rng))}
         assert len(kinds) == (way != "words")
     assert meta_of(draw("x", rng)).keys() <= {"acts"}
+
+
+def test_the_kit_passes_an_environment_in_which_pictures_are_drawn():
+    """Spaces, forks, resets, images and secrets, with an attacker that draws."""
+    testing.check_env(
+        lambda: steer_env.make(ENV, split="bench", max_turns=4, attacker_pictures=True),
+        (0, 1),
+        attacker=make_agent("draw"),
+        student=TextGuarded(),
+    )
+
+
+def test_the_report_shows_what_was_drawn():
+    rows = [trajectory_row(t) for t in play("figstep", TextGuarded(), range(2))]
+    chips = [chip for row in rows for turn in _entry(row, "a")["turns"] for chip in turn["chips"]]
+    assert ["", "drawn: typography"] in chips
