@@ -84,9 +84,14 @@ def colocated(folder, out):
     vllm_generation.LLM = functools.partial(vllm_generation.LLM, **quick, **exchange)
     student = HFStudent.from_pretrained(folder, max_new_tokens=12)
     one = trainer(student, out / "run", vllm_mode="colocate", vllm_max_model_length=512)
+
+    def exchange_weights():
+        one.sampler.engine.load_weights(student.model)
+        one.vllm_generation.llm.model_config.model = folder  # not where the new weights were for a moment
+
     if not torch.cuda.is_available():
         # TRL calls `load_weights` of vLLM's model, which on CPUs has packed its weights away from it.
-        one.vllm_generation.sync_weights = lambda: one.sampler.engine.load_weights(student.model)
+        one.vllm_generation.sync_weights = exchange_weights
     steps = trained(one)
     pictures = sum(len(t.scenario.images) for t in one.played)
     (out / "steps.json").write_text(json.dumps({"steps": steps, "pictures": pictures}))
@@ -141,6 +146,16 @@ def test_a_server_that_never_gets_new_weights_is_weighted_for(folder, server, tm
 
     monkeypatch.setattr(vllm_client.VLLMClient, "init_communicator", lambda self, device: None)
     monkeypatch.setattr(vllm_generation.VLLMGeneration, "sync_weights", lambda self: None)
+    parse = vllm_client.parse_logprobs
+
+    def parse_newer(choices):
+        # vLLM 0.32 says `token_id` where TRL 1.16, made for 0.22 to 0.31, expects `token`.
+        for entry in (entry for choice in choices for entry in choice.get("content", [])):
+            for named in (entry, *entry["top_logprobs"]):
+                named.setdefault("token", f"token_id:{named.get('token_id')}")
+        return parse(choices)
+
+    monkeypatch.setattr(vllm_client, "parse_logprobs", parse_newer)
     student = HFStudent.from_pretrained(folder, max_new_tokens=12)
     one = trainer(student, tmp_path, vllm_mode="server", vllm_server_base_url=server)
     steps = trained(one)
