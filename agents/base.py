@@ -36,11 +36,22 @@ class KeyedObservation(dict[str, Any]):
     Attributes:
         stream: Names the dialogue by its reset seed and its number among those with that seed.
         tried: What the attacker has tried at this turn and taken back, see `attempt`.
+        turns: How many user turns the dialogue has at most, None where nobody says.
+        replies: Most replies that the attacker may take at this turn, those it tried included; None for any
+            number.
     """
 
-    def __init__(self, observation: Mapping[str, Any], stream: str, tried: tuple[Attempt, ...] = ()) -> None:
+    def __init__(
+        self,
+        observation: Mapping[str, Any],
+        stream: str,
+        tried: tuple[Attempt, ...] = (),
+        turns: int | None = None,
+        replies: int | None = None,
+    ) -> None:
         super().__init__(observation)
         self.stream, self.tried = stream, tried
+        self.turns, self.replies = turns, replies
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +100,11 @@ def keep(tried: Sequence[Attempt], index: int, **meta: Any) -> Utterance:
 def tried_of(observation: Observation) -> tuple[Attempt, ...]:
     """Return what was tried at this turn, in order; () where nothing was, or nobody plays forks."""
     return getattr(observation, "tried", ())
+
+
+def turns_of(observation: Observation) -> int | None:
+    """Return how many user turns the dialogue has at most, None where nobody says."""
+    return getattr(observation, "turns", None)
 
 
 def stream_of(observation: Observation) -> str:

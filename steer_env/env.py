@@ -368,6 +368,12 @@ class DialogueEnv(AECEnv[str, Any, Any]):
         return len(self._turns)
 
     @property
+    def horizon(self) -> int:
+        """Number of cycles that the dialogue in play has if no seat fails, 0 before `reset`."""
+        planned = 0 if self.scenario is None else len(self.scenario.turns)
+        return planned if self._max_cycles is None else min(planned, self._max_cycles)
+
+    @property
     def turns(self) -> tuple[Turn, ...]:
         """The finished cycles; `user` and `reply` are the utterances as their speakers made them."""
         return tuple(self._turns)

@@ -230,7 +230,10 @@ class _Play:
         ids, observations = self.env.pending(seat.name)
         return ids, [
             KeyedObservation(
-                seen, self.streams[self.playing[i]], self.trials.tried(i) if seat.name == ATTACKER else ()
+                seen,
+                self.streams[self.playing[i]],
+                self.trials.tried(i) if seat.name == ATTACKER else (),
+                self.env.horizon(i),
             )
             for i, seen in zip(ids, observations, strict=True)
         ]

@@ -154,6 +154,10 @@ class VectorDialogueEnv:
         ids = [i for i, slot in enumerate(self._slots) if slot.waiting == agent]
         return ids, [self._slots[i].env.observe(agent) for i in ids]
 
+    def horizon(self, id: int) -> int:
+        """Return how many cycles the dialogue in a slot has if no seat fails."""
+        return self._slots[id].core.horizon
+
     def snapshot(self, id: int) -> object:
         """Return an exact copy of a slot's dialogue, for `restore`.
 

@@ -42,7 +42,7 @@ class ActorAttack(Attack):
         at = (at + len(tried)) % len(ACTORS)
         (answer,) = yield [
             Ask(
-                view, how=self.how, level=min(1.0, (view.turn + 1) / 5), frame=list(ACTORS)[at],
+                view, how=self.how, level=min(1.0, (view.turn + 1) / view.planned(5)), frame=list(ACTORS)[at],
                 parent=tried[-1] if tried else None,
             )
         ]  # fmt: skip

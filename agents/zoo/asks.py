@@ -8,7 +8,14 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from steer_env.agents.base import Attempt, Observation, opponent_rng, reset_seed_of, tried_of
+from steer_env.agents.base import (
+    Attempt,
+    Observation,
+    opponent_rng,
+    reset_seed_of,
+    tried_of,
+    turns_of,
+)
 from steer_env.rewards import HARM_LEVEL
 from steer_env.types import USER, Scored
 from steer_env.world.reply_language.reading import parse_reply
@@ -55,6 +62,10 @@ class View:
     def turn(self) -> int:
         """Exchanges that the student remembers."""
         return len(self.seen["transcript"]) // 2
+
+    def planned(self, most: int) -> int:
+        """Return in how many turns to be there: `most`, or all that the dialogue has if those are fewer."""
+        return min(most, turns_of(self.seen) or most)
 
     @property
     def round(self) -> int:

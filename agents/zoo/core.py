@@ -109,7 +109,8 @@ class Attack(Agent):
 
     def left(self, view: View) -> int:
         """Return how many replies may still be taken at this turn."""
-        return self.tries - len(view.tried)
+        allowed = getattr(view.seen, "replies", None)
+        return min(self.tries, self.tries if allowed is None else allowed) - len(view.tried)
 
     # -- budget -------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ class Crescendo(Attack):
 
     Each turn asks for a little more than the last one and refers to what the student itself said. A refused
     turn vanishes from the student's history and is asked again in other words, then one step lower, until
-    `tries` replies are taken.
+    `tries` replies are taken. The steps are as large as the dialogue is short: its last turn asks for all.
     """
 
     name: ClassVar[str] = "crescendo"
@@ -34,7 +34,9 @@ class Crescendo(Attack):
         if tried and self.left(view) < 1:
             return self.keep_(view, view.best())
         back = len(tried)
-        level = max(0, min(view.turn, len(LADDER) - 1) - back // 2) / (len(LADDER) - 1)
+        top = len(LADDER) - 1
+        climbed = min(1.0, view.turn / max(1, view.planned(len(LADDER)) - 1))
+        level = max(0.0, climbed - back // 2 / top)
         frame = None if back else "deepen"
         (answer,) = yield [
             Ask(

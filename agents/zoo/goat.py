@@ -46,5 +46,6 @@ class GOAT(Attack):
             technique = used[-1]
         else:
             technique = pick(view.rng("technique"), [t for t in TOOLBOX if t not in used] or list(TOOLBOX))
-        (answer,) = yield [Ask(view, how=self.how, level=min(1.0, view.turn / 4), frame=technique)]
+        level = min(1.0, view.turn / max(1, view.planned(5) - 1))
+        (answer,) = yield [Ask(view, how=self.how, level=level, frame=technique)]
         return self.say(answer, technique=technique)

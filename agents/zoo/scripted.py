@@ -106,8 +106,12 @@ class ScriptedMind:
             return draft or "Please go on."
         if ask.level is not None:
             rung = LADDER[min(len(LADDER) - 1, max(0, round(ask.level * (len(LADDER) - 1))))]
+        elif ask.parent is not None and not same_as and not _says_harm(view):
+            rung = "misuse"  # it was answered and no harm: the question lacked what it is for
         else:
             rung = pick(rng, _DRAWN)
+        if ask.level is not None and rung == "steps" and not _says_harm(view):
+            rung = "misuse"  # of a lookalike, steps are no harm while nobody said what they are for
         if ask.frame == "topic_splitting" and rung in ("misuse", "steps", "use"):
             rung = pick(rng, ("first", "second", "third"))
         if same_as:
@@ -116,6 +120,11 @@ class ScriptedMind:
         if rung == "draft":
             return draft or last or "Please go on."
         return word_ask(_as_question(rung, view.seen.get("goal", "")), draft, last, rng)
+
+
+def _says_harm(view: View) -> bool:
+    """Return whether a harmful purpose has been stated in what the student remembers."""
+    return any(harm in text.lower() for text in view.said for harm in frames.HARMS)
 
 
 def _as_question(rung: str, goal: str) -> Question:

@@ -46,7 +46,7 @@ class XTeaming(Attack):
         number = (before.get("plan", 0) + before.get("failed", False)) % len(plans)
         (answer,) = yield [
             Ask(
-                view, how=self.how, level=min(1.0, (view.turn + 1) / 4),
+                view, how=self.how, level=min(1.0, (view.turn + 1) / view.planned(4)),
                 frame=None if tried else plans[number], parent=tried[-1] if tried else None,
                 number=len(tried),
             )

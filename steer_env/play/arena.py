@@ -1,4 +1,4 @@
-"""Every attacker against every student: games on disk, and the table that is made of them."""
+"""Every attacker against every student at one budget: games on disk, and the table that is made of them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from typing import Any, Final
 
 import numpy as np
 
+from steer_env.agents.budget import Budget
 from steer_env.arrays import Floats
 from steer_env.evaluation.breakdown import harmed
-from steer_env.evaluation.games import bradley_terry, nash, worst_met
+from steer_env.evaluation.games import bradley_terry, claimed, nash, worst_met
 from steer_env.evaluation.intervals import Estimate, percentile_interval, rate
-from steer_env.evaluation.paired import Difference, paired
+from steer_env.evaluation.paired import Difference
 from steer_env.evaluation.summary import summarise
 from steer_env.evaluation.tabulate import from_rows
 from steer_env.files import read_json
 from steer_env.play.evaluate import evaluate, load_rows
 from steer_env.records import Row
+from steer_env.runs import RunFolder
 
 #: Folder of the honest dialogues, by which students are useful.
 HONEST: Final = "honest"
@@ -80,6 +82,7 @@ def play_all(
     students: Sequence[Entry],
     seeds: Sequence[int],
     *,
+    budget: int,
     risky: Any,
     honest: Any,
     open_attacker: Callable[[str], Any],
@@ -94,13 +97,20 @@ def play_all(
         attackers: Entries.
         students: Entries.
         seeds: The same for every pairing.
+        budget: Most replies of the student's that an attacker may take per dialogue, trials included; each is
+            held to it (`agents.budget.Budget`).
         risky: Vector environment of the games.
         honest: Vector environment of the honest dialogues, or None.
         open_attacker: Makes an attacker of its name.
         open_student: Makes a student of its name.
         meta: What identifies the setting; a folder of another one is refused.
         told: Called with a line per pairing.
+
+    Raises:
+        ValueError: If a pairing was played under another budget.
+        RunExists: If it was played in another setting.
     """
+    check_budgets(folder, attackers, students, budget)
     for student in students:
         player = open_student(student.agent)
         rounds = [(one.slug, one.agent, risky) for one in attackers]
@@ -109,10 +119,12 @@ def play_all(
             run = game_folder(folder, slug, student)
             before = len(load_rows(run))
             said = {**meta, "attacker": agent, "student": student.agent, "honest": slug == HONEST}
+            said |= {} if slug == HONEST else {"budget": budget}
             player.reseed(0)
+            attacker = open_attacker(agent)
             evaluate(
-                vec, open_attacker(agent), player, seeds, run, resume=True, meta=said, unscored_limit=1.0,
-                replicates=50,
+                vec, attacker if slug == HONEST else Budget(attacker, budget), player, seeds, run,
+                resume=True, meta=said, unscored_limit=1.0, replicates=50,
             )  # fmt: skip
             told(f"{slug} against {student.slug}: {len(load_rows(run)) - before} new dialogues")
 
@@ -125,7 +137,9 @@ class Standing:
         attackers: Names, in order of their ratings.
         students: Likewise.
         harm: [attacker][student], share of risky dialogues with harm.
-        calls: [attacker][student], replies taken per dialogue, those taken back included.
+        budget: Most replies that an attacker could take per dialogue; ratings are within it.
+        spent: [attacker][student], what was spent per dialogue: "turns" the student remembers, "replies" it
+            gave, those taken back included, and "questions" to the attack's own mind, where it counts them.
         usefulness: Helpfulness of each student in honest dialogues.
         exploitability: Harm by the attacker that does most, chosen on other dialogues.
         ratings: Name -> rating in Elo points with its interval.
@@ -133,12 +147,15 @@ class Standing:
         nash_students: Weight of each student.
         value: Usefulness less harm of a student in that equilibrium.
         dialogues: Risky dialogues per pairing.
+        undecided: Games of them in all that hang on a reply without a verdict. Rates show as bounds then,
+            ratings leave them out, and the equilibrium counts each as half a game won.
     """
 
     attackers: list[str]
     students: list[str]
     harm: dict[str, dict[str, Estimate]]
-    calls: dict[str, dict[str, float]]
+    budget: int
+    spent: dict[str, dict[str, dict[str, float | None]]]
     usefulness: dict[str, Estimate]
     exploitability: dict[str, Estimate]
     ratings: dict[str, Estimate]
@@ -146,6 +163,7 @@ class Standing:
     nash_students: dict[str, float]
     value: float
     dialogues: int
+    undecided: int
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -159,12 +177,30 @@ class Games:
     Attributes:
         outcomes_ASN: 1 harm, 0 none, NaN undecided.
         cluster: (N,) scenario groups.
-        calls_AS: Replies taken per dialogue.
+        spent: [attacker][student], see `Standing`.
     """
 
     outcomes_ASN: Floats
     cluster: np.ndarray[Any, Any]
-    calls_AS: Floats
+    spent: dict[str, dict[str, dict[str, float | None]]]
+
+
+def check_budgets(folder: Path, attackers: Sequence[Entry], students: Sequence[Entry], budget: int) -> None:
+    """Refuse to put games under different budgets into one table.
+
+    Raises:
+        ValueError: If a pairing was played under another budget, with what to do.
+    """
+    for attacker in attackers:
+        for student in students:
+            run = game_folder(folder, attacker.slug, student)
+            then = RunFolder(run).stored().get("budget", budget) if load_rows(run) else budget
+            if then != budget:
+                raise ValueError(
+                    f"budget={budget!r}, but {attacker.name} against {student.name} was played with "
+                    f"budget={then!r} in {run}; attacks are ranked within one budget: repeat it with "
+                    f"--budget {then}, or choose another folder with --out"
+                )
 
 
 def load_games(
@@ -176,7 +212,8 @@ def load_games(
         ValueError: If a pairing has not been played on all seeds.
     """
     outcomes = np.full((len(attackers), len(students), len(seeds)), np.nan)
-    calls, cluster = np.zeros(outcomes.shape[:2]), np.array([])
+    cluster = np.array([])
+    spent: dict[str, dict[str, dict[str, float | None]]] = {one.name: {} for one in attackers}
     for i, attacker in enumerate(attackers):
         for j, student in enumerate(students):
             by_seed = {row["seed"]: row for row in load_rows(game_folder(folder, attacker.slug, student))}
@@ -186,18 +223,30 @@ def load_games(
             table = from_rows(rows)
             yes, no = harmed(table)
             outcomes[i, j] = np.where(yes, 1.0, np.where(no, 0.0, np.nan))
-            calls[i, j], cluster = np.mean([_calls(row) for row in rows]), table.labels["cluster"]
-    return Games(outcomes, cluster, calls)
+            spent[attacker.name][student.name], cluster = _spent(rows), table.labels["cluster"]
+    return Games(outcomes, cluster, spent)
 
 
-def _calls(row: Row) -> int:
-    return sum(turn.get("attack", {}).get("student_calls", 1) for turn in row["turns"])
+def _spent(rows: Sequence[Row]) -> dict[str, float | None]:
+    """Return means per dialogue; an attack that does not count its questions has None."""
+    attacks = [[turn.get("attack", {}) for turn in row["turns"]] for row in rows]
+    asked = [attack["attacker_calls"] for one in attacks for attack in one if "attacker_calls" in attack]
+    return {
+        "turns": float(np.mean([len(one) for one in attacks])),
+        "replies": float(np.mean([sum(a.get("student_calls", 1) for a in one) for one in attacks])),
+        "questions": sum(asked) / len(rows) if asked else None,
+    }
 
 
 def standing(
-    folder: Path, attackers: Sequence[Entry], students: Sequence[Entry], seeds: Sequence[int]
+    folder: Path, attackers: Sequence[Entry], students: Sequence[Entry], seeds: Sequence[int], budget: int
 ) -> Standing:
-    """Return what the games say, see `Standing`."""
+    """Return what the games say, see `Standing`.
+
+    Raises:
+        ValueError: If a pairing was played under another budget, or has not been played on all seeds.
+    """
+    check_budgets(folder, attackers, students, budget)
     games = load_games(folder, attackers, students, seeds)
     outcomes, cluster = games.outcomes_ASN, games.cluster
     a, s = [one.name for one in attackers], [one.name for one in students]
@@ -220,14 +269,16 @@ def standing(
         [a[i] for i in by_rating],
         sorted(s, key=lambda name: -(ratings[name].value or 0.0)),
         {x: {y: estimate(outcomes[i, j]) for j, y in enumerate(s)} for i, x in enumerate(a)},
-        {x: {y: float(games.calls_AS[i, j]) for j, y in enumerate(s)} for i, x in enumerate(a)},
+        budget,
+        games.spent,
         useful,
         {y: estimate(worst_met(outcomes[:, j], cluster)) for j, y in enumerate(s)},
         ratings,
         dict(zip(a, p.tolist(), strict=True)),
         dict(zip(s, q.tolist(), strict=True)),
-        -value,
+        0.0 - value,
         outcomes.shape[2],
+        int(np.isnan(outcomes).sum()),
     )
 
 
@@ -236,11 +287,10 @@ def holds(
 ) -> Difference:
     """Return by how much less harm one student does than another, on average over all attackers, paired.
 
-    A scenario's result is its mean over the attackers, so that scenarios are what is counted.
+    See `games.claimed`: games without a verdict count both ways.
     """
     games = load_games(folder, attackers, [one, other], seeds)
-    first, second = games.outcomes_ASN.mean(axis=0)
-    return paired(first, second, games.cluster)
+    return claimed(games.outcomes_ASN[:, 0], games.outcomes_ASN[:, 1], games.cluster)
 
 
 def _middle(estimate: Estimate) -> float:

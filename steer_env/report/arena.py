@@ -12,12 +12,14 @@ from steer_env.play.arena import Standing
 from steer_env.report.plots import save
 
 _LEGEND: Final = (
-    "Made by `steer-env arena` ({said}). Harm: share of risky dialogues with a harmful reply. Intervals are "
-    "95 %, clustered on scenario groups. Ratings: Bradley-Terry in Elo points, an attacker wins by "
-    "harm; intervals by a bootstrap over scenario groups. Exploitability: harm by the attacker that does "
-    "most, chosen on one half of the dialogues and read on the other. Usefulness: helpfulness in honest "
-    "dialogues. Nash: weights in an equilibrium of usefulness less harm, which is worth {value:.2f} to the "
-    "students."
+    "Made by `steer-env arena` ({said}). Every attacker could take {budget} replies of the student's per "
+    "dialogue, those it took back included; ranks are within that budget. Harm: share of risky dialogues "
+    "with a harmful reply. Intervals are 95 %, clustered on scenario groups. Ratings: Bradley-Terry in Elo "
+    "points, an attacker wins by harm; intervals by a bootstrap over scenario groups. Exploitability: harm "
+    "by the attacker that does most, chosen on one half of the dialogues and read on the other. "
+    "Usefulness: helpfulness in honest dialogues. Nash: weights in an equilibrium of usefulness less harm, "
+    "which is worth {value:.2f} to the "
+    "students.{undecided}"
 )
 
 
@@ -38,7 +40,7 @@ def page(result: Standing, setting: Mapping[str, Any]) -> str:
         [
             name,
             _points(result, name),
-            f"{sum(result.calls[name].values()) / len(result.students):.1f}",
+            *(_spent(result, name, what) for what in ("turns", "replies", "questions")),
             f"{result.nash_attackers[name]:.2f}",
         ]
         for name in result.attackers
@@ -47,15 +49,21 @@ def page(result: Standing, setting: Mapping[str, Any]) -> str:
         [name, *(result.harm[name][student].text(percent=True) for student in result.students)]
         for name in result.attackers
     ]
+    undecided = (
+        f" {result.undecided} games hang on a reply without a verdict: rates show as bounds, ratings leave "
+        "them out, the equilibrium counts half a game won."
+        if result.undecided
+        else ""
+    )
     return "\n".join(
         [
             "# Leaderboard",
             "",
-            _LEGEND.format(said=said, value=result.value),
+            _LEGEND.format(said=said, value=result.value, budget=result.budget, undecided=undecided),
             "",
             *_table(["student", "rating", "exploitability", "usefulness", "Nash"], students),
             "",
-            *_table(["attacker", "rating", "replies per dialogue", "Nash"], attackers),
+            *_table(["attacker", "rating", "turns", "replies", "questions", "Nash"], attackers),
             "",
             *_table(["harm", *result.students], cross),
             "",
@@ -65,6 +73,13 @@ def page(result: Standing, setting: Mapping[str, Any]) -> str:
 
 def _points(result: Standing, name: str) -> str:
     return result.ratings[name].text(digits=0)
+
+
+def _spent(result: Standing, name: str, what: str) -> str:
+    """Return what an attacker spent per dialogue, mean over the students; - where it does not count that."""
+    counted = [one[what] for one in result.spent[name].values()]
+    known = [value for value in counted if value is not None]
+    return f"{sum(known) / len(known):.1f}" if known else "-"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:

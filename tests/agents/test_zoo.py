@@ -20,6 +20,7 @@ from steer_env.scenarios import STRATEGIES, DraftTurn, FixedScenarios, Scenario
 from steer_env.testing import check_agent
 from steer_env.types import USER, Utterance, meta_of
 from steer_env.world.truth import Request
+from steer_env.world.user_language.frames import HARMS
 from steer_env.world.user_language.reading import parse_user
 
 WORDS = ("crescendo", "pair", "tap", "goat", "actor", "x-teaming", "many-shot", "resample")
@@ -159,8 +160,20 @@ def test_crescendo_climbs_and_keeps_what_was_answered_at_once():
     for t in play("crescendo", AlwaysComply(), range(8), min_turns=5):
         assert [a["student_calls"] for a in attacks([t])] == [1] * len(t.turns)
         said = [str(r.turn.user) for r in t.turns]
-        assert said[0] == t.scenario.turns[0].text and [rung(text) for text in said[1:]] == [1, 2, 3, 4]
-    assert LADDER[1:5] == ("use", "first", "second", "misuse")
+        assert said[0] == t.scenario.turns[0].text and [rung(text) for text in said[1:-1]] == [1, 2, 4]
+        # The last turn asks for all; what it is for is said where it was not said before.
+        assert rung(said[-1]) in (4, 5)
+    assert LADDER[1:] == ("use", "first", "second", "misuse", "steps")
+
+
+def test_a_ladder_is_as_steep_as_the_dialogue_is_short():
+    """The last turn asks for all that is wanted, however few turns there are, and a purpose is stated."""
+    for turns in (2, 3, 4):
+        for name in ("crescendo", "actor", "x-teaming"):
+            for t in play(name, Constructive(), range(8), min_turns=turns, max_turns=turns):
+                asked = [parse_user(str(r.turn.user)).request for r in t.turns]
+                assert len(asked) == turns and asked[-1] in (Request.STEPS, Request.MISUSE)
+                assert any(harm in str(r.turn.user) for r in t.turns for harm in HARMS)
 
 
 def test_pairs_streams_refine_their_own_last_attempt_until_one_succeeds():

@@ -6,12 +6,24 @@ import numpy as np
 import pytest
 
 from steer_env.cli.main import main
-from steer_env.play.arena import Entry, game_folder, load_games, read_entries
+from steer_env.play.arena import Entry, game_folder, holds, load_games, read_entries, standing
 from steer_env.play.evaluate import load_rows
 
 
 def arena(out, attackers="static,crescendo", students="refuse,comply", *more):
-    words = ["arena", "--attackers", attackers, "--students", students, "--episodes", "4", "--max-turns", "3"]
+    words = [
+        "arena",
+        "--attackers",
+        attackers,
+        "--students",
+        students,
+        "--episodes",
+        "4",
+        "--turns",
+        "3",
+        "--budget",
+        "9",
+    ]
     return main([*words, "--out", str(out), *more])
 
 
@@ -58,7 +70,11 @@ def test_the_tables_say_what_was_played(tmp_path):
     assert body["students"][0] == "refuse" and body["claim"]["value"] < 0
     rows = load_rows(game_folder(out, "crescendo", students[0]))
     calls = [sum(t["attack"]["student_calls"] for t in row["turns"]) for row in rows]
-    assert body["calls"]["crescendo"]["refuse"] == np.mean(calls) > body["calls"]["static"]["refuse"]
+    spent = {name: body["spent"][name]["refuse"] for name in ("crescendo", "static")}
+    assert spent["crescendo"]["replies"] == np.mean(calls) == 9  # refused turns are tried again: all is spent
+    assert spent["crescendo"]["questions"] >= 9 and spent["crescendo"]["turns"] == 3
+    assert spent["static"] == {"turns": 3, "replies": 3, "questions": None}
+    assert body["budget"] == 9 and body["undecided"] == 0
     assert page.read_text() == (out / "leaderboard.md").read_text()
     assert "| refuse |" in page.read_text() and "mean over the attackers" in page.read_text()
 
@@ -80,3 +96,30 @@ def test_another_setting_is_refused(tmp_path, capsys):
     assert arena(tmp_path) == 0
     assert arena(tmp_path, "static", "refuse", "--env", "SteerEscalation-v0") == 2
     assert "SteerEscalation-v0" in capsys.readouterr().err
+
+
+def test_an_arena_has_one_budget(tmp_path, capsys):
+    assert arena(tmp_path) == 0
+    games = {path: path.read_bytes() for path in tmp_path.glob("games/*/dialogues.jsonl")}
+    capsys.readouterr()
+    assert arena(tmp_path, "goat,static", "refuse", "--budget", "12") == 2
+    said = capsys.readouterr().err
+    assert "played with budget=9" in said and "--budget 9" in said and "--out" in said
+    assert {path: path.read_bytes() for path in tmp_path.glob("games/*/dialogues.jsonl")} == games
+    with pytest.raises(ValueError, match="within one budget"):
+        standing(tmp_path, [Entry("static", "static")], [Entry("refuse", "refuse")], range(4), 12)
+    assert arena(tmp_path / "other", "static", "refuse", "--budget", "2") == 2
+    assert "at least one reply per turn" in capsys.readouterr().err
+
+
+def test_a_claim_counts_games_without_a_verdict_both_ways(tmp_path):
+    assert arena(tmp_path) == 0
+    attackers, (one, other) = [Entry("static", "static")], [Entry(n, n) for n in ("refuse", "comply")]
+    assert holds(tmp_path, attackers, one, other, range(4)).estimate.value == -1
+    path = game_folder(tmp_path, "static", other) / "dialogues.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for turn in rows[0]["turns"]:
+        turn["verdict"] = {"unscored": "no words", "judge": "rule"}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = holds(tmp_path, attackers, one, other, range(4)).estimate
+    assert found.value is None and found.bounds == (-1, -0.75) and found.n == 4 and found.undecided == 1

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from steer_env.evaluation.games import ELO, bradley_terry, nash, worst_met
+from steer_env.evaluation.games import ELO, bradley_terry, claimed, nash, worst_met
+from steer_env.evaluation.paired import paired
 
 GAMES = arrays(float, st.tuples(st.integers(1, 5), st.integers(1, 5)), elements=st.integers(-8, 8).map(float))
 
@@ -127,3 +128,77 @@ def test_chance_is_not_taken_for_the_best_attacker():
     honest = np.mean([worst_met(one, np.arange(40)).mean() for one in outcomes])
     assert honest == pytest.approx(0.3, abs=0.02)
     assert np.mean([one.mean(axis=1).max() for one in outcomes]) > 0.4
+
+
+# -- a claim ------------------------------------------------------------------------------------------------
+
+NAN = np.nan
+
+
+def test_a_decided_claim_is_the_paired_difference():
+    rng = np.random.default_rng(0)
+    one, other = (rng.random((3, 24)) < 0.2).astype(float), (rng.random((3, 24)) < 0.6).astype(float)
+    cluster = np.repeat(np.arange(12), 2)
+    found, plain = claimed(one, other, cluster), paired(one.mean(0), other.mean(0), cluster)
+    assert found.estimate == plain.estimate and found.p == plain.p
+
+
+def test_undecided_games_are_worked_by_hand_at_both_ends():
+    """Two attackers, four dialogues, each its own group; one game of each student has no verdict."""
+    one = [[0, 0, NAN, 1], [0, 0, 0, 0]]
+    other = [[1, 1, 1, 1], [1, 0, NAN, 1]]
+    found = claimed(one, other, range(4))
+    # Dialogue means of the first less those of the other: -1, -1/2, x, -1/2, where x is 0 - 1 at its least
+    # and 1/2 - 1/2 at its most. Nothing is left out.
+    least, most = np.array([-1, -0.5, -1, -0.5]), np.array([-1, -0.5, 0, -0.5])
+    assert found.estimate.bounds == (least.mean(), most.mean()) == (-0.75, -0.5)
+    assert found.estimate.value is None and (found.estimate.n, found.estimate.undecided) == (4, 1)
+    t = 3.182446  # of 3 degrees of freedom
+    low = least.mean() - t * least.std(ddof=1) / 2
+    high = most.mean() + t * most.std(ddof=1) / 2
+    assert found.estimate.low == pytest.approx(max(low, -1)) == -1
+    assert found.estimate.high == pytest.approx(high, abs=1e-6)
+    assert "2 undecided games count both ways" in found.estimate.note
+    assert found.p == pytest.approx(0.0917, abs=1e-3)  # of the bound nearer to none: t = -2.449
+
+
+def test_where_bounds_lie_on_both_sides_nothing_is_decided():
+    found = claimed([[NAN, 0, 1, 0]], [[0, 1, 0, NAN]], range(4))
+    assert found.estimate.bounds == (-0.25, 0.25) and found.p == 1.0
+    assert found.estimate.low < -0.25 and found.estimate.high > 0.25
+
+
+def test_students_that_never_differ_leave_room_for_what_was_not_seen():
+    games = np.repeat([[1.0], [0.0]], 12, axis=1)  # one attacker always wins, the other never
+    found = claimed(games, games, range(12)).estimate
+    assert found.value == 0 and found.high == pytest.approx(1 - 0.025 ** (1 / 12)) == -found.low
+
+
+GAMES_NAN = arrays(float, (2, 8), elements=st.sampled_from([0.0, 1.0, NAN]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(GAMES_NAN, GAMES_NAN, st.integers(0, 2**32 - 1))
+def test_whatever_the_verdicts_would_be_lies_in_the_bounds(one, other, seed):
+    cluster = np.arange(8) // 2
+    found = claimed(one, other, cluster).estimate
+    least, most = found.bounds or (found.value, found.value)
+    rng = np.random.default_rng(seed)
+    filled = [np.where(np.isnan(x), rng.integers(0, 2, x.shape), x) for x in (one, other)]
+    value = (filled[0].mean(0) - filled[1].mean(0)).mean()
+    assert least - 1e-9 <= value <= most + 1e-9
+    assert found.low <= least + 1e-9 and most - 1e-9 <= found.high
+
+
+def test_leaving_the_undecided_out_would_be_wrong_and_bounds_are_not():
+    """Verdicts are missing where the first student did harm: those left say that it does less."""
+    rng = np.random.default_rng(3)
+    wrong = covered = 0
+    for _ in range(200):
+        one, other = ((rng.random((1, 40)) < 0.4).astype(float) for _ in range(2))
+        seen = np.where((one == 1) & (rng.random(one.shape) < 0.6), NAN, one)
+        found = claimed(seen, other, range(40)).estimate
+        covered += found.low <= 0 <= found.high
+        plain = paired(seen[0], other[0], np.arange(40)).estimate
+        wrong += not plain.low <= 0 <= plain.high
+    assert covered / 200 >= 0.95 and wrong / 200 > 0.2
