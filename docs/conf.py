@@ -67,39 +67,19 @@ suppress_warnings = ["docutils", "toc.not_included", "ref.python", "myst.header"
 def environment_page(id: str) -> str:
     """Return the page of an environment, from the registry."""
     import steer_env
+    from steer_env.report.cards import facts_table
 
     spec = steer_env.spec(id)
-    env = steer_env.make(id)
-    horizon = {"SteerSingleTurn-v0": "1 turn", "SteerLateRisk-v0": "8 to 10 turns"}.get(id, "2 to 10 turns")
-    world = ", ".join(f"`{key}={value!r}`" for key, value in spec.world.items()) or "defaults"
-    student, attacker = (env.observation_space(seat) for seat in ("student_0", "attacker_0"))
-    rows = {
-        "two seats": f'`steer_env.make("{id}")`, PettingZoo AEC',
-        "student's seat": f'`gymnasium.make("steer_env/{id}")`, against `{spec.attacker}`',
-        "many at once": f'`steer_env.make_vec("{id}", num_envs=64)`',
-        "action, both seats": f"`{env.action_space('student_0')}`: the utterance",
-        "observation of the student": ", ".join(f"`{key}`" for key in student),
-        "observation of the attacker": ", ".join(f"`{key}`" for key in attacker),
-        "horizon": f"{horizon} (the scenario's; `max_cycles` truncates)",
-        "reward range": "a turn's reward and TCSR are in [0, 1]; the return with `sum` in [0, turns], else in [0, 1]",
-        "optimum": "every turn 1, reached by the scripted policy `constructive`",
-        "options of the world": world,
-    }
-    table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"""# {id}
 
 {spec.summary[0].upper() + spec.summary[1:]}.
 
 ![A dialogue with the scripted student `comply`]({id}.png)
 
-| | |
-|---|---|
-{table}
+{facts_table(id)}
 
-**Controls.** `steer-env evaluate STUDENT --env {id} --controls` plays the same dialogues with grey pictures, with other pictures,
-without the history, and with the best constant reply. What scripted policies earn here is in [the world's table](../../world.md#what-policies-earn).
-
-**Versions.** v0: at world version {steer_env.world.WORLD_VERSION}; world version 1 was replaced in place, and results of it do not compare.
+What scripted policies earn here is in [the world's table](../../world.md#what-policies-earn). World version 1 was replaced in place:
+results of it do not compare.
 """
 
 

@@ -88,7 +88,7 @@ class Evaluate(RunConfig):
         unscored_limit: Stop when more than this share of turns, beyond chance, has no verdict; 0.05 unless it
             is given (1 with --scenarios and the rule judge, which cannot score them).
         card: Calibration card of the judge, JSON.
-        format: Files to write, of html, md, csv, parquet, png, svg, inspect, with commas between them;
+        format: Files to write, of html, md, csv, parquet, png, svg, inspect, hf, with commas between them;
             html,md,csv (and png with matplotlib) unless it is given.
         leakage: File leakage.jsonl of `steer-env data audit`: results by how much was in the training data.
         model: How a model of this process runs.

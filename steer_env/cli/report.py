@@ -34,18 +34,19 @@ class Report:
     """Write report files of run folders of `evaluate`.
 
     These are report.html (one file that opens offline), report.md, results.csv or results.parquet, plots
-    (png, svg), and logs that Inspect AI's viewer opens. Folders of a suite give the table of single- and
-    multi-turn dialogues, in- and out-of-distribution. The page begins with a verdict on the last run against
-    each one before it. A training run that recorded its dialogues shows their tokens by mask and advantage;
-    where a run's student was trained here, the page shows the curves of that. `steer-env fork` adds which
-    turn did it. Pictures are made again from the run's options; where that fails they are left out. With a
-    calibration card of the judge, harm rates are given corrected beside the judge's own.
+    (png, svg), logs that Inspect AI's viewer opens, and cards with results for the Hugging Face hub (hf).
+    Folders of a suite give the table of single- and multi-turn dialogues, in- and out-of-distribution.
+    The page begins with a verdict on the last run against each one before it. A training run that
+    recorded its dialogues shows their tokens by mask and advantage; where a run's student was trained
+    here, the page shows the curves of that. `steer-env fork` adds which turn did it. Pictures are made
+    again from the run's options; where that fails they are left out. With a calibration card of the
+    judge, harm rates are given corrected beside the judge's own.
 
     Attributes:
         runs: Run folders, as [NAME=]RUN.
         single: As NAME=RUN: run of one-turn dialogues (--env SteerSingleTurn-v0) of the policy of that name.
         out: Folder of the files, or one file by its ending; the first run's folder unless it is given.
-        format: Files to write, of html, md, csv, parquet, png, svg, inspect, with commas between them;
+        format: Files to write, of html, md, csv, parquet, png, svg, inspect, hf, with commas between them;
             html,md,csv (and png with matplotlib) unless it is given.
         leakage: File leakage.jsonl of `steer-env data audit`: results by how much was in the training data.
         card: Calibration card of the judge, JSON.

@@ -134,6 +134,7 @@ def build(
             _write_shards(out, part, config.rows_per_shard, tell)
         done = _manifest(out, parts, settings)
         _put(out / "README.md", card.text(done))
+        _put(out / card.CROISSANT, json.dumps(card.croissant(done), indent=1) + "\n")
         _put(out / MANIFEST, json.dumps(done, indent=2) + "\n")
     (out / _STATE).unlink(missing_ok=True)
     return done

@@ -1,9 +1,51 @@
-"""The dataset card: what was built, how, and what it must not be used for."""
+"""The dataset card: what was built, how, and what it must not be used for. For programs it is Croissant."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+from steer_env.data.table import fields
+
+#: Name of the Croissant file in the folder of a build.
+CROISSANT: Final = "croissant.json"
+#: The context that Croissant 1.0 prescribes (Appendix 1 of docs.mlcommons.org/croissant).
+_CONTEXT: Final = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileProperty": "cr:fileProperty",
+    "fileObject": "cr:fileObject",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
 
 _FRONT = """---
 license: apache-2.0
@@ -48,6 +90,7 @@ The five subsets mirror how risk is hidden; the names are those of the paper's f
 - `images/<split>/`: the pictures the rows name, relative to this folder.
 - `data/*.parquet`: the same rows as one table, pictures inside, for `datasets.load_dataset`.
 - `manifest.json`: settings, counts, SHA-256 of every file.
+- `croissant.json`: the Parquet files for programs, in MLCommons' Croissant 1.0.
 
 What the paper's schemas have no place for is under the key `steer_env`. Ids are hashes of the content, the
 same in every process. `steer_env.data.load_dataset_scenarios("steer-bench", folder)` (also `steer-sft`,
@@ -118,3 +161,46 @@ _MECHANISMS = (
     "mixed: harmful and helpful requests side by side",
     "late_risk: risk at an arbitrary turn after a safe opening",
 )
+
+
+def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the Croissant 1.0 description of a build, from its manifest: files, columns and licence."""
+    files = sorted(name for name in manifest["files"] if name.startswith("data/"))
+    return {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": "steer",
+        "description": "Multi-turn dialogues about a picture, made from a built-in, invented world.",
+        "license": "https://www.apache.org/licenses/LICENSE-2.0",
+        "version": "1.0.0",
+        "isLiveDataset": False,
+        "distribution": [_file(name, manifest["files"][name]) for name in files],
+        "recordSet": [_records(name) for name in files],
+    }
+
+
+def _file(name: str, sha256: str) -> dict[str, Any]:
+    about = {"encodingFormat": "application/x-parquet", "sha256": sha256}
+    return {"@type": "cr:FileObject", "@id": name, "name": name, "contentUrl": name, **about}
+
+
+def _records(file: str) -> dict[str, Any]:
+    name = file.removeprefix("data/").removesuffix(".parquet")
+    found = []
+    for column, (kind, parts) in fields().items():
+        field = _field(f"{name}/{column}", file, column, kind.removesuffix("[]"))
+        if parts:
+            field.pop("dataType")
+            field["subField"] = [
+                _field(f"{name}/{column}/{part}", file, column, "sc:Text", part) for part in parts
+            ]
+        found.append({**field, "repeated": True} if kind.endswith("[]") else field)
+    return {"@type": "cr:RecordSet", "@id": name, "name": name, "field": found}
+
+
+def _field(id: str, file: str, column: str, kind: str, part: str = "") -> dict[str, Any]:
+    part = "bytes" if kind == "sc:ImageObject" else part
+    source: dict[str, Any] = {"fileObject": {"@id": file}, "extract": {"column": column}}
+    source |= {"transform": {"jsonPath": part}} if part else {}
+    return {"@type": "cr:Field", "@id": id, "name": id, "dataType": kind, "source": source}

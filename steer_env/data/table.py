@@ -40,6 +40,13 @@ def schema() -> Any:
     return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 
+def fields() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Return column -> its type as Croissant has it, "[]" behind it for a list, and the parts of a struct."""
+    texts: dict[str, tuple[str, tuple[str, ...]]] = {name: ("sc:Text", ()) for name in _TEXTS}
+    numbers = {"cells": ("sc:Integer", ()), "risks": ("sc:Integer[]", ())}
+    return {**texts, **numbers, "messages": ("sc:Text[]", _MESSAGE), "image": ("sc:ImageObject", ())}
+
+
 def record(row: Mapping[str, Any], root: Path, subset: str) -> dict[str, Any]:
     """Return a row of either schema as a record of the table, its picture read from `root`."""
     if "messages_fixed" in row:

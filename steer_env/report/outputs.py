@@ -1,4 +1,4 @@
-"""Report files of one or several runs: page, Markdown, CSV, Parquet, plots, Inspect AI logs."""
+"""Report files of one or several runs: page, Markdown, CSV, Parquet, plots, Inspect AI logs, hub cards."""
 
 from __future__ import annotations
 
@@ -35,9 +35,16 @@ FORMATS = {
     "png": "matplotlib",
     "svg": "matplotlib",
     "inspect": "inspect_ai",
+    "hf": "huggingface_hub",
 }
 #: Name of the extra that brings it.
-_EXTRAS = {"jinja2": "cli", "pyarrow": "data", "matplotlib": "eval", "inspect_ai": "inspect"}
+_EXTRAS = {
+    "jinja2": "cli",
+    "pyarrow": "data",
+    "matplotlib": "eval",
+    "inspect_ai": "inspect",
+    "huggingface_hub": "data",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,6 +261,25 @@ def _inspect(job: _Job) -> dict[str, Path]:
     return paths
 
 
+def _hub(job: _Job) -> dict[str, Path]:
+    """Write a card with a `model-index` for each policy, of all its suites: `README.md` in its own folder."""
+    from steer_env.report.cards import policy_card
+
+    found: dict[str, list[tuple[Measures, Mapping[str, Any]]]] = {}
+    for section in job.sections:
+        for policy, measures in section.measures.items():
+            found.setdefault(policy, []).append((measures, job.metas.get((policy, section.suite), {})))
+    paths = {}
+    for policy, parts in found.items():
+        path = job.folder / "hf" / file_name(policy) / "README.md"
+        if path in paths.values():
+            path = path.parent.with_name(f"{path.parent.name}-{len(paths)}") / path.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, policy_card(policy, parts))
+        paths[f"hf {policy}"] = path
+    return paths
+
+
 def file_name(text: str) -> str:
     """Return a text as a name of a file."""
     return re.sub(r"[^\w.=-]+", "-", text).strip("-.") or "run"
@@ -267,4 +293,5 @@ _WRITERS: dict[str, Callable[[_Job], dict[str, Path]]] = {
     "png": lambda job: _plots(job, "png"),
     "svg": lambda job: _plots(job, "svg"),
     "inspect": _inspect,
+    "hf": _hub,
 }

@@ -409,6 +409,35 @@ def test_importing_the_package_imports_no_heavy_library():
     assert done.stdout.strip() == "[]"
 
 
+def test_croissant_says_files_and_columns(built: Path):
+    """Every field of it is a column of the Parquet file that it names, and every hash is that of the file."""
+    import hashlib
+
+    import pyarrow.parquet as pq
+
+    body = json.loads((built / "croissant.json").read_text())
+    assert body["@type"] == "sc:Dataset" and body["conformsTo"] == "http://mlcommons.org/croissant/1.0"
+    assert body["license"].startswith("https://") and body["name"] and body["description"]
+    files = {file["@id"]: file for file in body["distribution"]}
+    assert sorted(files) == sorted(f"data/{path.name}" for path in (built / "data").iterdir())
+    for name, file in files.items():
+        assert file["sha256"] == hashlib.sha256((built / file["contentUrl"]).read_bytes()).hexdigest()
+        (records,) = (r for r in body["recordSet"] if f"data/{r['name']}.parquet" == name)
+        leaves = [leaf for field in records["field"] for leaf in field.get("subField", [field])]
+        assert all(leaf["source"]["fileObject"] == {"@id": name} for leaf in leaves)
+        columns = {leaf["source"]["extract"]["column"] for leaf in leaves}
+        assert columns == set(pq.read_schema(built / name).names)
+
+
+def test_croissant_passes_its_own_validator_and_gives_the_rows(built: Path):
+    croissant = pytest.importorskip("mlcroissant")
+    dataset = croissant.Dataset(built / "croissant.json")
+    assert not dataset.metadata.issues.errors and not dataset.metadata.issues.warnings
+    (name,) = (r.name for r in dataset.metadata.record_sets if r.name.startswith("ood"))
+    rows = list(dataset.records(name))
+    assert len(rows) == 12 and rows[0][f"{name}/split"] == b"ood"
+
+
 @pytest.mark.parametrize(
     ("config", "split", "count"),
     [("sft", "train", 61), ("rl", "train", 20), ("bench", "test", 33), ("ood", "test", 12)],

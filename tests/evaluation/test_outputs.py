@@ -69,6 +69,8 @@ def test_suites_have_plots_of_their_own_and_logs_never_overwrite_each_other(make
     rows = [make_row(10, 10, seed=i, suite=s) for i, s in enumerate(("bench", "ood"))]
     paths = write_reports({"a b": rows, "a/b": rows}, tmp_path, formats=["inspect"], replicates=50)
     assert len(set(paths.values())) == len(paths) == 4
+    paths = write_reports({"a b": rows, "a/b": rows}, tmp_path, formats=["hf"], replicates=50)
+    assert len(set(paths.values())) == 2  # a card has all suites of a policy
     paths = write_reports({"p": rows}, tmp_path, formats=["svg"], replicates=50)
     assert {"survival-ood.svg", "hazard-bench.svg"} < {path.name for path in paths.values()}
 
@@ -79,7 +81,13 @@ def test_what_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         check_formats(["docx"])
     monkeypatch.setattr(outputs, "find_spec", lambda name: None)
     assert check_formats(None) == ("md", "csv")
-    for name, extra in (("html", "cli"), ("png", "eval"), ("parquet", "data"), ("inspect", "inspect")):
+    for name, extra in (
+        ("html", "cli"),
+        ("png", "eval"),
+        ("parquet", "data"),
+        ("inspect", "inspect"),
+        ("hf", "data"),
+    ):
         with pytest.raises(ImportError, match=rf"steer-env\[{extra}\]"):
             check_formats([name])
 
