@@ -21,6 +21,7 @@ _CONTEXT: Final = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
     "field": "cr:field",
@@ -40,6 +41,7 @@ _CONTEXT: Final = {
     "regex": "cr:regex",
     "repeated": "cr:repeated",
     "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
     "separator": "cr:separator",
     "source": "cr:source",
@@ -164,7 +166,10 @@ _MECHANISMS = (
 
 
 def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the Croissant 1.0 description of a build, from its manifest: files, columns and licence."""
+    """Return the Croissant 1.0 description of a build, from its manifest: files, columns and licence.
+
+    Each split is a record set. There is no date, so that the same settings give the same bytes.
+    """
     files = sorted(name for name in manifest["files"] if name.startswith("data/"))
     return {
         "@context": _CONTEXT,
@@ -173,10 +178,15 @@ def croissant(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "name": "steer",
         "description": "Multi-turn dialogues about a picture, made from a built-in, invented world.",
         "license": "https://www.apache.org/licenses/LICENSE-2.0",
+        "citeAs": "SaFeR-Steer: Evolving Multi-Turn MLLMs via Synthetic Bootstrapping and Feedback Dynamics "
+        "(arXiv 2604.16358), whose data this follows",
         "version": "1.0.0",
         "isLiveDataset": False,
-        "distribution": [_file(name, manifest["files"][name]) for name in files],
-        "recordSet": [_records(name) for name in files],
+        "distribution": [
+            *(_file(name, manifest["files"][name]) for name in files),
+            *({"@type": "cr:FileSet", "@id": _set(split), **_names(split)} for split in _ORDER),
+        ],
+        "recordSet": [_records(split) for split in _ORDER],
     }
 
 
@@ -185,22 +195,30 @@ def _file(name: str, sha256: str) -> dict[str, Any]:
     return {"@type": "cr:FileObject", "@id": name, "name": name, "contentUrl": name, **about}
 
 
-def _records(file: str) -> dict[str, Any]:
-    name = file.removeprefix("data/").removesuffix(".parquet")
+def _set(split: str) -> str:
+    return f"{split}-files"
+
+
+def _names(split: str) -> dict[str, str]:
+    pattern = f"data/{split}-*.parquet"
+    return {"name": _set(split), "encodingFormat": "application/x-parquet", "includes": pattern}
+
+
+def _records(split: str) -> dict[str, Any]:
     found = []
     for column, (kind, parts) in fields().items():
-        field = _field(f"{name}/{column}", file, column, kind.removesuffix("[]"))
+        field = _field(f"{split}/{column}", split, column, kind.removesuffix("[]"))
         if parts:
             field.pop("dataType")
             field["subField"] = [
-                _field(f"{name}/{column}/{part}", file, column, "sc:Text", part) for part in parts
+                _field(f"{split}/{column}/{part}", split, column, "sc:Text", part) for part in parts
             ]
         found.append({**field, "repeated": True} if kind.endswith("[]") else field)
-    return {"@type": "cr:RecordSet", "@id": name, "name": name, "field": found}
+    return {"@type": "cr:RecordSet", "@id": split, "name": split, "field": found}
 
 
-def _field(id: str, file: str, column: str, kind: str, part: str = "") -> dict[str, Any]:
+def _field(id: str, split: str, column: str, kind: str, part: str = "") -> dict[str, Any]:
     part = "bytes" if kind == "sc:ImageObject" else part
-    source: dict[str, Any] = {"fileObject": {"@id": file}, "extract": {"column": column}}
+    source: dict[str, Any] = {"fileSet": {"@id": _set(split)}, "extract": {"column": column}}
     source |= {"transform": {"jsonPath": part}} if part else {}
     return {"@type": "cr:Field", "@id": id, "name": id, "dataType": kind, "source": source}

@@ -410,32 +410,41 @@ def test_importing_the_package_imports_no_heavy_library():
 
 
 def test_croissant_says_files_and_columns(built: Path):
-    """Every field of it is a column of the Parquet file that it names, and every hash is that of the file."""
+    """Every hash is that of the file, every split a record set, every field a column of its files."""
     import hashlib
+    from fnmatch import fnmatch
 
     import pyarrow.parquet as pq
 
     body = json.loads((built / "croissant.json").read_text())
     assert body["@type"] == "sc:Dataset" and body["conformsTo"] == "http://mlcommons.org/croissant/1.0"
     assert body["license"].startswith("https://") and body["name"] and body["description"]
-    files = {file["@id"]: file for file in body["distribution"]}
+    files = {one["@id"]: one for one in body["distribution"] if one["@type"] == "cr:FileObject"}
+    sets = {one["@id"]: one["includes"] for one in body["distribution"] if one["@type"] == "cr:FileSet"}
     assert sorted(files) == sorted(f"data/{path.name}" for path in (built / "data").iterdir())
-    for name, file in files.items():
+    for file in files.values():
         assert file["sha256"] == hashlib.sha256((built / file["contentUrl"]).read_bytes()).hexdigest()
-        (records,) = (r for r in body["recordSet"] if f"data/{r['name']}.parquet" == name)
+    assert [records["@id"] for records in body["recordSet"]] == ["sft", "rl", "bench", "ood"]
+    for records in body["recordSet"]:
         leaves = [leaf for field in records["field"] for leaf in field.get("subField", [field])]
-        assert all(leaf["source"]["fileObject"] == {"@id": name} for leaf in leaves)
-        columns = {leaf["source"]["extract"]["column"] for leaf in leaves}
-        assert columns == set(pq.read_schema(built / name).names)
+        (source,) = {leaf["source"]["fileSet"]["@id"] for leaf in leaves}
+        names = [name for name in files if fnmatch(name, sets[source])]
+        assert len(names) == (5 if records["@id"] == "bench" else len(names)) and names
+        for name in names:
+            assert {leaf["source"]["extract"]["column"] for leaf in leaves} == set(
+                pq.read_schema(built / name).names
+            )
 
 
 def test_croissant_passes_its_own_validator_and_gives_the_rows(built: Path):
     croissant = pytest.importorskip("mlcroissant")
     dataset = croissant.Dataset(built / "croissant.json")
-    assert not dataset.metadata.issues.errors and not dataset.metadata.issues.warnings
-    (name,) = (r.name for r in dataset.metadata.record_sets if r.name.startswith("ood"))
-    rows = list(dataset.records(name))
-    assert len(rows) == 12 and rows[0][f"{name}/split"] == b"ood"
+    issues = dataset.metadata.ctx.issues
+    assert not issues.errors and all("datePublished" in one for one in issues.warnings)
+    rows = list(dataset.records("bench"))
+    assert (
+        len(rows) == 33 and rows[0]["bench/split"] == b"bench" and rows[0]["bench/image"].size == (224, 224)
+    )
 
 
 @pytest.mark.parametrize(
