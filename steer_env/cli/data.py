@@ -10,7 +10,7 @@ from steer_env.cli.command import Command, Positional
 from steer_env.cli.common import claim
 from steer_env.configs.base import Positive, Switch, config
 from steer_env.data.build import BuildConfig
-from steer_env.scenarios import Sameness
+from steer_env.scenarios import Sameness, Scenario
 
 _BUILD = """  steer-env data build --out data/steer
   steer-env data build --out data/small --sft 300 --rl 60 --bench 90 --ood 60
@@ -117,7 +117,7 @@ def save(config: Save) -> int:
     from steer_env.scenarios import distinct
 
     scenarios = audits.open_corpus(config.source)
-    dropped = []
+    dropped: list[tuple[Scenario, Scenario]] = []
     if config.dedupe is not None:
         scenarios, dropped = distinct(scenarios, config.dedupe)
     path = save_scenarios(scenarios, config.out)

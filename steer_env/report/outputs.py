@@ -269,7 +269,7 @@ def _hub(job: _Job) -> dict[str, Path]:
     for section in job.sections:
         for policy, measures in section.measures.items():
             found.setdefault(policy, []).append((measures, job.metas.get((policy, section.suite), {})))
-    paths = {}
+    paths: dict[str, Path] = {}
     for policy, parts in found.items():
         path = job.folder / "hf" / file_name(policy) / "README.md"
         if path in paths.values():
