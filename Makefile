@@ -22,7 +22,7 @@ VLLM_ENV_cpu := PYTHONPATH=tests_vllm/cpu TORCHDYNAMO_DISABLE=1 OMP_NUM_THREADS=
 REAL := $(VENV)/real
 REAL_ENV := $(ENV) OMP_NUM_THREADS=1 PYTHONPATH=$(abspath .):$(abspath $(REAL))
 
-.PHONY: demo bench-demo test test-fast test-trl test-vllm test-interop test-verl real serve-real test-real docs lint bench clean
+.PHONY: demo bench-demo test test-fast test-trl test-vllm test-interop test-verl test-tinker real serve-real test-real docs lint bench clean
 
 demo: $(VENV)/.demo
 	$(ENV) $(BIN)/steer-env demo --out runs/demo
@@ -47,9 +47,14 @@ test-interop: .venv-verifiers/.done .venv-openenv/.done
 	$(ENV) .venv-verifiers/bin/python -m pytest tests_interop/test_verifiers.py tests_interop/test_skyrl.py
 	$(ENV) .venv-openenv/bin/python -m pytest tests_interop/test_openenv.py
 
-# verl asks for any torch; the one that the other tests run on is at hand, its CPU build where pip finds wheels.
+# torch's CUDA build is gigabytes that no test uses: PyTorch's own index has a CPU build, unless pip is told of
+# wheels that lie at hand. In one environment tinker-cookbook would hold verl to an old transformers.
+CPU_TORCH := $(if $(PIP_FIND_LINKS),$(addprefix --find-links ,$(PIP_FIND_LINKS)),--torch-backend cpu)
 test-verl: .venv-verl/.done
 	$(ENV) OMP_NUM_THREADS=1 .venv-verl/bin/python -m pytest tests_interop/test_verl.py
+
+test-tinker: .venv-tinker/.done
+	$(ENV) OMP_NUM_THREADS=1 .venv-tinker/bin/python -m pytest tests_interop/test_tinker.py
 
 real: models/.done
 
@@ -108,8 +113,9 @@ models/.done: examples/real_model.py $(REAL)/.done
 .venv-verifiers/.done: EXTRAS := verifiers,skyrl
 .venv-openenv/.done: EXTRAS := openenv
 .venv-verl/.done: EXTRAS := verl
-.venv-verl/.done: FURTHER := torch==2.13.* $(addprefix --find-links ,$(PIP_FIND_LINKS))
-.venv-verifiers/.done .venv-openenv/.done .venv-verl/.done: pyproject.toml
+.venv-tinker/.done: EXTRAS := tinker
+.venv-verl/.done .venv-tinker/.done: FURTHER := torch==2.13.* $(CPU_TORCH)
+.venv-verifiers/.done .venv-openenv/.done .venv-verl/.done .venv-tinker/.done: pyproject.toml
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip --disable-pip-version-check install -q uv
 	$(@D)/bin/uv pip install -q --python $(@D)/bin/python -e ".[$(EXTRAS)]" pytest $(FURTHER)
@@ -133,4 +139,4 @@ $(VENV)/.bench: $(VENV)/.dev
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) .venv-verifiers .venv-openenv .venv-verl models build dist *.egg-info runs
+	rm -rf $(VENV) $(VLLM_VENV) .venv-verifiers .venv-openenv .venv-verl .venv-tinker models build dist *.egg-info runs

@@ -1,11 +1,13 @@
 """Nine dialogues of three groups, with pictures, turns without a verdict and a token trace each.
 
 `python tests_interop/recorded.py` writes them anew, with the tiny student of the package. Each engine gets
-the same ones; what it makes of a turn's tokens is compared with `advantages`, and what it carries and drops
-with `carried.json`, from which a table of docs/interop.md is made.
+the same ones; what it makes of a turn's tokens is compared with `advantages`. What it carried is counted, and
+is what `carried.json` says, from which a table of docs/interop.md is made; with STEER_CARRIED=write in the
+environment the counts are written there.
 """
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -88,10 +90,49 @@ def advantages(played, credit):
     ]
 
 
-def check_carried(engine, **found):
-    """Compare what an engine carried with the table's column."""
-    told = json.loads((HERE / "carried.json").read_text())[engine]
-    assert {key: told[key] for key in found} == found
+def pictures(played):
+    """Return how many pictures the dialogue of a seed has."""
+    import steer_env
+
+    env = steer_env.make(ENV)
+    env.reset(seed=played.seed)
+    return len(env.unwrapped.scenario.images)
+
+
+def part(found, of):
+    """Return how many of some things an engine carried, in words."""
+    assert 0 <= found <= of and of > 0
+    return "all" if found == of else f"{found} of {of}" if found else "none"
+
+
+def check_carried(engine, *, pictures, rewards, unscored, masked, seats, tokens, credits):
+    """Compare what was counted of an engine with the table, or write it there.
+
+    Args:
+        engine: Its name.
+        pictures: (shown, of), as for the next three.
+        rewards: Turns that have a reward of their own.
+        unscored: Turns without a verdict that are told from those that earned nothing.
+        masked: Those of them whose tokens teach nothing, None where there are no tokens.
+        seats: Seats that the engine's own models play.
+        tokens: Whether the ids are those that were sampled, None where there are none.
+        credits: Those that give the same advantages.
+    """
+    found = {
+        "pictures": part(*pictures),
+        "rewards": part(*rewards),
+        "unscored": part(*unscored),
+        "masked": "-" if masked is None else part(*masked),
+        "seats": " and ".join(seats),
+        "tokens": "-" if tokens is None else "exact" if tokens else "changed",
+        "credits": list(credits),
+    }
+    path = HERE / "carried.json"
+    told = json.loads(path.read_text())
+    if os.environ.get("STEER_CARRIED") == "write":
+        told[engine] = found
+        path.write_text(json.dumps(told, indent=1) + "\n")
+    assert told.get(engine) == found
 
 
 def play():

@@ -14,9 +14,12 @@ pytest.importorskip("openenv")
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parent))
+import recorded
+
 import steer_env
 from steer_env.interop import messages
-from steer_env.interop.openenv import SteerAction, SteerClient
+from steer_env.interop.openenv import SteerAction, SteerClient, SteerEnvironment
 
 SPACE = Path(__file__).parents[1] / "examples" / "openenv"
 REFUSAL = "I will not help with that. Shall we look for a safe place to keep it?"
@@ -88,6 +91,32 @@ def test_both_seats_can_be_the_clients_and_only_the_attacker_sees_the_goal(serve
             and set(back.rewards) == {"student_0", "attacker_0"}
         )
         assert back.messages[-1] == {"role": "user", "content": REFUSAL}
+
+
+def test_the_environment_carries_recorded_dialogues():
+    dialogues, seen, seats = recorded.load(), [], set()
+    for played in dialogues:
+        env = SteerEnvironment(recorded.ENV, "static")
+        seen.append(env.reset(seed=played.seed))
+        for one in played.turns:
+            seen.append(env.step(SteerAction(text=one.turn.reply)))
+        assert [o.reward for o in seen[-len(played.turns) :]] == pytest.approx(played.rewards)
+        seats |= {env.reset(seed=played.seed, both=True).seat, env.step(SteerAction(text="See.")).seat}
+    parts = [p for o in seen for m in o.messages if isinstance(m["content"], list) for p in m["content"]]
+    turns = sum(len(t.turns) for t in dialogues)
+    recorded.check_carried(
+        "OpenEnv",
+        pictures=(
+            sum(p["type"] == "image_url" for p in parts),
+            sum(t.trace.images for t in dialogues),
+        ),
+        rewards=(sum(o.scored is not None for o in seen), turns),
+        unscored=(sum(o.scored is False for o in seen), sum(t.scored.count(False) for t in dialogues)),
+        masked=None,
+        seats=[seat.removesuffix("_0") for seat in sorted(seats, reverse=True)],
+        tokens=None,
+        credits=(),
+    )
 
 
 def test_the_validator_passes_the_package_and_the_running_server(server):

@@ -12,6 +12,7 @@ import recorded
 
 import steer_env
 from steer_env.interop import messages
+from steer_env.interop.credit import CREDITS, advantages
 
 REFUSAL = "I will not help with that. Shall we look for a safe place to keep it?"
 
@@ -51,15 +52,42 @@ def test_an_unscored_turn_earns_nothing_and_says_so():
     assert out["reward"] == 0.0 and out["metadata"] == {"scored": False, "own": None}
 
 
-def test_recorded_dialogues_earn_there_what_their_credit_is_made_of():
-    for played in recorded.load():
+def test_rewards_there_give_the_advantages_that_our_own_loop_gives():
+    dialogues, earned, steps, pictures = recorded.load(), [], [], 0
+    for played in dialogues:
         env = skyrl_gym.make("steer", env_config={"attacker": "static"}, extras={"seed": played.seed})
-        env.init([])
+        chat, _ = env.init([])
         out = [env.step(r.turn.reply) for r in played.turns]
+        said = [*chat, *(message for o in out for message in o["observations"])]
+        parts = [p for m in said if isinstance(m["content"], list) for p in m["content"]]
+        pictures += sum(p["type"] == "image_url" for p in parts)
+        earned.append([o["reward"] for o in out])
+        steps += out
         assert [o["reward"] for o in out] == pytest.approx(played.rewards)
         own = [
             r.info["turn_reward"] if ok else None for r, ok in zip(played.turns, played.scored, strict=True)
         ]
         assert [o["metadata"]["own"] for o in out] == pytest.approx(own)
         assert [o["done"] for o in out] == [False] * (len(out) - 1) + [True]
-    recorded.check_carried("SkyRL-Gym", rewards="each step", unscored="`metadata` beside a 0")
+    equal = []
+    for credit in CREDITS:
+        found = [a for rewards in recorded.groups(earned) for a in advantages(rewards, credit)]
+        wanted = recorded.turn_advantages(dialogues, credit)
+        apart = [
+            abs(x - y)
+            for got, want, played in zip(found, wanted, dialogues, strict=True)
+            for x, y, ok in zip(got, want, played.scored, strict=True)
+            if ok  # the tokens of the others are not masked there
+        ]
+        equal += [credit] if max(apart) < 1e-5 else []
+    lost = sum(t.scored.count(False) for t in dialogues)
+    recorded.check_carried(
+        "SkyRL-Gym",
+        pictures=(pictures, sum(t.trace.images for t in dialogues)),
+        rewards=(len(steps), sum(len(t.turns) for t in dialogues)),
+        unscored=(sum(o["metadata"]["own"] is None for o in steps), lost),
+        masked=(0, lost),  # a step has no word for it
+        seats=("student",),
+        tokens=None,
+        credits=equal,
+    )

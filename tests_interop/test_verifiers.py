@@ -122,6 +122,27 @@ def test_each_turns_advantage_reaches_its_tokens_and_an_unscored_one_is_zero(epi
         set_advantages(student, [1.0])
 
 
+def unscored():
+    """How many of the one turn that no judge scored `_play` tells from a zero."""
+    from steer_env.agents import make_agent
+    from steer_env.interop.verifiers import _play
+
+    class Silent:
+        name = "silent"
+
+        def judge(self, requests):
+            return [steer_env.Unscored("no verdict") for _ in requests]
+
+    class Student:
+        async def turn(self, new):
+            return type("Segment", (), {"terminated": False, "last_reply": REFUSAL})
+
+    env = steer_env.make("SteerSingleTurn-v0", judge=Silent())
+    env.reset(seed=3)
+    turns, _ = asyncio.run(_play(env, Student(), make_agent("static", seat="attacker_0")))
+    return sum(own is None for own, _ in turns)
+
+
 def test_tokens_get_the_advantages_that_our_own_loop_gives_them(episode):
     from verifiers.v1.graph import MessageNode
 
@@ -147,7 +168,23 @@ def test_tokens_get_the_advantages_that_our_own_loop_gives_them(episode):
             found[trace.sampled_L] = [a for node in student.nodes if node.sampled for a in node.advantages]
             np.testing.assert_allclose(found, want, atol=1e-5)
         equal.append(credit)
-    recorded.check_carried("verifiers", credits=equal)
+    trace = next(t for t in episode.traces if t.agent.name == "student")
+    parts = [p for m in trace.messages if isinstance(m.content, list) for p in m.content]
+    env = steer_env.make("SteerEscalation-v0")
+    env.reset(seed=3)
+    shown, of = sum(p.type == "image_url" for p in parts), len(env.unwrapped.scenario.images)
+    lost = sum(t.scored.count(False) for t in played)
+    if len(episode.traces) == 2:
+        recorded.check_carried(
+            "verifiers",
+            pictures=(shown, of),
+            rewards=(len(trace.info["turn_rewards"]), trace.num_turns),
+            unscored=(unscored(), 1),
+            masked=(lost, lost),  # found and wanted are 0 there, see above
+            seats=sorted((t.agent.name for t in episode.traces), reverse=True),
+            tokens=True,
+            credits=equal,
+        )
 
 
 def test_its_own_file_of_traces_is_read_as_scores(episode, tmp_path):

@@ -100,7 +100,7 @@ def test_the_loop_is_registered_and_the_server_gets_the_very_tokens_with_picture
     assert whole.as_dict()["rm_scores"].sum().item() == pytest.approx(played.total)
 
 
-def test_tokens_get_the_advantages_that_our_own_loop_gives_them():
+def test_tokens_get_the_advantages_that_our_own_loop_gives_them(processor):
     equal = []
     for credit in ours.CREDITS:
         outputs = [ours.output_of(played, credit) for played in PLAYED]
@@ -116,7 +116,29 @@ def test_tokens_get_the_advantages_that_our_own_loop_gives_them():
                 .tolist()
             )
         equal.append(credit)
-    recorded.check_carried("verl", credits=equal)
+    outputs = [play(played, processor, "trajectory")[0] for played in PLAYED]
+    lost = [t.scored.count(False) for t in PLAYED]
+    scores = [o.extra_fields["turn_scores"] for o in outputs]
+    masked = 0
+    for output, t in zip(outputs, PLAYED, strict=True):
+        mask, turn = np.array(output.response_mask), t.trace.turn_L[len(output.prompt_ids) :]
+        masked += sum(not mask[turn == n].any() for n, ok in enumerate(t.scored) if not ok)
+    recorded.check_carried(
+        "verl",
+        pictures=(
+            sum(len(o.multi_modal_data.get("images", ())) for o in outputs),
+            sum(t.trace.images for t in PLAYED),
+        ),
+        rewards=(sum(map(len, scores)), sum(len(t.turns) for t in PLAYED)),
+        unscored=(sum(s.count(None) for s in scores), sum(lost)),
+        masked=(masked, sum(lost)),
+        seats=("student",),
+        tokens=all(
+            o.prompt_ids + o.response_ids == t.trace.ids_L.tolist()
+            for o, t in zip(outputs, PLAYED, strict=True)
+        ),
+        credits=equal,
+    )
 
 
 def test_a_dialogue_without_a_verdict_or_a_seed_is_refused(processor):

@@ -33,16 +33,14 @@ from verl.trainer.ppo.core_algos import register_adv_est
 from steer_env.agents.hf.codec import Prompt
 from steer_env.agents.hf.decoder import Sample
 from steer_env.agents.hf.student import TokenStudent
-from steer_env.algorithms.advantages import group_advantages, loss_mask
-from steer_env.algorithms.credit import Ledger, reward_ledger, turn_values
+from steer_env.algorithms.advantages import loss_mask
+from steer_env.algorithms.credit import reward_ledger
 from steer_env.arrays import Floats
+from steer_env.interop.credit import CREDITS, OWN, advantages
 from steer_env.registration import make_attacker, make_vec
 from steer_env.rollout import rollout
 from steer_env.trajectory import StopReason, Trajectory
 
-#: Ways to give credit that need no more of a dialogue than a reward per turn.
-CREDITS: Final = ("own_turn", "discounted", "reward_to_go", "turn_normalised", "trajectory")
-_OWN: Final = ("own_turn", "discounted")
 _PREFIX: Final = "steer_"
 
 
@@ -151,7 +149,7 @@ def output_of(played: Trajectory, credit: str = "trajectory", seconds: float = 0
         raise ValueError(f"seed={played.seed}: no turn has a verdict, expected one at least")
     at_L = np.flatnonzero(trace.sampled_L)
     cut = int(at_L[0])
-    values_T = ledger.own_T if credit in _OWN else ledger.shares_T
+    values_T = ledger.own_T if credit in OWN else ledger.shares_T
     rewards_L = np.zeros(len(trace), np.float32)
     for turn, value in enumerate(values_T):
         end = int(np.flatnonzero(trace.turn_L == turn)[-1])
@@ -178,11 +176,6 @@ def _ends(rewards_L: Floats, mask_L: Floats) -> NDArray[np.intp]:
     return np.flatnonzero(stops | (rewards_L != 0) | np.signbit(rewards_L))
 
 
-def _ledger(rewards_T: Floats, scored_T: Floats, own: bool) -> Ledger:
-    inside = np.where(scored_T, rewards_T, np.nan) if own else rewards_T
-    return Ledger(inside, np.zeros(len(rewards_T)), rewards_T, float(rewards_T.sum()))
-
-
 def turn_advantages(
     credit: str, rewards_BL: Tensor, mask_BL: Tensor, index: Sequence[Any], config: Any = None
 ) -> tuple[Tensor, Tensor]:
@@ -199,24 +192,22 @@ def turn_advantages(
         config: verl's `algorithm`.
     """
     options = {} if config is None else config  # verl's own class has `get` as well
-    scale = credit == "turn_normalised" or bool(options.get("norm_adv_by_std_in_grpo", False))
+    scale = bool(options.get("norm_adv_by_std_in_grpo", False))
     rewards, mask = rewards_BL.double().cpu().numpy(), mask_BL.double().cpu().numpy()
     result = np.zeros_like(rewards)
     for group in dict.fromkeys(index):
         rows = [row for row, own in enumerate(index) if own == group]
         ends = [_ends(rewards[row], mask[row]) for row in rows]
-        ledgers = [
-            _ledger(rewards[row][end], mask[row][end] > 0, credit in _OWN)
+        earned = [
+            np.where((mask[row][end] > 0) | (credit not in OWN), rewards[row][end], np.nan)
             for row, end in zip(rows, ends, strict=True)
         ]
-        values_TK = turn_values(ledgers, credit, discount=float(options.get("gamma", 0.0)))
-        advantages_TK = group_advantages(values_TK, scale=scale)
-        for column, (row, end) in enumerate(zip(rows, ends, strict=True)):
-            own_T = advantages_TK[:, column]
-            for turn, (start, stop) in enumerate(zip([-1, *end[:-1]], end, strict=True)):
-                result[row, start + 1 : stop + 1] = own_T[turn if len(own_T) > 1 else 0]
-    found = torch.from_numpy(result * (mask > 0)).to(rewards_BL)
-    return found, found
+        found_KT = advantages(earned, credit, discount=float(options.get("gamma", 0.0)), scale=scale)
+        for row, end, found_T in zip(rows, ends, found_KT, strict=True):
+            for value, start, stop in zip(found_T, [-1, *end[:-1]], end, strict=True):
+                result[row, start + 1 : stop + 1] = value
+    result_BL = torch.from_numpy(result * (mask > 0)).to(rewards_BL)
+    return result_BL, result_BL
 
 
 def _estimator(credit: str) -> Callable[..., tuple[Tensor, Tensor]]:

@@ -27,6 +27,9 @@ from steer_env.play.recorded import load_run, scenes_of
 from steer_env.play.suites import PARTS
 from steer_env.report.inspect_log import write_inspect_log
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests_interop"))
+import recorded
+
 REFUSAL = "I will not help with that. Shall we look for a safe place to keep it?"
 HELP = "Sure, do it."
 VERDICT = {"diagnosis": "d", "move": "answer", "safety": 2, "usefulness": 7, "faithfulness": 9}
@@ -262,6 +265,19 @@ def test_a_judge_without_answers_leaves_the_scores_open(tmp_path):
     log = played(tmp_path, roles={"judge": "help"})
     assert log.status == "success", log.error
     assert all(math.isnan(score.value) for sample in log.samples for score in sample.scores.values())
+    rows = [sample.metadata["row"] for sample in log.samples]
+    turns = [turn for row in rows for turn in row["turns"]]
+    parts = [p for s in log.samples for m in s.messages if isinstance(m.content, list) for p in m.content]
+    recorded.check_carried(
+        "Inspect AI",
+        pictures=(sum(isinstance(p, ContentImage) for p in parts), sum(t["images"] for t in turns)),
+        rewards=(sum("reward" in t for t in turns), sum(len(s.messages) // 2 for s in log.samples)),
+        unscored=(sum("unscored" in t["verdict"] for t in turns), len(turns)),
+        masked=None,
+        seats=("student", "attacker"),  # the role, see above
+        tokens=None,
+        credits=(),
+    )
 
 
 @pytest.mark.parametrize("roles", [{}, {"attacker": "mind"}])

@@ -12,9 +12,19 @@ sys.path.insert(0, str(ROOT / "tests_interop"))
 import recorded  # noqa: E402
 
 PLAYED = recorded.load()
+from steer_env.types import Unscored  # noqa: E402
+
 BEGIN, END = "<!-- carried: begin, from tests_interop/carried.json -->\n", "<!-- carried: end -->"
-ROWS = {"pictures": "pictures", "seats": "seats", "rewards": "reward per turn",
-        "unscored": "an unscored turn", "tokens": "tokens", "credits": "equal to 1e-5 in credit"}  # fmt: skip
+COLUMNS = {
+    "pictures": "pictures",
+    "rewards": "rewards by turn",
+    "unscored": "unscored is no zero",
+    "masked": "unscored tokens masked",
+    "seats": "seats of its models",
+    "tokens": "token ids",
+    "credits": "the same advantages in credit",
+}
+WHOLE = ("all", "exact", "student and attacker")
 
 
 def test_they_play_again():
@@ -67,18 +77,43 @@ def test_trl_gives_the_same_tokens_the_same_advantages():
             np.testing.assert_allclose(torch.tensor(row["advantages"]), want, atol=1e-5)
             assert row["ids"].tolist() == t.trace.ids_L.tolist()
         equal.append(credit)
-    recorded.check_carried("TRL", credits=equal)
-    recorded.check_carried("ours", credits=list(recorded.CREDITS))
+    turns = [r for t in PLAYED for r in t.turns]
+    lost = [r for t in PLAYED for r, ok in zip(t.turns, t.scored, strict=True) if not ok]
+    masks = {
+        "TRL": [row["mask"] for row in rows],
+        "ours": [recorded.loss_mask(t.trace, t.scored) for t in PLAYED],
+    }
+    for engine, credits in (("ours", recorded.CREDITS), ("TRL", equal)):
+        masked = 0
+        for mask, t in zip(masks[engine], PLAYED, strict=True):
+            masked += sum(not mask[t.trace.turn_L == n].any() for n, ok in enumerate(t.scored) if not ok)
+        recorded.check_carried(
+            engine,
+            pictures=(sum(t.trace.images for t in PLAYED), sum(map(recorded.pictures, PLAYED))),
+            rewards=(sum(len(t.rewards) for t in PLAYED), len(turns)),
+            unscored=(sum(isinstance(r.turn.verdict, Unscored) for r in lost), len(lost)),
+            masked=(masked, len(lost)),
+            seats=("student", "attacker") if engine == "ours" else ("student",),
+            tokens=all(
+                row["ids"].tolist() == t.trace.ids_L.tolist() for row, t in zip(rows, PLAYED, strict=True)
+            ),
+            credits=credits,
+        )
 
 
 def test_the_docs_show_the_table():
     told = json.loads((ROOT / "tests_interop" / "carried.json").read_text())
-    lines = ["| | " + " | ".join(ROWS.values()) + " |", "|---" * (len(ROWS) + 1) + "|"]
-    for engine, column in told.items():
-        cells = [
-            ", ".join(column[key]) or "not compared" if key == "credits" else column[key] for key in ROWS
-        ]
-        lines.append(f"| {engine} | " + " | ".join(cells) + " |")
+    names = [*COLUMNS.values(), "what it drops"]
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for engine, row in told.items():
+        cells = [", ".join(row[key]) or "-" if key == "credits" else row[key] for key in COLUMNS]
+        partly = [key for key in COLUMNS if key != "credits" and row[key] not in WHOLE]
+        if row["tokens"] == "-" and row["masked"] == "-":
+            partly.remove("masked")
+        drops = ["the attacker's seat" if key == "seats" else COLUMNS[key] for key in partly]
+        missing = [c for c in recorded.CREDITS if c not in row["credits"]]
+        drops += ["credit of turns" if not row["credits"] else ", ".join(missing)] if missing else []
+        lines.append(f"| {engine} | " + " | ".join([*cells, "; ".join(drops) or "nothing"]) + " |")
     page = (ROOT / "docs" / "interop.md").read_text()
     shown = page.split(BEGIN)[1].split(END)[0]
     assert shown == "\n".join(lines) + "\n", "copy this table into docs/interop.md:\n" + "\n".join(lines)
