@@ -1,11 +1,15 @@
 """Who plays, who wins, what is remembered."""
 
+import json
+
 import numpy as np
 import pytest
 
-from steer_env.agents import AlwaysComply, Constructive, ScriptedTutor, StaticAttacker
+from steer_env.agents import AlwaysComply, Constructive, ScriptedTutor, StaticAttacker, make_agent
 from steer_env.agents.base import KeyedObservation
+from steer_env.agents.scripted import RandomStudent
 from steer_env.algorithms.league import League
+from steer_env.records import trajectory_row
 from steer_env.registration import make_vec
 from steer_env.rollout import rollout
 from steer_env.types import ATTACKER, STUDENT
@@ -138,3 +142,32 @@ def test_mistakes_are_named():
         league(sampling="best")
     with pytest.raises(ValueError, match="share=2"):
         league(2)
+
+
+def test_attacks_of_the_zoo_are_members_and_go_on_where_they_were():
+    """Searches play in forks within a league, learn what they played, and their memories are saved."""
+
+    def made():
+        zoo = {n: make_agent(f"{n}?memory=yes&tries=2", seat=ATTACKER) for n in ("pair", "tap", "crescendo")}
+        return League(ATTACKER, "tutor", {"tutor": ScriptedTutor(), **zoo}, share=0.8, sampling="uniform")
+
+    env = make_vec("SteerRedTeam-v0", 8, max_turns=3)
+    steps = [list(range(12)), list(range(12, 24))]
+
+    def step(one, seeds):
+        played = rollout(env, one, RandomStudent(1), seeds)
+        names = [one.member_for(str(t.seed)) for t in played]
+        one.learn(played)
+        return [(name, trajectory_row(t)) for name, t in zip(names, played, strict=True)]
+
+    whole, first = made(), made()
+    for t in step(whole, steps[0]):
+        attacks = [turn.get("attack", {}) for turn in t[1]["turns"]]
+        assert all((a.get("name") or "tutor") == t[0] for a in attacks)  # the member that was drawn played
+    step(first, steps[0])
+    resumed = made()
+    resumed.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert step(resumed, steps[1]) == step(whole, steps[1])
+    assert resumed.state_dict() == whole.state_dict()
+    memory = whole.state_dict()["members"]
+    assert all(sum(map(sum, memory[name]["counts"].values())) > 0 for name in ("pair", "tap"))

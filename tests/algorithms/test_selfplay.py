@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from steer_env.agents import ScriptedTutor
+from steer_env.agents import ScriptedTutor, make_agent
 from steer_env.agents.hf import HFStudent
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.learners import TacticLearner
@@ -179,3 +179,43 @@ def test_mistakes_are_named(play, tmp_path):
         dataclasses.replace(CONFIG, generations=0)
     with pytest.raises(ValueError, match="league's own"):
         self_play(None, None, None, None, CONFIG, tmp_path, fixed={"generation_000": ScriptedTutor()})
+
+
+def test_a_league_of_attacks_that_search_trains_a_student_and_resumes(make_student, tmp_path, monkeypatch):
+    """Attacks take turns back while the student learns; a killed run goes on to the same weights."""
+
+    def run(folder, **options):
+        student = make_student()
+        zoo = {
+            name: make_agent(f"{name}?memory=yes&tries=2", seat="attacker_0")
+            for name in ("pair", "crescendo", "x-teaming")
+        }
+        env = make_vec("SteerRedTeam-v0", 6, max_turns=2, judge=Letters())
+        config = dataclasses.replace(CONFIG, generations=1, league_share=0.9, sampling="uniform")
+        rows = self_play(
+            env,
+            student,
+            TacticLearner(seed=4),
+            make_algorithm("rae"),
+            config,
+            folder,
+            fixed=zoo,
+            **options,
+        )
+        return rows, state(dict(student.model.state_dict())), {n: a.state_dict() for n, a in zoo.items()}
+
+    whole = run(tmp_path / "whole")
+    assert set(whole[0][0]["attacker_pool"]) == {"pair", "crescendo", "x-teaming"}
+    assert whole[1] != state(dict(make_student().model.state_dict()))
+    assert sum(sum(map(sum, one["counts"].values())) for one in whole[2].values()) > 0
+
+    def die(what, done, total, row):
+        if (what, done) == ("generation 0, student", 1):
+            monkeypatch.setattr("steer_env.algorithms.trainer.save_checkpoint", lambda *a, **k: None)
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", progress=die)
+    monkeypatch.undo()
+    again = run(tmp_path / "killed", resume=True)
+    assert again[1:] == whole[1:]
