@@ -177,7 +177,8 @@ def formula(html: object, node: object) -> None:
     # The empty braces keep an index beside an accented letter: without them it is set below.
     text = re.sub(r"\\(tilde|bar|hat) *(\w)(?=_)", r"{\\\1 \2{}}", node.astext())
     block = node.tagname == "math_block"
-    code = tex2mathml(text, as_block=block)
+    # As an "accent" a bar touches its letter where a browser has no font for mathematics.
+    code = tex2mathml(text, as_block=block).replace(' accent="true"', "")
     html.body.append(f'<div class="math">{code}</div>' if block else code)
     raise SkipNode
 

@@ -286,7 +286,8 @@ def _report(rows: list[dict[str, Any]], out: Path) -> None:
     tenth = max(1, len(returns) // 10)
     if returns:
         first, last = (sum(part) / tenth for part in (returns[:tenth], returns[-tenth:]))
-        print(f"mean return: {first:.3f} in the first tenth of training, {last:.3f} in the last")
+        said = "" if len(returns) >= 20 else "; so few steps show that it runs, not whether it learns"
+        print(f"mean return: {first:.3f} in the first tenth of training, {last:.3f} in the last{said}")
     else:
         print("mean return: not available (no turn was scored, so nothing was learned)")
     print(f"model: {out / 'model'}")
