@@ -232,7 +232,7 @@ def _numbers(run: Path) -> dict[str, Any]:
         file = folder / "summary.json"
         if file.exists():
             summary = json.loads(file.read_text(encoding="utf-8"))
-            keep = ("value", "low", "high", "n")
+            keep = ("value", "bounds", "low", "high", "n")
             found[name or "itself"] = {m: {k: summary[m].get(k) for k in keep} for m in MEASURES}
     return found
 
@@ -264,19 +264,23 @@ def table(result: dict[str, Any]) -> str:
         )
         lines.append(f"| {entry['phase']}, {entry['steps']} steps | {seen} |")
     if any(result["runs"].values()):
-        lines += ["", f"| run | {' | '.join(MEASURES)} |", "|---" * (len(MEASURES) + 1) + "|"]
+        lines += ["", f"| run | dialogues | {' | '.join(MEASURES)} |", "|---" * (len(MEASURES) + 2) + "|"]
     for name, rows in result["runs"].items():
         for who, measures in rows.items():
             cells = " | ".join(_cell(measures[m]) for m in MEASURES)
-            lines.append(f"| {name}{'' if who == 'itself' else ', ' + who} | {cells} |")
+            count = measures["multi_turn_joint"]["n"]
+            lines.append(f"| {name}{'' if who == 'itself' else ', ' + who} | {count} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(estimate: dict[str, float | None]) -> str:
-    value, low, high = (estimate[key] for key in ("value", "low", "high"))
-    if value is None or low is None or high is None:
+def _cell(estimate: dict[str, Any]) -> str:
+    """Return a rate in per cent with its interval; one that hangs on unscored turns as its bounds a..b."""
+    low, high = estimate["low"], estimate["high"]
+    found = [estimate["value"]] if estimate["value"] is not None else estimate.get("bounds") or []
+    if not found or low is None or high is None:
         return "-"
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    said = "..".join(f"{100 * value:.1f}" for value in found)
+    return f"{said} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def main() -> None:

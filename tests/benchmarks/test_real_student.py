@@ -149,10 +149,18 @@ def test_words_stand_in_their_placeholders(model):
             assert torch.equal(words.rows_VH[rows[2 * thing + 1]], last)
 
 
+def test_rates_that_hang_on_unscored_turns_are_shown_as_bounds():
+    bounds = {"value": None, "bounds": [0.25, 0.5], "low": 0.125, "high": 0.75, "n": 4}
+    assert real._cell(bounds) == "25.0..50.0 [12.5, 75.0]"
+    assert real._cell({"value": None, "bounds": None, "low": None, "high": None}) == "-"
+
+
 def test_the_table_shows_controls_under_their_run():
     estimate = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 4}
     row = dict.fromkeys(real.MEASURES, estimate)
     result = {"student": "m", "core_seconds": {"see": 1800.0}, "ended": "finished", "seen": []}
     lines = real.table({**result, "runs": {"sft": {"itself": row, "blind": row}}}).splitlines()
     assert lines[0] == "m: 0.50 core hours; ended: finished"
-    assert lines[-2].startswith("| sft | 50.0 [25.0, 75.0] |") and lines[-1].startswith("| sft, blind |")
+    assert lines[-2].startswith("| sft | 4 | 50.0 [25.0, 75.0] |") and lines[-1].startswith(
+        "| sft, blind | 4 |"
+    )
