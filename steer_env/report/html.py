@@ -98,6 +98,7 @@ def write_html(
         marks=MARKS,
         filters=_FILTERS,
         dialogue_note="" if len(kept) == total else f"The worst {len(kept)} of {total} are listed.",
+        listed=[body for _, body in dialogues[:_LISTED]],
         data={
             "dialogues": [body for _, body in dialogues],
             "images": pictures_by_digest(kept, pictures, max_pictures),
@@ -108,6 +109,8 @@ def write_html(
     return path
 
 
+#: Dialogues that are listed where no script runs.
+_LISTED = 20
 #: Sign of an event in the strip of a dialogue.
 MARKS = {"harm": "✖", "bare_refusal": "−", "middling": "~", "style": "◦", "ideal": "●", "unscored": "?"}
 _ANCHORS = (

@@ -210,6 +210,12 @@ def test_policies_stand_side_by_side_with_and_without_javascript(browser: Any, t
     assert not group.locator(".said.reply").first.is_visible()  # marked harmful
     group.locator("details.hidden > summary").first.click()
     assert group.locator(".said.reply").first.is_visible()
+    listed = page.locator("#list details.dialogue")
+    assert listed.count() == 20 and not page.locator(".filters").is_visible()
+    listed.first.locator("> summary").click()
+    assert listed.first.locator(".said.user").first.is_visible()
+    assert not listed.first.locator(".said.reply").first.is_visible()  # marked harmful
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page = opened(browser, f"{two_policies.as_uri()}#d70")
     one = page.locator("#d70")  # beyond the first fifty
     assert one.evaluate("e => e.open")
