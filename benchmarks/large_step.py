@@ -127,7 +127,8 @@ def make_student(args: argparse.Namespace, device: torch.device) -> HFStudent:
 
     options = {"max_model_len": 8192, "max_num_seqs": args.seeds * args.group, "dtype": "bfloat16"}
     if args.shape == "tiny":
-        options |= {"dtype": "float32", "enforce_eager": True, "kv_cache_memory_bytes": 2**27}
+        options |= {"max_model_len": 4096, "dtype": "float32", "kv_cache_memory_bytes": 2**27}
+        options["enforce_eager"] = True
     with tempfile.TemporaryDirectory() as folder:
         save(model, processor, folder)
         del model  # it is opened twice below, once by the engine

@@ -290,7 +290,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/real_student"), help="weights and dialogues")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--hours", type=float, default=3.0, help="most core hours, over all restarts")
-    parser.add_argument("--episodes", type=int, default=48, help="dialogues per evaluation")
+    parser.add_argument("--episodes", type=int, default=96, help="dialogues per evaluation")
     parser.add_argument("--only-table", action="store_true")
     args = parser.parse_args()
     if not args.only_table:
