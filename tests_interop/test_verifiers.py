@@ -6,10 +6,12 @@ import math
 import os
 import sys
 import threading
+import tomllib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pydantic
 import pytest
 
 vf = pytest.importorskip("verifiers.v1")
@@ -197,3 +199,22 @@ def test_its_own_file_of_traces_is_read_as_scores(episode, tmp_path):
     rows = [r for r in read_scores(tmp_path / "traces.jsonl") if r.measure == "student/return"]
     student = next(t for t in episode.traces if t.agent.name == "student")
     assert [r.score for r in rows] == [student.reward] * 2 and [r.epoch for r in rows] == [1, 2]
+
+
+def test_prime_rls_configuration_finds_our_environment_and_its_options():
+    # As prime-rl's `EnvConfig` resolves it; its package is not on the index.
+    class Source(pydantic.BaseModel):
+        env: pydantic.SerializeAsAny[vf.EnvConfig] = vf.SingleAgentEnvConfig()
+
+        @pydantic.model_validator(mode="before")
+        @classmethod
+        def _resolve(cls, data):
+            return vf.resolve_env_field(data, vf.narrowed_env_annotation(cls))
+
+    file = Path(__file__).parents[1] / "examples" / "verifiers" / "prime-rl.toml"
+    (source,) = tomllib.loads(file.read_text())["orchestrator"]["train"]["source"]
+    env = Source(env=source["env"]).env
+    assert isinstance(env, SteerConfig)
+    assert (env.game, env.taskset.episodes) == ("SteerEscalation-v0", 1000)
+    with pytest.raises(pydantic.ValidationError, match="gmae"):
+        Source(env={**source["env"], "gmae": "SteerEscalation-v0"})
