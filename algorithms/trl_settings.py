@@ -74,8 +74,14 @@ def check_vllm(args: Any, student: HFStudent) -> None:
     """Refuse settings with which TRL's vLLM could not sample dialogues.
 
     Raises:
-        ValueError: If the model is not one on disk or on the hub, or GPUs share an engine in the trainer.
+        ValueError: If the model is not one on disk or on the hub, its replies are cut to the likeliest
+            tokens, or GPUs share an engine in the trainer.
     """
+    if student.top_p < 1 or student.top_k:
+        raise ValueError(
+            f"top_p={student.top_p!r} and top_k={student.top_k!r} with use_vllm=True, expected 1 and 0: vLLM "
+            "tells the log-probabilities after the cut, which no loss can recompute"
+        )
     if not student.model.name_or_path:
         raise ValueError(
             "use_vllm=True with a student made in memory, expected one of HFStudent.from_pretrained: vLLM "

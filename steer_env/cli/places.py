@@ -42,7 +42,8 @@ def is_own(name: str) -> bool:
 def reaches_out(name: Any, key: str = "") -> bool:
     """Whether opening a name runs code, contacts a server, the hub's included, or writes a file.
 
-    Those are one's own objects, back ends and caches, also as the judge of a judge, and datasets of the hub.
+    Those are one's own objects, back ends and caches, also as the judge of a judge or the model of an
+    attacker ("pair?model=openai:..."), and datasets of the hub.
 
     Args:
         name: The name, or several.
@@ -56,4 +57,5 @@ def reaches_out(name: Any, key: str = "") -> bool:
     text = name if isinstance(name, str) else ""
     words = [text, *re.split(r"[\s(),]+", text)]
     asked = (not is_here(word) for word in words if is_backend(word))
-    return "cached(" in text or any(map(is_own, words)) or any(asked)
+    options = [value for word in words for value in read_name(word)[1].values()]
+    return "cached(" in text or any(map(is_own, words)) or any(asked) or any(map(reaches_out, options))

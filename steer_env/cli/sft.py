@@ -89,6 +89,10 @@ def run(config: SFT) -> int:
             raise ValueError(f"no --{name} given, expected one; {remedy}")
     if config.student in SCRIPTED_STUDENTS:
         raise ValueError(f"student={config.student!r} is scripted and cannot learn, expected a model")
+    if config.student.partition(":")[0] in ("vllm", "openai", "inspect"):
+        raise ValueError(
+            f"student={config.student!r} cannot be fine-tuned, expected a model folder or hf:PATH"
+        )
     out = open_folder(config)
     dialogues = load_training_dialogues(*config.data, allow=config.allow_licence)
     content = {"model_hash": "" if config.student == NEW else model_hash(config.student)}

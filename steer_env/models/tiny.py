@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import transformers
 from huggingface_hub import constants, try_to_load_from_cache
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -82,7 +83,11 @@ CHAT_TEMPLATE = (
 
 
 class ImageOnlyQwenVLProcessor(ProcessorMixin):
-    """Qwen2.5-VL's processor without the video processor, which needs torchvision."""
+    """Qwen2.5-VL's processor without the video processor, which needs torchvision.
+
+    Raises:
+        ImportError: If transformers is too old to ask it for a picture's tokens.
+    """
 
     return_mm_token_type_ids = True
 
@@ -93,6 +98,11 @@ class ImageOnlyQwenVLProcessor(ProcessorMixin):
         chat_template: str | None = None,
         **kwargs: Any,
     ) -> None:
+        if not hasattr(ProcessorMixin, "replace_image_token"):  # nothing would put the tokens of a picture in
+            raise ImportError(
+                f"transformers {transformers.__version__} is installed, expected 5.10 or newer: an older one "
+                "makes one token of a whole picture here; run: pip install 'transformers>=5.10'"
+            )
         self.image_token = "<|image_pad|>"
         self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
         super().__init__(image_processor, tokenizer, chat_template=chat_template)

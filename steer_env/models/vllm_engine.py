@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -33,6 +34,8 @@ from steer_env.models.base import ContextOverflow
 Tokens = Callable[[Image], NDArray[np.int64]]
 #: Room in memory that a weight exchange needs beyond the weights themselves.
 _SPARE_BYTES = 2**28
+#: Names of PEFT's that are not of plain LoRA.
+_NO_SUM = re.compile(r"\.(lora_magnitude_vector|modules_to_save|lora_B\.[^.]+\.bias)\b")
 
 
 class EnginePrompt(NamedTuple):
@@ -311,8 +314,17 @@ def merged_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """Return a model's state with its adapters added to the weights they stand beside, under plain names.
 
     The model stays as it is. Sums are taken in the weights' own precision, as `merge_adapters` does it.
+
+    Raises:
+        ValueError: If adapters do more than add to weights (DoRA, biases, layers that are trained whole).
     """
     state = dict(model.state_dict())
+    for name in state:
+        if _NO_SUM.search(name):
+            raise ValueError(
+                f"adapter {name!r} is no sum of weights, which is all that is handed to the engine; expected "
+                "plain LoRA, without use_dora, lora_bias and modules_to_save"
+            )
     for name, layer in model.named_modules():
         if not hasattr(layer, "get_delta_weight"):  # no layer with adapters
             continue

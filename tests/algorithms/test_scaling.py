@@ -105,6 +105,22 @@ def test_merged_weights_are_an_ordinary_folder_that_answers_alike(trained, tmp_p
     assert not (saved / "model.safetensors").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"use_dora": True}, "lora_magnitude_vector"),
+        ({"lora_bias": True}, "lora_B"),
+        ({"modules_to_save": ["o_proj"]}, "modules_to_save"),
+    ],
+)
+def test_adapters_that_are_no_sum_are_not_handed_to_an_engine(make_student, options, name):
+    peft = pytest.importorskip("peft")
+    model = make_student().model
+    model = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"], **options)).base_model
+    with pytest.raises(ValueError, match=rf"adapter '\S*{name}\S*' is no sum of weights"):
+        merged_state(model.model)
+
+
 def test_a_killed_lora_run_resumes_to_the_same_weights(check_resumption, make_vec, learner):
     def run(student, folder, **options):
         learner.dialogues = 0

@@ -470,6 +470,11 @@ def test_what_vllm_could_not_sample_is_refused(make_student, open_base, tmp_path
 
     with pytest.raises(ValueError, match="a student made in memory, expected one of"):
         construct(make_student())
+    for name, value in (("top_p", 0.9), ("top_k", 5)):
+        cut = open_base()
+        setattr(cut, name, value)
+        with pytest.raises(ValueError, match=f"{name}={value} .*with use_vllm=True, expected 1 and 0"):
+            construct(cut)
     with pytest.raises(ValueError, match="vllm_tensor_parallel_size=2 with vllm_mode='colocate', expected 1"):
         construct(open_base(), vllm_tensor_parallel_size=2)
     with pytest.raises(ValueError, match="vllm_enable_sleep_mode=True, expected False"):

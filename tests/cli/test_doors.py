@@ -127,6 +127,18 @@ def test_only_scenarios_name_datasets_and_the_hub_needs_trust(plain: str):
             scenes_of(meta | {"scenarios": name})
 
 
+def test_a_server_or_code_in_the_options_of_a_name_needs_trust():
+    for name in (
+        "pair?model=openai:m@http://127.0.0.1:9/v1",
+        "pair?model=openai%3Am@http://127.0.0.1:9/v1",
+        "tutor?model=inspect:a/b",
+        "pair?remembered=2&model=my_module:Model",
+        "ensemble(rule, llm?model=openai:m@http://127.0.0.1:9/v1)",
+    ):
+        assert reaches_out(name) and reaches_out(name, "attacker"), name
+    assert not reaches_out("tutor?remembered=2") and not reaches_out("pair?model=hf:tiny-sft")
+
+
 def test_save_from_the_command_line(cli, tmp_path: Path):
     rows = [{"turns": [text]} for text in ("Hello, there!", "hello there", "Hello, there!", "Bye.")]
     rows[2]["id"] = "again"

@@ -88,6 +88,8 @@ def test_bad_input_is_named(cli, model: Path) -> None:
         (("--student", model), "no --data given"),
         (("--data", "boot"), "no --student given"),
         (("--student", "refuse", "--data", "boot"), "student='refuse' is scripted"),
+        (("--student", "vllm:tiny", "--data", "boot"), "'vllm:tiny' cannot be fine-tuned, expected a model"),
+        (("--student", "openai:m@http://127.0.0.1:9/v1", "--data", "boot"), "cannot be fine-tuned"),
         (("--student", model, "--data", "nowhere"), "data='nowhere' does not exist"),
         (("--student", model, "--data", "x", "--epochs", 0), "epochs=0.0"),
     ):

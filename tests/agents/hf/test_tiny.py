@@ -2,9 +2,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
 
-from steer_env.models.tiny import SPECIALS, TinyConfig, build, build_model, build_tokenizer, load, save
+from steer_env.models.tiny import (
+    SPECIALS,
+    TinyConfig,
+    build,
+    build_model,
+    build_tokenizer,
+    load,
+    load_processor,
+    save,
+)
 
 TOKENIZER = build_tokenizer(["the red lantern is dangerous ."], 280)
 
@@ -29,6 +38,12 @@ def test_control_tokens_stay_text_when_split(text):
 def test_too_small_a_vocabulary_is_refused():
     with pytest.raises(ValueError, match="vocab_size=100, expected at least 264"):
         build_tokenizer(["a"], 100)
+
+
+def test_a_transformers_that_makes_one_token_of_a_picture_is_refused(monkeypatch):
+    monkeypatch.delattr(ProcessorMixin, "replace_image_token")
+    with pytest.raises(ImportError, match=r"transformers \d[\d.]* is installed, expected 5.10 or newer"):
+        load_processor("tiny-sft")
 
 
 def test_about_a_million_parameters():
