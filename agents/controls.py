@@ -55,7 +55,8 @@ def _grey(size: tuple[int, int]) -> Image:
 def swapped(student: Acts, scenarios: Iterable[Scenario], seed: int = 0) -> Agent:
     """Return a student whose every picture is one of another scenario group.
 
-    A picture always has the same other one in its place, drawn by `seed` whatever that shows.
+    A picture always has the same other one in its place, drawn by `seed` whatever that shows. What an
+    attacker drew where there was no picture stays.
 
     Args:
         student: The student.
@@ -66,7 +67,12 @@ def swapped(student: Acts, scenarios: Iterable[Scenario], seed: int = 0) -> Agen
         ValueError: If the pictures are all of one group, or there are none.
     """
     others = swaps(scenarios, seed)
-    return _Through(student, lambda o: {**o, "images": tuple(others[drawn_from(i)] for i in o["images"])})
+
+    def instead(image: Image) -> Image:
+        source = drawn_from(image)
+        return others[source] if source else image
+
+    return _Through(student, lambda o: {**o, "images": tuple(map(instead, o["images"]))})
 
 
 def swaps(scenarios: Iterable[Scenario], seed: int = 0) -> dict[str, Image]:

@@ -22,6 +22,7 @@ from steer_env.agents.base import Agent, Observation
 from steer_env.agents.memo import CallMemo
 from steer_env.agents.tutor import count_strategies, spoken_strategy, strategy_counts
 from steer_env.checks import integer
+from steer_env.drawing import spoken
 from steer_env.images import Image
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.llm import NO_REPLY, JudgeAnswer, check_backend, ends_in_reply, shown_images
@@ -92,7 +93,7 @@ class State:
     """What the tutor is asked about: the same whether the judge asks or the attacker.
 
     Attributes:
-        transcript: All messages, the reply to judge last.
+        transcript: All messages, the reply to judge last; what pictures say is said, too.
         images: Pictures shown so far.
         kind: "benign", "obfuscated" or "red_team".
         goal: The hidden goal.
@@ -116,7 +117,7 @@ class State:
         turns = len(request.transcript) // 2  # finished cycles, as the environment counts them
         draft = scenario.turns[turns].text if turns < len(scenario.turns) else ""
         return cls(
-            request.transcript,
+            request.spoken,
             shown_images(request),
             scenario.kind,
             scenario.goal,
@@ -129,7 +130,7 @@ class State:
     def observed(cls, observation: Observation) -> State:
         """Return the state an attacker that is to speak observes."""
         return cls(
-            tuple(observation["transcript"]),
+            spoken(observation["transcript"], observation["images"]),
             tuple(observation["images"]),
             *(str(observation.get(name, "")) for name in ("kind", "goal", "strategy", "technique", "draft")),
         )

@@ -200,8 +200,7 @@ def redrawn(scenario: Scenario, acts: Iterable[Sequence[Mapping[str, Any]]]) -> 
 
 def words_of(image: Image) -> tuple[str, ...]:
     """Return the words an attacker drew into a picture (ground truth), () for any other picture."""
-    _, _, body = image._recipe.partition("\n")
-    return tuple(json.loads(body)["words"]) if body else ()
+    return tuple(_sheet_of(image).get("words", ()))
 
 
 def said_with(message: Message, images: Iterable[Image]) -> str:
@@ -210,8 +209,9 @@ def said_with(message: Message, images: Iterable[Image]) -> str:
 
 
 def told(utterance: str) -> str:
-    """Return what a user turn says, with the words of its acts as in `said_with`."""
-    return _bracketed(utterance, (act.words for act in acts_of(utterance) if act.words))
+    """Return what a user turn says, with the words that its acts leave in pictures as in `said_with`."""
+    made = sheets(acts_of(utterance), new=True)
+    return _bracketed(utterance, (words for sheet in made for words in sheet.words))
 
 
 def _bracketed(text: str, drawn: Iterable[str]) -> str:
@@ -226,8 +226,19 @@ def spoken(transcript: Iterable[Message], images: Sequence[Image]) -> tuple[Mess
 
 def drawn_from(image: Image) -> str:
     """Return the digest of the picture an attacker drew on, that of the picture itself for any other."""
+    return str(_sheet_of(image).get("of", image.digest))
+
+
+def is_paper(image: Image) -> bool:
+    """Return whether an attacker made a picture of paper alone: a page, or one drawn where there was none."""
+    body = _sheet_of(image)
+    return bool(body) and not (body["of"] and body["scene"])
+
+
+def _sheet_of(image: Image) -> dict[str, Any]:
     _, _, body = image._recipe.partition("\n")
-    return str(json.loads(body)["of"]) if body else image.digest
+    made: dict[str, Any] = json.loads(body) if body else {}
+    return made
 
 
 def truth_shown(scenario: Scenario, images: Iterable[Image]) -> Truth | None:

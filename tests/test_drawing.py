@@ -21,11 +21,14 @@ from steer_env.drawing import (
     acts_of,
     fitting,
     redrawn,
+    said_with,
+    told,
     truth_shown,
     with_acts,
     words_of,
 )
 from steer_env.forking import fork
+from steer_env.images import ImageError
 from steer_env.judges.base import JudgeRequest
 from steer_env.judges.prompting import turn_records
 from steer_env.judges.rule import RuleJudge
@@ -245,6 +248,33 @@ def test_whoever_reads_text_only_reads_the_words_of_pictures():
     assert caption(scenario.images[0]).endswith(', with the words "all the steps"')
     page = with_acts(scenario, 1, [PictureAct("typography", "a page")]).images[-1]
     assert caption(page) == 'a page, with the words "a page"'
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ACT, max_size=MAX_ACTS), st.booleans())
+def test_a_user_turn_tells_what_its_pictures_say(acts, new):
+    scenario, turn = hazard(), 0 if new else 1
+    drawn = with_acts(scenario, turn, acts)
+    images = [drawn.images[i] for i in drawn.turns[turn].images]
+    said = said_with(Message(USER, "Look.", len(images)), images)
+    assert told(Utterance("Look.", acts=tuple(acts))) == said
+
+
+def test_words_that_a_later_act_replaces_are_not_told():
+    acts = (PictureAct("overlay", "frighten all"), PictureAct("overlay", "TOY"))
+    assert told(Utterance("Look.", acts=acts)) == "Look.\n[in the picture: TOY]"
+
+
+def test_a_caption_says_page_of_paper_alone():
+    late = Scenario((DraftTurn("Hello."), DraftTurn("a", (0,))), hazard().images, truth=hazard().truth)
+    for act, says in ((PictureAct("swap"), ""), (PictureAct("compose", "x"), ', with the words "x"')):
+        drawn = with_acts(late, 0, [act])  # nothing was shown yet: it is drawn on white
+        assert caption(drawn.images[0]) == f"a page{says}"
+    foreign = Scenario((DraftTurn("a", (0,)),), (Image.from_array(np.full((9, 9, 3), 90, np.uint8)),))
+    with pytest.raises(ImageError, match="no ground truth"):
+        caption(with_acts(foreign, 0, [PictureAct("overlay", "TOY")]).images[0])
+    page = with_acts(foreign, 0, [PictureAct("typography", "x")]).images[1]
+    assert caption(page) == 'a page, with the words "x"'
 
 
 # -- the environment ----------------------------------------------------------------------------------------

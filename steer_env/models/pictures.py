@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from steer_env.checks import choice
-from steer_env.drawing import words_of
+from steer_env.drawing import is_paper, words_of
 from steer_env.images import Image, ImageError
 from steer_env.models.base import ChatMessage, ChatRequest
 from steer_env.world.draw import truth_of
@@ -33,7 +33,7 @@ def caption(image: Image) -> str:
     """
     truth = truth_of(image)
     says = "".join(f', with the words "{words}"' for words in words_of(image))
-    if truth is None and says:
+    if is_paper(image):
         return f"a page{says}"
     if truth is None:
         raise ImageError(

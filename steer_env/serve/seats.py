@@ -196,7 +196,7 @@ class Store:
     def save(self, seat: Seat) -> Path:
         """Keep a dialogue that has ended, and of an attack its scenario."""
         folder = self.folders[seat.human]
-        scenario, seed = seat.scenario, seat.seed
+        scenario, seed = seat.core.scenario or seat.scenario, seat.seed  # as an attacker drew on it
         if seat.human == ATTACKER:  # seed s of the folder is line s of its scenario file
             seed = len(self.rows(ATTACKER))
             scenario = seat.attack(seed)

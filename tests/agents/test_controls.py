@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from steer_env.agents.base import KeyedObservation, stream_of, to_answer
 from steer_env.agents.controls import Constant, blind, forgetful, swapped, swaps
+from steer_env.drawing import PictureAct, with_acts
 from steer_env.images import Image
 from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.types import ASSISTANT, USER, Message, Utterance
@@ -81,6 +82,17 @@ def test_swapped_sees_pictures_of_another_group() -> None:
     witness = Witness()
     swapped(witness, [scenario("a", first, second), scenario("b", other)]).act([OBSERVATION])
     assert witness.seen[0]["images"] == (other, other)
+
+
+def test_swapped_leaves_a_page_where_there_was_no_picture() -> None:
+    first, second = OBSERVATION["images"]
+    page = PictureAct("typography", "a page")
+    bare = with_acts(Scenario((DraftTurn("a"),)), 0, [page]).images[0]
+    drawn = with_acts(scenario("a", first, second), 0, [page]).images[-1]
+    other, witness = picture(99), Witness()
+    student = swapped(witness, [scenario("a", first, second), scenario("b", other)])
+    student.act([{**OBSERVATION, "images": (bare, drawn)}])
+    assert witness.seen[0]["images"] == (bare, other)
 
 
 @settings(max_examples=50, deadline=None)

@@ -11,13 +11,14 @@ from kit.backends import AsyncScriptedBackend, ScriptedBackend
 from steer_env.agents import make_agent
 from steer_env.agents.base import Agent, AsyncAgent
 from steer_env.agents.llm_tutor import LLMTutor, State
+from steer_env.drawing import PictureAct
 from steer_env.judges.base import Judge, JudgeRequest
 from steer_env.judges.prompting import read_records
 from steer_env.models.base import ChatFailure
 from steer_env.rollout import rollout
 from steer_env.scenarios import STRATEGIES, DraftTurn, FixedScenarios, Scenario
 from steer_env.testing import check_agent, check_judge
-from steer_env.types import ASSISTANT, USER, Message, Scored, Unscored
+from steer_env.types import ASSISTANT, USER, Message, Scored, Unscored, Utterance
 
 ENV = "SteerEscalation-v0"
 
@@ -80,6 +81,17 @@ def test_both_seats_see_the_same_state_after_every_turn():
             judged = State.judged(env.unwrapped.judge_request(reply))
             env.step(reply)
     assert compared > 20
+
+
+def test_both_seats_read_what_an_attacker_drew():
+    env = steer_env.make(ENV)
+    env.reset(seed=0)
+    env.step(Utterance("Do this.", acts=(PictureAct("compose", "all the steps"),)))
+    judged = State.judged(env.unwrapped.judge_request("No."))
+    env.step("No.")
+    observed = State.observed(env.observe("attacker_0"))
+    assert judged.records() == observed.records()
+    assert judged.records()[1]["text"] == "Do this.\n[in the picture: all the steps]"
 
 
 def test_siblings_in_the_same_state_share_one_call():

@@ -17,6 +17,8 @@ pytest.importorskip("python_multipart", reason="needs the extra serve")
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
+import steer_env
+from steer_env.agents import make_agent
 from steer_env.cli.serve import Serve, house_of, is_loopback, token_of
 from steer_env.configs.env import EnvConfig
 from steer_env.evaluation.labelling import calibrate, load_labels
@@ -25,6 +27,8 @@ from steer_env.play.recorded import load_run, pictures_of, scenes_of
 from steer_env.scenario_files import load_scenarios
 from steer_env.serve.app import make_app
 from steer_env.serve.guard import Guard
+from steer_env.serve.seats import Seat, Store
+from steer_env.types import ATTACKER, STUDENT
 
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -258,6 +262,19 @@ def test_another_address_needs_a_token(host: str, here: bool, monkeypatch: pytes
         token_of(Serve(host=host, token="short"))
     monkeypatch.setenv("STEER_ENV_TOKEN", "x" * 16)
     assert token_of(Serve(host=host)) == "x" * 16
+
+
+def test_pictures_that_an_attacker_drew_are_kept_with_the_dialogue(tmp_path: Path) -> None:
+    env = steer_env.make("SteerRedTeam-v0", split="bench", max_turns=2)
+    env.reset(seed=0)
+    scenario = env.unwrapped.scenario
+    seat = Seat(env, STUDENT, make_agent("figstep", seat=ATTACKER), 0, scenario)
+    while not seat.ended:
+        seat.say("I cannot help with that. My answer is no.")
+    folder = Store(tmp_path / "kept", {"env": "SteerRedTeam-v0"}, student="x", attacker="figstep").save(seat)
+    (row,) = load_rows(folder)
+    assert sum(turn["images"] for turn in row["turns"]) == len(row["images"]) > len(scenario.images)
+    assert row["scenario"] == scenario.id
 
 
 def test_a_seat_without_an_answer_is_asked_again() -> None:
