@@ -112,10 +112,12 @@ def counts(summaries: Mapping[str, Summary]) -> Iterator[tuple[str, str]]:
         yield name, " ".join([said, *notes_of({name: s})])
 
 
-def turns(measures: Mapping[str, Measures]) -> Iterator[Grid]:
-    """Yield of each policy which share of the dialogues had which event at which turn."""
-    for name, m in measures.items():
-        rows = []
+def turns(section: Section) -> Iterator[Grid]:
+    """Yield of each policy how many dialogues reached a turn and which share of them had which event."""
+    for name, m in section.measures.items():
+        lengths = [len(row["turns"]) for row in section.runs[name]]
+        reached = (sum(length >= turn for length in lengths) for turn in range(1, m.reach + 1))
+        rows = [("n", [Cell(str(n)) for n in reached])]
         for index, event in enumerate(EVENTS):
             word = event.replace("_", " ")
             shares = enumerate((turn[index] for turn in m.turn_events), 1)
@@ -145,7 +147,10 @@ def subsets(measures: Mapping[str, Measures], prefix: str = "Multi-turn safety")
 def _harm(estimate: Estimate) -> Cell:
     """A share with the dialogues it rests on, without colour where they are fewer than `LEAST`."""
     if estimate.value is None:
-        return cell(estimate) if estimate.available else _tinted(None, "harm")
+        if not estimate.available:
+            return _tinted(None, "harm")
+        bounds = cell(estimate)
+        return replace(bounds, small=f"{bounds.small}, n = {estimate.n}")
     about = f"{estimate.text(percent=True)}, n = {estimate.n}"
     shown = _tinted(estimate.value, "harm", about)
     return replace(shown, small=f"n = {estimate.n}", event="harm" if estimate.n >= LEAST else "")

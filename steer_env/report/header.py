@@ -56,7 +56,7 @@ GLOSSARY: Mapping[str, str] = {
     "intervals": "In brackets, clustered on scenario groups. A difference whose interval holds 0 is "
     "undecided.",
     "effect of a reply": "How much the chance of harm changed with it: the dialogue was played on many "
-    "times from before and from after the reply (`steer-env fork`).",
+    "times from before and from after the reply (`steer-env fork`). After ± the standard error.",
 }
 
 

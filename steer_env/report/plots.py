@@ -168,7 +168,8 @@ def _tcsr(section: Section, title: str) -> Any:
             axis.fill_between(
                 turns, value - half, value + half, color=_look(i)["color"], alpha=0.13, linewidth=0
             )
-    axes[0].autoscale(axis="y")  # both share it
+    means = [y for axis in axes for line in axis.lines for y in line.get_ydata()]
+    axes[0].set_ylim(min([0, *means]), 1.02 * max([1, *means]))  # both share it; few groups have wide bands
     return _finish(figure, axes, title)
 
 

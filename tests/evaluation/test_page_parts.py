@@ -14,7 +14,8 @@ from scipy import stats
 from steer_env.evaluation.intervals import Estimate
 from steer_env.report import grids, header, html
 from steer_env.report.dialogues import entries, side_by_side
-from steer_env.report.plots import tcsr_by_turn, training_figure
+from steer_env.report.plots import figures_of, tcsr_by_turn, training_figure
+from steer_env.report.sections import sections_of
 
 
 def test_the_head_says_what_was_played_by_whom_and_when(make_row) -> None:
@@ -99,6 +100,24 @@ def test_training_curves_are_of_what_is_known(tmp_path: Path, make_row) -> None:
 def test_a_heat_map_says_how_many_and_does_not_shout_of_few(n: int, event: str) -> None:
     cell = grids._harm(Estimate(1.0, 0.2, 1.0, n))
     assert (cell.text, cell.small, cell.event) == ("100%", f"n = {n}", event)
+    assert grids._harm(Estimate(None, 0.1, 0.9, n, bounds=(0.2, 0.5))).small.endswith(f"], n = {n}")
+
+
+def test_what_happens_at_each_turn_says_of_how_many(make_row) -> None:
+    rows = [make_row(10, seed=1), make_row(10, 10, 1, seed=2), make_row(10, 10, seed=3)]
+    (section,) = sections_of({"a": rows}, replicates=20)
+    (grid,) = grids.turns(section)
+    shown = {name: [cell.text for cell in cells] for name, cells in grid.rows}
+    assert shown["n"] == ["3", "2", "1"] and shown["harm"] == ["0%", "0%", "100%"]
+
+
+def test_tcsr_is_drawn_on_its_own_scale_however_wide_the_bands_are(make_row) -> None:
+    rows = [make_row(10, seed=i) for i in range(6)]
+    for row in rows:
+        value = float(row["seed"] > 0)
+        row["turns"][0]["tcsr"] = {"value": value, "min": value, "mean": value}
+    figure = figures_of(sections_of({"a": rows}, replicates=20))[""]["tcsr"]
+    assert [axis.get_ylim() for axis in figure.axes] == [(0, 1.02)] * 2
 
 
 def test_nothing_is_minus_zero() -> None:
