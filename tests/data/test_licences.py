@@ -26,6 +26,9 @@ CLOSED = {
     "mtmcs-bench": ("unstated",),
     "safedialbench": ("unstated",),
     "cosafe": ("unstated",),
+    "mmds": ("non-commercial",),
+    "red-queen": ("unstated",),
+    "reveal": ("unstated",),
     "mhj": ("non-commercial",),
     "mossbench": ("no-training",),
 }
