@@ -200,7 +200,7 @@ def test_a_set_of_evaluations_that_was_killed_goes_on_where_it_was(tmp_path):
         log for log in map(read_eval_log, (tmp_path / "logs").glob("*.eval")) if log.status == "success"
     )
     (tmp_path / "last").write_text("-1")
-    # In a process of its own, as a user would: a set's identity may hang on what other tests left in this one.
+    # In a process of its own: a set's identity may hang on what other tests left in this one.
     subprocess.run([sys.executable, __file__, str(tmp_path)], check=True)
     found = map(read_eval_log, (tmp_path / "logs").glob("*.eval"))
     # The log of the run that was cut off stays beside the new one.
