@@ -1,5 +1,13 @@
 """A tiny Qwen2.5-VL, one engine that runs it for all tests in process, and dialogues with pictures."""
 
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +46,48 @@ def engine(folder):
     opened = VLLMEngine(folder, block_size=32, **ENGINE)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def serve(folder):
+    """Start vLLM's server on the model, for as long as the block lasts; gives its address."""
+
+    @contextlib.contextmanager
+    def running(log, *options, **env):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder]
+        command += ["--host", "127.0.0.1", "--port", str(port)]
+        command += ["--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "16", "--enforce-eager"]
+        command += ["--kv-cache-memory-bytes", str(2**27), *options]
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                command, stdout=file, stderr=file, env={**os.environ, "VLLM_NO_USAGE_STATS": "1", **env}
+            )
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health", process, log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    return running
+
+
+def wait_for(url, process, log, seconds=600):
+    for _ in range(2 * seconds):
+        try:
+            with urllib.request.urlopen(url, timeout=1):
+                return
+        except OSError:
+            if process.poll() is not None:
+                break
+            time.sleep(0.5)
+    raise AssertionError(f"the server did not start:\n{log.read_text()[-3000:]}")
 
 
 @pytest.fixture

@@ -3,13 +3,6 @@
 import base64
 import contextlib
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 
 import numpy as np
 import openai
@@ -29,40 +22,9 @@ SCHEMA = {
 
 
 @pytest.fixture(scope="module")
-def server(folder, tmp_path_factory):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder]
-    command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "16", "--enforce-eager"]
-    command += ["--kv-cache-memory-bytes", str(2**27)]
-    log = tmp_path_factory.mktemp("server") / "log"
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=file, env={**os.environ, "VLLM_NO_USAGE_STATS": "1"}
-        )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", process, log)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def wait_for(url, process, log, seconds=300):
-    for _ in range(2 * seconds):
-        try:
-            with urllib.request.urlopen(url, timeout=1):
-                return
-        except (urllib.error.URLError, OSError):
-            if process.poll() is not None:
-                break
-            time.sleep(0.5)
-    raise AssertionError(f"the server did not start:\n{log.read_text()[-3000:]}")
+def server(serve, tmp_path_factory):
+    with serve(tmp_path_factory.mktemp("server") / "log", "--served-model-name", "tiny") as address:
+        yield f"{address}/v1"
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,10 @@
 """TRL's trainer with replies sampled by vLLM: in this process, by an engine of the library's, by a server."""
 
-import contextlib
 import functools
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -110,33 +106,11 @@ def test_trls_own_engine_samples_with_the_weights_of_each_step(folder, tmp_path)
 
 
 @pytest.fixture
-def server(folder, tmp_path):
+def server(serve, tmp_path):
     """A server as TRL asks for it, on the weights that training starts from; returns its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = "--dtype float32 --max-model-len 512 --max-num-seqs 16 --enforce-eager --enable-scale-out"
-    words += f" --logprobs-mode processed_logprobs --kv-cache-memory-bytes {2**27} --host 127.0.0.1"
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", folder]
-    log = tmp_path / "log"
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [*command, *words.split(), "--port", str(port)], stdout=file, stderr=file,
-            env={**os.environ, "VLLM_NO_USAGE_STATS": "1", "VLLM_SERVER_DEV_MODE": "1"},
-        )  # fmt: skip
-    try:
-        for _ in range(1200):
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health"):
-                break
-            assert process.poll() is None, log.read_text()[-3000:]
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
+    options = ("--enable-scale-out", "--logprobs-mode", "processed_logprobs")
+    with serve(tmp_path / "log", *options, VLLM_SERVER_DEV_MODE="1") as address:
+        yield address
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the weights would have to be exchanged")
