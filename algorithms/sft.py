@@ -23,6 +23,7 @@ from steer_env.algorithms.base import Progress
 from steer_env.algorithms.checkpoints import drop_rows_from, load_state, save_state
 from steer_env.algorithms.forward import autocast, prepared, updating
 from steer_env.algorithms.monitor import METRICS, MetricsLogger
+from steer_env.algorithms.muon import Muon
 from steer_env.configs.sft import SFTConfig
 from steer_env.configs.train import Scaling
 from steer_env.records import Row
@@ -201,7 +202,7 @@ def make_optimizers(model: torch.nn.Module, config: SFTConfig) -> list[torch.opt
     ]
     if hidden:
         matrices = [parameters[name] for name in parameters if name in hidden]
-        optimizers.append(torch.optim.Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay))
+        optimizers.append(Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
