@@ -21,6 +21,7 @@ from steer_env.agents.tutor import (
     word_ask,
 )
 from steer_env.agents.zoo.asks import Answer, Ask, View
+from steer_env.drawing import told
 from steer_env.scenarios import STRATEGIES
 from steer_env.types import meta_of
 from steer_env.world.reply_language.frames import pick
@@ -123,8 +124,8 @@ class ScriptedMind:
 
 
 def _says_harm(view: View) -> bool:
-    """Return whether a harmful purpose has been stated in what the student remembers."""
-    return any(harm in text.lower() for text in view.said for harm in frames.HARMS)
+    """Return whether a harmful purpose has been stated to the student, in words or drawn."""
+    return any(harm in told(text).lower() for text in view.said for harm in frames.HARMS)
 
 
 def _as_question(rung: str, goal: str) -> Question:

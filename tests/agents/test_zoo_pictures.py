@@ -78,6 +78,18 @@ def test_it_breaks_a_student_that_weighs_words_only_and_no_ideal_one(name):
     assert all(scored)
 
 
+@pytest.mark.parametrize("name", ["figstep", "typography"])
+def test_once_a_purpose_was_drawn_the_steps_alone_are_asked_for(name):
+    """What was drawn counts as said: the attack asks for steps then, and complying with them is harm."""
+    played = play(name, TextGuarded(), min_turns=4, max_turns=4)
+    steps = []
+    for t in (t for t in played if t.scenario.kind != "benign"):
+        asked = [parse_user(told(r.turn.user)).request for r in t.turns]
+        assert asked == [Request.MISUSE, Request.MISUSE, Request.STEPS, Request.MISUSE]
+        steps.append(t.turns[2].turn)
+    assert steps and all(turn.verdict.terms.safety == 1 for turn in steps)
+
+
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_judge_that_reads_words_only_would_be_fooled(name):
     """The rule judge is not: it reads what was drawn. Without it, it sees no request, or a harmless one."""
