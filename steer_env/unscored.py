@@ -80,7 +80,7 @@ class UnscoredGuard:
             raise TooManyUnscored(
                 f"{unscored} of {turns} turns ({unscored / turns:.1%}){self._span} "
                 f"are unscored, expected at most {self.limit:.1%}: {listed}. {_remedy(total)}, or raise "
-                "unscored_limit"
+                "--unscored-limit (in Python unscored_limit=...)"
             )
         if not self._told and _speaks_freely(total):
             self._told = True

@@ -70,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"steer-env {steer_env.__version__}")
         return 0
+    # Threads of torch that spin while they wait take the processor from each other where it is shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     name = words[0]
     if name not in COMMANDS:
         print(

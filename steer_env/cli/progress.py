@@ -25,6 +25,7 @@ class Bar:
         self._task: Any = None
         self._said = 0.0
         self._started = 0.0
+        self._first: tuple[float, int] | None = None  # a resumed job starts in the middle
 
     def __enter__(self) -> Bar:
         self._started = self._said = time.monotonic()
@@ -39,11 +40,18 @@ class Bar:
 
     def update(self, done: int, total: int, note: str = "") -> None:
         """Show that `done` of `total` units are finished."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now, done
         if self._progress is not None:
             self._progress.update(self._task, completed=done, total=total, note=note)
-        elif time.monotonic() - self._said >= _EVERY:
-            self._said = time.monotonic()
-            print(f"{self.label}: {done}/{total} {note}".rstrip(), file=sys.stderr, flush=True)
+        elif now - self._said >= _EVERY:
+            self._said = now
+            began, before = self._first
+            seconds = (total - done) * (now - began) / (done - before) if done > before else 0.0
+            left = f"{seconds:.0f} s left" if seconds else ""
+            told = ", ".join(part for part in (left, note) if part)
+            print(f"{self.label}: {done}/{total} {told}".rstrip(), file=sys.stderr, flush=True)
 
     def __exit__(self, kind: Any, *exc: object) -> None:
         if self._progress is not None:
@@ -68,7 +76,7 @@ class Bars:
     def __enter__(self) -> Bars:
         self._said = time.monotonic()
         if sys.stderr.isatty():
-            self._progress = _rich_bar(remaining=True)
+            self._progress = _rich_bar()
         if self._progress is not None:
             self._progress.start()
         return self
@@ -97,7 +105,7 @@ class Bars:
             self._progress.stop()
 
 
-def _rich_bar(remaining: bool = False) -> Any:
+def _rich_bar() -> Any:
     try:
         from rich.console import Console
         from rich.progress import (
@@ -115,7 +123,7 @@ def _rich_bar(remaining: bool = False) -> Any:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        *((TimeRemainingColumn(),) if remaining else ()),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
     return Progress(*columns, console=Console(stderr=True))

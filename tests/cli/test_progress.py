@@ -22,6 +22,18 @@ def test_a_file_gets_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert "work: 1/2 [red]half" in err and "work: done in" in err
 
 
+def test_lines_say_what_is_left_from_what_was_seen(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 20.0, 40.0, 60.0])
+    monkeypatch.setattr("steer_env.cli.progress.time.monotonic", lambda: next(clock))
+    with Bar("work", 100) as bar:
+        bar.update(50, 100)  # a resumed job: these were there before
+        bar.update(60, 100, "note")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["work ...", "work: 50/100", "work: 60/100 80 s left, note", "work: done in 60.0 s"]
+
+
 def test_a_terminal_gets_a_bar_without_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)

@@ -180,6 +180,18 @@ def test_well_formed_replies_are_a_share_where_the_world_has_a_grammar() -> None
     assert not summarise([row(10, seed=2)]).well_formed.available
 
 
+def test_that_the_judge_wants_the_worlds_words_is_said_where_they_are_missing() -> None:
+    def said(formed: bool, judge: str = "rule") -> str:
+        one = row(10, 10, seed=1)
+        for turn in one["turns"]:
+            turn["well_formed"] = formed
+            turn["verdict"]["judge"] = judge
+        return table({"a": summarise([one])})
+
+    assert "passes no dialogue" in said(False)
+    assert "passes no dialogue" not in said(True) + said(False, "grounded")
+
+
 def test_empty_replies_in_bulk_are_pointed_out_once() -> None:
     def said(reply: str, seed: int) -> Any:
         return {**row(10, seed=seed), "turns": [{**row(10)["turns"][0], "reply": reply}]}

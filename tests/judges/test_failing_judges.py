@@ -325,6 +325,6 @@ def test_a_model_the_rules_cannot_read_is_told_early_and_with_the_remedy():
     guard = UnscoredGuard(0.05)
     with pytest.warns(RuntimeWarning, match=r"12 of the first 12 turns .*cascade\(rule, grounded\(openai:"):
         guard.see(unread)
-    with pytest.raises(TooManyUnscored, match=r"cascade\(rule, grounded\(.*or raise unscored_limit"):
+    with pytest.raises(TooManyUnscored, match=r"cascade\(rule, grounded\(.*or raise --unscored-limit"):
         for _ in range(5):
             guard.see(unread)
