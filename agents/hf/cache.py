@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
 
@@ -26,6 +27,15 @@ _ROOM = 64
 
 class _RoomyLayer(DynamicLayer):
     """A cache layer that grows in steps. The stock one copies all keys and values for every new token."""
+
+    @classmethod
+    def of(cls, keys: Tensor, values: Tensor, used: int) -> _RoomyLayer:
+        """Return a layer that keeps what it is given, of which the first columns are used."""
+        layer = cls()
+        layer.lazy_initialization(keys, values)
+        layer._store, layer._used = (keys, values), used
+        layer.keys, layer.values = keys[:, :, :used], values[:, :, :used]
+        return layer
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -154,8 +164,8 @@ class Block:
         order_RC = self.mask_BC[index_R].to(torch.int8).argsort(dim=1, stable=True)[:, -columns:]
 
         def gather(part: Tensor) -> Tensor:
-            index = order_RC[:, None, :, None].expand(-1, part.shape[1], -1, part.shape[3])
-            return part[index_R].gather(2, index)
+            heads_H = torch.arange(part.shape[1], device=part.device)
+            return part[index_R[:, None, None], heads_H[:, None], order_RC[:, None]]
 
         bias_RC = self.bias_BC[index_R].gather(1, order_RC)
         return self._with(_copy(self.cache, gather), bias_RC, index_R.tolist())
@@ -166,22 +176,23 @@ def stack(blocks: Sequence[Block]) -> Block:
     if len(blocks) == 1:
         return blocks[0]
     columns = max(block.bias_BC.shape[1] for block in blocks)
+    rows = sum(block.rows for block in blocks)
 
-    def padded(part: Tensor, dim: int, value: float = 0.0) -> Tensor:
-        missing = columns - part.shape[dim]
-        if not missing:
-            return part
-        shape = list(part.shape)
-        shape[dim] = missing
-        return torch.cat([part.new_full(shape, value), part], dim)
+    def stacked(parts: Sequence[Tensor]) -> Tensor:
+        _, heads, _, width = parts[0].shape
+        # Padding has no weight, but 0 times NaN would be one: it is 0.
+        whole = parts[0].new_zeros(rows, heads, columns + _ROOM, width)
+        for part, below in zip(parts, whole.split([len(part) for part in parts]), strict=True):
+            below[:, :, columns - part.shape[2] : columns] = part
+        return whole
 
-    stacked = []
-    for parts in zip(*(_states(block.cache) for block in blocks), strict=True):
-        keys = torch.cat([padded(keys, 2) for keys, _ in parts])
-        stacked.append((keys, torch.cat([padded(values, 2) for _, values in parts])))
+    layers = zip(*(_states(block.cache) for block in blocks), strict=True)
+    held = [_RoomyLayer.of(*map(stacked, zip(*parts, strict=True)), columns) for parts in layers]
     return Block(
-        _filled(stacked),
-        torch.cat([padded(block.bias_BC, 1, HIDDEN) for block in blocks]),
+        _cache(held),
+        torch.cat(
+            [pad(block.bias_BC, (columns - block.bias_BC.shape[1], 0), value=HIDDEN) for block in blocks]
+        ),
         torch.cat([block.next_B for block in blocks]),
         [key for block in blocks for key in block.keys],
         [opening for block in blocks for opening in block.openings],
@@ -189,7 +200,8 @@ def stack(blocks: Sequence[Block]) -> Block:
 
 
 def _copy(cache: DynamicCache, select: Callable[[Tensor], Tensor]) -> DynamicCache:
-    return _filled([(select(keys), select(values)) for keys, values in _states(cache)])
+    parts = [(select(keys), select(values)) for keys, values in _states(cache)]
+    return _cache([_RoomyLayer.of(keys, values, keys.shape[2]) for keys, values in parts])
 
 
 def _states(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
@@ -197,11 +209,7 @@ def _states(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
     return [(layer.keys, layer.values) for layer in cast("list[Any]", cache.layers)]
 
 
-def _filled(states: Sequence[tuple[Tensor, Tensor]]) -> DynamicCache:
-    """A cache that holds these keys and values and has room to grow."""
-    layers = [_RoomyLayer() for _ in states]
-    for layer, (keys, values) in zip(layers, states, strict=True):
-        layer.update(keys, values)
+def _cache(layers: Sequence[_RoomyLayer]) -> DynamicCache:
     cache = DynamicCache()
     cache.layers = [*layers]
     return cache
