@@ -203,7 +203,7 @@ def check_trusted(key: str, name: Any, words: Sequence[str], file: Mapping[str, 
     Raises:
         Usage: If it was not given again, on the command line or in the file of --config.
     """
-    from steer_env.cli.places import reaches_out
+    from steer_env.play.places import reaches_out
 
     typed = {*words, *(word.partition("=")[2] for word in words)}
     names = name if isinstance(name, list) else [name]

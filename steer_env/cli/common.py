@@ -10,7 +10,6 @@ from typing import Any
 import steer_env
 from steer_env.agents.base import Agent
 from steer_env.cli.command import HELD, settings
-from steer_env.cli.places import in_process, is_own
 from steer_env.configs.base import Switch, config
 from steer_env.configs.env import EnvConfig, Split
 from steer_env.configs.student import ModelConfig
@@ -21,6 +20,7 @@ from steer_env.models import is_backend
 from steer_env.models.shipped import SHIPPED, local_path
 from steer_env.models.weights import folder_hash, is_complete
 from steer_env.naming import EXPECTED, read_name, source_hash
+from steer_env.play.places import in_process, is_own
 from steer_env.registration import make_seats, make_source, own_scenarios
 from steer_env.runs import RunFolder, outward_links
 from steer_env.scenarios import FixedScenarios, Scenario, ScenarioSource, digest_of

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 from steer_env.cli.command import Command, Positional, Usage, arg
 from steer_env.cli.common import claim, open_setting, open_student
-from steer_env.cli.places import reaches_out
 from steer_env.cli.progress import Bar
 from steer_env.configs.base import Natural, Positive, Switch, build, config, names
 from steer_env.configs.env import EnvConfig
 from steer_env.configs.student import ModelConfig, SamplingConfig
 from steer_env.judges.independence import check_independent
 from steer_env.play.forks import FORKS, chosen, cost, culprit, play_on
+from steer_env.play.places import reaches_out
 from steer_env.play.recorded import load_run, scenes_of
 from steer_env.records import Row
 from steer_env.render import visible

@@ -12,15 +12,14 @@ from gymnasium.utils import seeding
 
 from steer_env.configs.base import build, names
 from steer_env.configs.env import EnvConfig, Split
-from steer_env.data.loaders import dataset_of
 from steer_env.drawing import redrawn
 from steer_env.evaluation.tabulate import judge_name
 from steer_env.files import read_json
 from steer_env.ids import SPECS
 from steer_env.images import Image
-from steer_env.naming import is_reference
 from steer_env.play.evaluate import load_rows, members_of
 from steer_env.play.logs import is_log, read_dialogues
+from steer_env.play.places import reaches_out
 from steer_env.play.suites import WholeGroups
 from steer_env.records import ROLLOUTS, Row, read_jsonl
 from steer_env.registration import make_source, own_scenarios
@@ -161,7 +160,7 @@ def scenes_of(meta: Mapping[str, Any], *, scenarios: str | None = None, trust: b
     code = [meta["env"]] if ":" in str(meta["env"]) else []
     if scenarios is not None:
         meta = {**meta, "scenarios": scenarios}
-    elif _reaches_out(meta.get("scenarios")):
+    elif reaches_out(meta.get("scenarios"), "scenarios"):
         code.append(meta["scenarios"])
     if code and not trust:
         raise CannotRescore(
@@ -175,12 +174,6 @@ def scenes_of(meta: Mapping[str, Any], *, scenarios: str | None = None, trust: b
         return Scenes(env, tuple(source) if isinstance(source, FixedScenarios) else None)
     usual: Split = "train" if meta.get("command") == "train" else "bench"
     return Scenes(replace(env, split=env.split or usual))
-
-
-def _reaches_out(scenarios: Any) -> bool:
-    """Whether opening scenarios of this name runs code or asks the hub."""
-    dataset = dataset_of(scenarios)
-    return is_reference(scenarios) if dataset is None else dataset.from_hub
 
 
 def pictures_of(meta: Mapping[str, Any]) -> Callable[[Row], Sequence[Image]]:

@@ -10,11 +10,11 @@ import pytest
 
 import steer_env
 from steer_env import load_scenarios
-from steer_env.cli.places import reaches_out
 from steer_env.data.audit import open_corpus
 from steer_env.data.loaders import DATASETS, DatasetError, dataset_of
 from steer_env.data.seeds import open_source
 from steer_env.play.evaluate import load_rows
+from steer_env.play.places import reaches_out
 from steer_env.play.recorded import CannotRescore, scenes_of
 from steer_env.scenario_files import ScenarioFileError, save_scenarios
 from steer_env.scenarios import DraftTurn, Scenario, distinct
