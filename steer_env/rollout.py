@@ -260,19 +260,28 @@ class _Play:
 
         What a model generated, and not a program wrote, is cut instead, as it is at its limit of tokens.
         """
-        if isinstance(reply, str):
-            try:
-                for text in (reply, *meta_of(reply).get("tries", ())):
-                    self.env.check(seat.name, slot, text)
-            except TooLong as error:
-                known = meta_of(reply)
-                if "finish" not in known:
-                    return Failed(f"invalid: {error}")
-                cut = Utterance(reply[: error.limit], **{**known, "finish": "length"})
-                return self._checked(seat, slot, cut)
-            except InvalidUtterance as error:
-                return Failed(f"invalid: {error}")
-        return reply
+        if isinstance(reply, Failed):
+            return reply
+        try:
+            said = self._fitting(seat, slot, reply)
+            if tries := meta_of(said).get("tries"):
+                fitting = tuple(self._fitting(seat, slot, text) for text in tries)
+                said = Utterance(str(said), **{**meta_of(said), "tries": fitting})
+        except InvalidUtterance as error:
+            return Failed(f"invalid: {error}")
+        return said
+
+    def _fitting(self, seat: Seat, slot: int, text: Utterance) -> Utterance:
+        """Return a text that the environment takes: as it is, or what a model generated cut at the limit."""
+        try:
+            self.env.check(seat.name, slot, text)
+        except TooLong as error:
+            known = meta_of(text)
+            if "finish" not in known:
+                raise
+            text = Utterance(str(text)[: error.limit], **{**known, "finish": "length"})
+            self.env.check(seat.name, slot, text)
+        return text
 
     def _end(self, ended: Iterable[Finished]) -> Iterator[Placed]:
         """Hand over ended dialogues, refill their places, then give them away."""

@@ -179,3 +179,21 @@ def test_what_a_model_says_beyond_the_environments_limit_is_cut_and_says_so(seat
     assert said and all(text == "y" * 4096 for text in said)
     if seat == "student_0":
         assert all(dict(text.meta) == {"finish": "length", "known": 1} for text in said)
+
+
+@pytest.mark.parametrize("finish", [True, False])
+def test_a_candidate_beyond_the_environments_limit_is_cut_where_a_model_made_it(finish):
+    class Trying(Draft):
+        def act(self, observations):
+            meta = {"finish": "stop"} if finish else {}
+            tries = (Utterance("short", **meta), Utterance("y" * 5000, **meta))
+            return [
+                Utterance("short", **meta) if seen.tried else Utterance("short", **meta, tries=tries)
+                for seen in observations
+            ]
+
+    trajectories = rollout(vec(2), Trying(), Echo(), range(2))
+    if finish:
+        assert all(t.stop is StopReason.SEED_END for t in trajectories)
+    else:
+        assert all(t.error.startswith("attacker_0: invalid: ") for t in trajectories)
