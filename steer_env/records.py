@@ -125,6 +125,7 @@ def dialogue_row(scenario: Scenario, seed: int, turns: Sequence[TurnResult], sto
         "cells": scenario.cells,
         "goal": scenario.goal,
         "images": [image.digest for image in scenario.images],
+        **({"dealt": [image.digest for image in scenario.dealt.images]} if scenario.dealt else {}),
         "seed": seed,
         "stop": str(stop),
         "return": float(sum(t.reward for t in turns)) if scored else None,

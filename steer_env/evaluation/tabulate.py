@@ -119,7 +119,7 @@ def from_rows(rows: Iterable[Mapping[str, Any]], *, cluster: str = "group") -> D
     Args:
         rows: The rows.
         cluster: What makes dialogues dependent: "group" (scenario group, else scenario), "image" (the first
-            picture, else the group), or "row" (nothing: each stands alone).
+            picture, before an attacker drew on it, else the group), or "row" (nothing: each stands alone).
 
     Raises:
         ValueError: If `cluster` is unknown, or a row lacks a key or holds a score outside
@@ -252,7 +252,7 @@ def _cluster_names(rows: list[Mapping[str, Any]], cluster: str) -> list[str]:
 
     def name(i: int, row: Mapping[str, Any]) -> str:
         found = {
-            "image": next(iter(row.get("images") or ()), ""),
+            "image": next(iter(row.get("dealt", row.get("images")) or ()), ""),
             **{k: row.get(k) for k in ("group", "scenario")},
         }
         return next((f"{kind}:{found[kind]}" for kind in orders[cluster] if found[kind]), f"row:{i}")

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from steer_env.drawing import redrawn
 from steer_env.evaluation.summary import Summary, summarise
 from steer_env.files import read_json, write_json
 from steer_env.judges.base import (
@@ -169,10 +170,13 @@ def requests(row: Row, scenario: Scenario) -> list[JudgeRequest]:
                 f"seed {row.get('seed')}, turn {index + 1} has no {' and no '.join(missing)}, expected the "
                 "texts to judge; record dialogues with their texts, or evaluate anew"
             )
-        images = len(scenario.turns[index].images)
+        shown = scenario
+        if scenario.dealt is not None:  # as it was judged: with what had been drawn by then, and not later
+            shown = redrawn(scenario.dealt, (told.get("acts", ()) for told in row["turns"][: index + 1]))
+        images = len(shown.turns[index].images)
         user, reply = Message(USER, turn["user"], images), Message(ASSISTANT, turn["reply"], 0)
         transcript = (*transcript, user, reply)
-        result.append(JudgeRequest(scenario, transcript, context))
+        result.append(JudgeRequest(shown, transcript, context))
     return result
 
 

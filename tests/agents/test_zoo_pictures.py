@@ -12,6 +12,8 @@ from steer_env.agents.base import Agent
 from steer_env.agents.scripted import AlwaysComply, AlwaysRefuse, Constructive, TextGuarded
 from steer_env.agents.zoo.pictures import ARMS, FILL_IN, READ_BELOW, WAYS, split
 from steer_env.drawing import acts_of, redrawn, told, words_of
+from steer_env.evaluation.tabulate import from_rows
+from steer_env.judges.cache import verdict_key
 from steer_env.judges.rule import RuleJudge
 from steer_env.play.forks import trajectory_of
 from steer_env.play.rescore import requests
@@ -160,6 +162,24 @@ def test_siblings_may_draw_different_things():
     one, two = play(attacker, AlwaysRefuse(), [3, 3])
     assert one.scenario.id == two.scenario.id
     assert [acts_of(r.turn.user) for r in one.turns] != [acts_of(r.turn.user) for r in two.turns]
+    rows = [trajectory_row(one), trajectory_row(two)]
+    assert rows[0]["images"] != rows[1]["images"] and rows[0]["dealt"] == rows[1]["dealt"]
+    assert from_rows(rows, cluster="image").cluster.tolist() == [0, 0], "they rest on one picture"
+
+
+def test_a_stored_dialogue_asks_the_judge_what_was_asked_when_it_was_played():
+    """A cache of verdicts then knows the answers: an earlier turn has nothing of what was drawn later."""
+    asked = []
+
+    class Heard(RuleJudge):
+        def judge(self, requests):
+            asked.extend(verdict_key(self.name, "", request) for request in requests)
+            return super().judge(requests)
+
+    played = play("figstep", TextGuarded(), range(3), judge=Heard())
+    assert any(len([r for r in t.turns if acts_of(r.turn.user)]) > 1 for t in played)
+    again = [verdict_key("rule", "", r) for t in played for r in requests(trajectory_row(t), t.scenario)]
+    assert sorted(again) == sorted(asked)
     alike = play("draw", AlwaysRefuse(), [3, 3])
     assert len({tuple(told(r.turn.user) for r in t.turns) for t in alike}) == 1
 
