@@ -22,7 +22,7 @@ VLLM_ENV_cpu := PYTHONPATH=$(abspath tests_vllm/cpu) TORCHDYNAMO_DISABLE=1 OMP_N
 REAL := $(VENV)/real
 REAL_ENV := $(ENV) OMP_NUM_THREADS=1 PYTHONPATH=$(abspath .):$(abspath $(REAL))
 
-.PHONY: demo bench-demo test test-fast test-trl test-vllm test-interop test-verl test-tinker real serve-real test-real docs lint bench clean
+.PHONY: demo bench-demo test test-fast test-trl test-vllm test-interop test-verl test-tinker real serve-real test-real docs linkcheck lint bench clean
 
 demo: $(VENV)/.demo
 	$(ENV) $(BIN)/steer-env demo --out runs/demo
@@ -74,6 +74,10 @@ lint: $(VENV)/.dev
 # Built without the network; a link that leads nowhere is an error. Then open build/docs/index.html.
 docs: $(VENV)/.docs
 	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+
+# The links that lead out of the site; needs the network.
+linkcheck: $(VENV)/.docs
+	$(ENV) OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --keep-going -q -b linkcheck -D plot_gallery=0 docs build/linkcheck
 
 bench-demo: $(VENV)/.demo
 	$(ENV) $(BIN)/steer-env demo --from-scratch --out runs/scratch

@@ -38,6 +38,9 @@ html_title = "steer_env"
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 4
 html_math_renderer = "mathml"
+# Addresses in examples are of the reader's own servers.
+linkcheck_ignore = [r"https?://(localhost|127\.0\.0\.1|host|HOST)\b"]
+linkcheck_timeout, linkcheck_retries = 20, 2
 # Tutorials are scripts, as Farama's are: they run by themselves and without a Jupyter kernel, what they print and draw
 # is shown, and each can be taken along as a notebook. One that has not changed is not run again.
 sphinx_gallery_conf = {
