@@ -30,6 +30,17 @@ _HIDDEN = re.compile(
 )
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number with its noun, given in the singular.
+
+    >>> counted(1, "labelled turn"), counted(2, "reply")
+    ('1 labelled turn', '2 replies')
+    """
+    if number == 1:
+        return f"{number} {what}"
+    return f"{number} {re.sub('(?<![aeiou])y$', 'ie', what)}s"
+
+
 def visible(text: str) -> str:
     r"""Return `text` with every control and invisible character written out; line feeds stay.
 

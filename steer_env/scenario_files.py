@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from steer_env.files import replacing, write_bytes
 from steer_env.images import Image, ImageError, encoded
-from steer_env.render import visible
+from steer_env.render import counted, visible
 from steer_env.scenarios import DraftTurn, Sameness, Scenario, distinct
 from steer_env.spaces import MAX_IMAGES
 from steer_env.world.draw import SOURCE, recipe_of, truth_of
@@ -65,7 +65,7 @@ class ScenarioFileError(ValueError):
     def __init__(self, path: str | Path, problems: Sequence[Problem]) -> None:
         self.path = Path(path)
         self.problems = tuple(problems)
-        lines = [f"{path}: {len(problems)} problem{'s' if len(problems) != 1 else ''}"]
+        lines = [f"{path}: {counted(len(problems), 'problem')}"]
         lines += [f"  {problem}" for problem in problems[:_LISTED]]
         if len(problems) > _LISTED:
             lines.append(

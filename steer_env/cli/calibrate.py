@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 from steer_env.cli.command import Command, Positional
 from steer_env.configs.base import Natural, Positive, config
 from steer_env.files import write_json
+from steer_env.render import counted
 
 _EXAMPLES = """  steer-env calibrate runs/mine --sheet labels.csv --count 200   draw dialogues to label
   steer-env calibrate runs/mine --labels labels.csv --event harm --out card.json
@@ -98,9 +99,12 @@ def run(config: Calibrate) -> int:
     result = calibrate(
         rows, labels, config.event, unit=config.unit, by=config.by, source=source, sampling=sampling
     )
-    print(f"{result.labelled} labelled turns, {result.ties} ties, {result.unscored} without a verdict")
+    print(
+        f"{counted(result.labelled, 'labelled turn')}, {counted(result.ties, 'tie')}, "
+        f"{result.unscored} without a verdict"
+    )
     if result.unlabelled:
-        print(f"{result.unlabelled} dialogues left open: some of their turns have no label")
+        print(f"{counted(result.unlabelled, 'dialogue')} left open: a turn has no label")
     print(f"agreement of annotators (Krippendorff's alpha): {result.alpha.text(digits=3)}")
     for card in (result.card, *result.strata.values()):
         if card is not None:

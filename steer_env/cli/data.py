@@ -112,7 +112,7 @@ def audit(config: Audit) -> int:
 def save(config: Save) -> int:
     """Write the file and say what was left out."""
     from steer_env.data import audit as audits
-    from steer_env.render import visible
+    from steer_env.render import counted, visible
     from steer_env.scenario_files import save_scenarios
     from steer_env.scenarios import distinct
 
@@ -125,7 +125,7 @@ def save(config: Save) -> int:
         print(
             visible(f"left out: {one.provenance or one.id}, says the same as {first.provenance or first.id}")
         )
-    print(f"{path}: {len(scenarios)} scenarios, {len(dropped)} left out")
+    print(f"{path}: {counted(len(scenarios), 'scenario')}, {len(dropped)} left out")
     return 0
 
 
@@ -137,14 +137,16 @@ def build(config: Build) -> int:
     """Build and say what came of it."""
     from steer_env.cli.progress import Bars
     from steer_env.data import build as builds
+    from steer_env.render import counted
 
     claim(config.out, config.trust)
     with Bars() as bars:
         manifest = builds.build(config.out, config.sizes, bars.update)
     for name, split in manifest["splits"].items():
         print(
-            f"STEER-{name}: {split['dialogues']} dialogues, {split['mean_turns']:.2f} turns in the mean, "
-            f"{split['groups']} groups, {split['images']} pictures"
+            f"STEER-{name}: {counted(split['dialogues'], 'dialogue')}, "
+            f"{split['mean_turns']:.2f} turns in the mean, "
+            f"{counted(split['groups'], 'group')}, {counted(split['images'], 'picture')}"
         )
     print(f"card: {config.out / 'README.md'}")
     return 0

@@ -17,7 +17,7 @@ from steer_env.play.forks import FORKS, chosen, cost, culprit, play_on
 from steer_env.play.places import reaches_out
 from steer_env.play.recorded import load_run, scenes_of
 from steer_env.records import Row
-from steer_env.render import visible
+from steer_env.render import counted, visible
 
 _EXAMPLES = """  steer-env fork runs/grpo                          the most harmful dialogues
   steer-env fork runs/grpo --seeds 17 --k 32        one dialogue, more precisely
@@ -88,7 +88,10 @@ def run(config: Fork) -> int:
         )
     check_independent(setting.judge, student, setting.attacker, allow=setting.env.allow_self_judge)
     replies = sum(cost(row, config.k) for row in rows)
-    print(f"{len(rows)} dialogues, at most {replies} replies; results go to {config.source / FORKS}")
+    print(
+        f"{counted(len(rows), 'dialogue')}, at most {counted(replies, 'reply')}; "
+        f"results go to {config.source / FORKS}"
+    )
     said = {"student": name, "temperature": config.sampling.temperature}
     vec = setting.make(min(config.num_envs, 4 * config.k))
     with Bar(f"fork {config.source}", len(rows)) as bar:

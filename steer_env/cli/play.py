@@ -23,7 +23,7 @@ from steer_env.files import write_bytes
 from steer_env.images import Image
 from steer_env.judges.independence import check_independent
 from steer_env.models import BackendError
-from steer_env.render import render_text, result_line, visible
+from steer_env.render import counted, render_text, result_line, visible
 from steer_env.types import ATTACKER, STUDENT, TurnResult
 
 _EXAMPLES = """  steer-env play --as student
@@ -97,7 +97,7 @@ def play(env: Any, human: str, other: Agent, folder: Path, *, blind: bool = Fals
     scenario = core.scenario
     assert scenario is not None
     results: list[TurnResult] = []
-    turns = f"{len(scenario)} turn{'s' * (len(scenario) != 1)}"
+    turns = counted(len(scenario), "turn")
     print(f"\na dialogue of {turns}; you are the {human.split('_')[0]}")
     if human == ATTACKER:
         secrets = {name: getattr(scenario, name) for name in ("goal", "strategy", "technique")}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from steer_env.cli.command import Command, Positional
 from steer_env.configs.base import config
-from steer_env.render import visible
+from steer_env.render import counted, visible
 from steer_env.scenarios import Scenario
 
 _VALIDATE = """  steer-env scenarios validate my.jsonl
@@ -43,20 +43,20 @@ def validate(config: Validate) -> int:
     except scenario_files.ScenarioFileError as error:
         for problem in error.problems:
             print(f"{config.file}: {problem}")
-        print(f"{len(error.problems)} problem{'s' if len(error.problems) != 1 else ''}")
+        print(f"{counted(len(error.problems), 'problem')}")
         return 1
     refused = [] if config.student is None else _refused(config.file, scenarios, config.student)
     for line in refused:
         print(visible(line))
     if refused:
-        print(f"{len(refused)} picture{'s' if len(refused) != 1 else ''} that the model's processor refuses")
+        print(f"{counted(len(refused), 'picture')} that the model's processor refuses")
         return 1
     counts = {
         "scenario": len(scenarios),
         "user turn": sum(len(s) for s in scenarios),
         "image": sum(len(s.images) for s in scenarios),
     }
-    told = ", ".join(f"{count} {what}{'s' if count != 1 else ''}" for what, count in counts.items())
+    told = ", ".join(counted(count, what) for what, count in counts.items())
     print(f"{config.file}: fine. {told}")
     return 0
 

@@ -20,6 +20,7 @@ from steer_env.configs.base import AboveZero, Positive, config
 from steer_env.configs.sft import SFTConfig, SFTSettings
 from steer_env.configs.student import ModelConfig
 from steer_env.configs.train import Scaling
+from steer_env.render import counted
 from steer_env.runs import RunFolder
 
 _EXAMPLES = """  steer-env sft --student runs/demo/base --data boot --out runs/sft
@@ -113,7 +114,10 @@ def run(config: SFT) -> int:
     per_epoch = -(-len(examples) // min(config.settings.batch_size, len(examples)))
     steps = config.steps or max(1, round(config.epochs * per_epoch))
     RunFolder(out).write(run_meta("sft", config, content) | {"left_out": long})
-    print(f"{len(examples)} dialogues, {steps} steps; metrics go to {out / 'metrics.jsonl'}")
+    print(
+        f"{counted(len(examples), 'dialogue')}, {counted(steps, 'step')}; "
+        f"metrics go to {out / 'metrics.jsonl'}"
+    )
     with Bar("sft", steps) as bar:
 
         def tell(done: int, total: int, row: dict[str, Any]) -> None:

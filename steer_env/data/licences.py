@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from steer_env.render import counted
 from steer_env.scenarios import Scenario
 
 #: Gate -> what in a licence text closes it.
@@ -72,8 +73,9 @@ def check_training_allowed(scenarios: Iterable[Scenario], allow: Sequence[str] =
         )
     if closed:
         lines = [
-            f"  {count} scenarios of {name or 'an unnamed source'}: {gate} ({licences[gate, name]!r}); "
-            f"allow={gate!r}" + (f" or allow={name!r} overrides it" if name else " overrides it")
+            f"  {counted(count, 'scenario')} of {name or 'an unnamed source'}: "
+            f"{gate} ({licences[gate, name]!r}); allow={gate!r}"
+            + (f" or allow={name!r} overrides it" if name else " overrides it")
             for (gate, name), count in sorted(closed.items())
         ]
         raise LicenceGate(

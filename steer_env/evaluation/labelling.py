@@ -357,13 +357,13 @@ def agreement(labels: Labels, replicates: int = 1000, seed: int = 0, confidence:
     """Return Krippendorff's alpha (nominal) between annotators, with a bootstrap interval over turns.
 
     1 is perfect agreement, 0 is chance; computed by the package `krippendorff`. Turns with one label say
-    nothing about agreement and are left out.
+    nothing about agreement and are left out. One turn alone has no interval: it is not available then.
     """
     krippendorff = need("krippendorff", "eval")
     names = sorted({who for said in labels.votes.values() for who in said})
     pairable = [said for said in labels.votes.values() if len(said) > 1]
-    if len(names) < 2 or not pairable:
-        return unavailable("needs turns that two annotators labelled", len(labels.votes))
+    if len(names) < 2 or len(pairable) < 2:
+        return unavailable("needs two turns that two annotators labelled", len(labels.votes))
     data = np.array([[float(said.get(who, np.nan)) for who in names] for said in pairable]).T
     if np.unique(data[~np.isnan(data)]).size < 2:
         return unavailable("all labels are the same: chance agreement is undefined", len(pairable))

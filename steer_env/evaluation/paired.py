@@ -28,6 +28,7 @@ from steer_env.evaluation.intervals import (
     wilson,
     z_value,
 )
+from steer_env.render import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +97,7 @@ def paired(
         none = Estimate(None, n=n, undecided=missing, note="fewer than two scored groups of pairs")
         return Difference(none, None, "none", seeds)
     value = float(first.mean() - second.mean())
-    notes = [f"{missing} pairs left out: unscored"] if missing else []
+    notes = [f"{counted(missing, 'pair')} left out: unscored"] if missing else []
     p: float | None
     if seeds == (1, 1):
         (low, high), p, method = _one_seed(first[0], second[0], labels, confidence)

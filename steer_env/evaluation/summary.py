@@ -20,6 +20,7 @@ from steer_env.evaluation.survival import (
     sensitivity_range,
 )
 from steer_env.evaluation.tabulate import Dialogues, from_rows
+from steer_env.render import counted
 
 #: Longest dialogue of the paper's protocol; the mean turn of first failure is restricted to it.
 HORIZON = 10
@@ -197,7 +198,7 @@ def _first(d: Dialogues, below: int, horizon: int, options: Mapping[str, Any]) -
     found = until_failure(d, below, restricted_mean_estimate, reach, options)
     if not found.available or reach == horizon:
         return found
-    note = f"no dialogue has more than {reach} turns, restricted to {reach}"
+    note = f"no dialogue has more than {counted(reach, 'turn')}, restricted to {reach}"
     return replace(found, note="; ".join(filter(None, [found.note, note])))
 
 
@@ -214,7 +215,7 @@ def until_failure(
         options: `replicates`, `seed` and `confidence` of the interval.
     """
     if len(d) and not d.scored.any():
-        return Estimate(None, n=len(d), undecided=len(d), note=f"all {len(d)} dialogues unscored")
+        return Estimate(None, n=len(d), undecided=len(d), note=f"all {counted(len(d), 'dialogue')} unscored")
     worst, best = (
         metrics.first_failure(d.safety, d.scored, d.played, below=below, unscored=way)
         for way in ("fail", "safe")

@@ -24,6 +24,7 @@ from steer_env.evaluation.intervals import (
     wilson,
     z_value,
 )
+from steer_env.render import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +215,7 @@ def restricted_mean_estimate(
     if not len(time):
         return unavailable("no dialogues")
     if not time.any():
-        return unavailable(f"all {len(time)} dialogues unscored from the first turn", len(time))
+        return unavailable(f"all {counted(len(time), 'dialogue')} unscored from the first turn", len(time))
     curve = kaplan_meier(time, event, horizon=horizon)
     value = restricted_mean(curve, horizon)
     note = ""

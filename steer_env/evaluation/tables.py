@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from steer_env.evaluation.intervals import Estimate
 from steer_env.evaluation.metrics import HELPFULNESS_MEAN, SAFETY_MEAN
 from steer_env.evaluation.summary import HORIZON, Summary
-from steer_env.render import markdown, markdown_table, text_table, visible
+from steer_env.render import counted, markdown, markdown_table, text_table, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -89,7 +89,7 @@ def _cells(
         counts = [f"{s.unscored_turns}\nof {s.turns}"]
         counts += [f"{s.cut_off}\nof {s.replies}" if s.replies else "-"] * limited
         cells = [cell(estimate, percent) for _, estimate, percent in estimates]
-        body.append([f"{shown}\n  {s.dialogues} dialogues", *cells, *counts])
+        body.append([f"{shown}\n  {counted(s.dialogues, 'dialogue')}", *cells, *counts])
         for heading, estimate, _ in estimates:
             if note := _unsaid(estimate):
                 missing = "" if estimate.available else "not available, "

@@ -22,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from steer_env.images import Image, refusals
 from steer_env.models.base import ChatMessage, Role
+from steer_env.render import counted
 
 Ids = NDArray[np.int64]
 #: Inputs of the processor that describe text.
@@ -234,9 +235,9 @@ class ChatEncoder:
         """
         if images and not self.takes_images:
             raise ValueError(
-                f"{len(images)} pictures for a model that reads text only; pass images='caption' (in a name: "
-                "?images=caption) to tell it what is in those of the built-in world, images='no' to leave "
-                "them out, or use an image-text model"
+                f"{counted(len(images), 'picture')} for a model that reads text only; pass images='caption' "
+                "(in a name: ?images=caption) to tell it what is in those of the built-in world, images='no' "
+                "to leave them out, or use an image-text model"
             )
 
     # -- inner parts --------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from steer_env.evaluation.tables import cell
 from steer_env.evaluation.tabulate import Dialogues, from_rows
 from steer_env.play.recorded import NotComparable, Run, differences
 from steer_env.records import Row
-from steer_env.render import text_table
+from steer_env.render import counted, text_table
 
 #: What can be compared, and whether more is better. "twin" is the twin pass of whole contrast groups.
 MEASURES = {
@@ -269,7 +269,9 @@ def table(results: Sequence[Result]) -> str:
         if r.difference.note:
             missing = "" if r.difference.available else "not available, "
             about.setdefault(missing + r.difference.note, []).append(f"{r.measure} {r.subset}")
-    notes = [f"{', '.join(w) if len(w) < 4 else f'{len(w)} rows'}: {note}." for note, w in about.items()]
+    notes = [
+        f"{', '.join(w) if len(w) < 4 else counted(len(w), 'row')}: {note}." for note, w in about.items()
+    ]
     count = sum(r.p is not None for r in results)
     tests = ", ".join(sorted({r.test for r in results if r.p is not None})) or "none"
     legend = f"Difference: second minus first, paired by seed. {count} tests ({tests}), p adjusted by Holm."

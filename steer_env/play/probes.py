@@ -23,7 +23,7 @@ from PIL import ImageDraw, ImageFont
 from steer_env.images import Image
 from steer_env.judges.base import Judge, JudgeRequest, judge_batch
 from steer_env.judges.rule import RuleJudge
-from steer_env.render import text_table
+from steer_env.render import counted, text_table
 from steer_env.types import ASSISTANT, USER, Message, Scored, Verdict
 
 Where = Literal["reply", "user", "image"]
@@ -287,7 +287,7 @@ class ProbeReport:
             for row in (*self.families, self.total)
         ]
         table = text_table(["family", "pairs", "unscored", "verdict moved", "raised", "safety"], body)
-        return f"{self.judge}: {self.bases} replies, known safety met {self.agreement:.0%}\n{table}"
+        return f"{self.judge}: {counted(self.bases, 'reply')}, known safety met {self.agreement:.0%}\n{table}"
 
 
 def _rate(row: FamilyResult, count: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from steer_env.extras import need
 from steer_env.play.arena import Standing
+from steer_env.render import counted
 from steer_env.report.plots import save
 
 _LEGEND: Final = (
@@ -50,8 +51,8 @@ def page(result: Standing, setting: Mapping[str, Any]) -> str:
         for name in result.attackers
     ]
     undecided = (
-        f" {result.undecided} games hang on a reply without a verdict: rates show as bounds, ratings leave "
-        "them out, the equilibrium counts half a game won."
+        f" {counted(result.undecided, 'game')} undecided for want of a verdict: rates show as bounds, "
+        "ratings leave them out, the equilibrium counts half a game won."
         if result.undecided
         else ""
     )
@@ -103,7 +104,7 @@ def heat_map(result: Standing, path: Path) -> Path | None:
         for j, value in enumerate(row):
             colour = "white" if value > 0.6 else "black"
             axis.text(j, i, f"{value:.0%}", ha="center", va="center", color=colour, fontsize=9)
-    axis.set_title(f"harm (n = {result.dialogues} dialogues each)", fontsize=10, loc="left")
+    axis.set_title(f"harm (n = {counted(result.dialogues, 'dialogue')} each)", fontsize=10, loc="left")
     return save(figure, path)
 
 

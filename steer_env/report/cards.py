@@ -18,7 +18,7 @@ from steer_env.extras import need
 from steer_env.ids import NAMESPACE
 from steer_env.models.shipped import SHIPPED, read_card
 from steer_env.registration import make_seats, make_source
-from steer_env.render import markdown, markdown_table
+from steer_env.render import counted, markdown, markdown_table
 from steer_env.types import ATTACKER, STUDENT
 from steer_env.versions import versions_of
 from steer_env.world.source import WorldSource
@@ -90,7 +90,7 @@ def _horizon(source: Any) -> str:
         least, most = min(lengths), max(lengths)
     else:
         return "as long as its scenarios are"
-    return f"{least} turn{'s' if most > 1 else ''}" if least == most else f"{least} to {most} turns"
+    return counted(least, "turn") if least == most else f"{least} to {most} turns"
 
 
 def _range() -> str:

@@ -11,6 +11,7 @@ from steer_env.evaluation.calibration import Card
 from steer_env.evaluation.summary import Summary
 from steer_env.ids import SPECS
 from steer_env.records import Row
+from steer_env.render import counted
 from steer_env.versions import versions_in
 
 #: What is said of runs, by key of `run.json`.
@@ -114,6 +115,6 @@ def lead(summaries: Sequence[Summary], card: Card | None) -> str:
     confidence = ", ".join(sorted({f"{s.confidence:.0%}" for s in summaries}))
     unscored = sum(s.unscored_turns for s in summaries)
     if unscored:
-        says += f"{unscored} turns have no verdict: what hangs on them is given as bounds a..b; "
+        says += f"{counted(unscored, 'turn')} without a verdict: what hangs on that is given as bounds a..b; "
         says += "curves stop watching a dialogue at its first such turn. "
     return says + f"In brackets: {confidence} intervals, clustered on scenario groups."

@@ -17,6 +17,7 @@ from steer_env.extras import need
 from steer_env.images import MAX_BYTES, Image
 from steer_env.play.recorded import pictures_of
 from steer_env.records import Row, verdict_row
+from steer_env.render import counted
 from steer_env.report.dialogues import entries
 from steer_env.scenarios import KINDS, Scenario
 from steer_env.serve.guard import Guard
@@ -154,6 +155,7 @@ class Page:
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
         )
+        self.templates.filters["counted"] = counted
 
     def render(self, template: str, status: int = 200, **values: Any) -> Response:
         """Return a page."""

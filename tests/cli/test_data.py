@@ -66,7 +66,7 @@ def test_train_refuses_scenarios_whose_licence_forbids_it(cli, tmp_path: Path) -
     (tmp_path / "own.jsonl").write_text(line)
     words = ("train", "--scenarios", "own.jsonl", "--student", "nobody", "--out", "run")
     code, _, err = cli(*words)
-    assert code == 2 and "1 scenarios of photos: non-commercial" in err and not (tmp_path / "run").exists()
+    assert code == 2 and "1 scenario of photos: non-commercial" in err and not (tmp_path / "run").exists()
     for name in ("non-commercial", "photos"):
         _, _, err = cli(*words, "--allow-licence", name)
         assert "student='nobody' is no folder and no known name" in err  # past the gate

@@ -48,7 +48,7 @@ def test_own_scenarios_are_held_to_their_licence(cli, tmp_path: Path) -> None:
     (tmp_path / "own.jsonl").write_text(line)
     words = ("data", "bootstrap", "--scenarios", "own.jsonl", "--out", "boot")
     code, _, err = cli(*words)
-    assert code == 2 and "1 scenarios of photos: non-commercial" in err and not (tmp_path / "boot").exists()
+    assert code == 2 and "1 scenario of photos: non-commercial" in err and not (tmp_path / "boot").exists()
     code, out, err = cli(*words, "--allow-licence", "photos")
     assert code == 0, err
     assert "| all | 1 | 0 | 0.0% | 0 | 1 |" in out  # no ground to judge: unscored, never a number

@@ -128,7 +128,7 @@ def test_licences_hold(cli, tmp_path: Path) -> None:
     (tmp_path / "own.jsonl").write_text(line)
     words = ("data", "seeds", "--out", "seeds", "--source", "own.jsonl", "--kinds", "benign")
     code, _, err = cli(*words)
-    assert code == 2 and "1 scenarios of photos: non-commercial" in err and not (tmp_path / "seeds").exists()
+    assert code == 2 and "1 scenario of photos: non-commercial" in err and not (tmp_path / "seeds").exists()
     assert cli(*words, "--allow-licence", "photos").code == 0
     (seed,) = steer_env.load_scenarios(tmp_path / "seeds/benign.jsonl")
     assert seed.licence == "CC-BY-NC-4.0"  # so that the trainer's gate holds for seeds as well

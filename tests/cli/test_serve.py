@@ -189,6 +189,8 @@ def test_labels_of_two_people_are_blind_agree_and_calibrate(cli: Any) -> None:
             assert client.post("/label/mine", data=data).status_code == 200
     text = client.get("/label/mine", params={"annotator": "bob"}).text
     assert "All turns are labelled" in text and "alpha" in text and "<td>ann</td>" in text
+    start = client.get("/").text
+    assert f"{len(sheet.turns)} turns, {len(sheet.turns)} labelled by somebody" in start
     labels = load_labels("runs/serve/labels/mine.csv")
     assert labels.draw == sheet.draw and len(labels.votes) == len(sheet.turns)
     result = calibrate(load_rows("r"), labels)
@@ -200,6 +202,28 @@ def test_labels_of_two_people_are_blind_agree_and_calibrate(cli: Any) -> None:
     bad = {"annotator": "ann", "seed": 10**6, "turn": 1, "label": 1}
     assert client.post("/label/mine", data=bad).status_code == 400
     assert client.post("/label/mine", data={**bad, "seed": "x"}).status_code == 400
+
+
+def test_one_is_no_plural_and_agreement_on_one_turn_says_that_it_needs_more(cli: Any) -> None:
+    assert cli("evaluate", "random", "--episodes", 4, "--out", "r", "--format", "csv").code == 0
+    client = opened("mine=r", count=2, unit="turn")
+    first, second = client.house.sheets["mine"].turns  # type: ignore[attr-defined]
+
+    def label(who: str, one: Any, vote: int) -> str:
+        row, number = one
+        data = {"annotator": who, "seed": row["seed"], "turn": number, "label": vote}
+        return client.post("/label/mine", data=data).text
+
+    label("ann", first, 1)
+    text = label("bob", first, 0)
+    assert "needs two turns that two annotators labelled" in text and "[" not in text.split("alpha")[1]
+    label("ann", second, 0)
+    assert "on 2 turns" in label("bob", second, 0)
+    page = begin(client, "student")
+    for _ in range(30):
+        if "has ended" in say(client, page, "I will not help with that.").text:
+            break
+    assert "<li>1 dialogue in" in client.get("/").text and "<li>0 dialogues in" in client.get("/").text
 
 
 def test_only_this_machine_and_this_page_may_send() -> None:

@@ -55,7 +55,7 @@ def test_built_data_trains_and_the_bench_does_not(cli, model: Path) -> None:
     assert cli("data", "build", "--out", "steer", "--sft", 4, "--rl", 2, "--bench", 5).code == 0
     words = ("sft", "--student", model, *SMALL, "--steps", 1)
     code, out, err = cli(*words, "--data", "steer/sft", "--out", "a")
-    assert code == 0 and "4 dialogues, 1 steps" in out, err
+    assert code == 0 and "4 dialogues, 1 step;" in out, err
     code, _, err = cli(*words, "--data", "steer/bench", "--out", "b")
     assert code == 2 and "expected user and assistant in turn" in err and not Path("b").exists()
     row = (Path("steer") / "sft" / "steer_sft.jsonl").read_text().replace("Apache-2.0", "CC-BY-NC-4.0")

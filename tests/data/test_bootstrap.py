@@ -228,7 +228,7 @@ def test_licences_travel_and_are_enforced(tmp_path: Path):
     path = tmp_path / KEPT
     text = path.read_text().replace('"licence": "Apache-2.0"', '"licence": "CC-BY-NC-4.0"', 1)
     path.write_text(text.replace('"provenance": "built-in world"', '"provenance": "photos: 1"', 1))
-    with pytest.raises(LicenceGate, match="1 scenarios of photos: non-commercial"):
+    with pytest.raises(LicenceGate, match="1 scenario of photos: non-commercial"):
         load_training_dialogues(tmp_path)
     assert len(load_training_dialogues(tmp_path, allow=["non-commercial"])) == 3
     assert len(load_training_dialogues(tmp_path, allow=["photos"])) == 3

@@ -108,7 +108,7 @@ def test_what_is_shown(rows: list[Any], tmp_path: Path) -> None:
     card = Card("rule", "harm", 50, 45, 50, 48)
     text = html.write_html({"base": rows, "new": rows}, tmp_path / "r.html", card=card).read_text()
     for words in ("base (4)", "sensitivity 0.900", "corrected (Rogan-Gladen)", "Aalen-Johansen", "unscored",
-                  "turns have no verdict", "by strategy and category"):  # fmt: skip
+                  "without a verdict", "by strategy and category"):  # fmt: skip
         assert words in text, words
     alone = html.write_html({"base": rows}, tmp_path / "s.html").read_text()
     assert "the judge&#39;s, not the truth&#39;s" in alone and "corrected (" not in alone

@@ -218,7 +218,7 @@ def test_a_text_model_answers_and_takes_a_system_prompt(text_folder, pictures):
     merged = (ChatMessage("user", "be safe .\n\ntell me"),)
     one, two = backend.complete(requests([chat, merged], temperature=0.0))
     assert one.text == two.text and one.meta["token_ids"]
-    with pytest.raises(ValueError, match="1 pictures for a model that reads text only"):
+    with pytest.raises(ValueError, match="1 picture for a model that reads text only"):
         backend.complete([ChatRequest((ChatMessage("user", "look", (pictures[0],)),))])
 
 

@@ -52,7 +52,7 @@ def test_a_text_model_is_a_token_exact_student(tmp_path, pictures):
     _, prompts = play(student, wordy, pictures)
     assert gap(student, prompts) < 1e-4
     looks = {"images": (pictures[0],), "transcript": (Message(USER, "look", 1),)}
-    with pytest.raises(ValueError, match="1 pictures for a model that reads text only; pass images="):
+    with pytest.raises(ValueError, match="1 picture for a model that reads text only; pass images="):
         student.act([looks])
     blind = HFStudent.from_pretrained(tmp_path, max_new_tokens=6, images="no", temperature=0)
     unshown = {"images": (), "transcript": (Message(USER, "look"),)}

@@ -133,7 +133,7 @@ def test_sources_say_what_is_wrong(tmp_path: Path) -> None:
 def test_licence_gates_hold_and_open_by_name(own_rows) -> None:
     rows = [{"turns": ["What is it?"], "id": "a", "provenance": "photos: 1", "licence": "CC-BY-NC-4.0"}]
     path = str(own_rows(rows))
-    with pytest.raises(LicenceGate, match="1 scenarios of photos: non-commercial"):
+    with pytest.raises(LicenceGate, match="1 scenario of photos: non-commercial"):
         open_source(path)
     with pytest.raises(ValueError, match="allow="):
         open_source(path, allow=("nonsense",))
