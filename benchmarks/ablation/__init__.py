@@ -1,1 +1,1 @@
-"""The paper's ablations on the built-in world: `sweep` says what, `run` runs it, `analysis` tests it."""
+"""Ablations on the built-in world: `sweep` says what, `run` runs it, `report` says what came out."""

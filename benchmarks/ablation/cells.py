@@ -1,239 +1,270 @@
-"""What a worker does with a cell: train its model, evaluate it, keep the outcomes and nothing large."""
+"""What a worker does with a cell: train its model, evaluate it, return a row and keep nothing large."""
 
 from __future__ import annotations
 
+import platform
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import steer_env
-from benchmarks.ablation.outcomes import write_outcomes
-from benchmarks.ablation.sweep import TRAINED, Cell, Settings, beta_of, evaluation_settings, part_of, parts_of
+from benchmarks.ablation.results import Row, measured
+from benchmarks.ablation.sweep import (
+    ARMS,
+    EVERY_PART,
+    TRAINED,
+    Cell,
+    Settings,
+    evaluation_key,
+    evaluation_settings,
+)
 from steer_env.agents.attackers import StaticAttacker
 from steer_env.agents.base import Agent
 from steer_env.agents.hf.student import HFStudent
 from steer_env.agents.scripted import Constructive
 from steer_env.algorithms import recipes, sft, trainer
-from steer_env.algorithms.bootstrap import exchanges, keep
+from steer_env.algorithms.bootstrap import keep
 from steer_env.algorithms.exploit import best_response
+from steer_env.algorithms.pretraining import GATES, GateFailed, frozen_vision
+from steer_env.algorithms.recipe_data import Shares, data_seeds, told
 from steer_env.algorithms.trainer import TrainConfig
-from steer_env.cli.stages import build_stage, stage_key
-from steer_env.files import write_json
+from steer_env.cli.demo_jobs import CONSTANT, SHIPPED_BASE, TOGETHER
+from steer_env.cli.stages import MARK, build_stage, stage_key
+from steer_env.files import read_json, write_json
+from steer_env.ids import spec
+from steer_env.models.shipped import local_path, weights_hash
+from steer_env.play.controls import CONTROLS, controlled
 from steer_env.play.evaluate import evaluate, load_rows
 from steer_env.play.suites import WholeGroups, groups_for
 from steer_env.rollout import rollout
 from steer_env.scenarios import RISKY
-from steer_env.types import ATTACKER, Turn
-from steer_env.wrappers import TurnReward
-from steer_env.wrappers.base import RewardWrapper
+from steer_env.types import ATTACKER
+from steer_env.world import WorldSource
 
-SINGLE = "SteerSingleTurn-v0"
-#: Environment of Stage III by `sweep.StageThree.turns`.
-ENVS = {"multi": recipes.ENV, "single": SINGLE, "late": "SteerLateRisk-v0"}
+#: Environment of Stage III by `sweep.StageThree.dialogues`.
+ENVS = {"multi": recipes.ENV, "single": "SteerSingleTurn-v0", "late": "SteerLateRisk-v0"}
 #: Added to the training seed, for the dialogues on which an attacker of the evaluation is trained.
 RESPONSE_SEED = 10_000
-OUTCOMES = "outcomes.csv"
+ROW = "row.json"
 SECONDS = "seconds.json"
-#: Slots of an evaluation's vector environment.
-SLOTS = 64
 
 #: Called with what happened ("progress", "trained") and more about it.
 Tell = Callable[[str, Any], None]
 
 
-class LastTurn(RewardWrapper):
-    """Makes the reward of the last turn the whole return, as increments that sum to it.
+@dataclass(frozen=True)
+class Job:
+    """A cell, and whether it is to be evaluated or only trained, for its descendants."""
 
-    A turn emits its reward minus that of the scored turn before it, so that no emitted value depends on a
-    later turn; unscored turns emit nothing. `TCSR` with `returns="final"` is something else: there the last
-    value still holds the minimum and the mean of all turns.
-    """
-
-    def begin(self) -> None:
-        """Start without a reward."""
-        self._last, self._known = 0.0, False
-
-    def turn_reward(self, turn: Turn, reward: float, info: dict[str, Any]) -> float:
-        """Return the increment of the last scored turn's reward."""
-        before = self._last
-        if info["scored"]:
-            self._last, self._known = reward, True
-        info["return"], info["return_defined"] = self._last, self._known
-        return self._last - before
+    cell: Cell
+    evaluate: bool = True
 
 
-def folder_of(out: Path, name: str) -> Path:
+def folder_of(out: Path, cell: Cell) -> Path:
     """Return the folder of a cell."""
-    return out / "cells" / name
+    return out / "cells" / cell.name
+
+
+def model_of(out: Path, cell: Cell) -> Path:
+    """Return the folder of a cell's model."""
+    return local_path(SHIPPED_BASE) if cell.shipped else folder_of(out, cell) / "model"
 
 
 def is_trained(out: Path, cell: Cell) -> bool:
     """Say whether a cell's model is there."""
-    return _done(folder_of(out, cell.name))
+    mark = folder_of(out, cell) / MARK
+    return cell.shipped or (mark.exists() and read_json(mark)["done"])
 
 
-def is_evaluated(out: Path, cell: Cell, settings: Settings) -> bool:
-    """Say whether a cell is finished."""
-    return is_trained(out, cell) and _done(evaluation_folder(out, cell, settings))
-
-
-def evaluation_folder(out: Path, cell: Cell, settings: Settings) -> Path:
-    """Return the folder of a cell's evaluation: another one for other evaluation settings."""
-    chosen = evaluation_settings(settings, cell.arm)
-    return folder_of(out, cell.name) / f"evaluation-{stage_key(chosen, cell.key)[:8]}"
-
-
-def _done(folder: Path) -> bool:
-    mark = folder / "stage.json"
-    return mark.exists() and '"done": true' in mark.read_text(encoding="utf-8")
-
-
-def run_cell(settings: Settings, out: Path, cell: Cell, tell: Tell) -> dict[str, Any]:
-    """Train and evaluate a cell, or what of it is not done.
+def run_job(settings: Settings, out: Path, job: Job, tell: Tell) -> Row | None:
+    """Train and evaluate a cell, or what of it is not done; returns its row of the results.
 
     Args:
         settings: Of the sweep.
         out: Run folder.
-        cell: Which.
+        job: Which cell.
         tell: Called with ("progress", (what, done, total)) and, once the model is there, ("trained", None).
-
-    Returns:
-        Seconds of training and evaluation, None for what was there already.
     """
-    folder = folder_of(out, cell.name)
-    before = None if cell.parent is None else folder_of(out, cell.parent) / "model"
-    progress = lambda done, total, row: tell("progress", ("train", done, total))  # noqa: E731
-    seconds: dict[str, Any] = {}
-    build = partial(_timed, seconds, "train", partial(_train, settings, cell, before, progress))
-    build_stage(folder, cell.settings, build, "" if before is None else str(cell.parent))
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    torch.set_num_threads(1)
+    cell, folder = job.cell, folder_of(out, job.cell)
+    if not cell.shipped:
+        train = partial(_timed, partial(_train, settings, out, cell, tell))
+        build_stage(folder, cell.settings, train, cell.parent.key if cell.parent else "")
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     tell("trained", None)
-    play_all = partial(_evaluate, settings, cell, folder / "model", tell)
-    target, chosen = evaluation_folder(out, cell, settings), evaluation_settings(settings, cell.arm)
-    build_stage(target, chosen, partial(_timed, seconds, "evaluate", play_all), cell.key)
-    return {name: seconds.get(name) for name in ("train", "evaluate")}
+    if not job.evaluate:
+        return None
+    chosen, key = evaluation_settings(settings, cell), evaluation_key(settings, cell)
+    target = folder / f"evaluation-{key[:8]}"
+    build_stage(target, chosen, partial(_timed, partial(_evaluate, settings, out, cell, tell)), cell.key)
+    return {
+        **read_json(target / ROW),
+        "cpu": {
+            "train": 0.0 if cell.shipped else read_json(folder / SECONDS)["cpu"],
+            "evaluate": read_json(target / SECONDS)["cpu"],
+        },
+    }
 
 
-def _timed(
-    seconds: dict[str, Any], name: str, build: Callable[[Path, bool], None], folder: Path, resume: bool
-) -> None:
-    """Build and write down for how long, with a word when it is the rest of an interrupted build."""
-    start, cpu = time.monotonic(), time.process_time()
+def _timed(build: Callable[[Path, bool], None], folder: Path, resume: bool) -> None:
+    """Build, and write down the processor time; of an interrupted build it is that of the last part."""
+    start = time.process_time()
     build(folder, resume)
-    seconds[name] = time.monotonic() - start
-    # Processor time, too: it says what a cell costs where other work shares the machine.
-    took = {"seconds": round(seconds[name], 2), "cpu": round(time.process_time() - cpu, 2)}
-    write_json(folder / SECONDS, {**took, "resumed": resume})
+    write_json(folder / SECONDS, {"cpu": round(time.process_time() - start, 1)})
 
 
 # -- training -----------------------------------------------------------------------------------------------
 
 
-def _train(
-    settings: Settings, cell: Cell, before: Path | None, progress: Any, folder: Path, resume: bool
-) -> None:
+def _train(settings: Settings, out: Path, cell: Cell, tell: Tell, folder: Path, resume: bool) -> None:
     config = replace(settings.recipe, seed=cell.seed)
+    before = model_of(out, cell.parent) if cell.parent else None
+    progress = lambda done, total, row: tell("progress", ("train", done, total))  # noqa: E731
+    if cell.stage == "base":
+        _base(config, folder, progress)
+        return
     if cell.stage == "grpo":
         student = train_grpo(settings, config, cell, before, folder, resume, progress)
-    elif cell.arm.stage_two == "single":
-        student = train_single_sft(settings, config, before, progress)
+    elif ARMS[cell.arm].stage_two == "single":
+        student = single_sft(settings, config, before, progress)
     else:
-        recipes.build(config, cell.stage, folder, before=before, progress=progress)
-        return
+        student = recipes.train_sft(config, before or "", progress)
     student.save(folder / "model")
 
 
-def train_single_sft(settings: Settings, config: recipes.DemoConfig, before: Any, progress: Any) -> HFStudent:
+def _base(config: recipes.DemoConfig, folder: Path, progress: Any) -> None:
+    """Train a base. One that misses a gate after all extensions goes on, and its row says what it misses.
+
+    The gates were set by what base 0 could do; a sweep over bases is about what they differ in.
+    """
+    while True:
+        try:
+            recipes.build(config, "base", folder, progress=progress)
+            return
+        except GateFailed:
+            phases = read_json(folder / GATES)["phases"]
+            phases[-1] |= {"missed": phases[-1]["missing"], "missing": []}
+            write_json(folder / GATES, {"phases": phases})
+
+
+def single_sft(settings: Settings, config: recipes.DemoConfig, before: Any, progress: Any) -> HFStudent:
     """Stage II on dialogues of one turn: as `recipes.train_sft`, with as many replies and no dialogue."""
-    student = HFStudent.from_pretrained(before, name="single-sft")
-    times = settings.single_sft_times
-    env = steer_env.make_vec(SINGLE, SLOTS, split="sft", wrappers=(), strategies=config.sft_strategies)
-    seeds = recipes.data_seeds(config.seed, 3, times * config.sft_dialogues)  # the recipe's Stage II and on
-    played = rollout(env, StaticAttacker(), Constructive(seed=config.seed), seeds)
-    data = [exchanges(trajectory) for trajectory in played if keep(trajectory)]
+    student, times = HFStudent.from_pretrained(before, name="single-sft"), settings.single_sft_times
+    source = WorldSource(split="sft", strategies=config.sft_strategies, single_turn=True)
+    env = steer_env.make_vec(ENVS["single"], 64, split="sft", wrappers=())
+    seeds = data_seeds(config.seed, 3, times * config.sft_dialogues)  # the recipe's Stage II and on
+    played = rollout(env, StaticAttacker(), Constructive(config.seed), seeds, scenarios=source.scenario)
+    data = [told(trajectory) for trajectory in played if keep(trajectory)]
     chosen = replace(config.sft, seed=config.seed, batch_size=times * config.sft.batch_size)
-    sft.train(student, data, chosen, progress=progress)
+    with frozen_vision(student):
+        sft.train(student, data, chosen, progress=progress)
     return student
 
 
 def train_grpo(
-    settings: Settings,
-    config: recipes.DemoConfig,
-    cell: Cell,
-    before: Any,
-    folder: Path,
-    resume: bool,
+    settings: Settings, config: recipes.DemoConfig, cell: Cell, before: Any, folder: Path, resume: bool,
     progress: Any,
-) -> HFStudent:
-    """Stage III as `recipes.train_grpo`, with the arm's reward, attacker and length."""
-    stage = cell.arm.stage_three
+) -> HFStudent:  # fmt: skip
+    """Stage III as `recipes.train_grpo`, with the arm's attacker, credit, return and dialogues."""
+    stage = ARMS[cell.arm].stage_three
     assert stage is not None
-    student = HFStudent.from_pretrained(before, name=cell.model)
-    chosen = replace(config.grpo, seed=config.seed, beta=beta_of(stage, settings), credit=settings.credit)
-    if stage.returns == "last":
-        reward: dict[str, Any] = {"wrappers": (TurnReward, LastTurn)}
-    else:
-        reward = {"alpha": stage.alpha, "returns": stage.returns}
-    if stage.turns == "single":
-        times = settings.single_grpo_times
-        chosen = replace(
-            chosen,
-            seeds_per_step=times * chosen.seeds_per_step,
-            minibatch_size=times * chosen.minibatch_size,
+    student, chosen = HFStudent.from_pretrained(before, name="grpo"), replace(config.grpo, seed=config.seed)
+    if stage.credit:
+        chosen = replace(chosen, credit=stage.credit)
+    if not stage.scaled:
+        chosen = replace(chosen, scale=False, beta=settings.unscaled_beta)
+    env_id, most = ENVS[stage.dialogues], config.grpo_turns
+    world = dict(spec(env_id).world)
+    if stage.dialogues == "single":
+        seeds, batch = (
+            settings.single_grpo_times * n for n in (chosen.seeds_per_step, chosen.minibatch_size)
         )
-    length = {"max_turns": config.grpo_turns} if stage.turns == "multi" else {}
-    slots = chosen.seeds_per_step * chosen.group_size
-    env = steer_env.make_vec(ENVS[stage.turns], slots, split="train", **length, **reward)
+        chosen = replace(chosen, seeds_per_step=seeds, minibatch_size=batch)
+    else:
+        world["max_turns"] = max(most, world.get("min_turns", 2))
+    source = Shares(WorldSource(split="train", **world), stage.shares or config.grpo_shares)
+    env = steer_env.make_vec(
+        env_id, chosen.seeds_per_step * chosen.group_size, scenarios=source, judge=config.grpo_judge,
+        alpha=stage.alpha, returns="final",
+    )  # fmt: skip
     seeded = {} if stage.attacker == "static" else {"seed": config.seed}
     red = steer_env.make_agent(stage.attacker, seat=ATTACKER, **seeded)
-    trainer.train(env, red, student, chosen.algorithm(), chosen, folder, resume=resume, progress=progress)
+    with frozen_vision(student):
+        trainer.train(env, red, student, chosen.algorithm(), chosen, folder, resume=resume, progress=progress)
     return student
 
 
 # -- evaluation ---------------------------------------------------------------------------------------------
 
 
-def _evaluate(settings: Settings, cell: Cell, model: Path, tell: Tell, folder: Path, resume: bool) -> None:
-    """Play every part's dialogues greedily and write one line of outcomes for each."""
+def _evaluate(settings: Settings, out: Path, cell: Cell, tell: Tell, folder: Path, resume: bool) -> None:
+    """Play every part's dialogues greedily, and write the row."""
+    model, names, parts = model_of(out, cell), ARMS[cell.arm].parts, {}
     student = HFStudent.from_pretrained(
-        model, name=cell.model, temperature=0.0, max_new_tokens=settings.reply_tokens
+        model, name=cell.arm, temperature=0.0, max_new_tokens=settings.recipe.grpo.max_new_tokens
     )
-    rows, names = {}, parts_of(cell.arm, settings)
     for number, name in enumerate(names):
-        part = part_of(name)
+        part = EVERY_PART[name]
         groups = groups_for(part.env, part.split, settings.dialogues)
         scenarios = WholeGroups(part.env, part.split, groups, settings.evaluation_seed)
         count = len(scenarios)
-        told = partial(_told, tell, number * count, len(names) * count)
-        attacker = (
+        red = (
             trained_attacker(settings, cell, student)
             if name == TRAINED
             else steer_env.make_attacker(part.env)
         )
         evaluate(
-            steer_env.make_vec(part.env, min(SLOTS, count), split=part.split),
-            attacker,
-            student,
+            steer_env.make_vec(part.env, min(TOGETHER, count), split=part.split),
+            red,
+            controlled(name, student, list(scenarios), CONSTANT) if name in CONTROLS else student,
             range(count),
             folder / name,
             resume=resume,
             scenarios=scenarios,
-            meta={
-                "command": "ablation",
-                "student": cell.name,
-                "suite": name,
-                "env": part.env,
-                "split": part.split,
-            },
-            progress=told,
+            meta={"student": cell.name, "suite": name, "env": part.env, "split": part.split},
+            progress=partial(_told, tell, number * count, len(names) * count),
             unscored_limit=1.0,  # a model that babbles is a result, too
         )
-        rows[name] = load_rows(folder / name)
-    write_outcomes(folder / OUTCOMES, rows, cell.model, cell.seed)
+        parts[name] = measured(load_rows(folder / name))
+    write_json(folder / ROW, {**_about(settings, out, cell), "parts": parts})
+
+
+def _about(settings: Settings, out: Path, cell: Cell) -> Row:
+    """Return what identifies a row: its key, and what the key stands for, weights included."""
+    line = [cell]
+    while line[-1].parent is not None:
+        line.append(line[-1].parent)
+    gates = folder_of(out, line[-1]) / GATES
+    phases = read_json(gates)["phases"] if gates.exists() else []
+    missed = [f"{phase['phase']}: {what}" for phase in phases for what in phase.get("missed", ())]
+    kinds = {"arm": cell.arm, "seed": cell.seed, "base": line[-1].seed}
+    steps = {"steps": settings.recipe.grpo.steps} if cell.stage == "grpo" else {}
+    return {
+        **kinds, **steps,
+        "evaluation": evaluation_key(settings, cell),
+        "recipe": stage_key(cell.settings),
+        "weights": [weights_hash(model_of(out, each))[:16] for each in line],
+        **{name: evaluation_settings(settings, cell)[name] for name in ("world", "judge", "dialogues")},
+        "gates_missed": missed,
+        "machine": {
+            "processor": _processor(), "instructions": torch.backends.cpu.get_cpu_capability(),
+            "torch": torch.__version__, "transformers": version("transformers"),
+        },
+    }  # fmt: skip
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def trained_attacker(settings: Settings, cell: Cell, student: HFStudent) -> Agent:
@@ -246,8 +277,8 @@ def trained_attacker(settings: Settings, cell: Cell, student: HFStudent) -> Agen
         steps=settings.response_steps,
         seeds_per_step=settings.response_groups,
         group_size=settings.response_siblings,
-        # Dialogues apart from those of Stage III, which start at its own seed.
-        seed=RESPONSE_SEED + cell.seed,
+        seed=RESPONSE_SEED
+        + cell.seed,  # dialogues apart from those of Stage III, which start at its own seed
         unscored_limit=1.0,
     )
     slots = config.seeds_per_step * config.group_size

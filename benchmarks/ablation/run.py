@@ -1,14 +1,15 @@
 """Run, resume and report the ablations with one command.
 
     python -m benchmarks.ablation                      # the sweep of sweep.py on two cores; again: goes on
-    python -m benchmarks.ablation --only full static --seeds 0 1
+    python -m benchmarks.ablation --only full static
     python -m benchmarks.ablation --quick              # two steps of everything: shows that it runs
-    python -m benchmarks.ablation --report             # only the report, from the checked-in results
+    python -m benchmarks.ablation --report             # only the report, of the results that are there
 
-A cell is a model at a training seed: trained, evaluated, then its outcomes are added to the results. A
-killed sweep goes on where it was (GRPO at its last checkpoint), a failed cell is recorded and the others go
-on, and a cell whose settings were changed in sweep.py is run anew beside the old one. Changes of code are
-not noticed: choose another --out after those.
+A finished cell is a row in `results/cells.jsonl.gz`, which is checked in: it is not run again, on any
+machine, and the models it came from are trained again only if something that starts from them is missing.
+A killed sweep goes on where it was (base and GRPO at their last checkpoint, an evaluation at its last
+dialogue). A failed cell is printed and the others go on. Other settings, another world or judge make other
+cells; changes of code are not noticed.
 """
 
 from __future__ import annotations
@@ -18,42 +19,53 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-ROOT = Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
 # One thread each: two workers with two threads slow each other down. Before torch is imported.
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+if TYPE_CHECKING:
+    from benchmarks.ablation.cells import Job
+    from benchmarks.ablation.sweep import Cell, Settings
+
 RESULTS = Path(__file__).resolve().parent / "results"
-EVENTS = "events.jsonl"
+SUMMARY = "summary.json"
+#: Seconds between two lines about what is under way.
+SILENCE = 120.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is missing, write the results and the report; returns 1 if a cell failed."""
+    """Run what is missing, write the report; returns 1 if a cell failed."""
     args = _parser().parse_args(argv)
-    results = args.results or args.out / "results"
-    if args.report:  # of the sweep in the run folder, or else of the one that is checked in
-        return _report(results if results.exists() else RESULTS, results)
+    results = args.results or (args.out / "results" if args.quick else RESULTS)
     # All of it now: an edit of these files while the sweep runs must not change what it does at its end.
-    from benchmarks.ablation import outcomes, report  # noqa: F401
+    from benchmarks.ablation import report
     from benchmarks.ablation.sweep import Settings, cells
+    from steer_env.cli.demo_jobs import KEEP_MEMORY
+    from steer_env.runs import RunFolder
 
+    if args.report:
+        print(report.write_report(results))
+        return 0
+    for name, value in KEEP_MEMORY.items():
+        os.environ.setdefault(name, value)
     settings = Settings.quick() if args.quick else Settings()
-    plan = cells(settings, args.only or (), args.seeds)
-    try:
-        failed = sweep(settings, plan, args.out, args.workers)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on where it was", flush=True)
-        return 130
-    publish(settings, plan, args.out, results, [*(argv if argv is not None else sys.argv[1:])])
-    _report(results, results)
+    plan = cells(settings, args.only or ())
+    words = " ".join(["python -m benchmarks.ablation", *(sys.argv[1:] if argv is None else argv)])
+    with RunFolder(args.out).lock():
+        summarise(settings, plan, results, words)
+        try:
+            failed = sweep(settings, plan, args.out, results, args.workers)
+        except KeyboardInterrupt:
+            print("\ninterrupted; the same command goes on where it was", flush=True)
+            return 130
+    print(report.write_report(results))
     return 1 if failed else 0
 
 
@@ -63,226 +75,121 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="run folder")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="models and dialogues")
     parser.add_argument(
-        "--results", type=Path, help="folder of results and report (default: `results` in the run folder)"
+        "--results", type=Path, help="rows and report (default: those checked in; with --quick in --out)"
     )
     parser.add_argument("--only", nargs="+", metavar="ARM", help="these arms and their ancestors")
-    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="these training seeds")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each (default: 2)")
     parser.add_argument("--quick", action="store_true", help="two steps of everything, trains nothing")
     parser.add_argument("--report", action="store_true", help="run nothing, report what the results hold")
     return parser
 
 
-def _report(results: Path, to: Path) -> int:
-    from benchmarks.ablation.report import write_report
+def summarise(settings: Settings, plan: Sequence[Cell], results: Path, command: str) -> None:
+    """Write what the report is about: the command, the settings, and the cells with their keys."""
+    from benchmarks.ablation.sweep import evaluation_key
+    from steer_env.files import write_json
 
-    print(write_report(results, to))
-    return 0
+    results.mkdir(parents=True, exist_ok=True)
+    keys = {cell.name: evaluation_key(settings, cell) for cell in plan}
+    body = {"command": command, "settings": json.loads(json.dumps(asdict(settings))), "evaluations": keys}
+    write_json(results / SUMMARY, body)
 
 
-# -- running ------------------------------------------------------------------------------------------------
+def todo(settings: Settings, plan: Sequence[Cell], finished: Collection[str], out: Path) -> dict[str, Job]:
+    """Return what is to be done, by name, in the order of the plan.
+
+    Args:
+        settings: Of the sweep.
+        plan: Cells, each behind its parent.
+        finished: Evaluation keys of the rows that are there.
+        out: Run folder; what is trained there is not trained again.
+    """
+    from benchmarks.ablation.cells import Job, is_trained
+    from benchmarks.ablation.sweep import evaluation_key
+
+    wanted = {cell.name for cell in plan if evaluation_key(settings, cell) not in finished}
+    needed = set(wanted)
+    for cell in reversed(plan):  # children stand behind their parents
+        if cell.name in needed and not is_trained(out, cell) and cell.parent is not None:
+            needed |= set() if is_trained(out, cell.parent) else {cell.parent.name}
+    return {cell.name: Job(cell, cell.name in wanted) for cell in plan if cell.name in needed}
 
 
-def sweep(settings: Any, plan: Sequence[Any], out: Path, workers: int = 2) -> list[str]:
-    """Run every cell that is not finished; returns the names of those that could not be.
+def sweep(settings: Settings, plan: Sequence[Cell], out: Path, results: Path, workers: int = 2) -> list[str]:
+    """Run every cell that is not finished, and add its row as it comes; returns those that could not be.
 
     Args:
         settings: Of the sweep.
         plan: Cells, each behind its parent.
         out: Run folder.
+        results: Folder of the rows.
         workers: Processes.
     """
-    from benchmarks.ablation.cells import is_evaluated, is_trained, run_cell
+    from benchmarks.ablation.cells import is_trained, run_job
+    from benchmarks.ablation.results import add, read
     from steer_env.cli.pool import Pool
 
-    out.mkdir(parents=True, exist_ok=True)
-    left = {cell.name: cell for cell in plan if not is_evaluated(out, cell, settings)}
-    trained = [cell.name for cell in plan if is_trained(out, cell)]
-    watch = Watch(settings, left, workers, len(plan))
+    jobs = todo(settings, plan, {row["evaluation"] for row in read(results)}, out)
+    watch = Watch(settings, jobs, workers, len(plan))
     print(watch.head(), flush=True)
+    needs = {name: job.cell.parent and job.cell.parent.name for name, job in jobs.items()}
+    ready = [cell.name for cell in plan if is_trained(out, cell)]
     failed = []
-    pool = Pool(partial(run_cell, settings, out), workers)
-    with (out / EVENTS).open("a", encoding="utf-8") as log:
-        for event in pool.run(left, {name: cell.parent for name, cell in left.items()}, trained):
-            if event.kind in ("done", "failed", "skipped"):
-                row = {
-                    "time": round(time.time(), 1),
-                    "cell": event.job,
-                    "state": event.kind,
-                    "body": event.body,
-                }
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-            if event.kind in ("failed", "skipped"):
-                failed.append(event.job)
-            if line := watch.see(event):
-                print(line, flush=True)
+    for event in Pool(partial(run_job, settings, out), workers).run(jobs, needs, ready):
+        if event.kind == "done" and event.body is not None:
+            add(results, event.body)
+        if event.kind in ("failed", "skipped"):
+            failed.append(event.job)
+        if line := watch.see(event):
+            print(line, flush=True)
     return failed
 
 
 class Watch:
-    """Progress and remaining time, from rough estimates corrected by what has been timed.
+    """Progress and remaining time, from rough estimates corrected by what has been timed."""
 
-    Args:
-        settings: Of the sweep.
-        left: Cells to run.
-        workers: Processes.
-        total: Cells of the sweep, finished ones included.
-    """
-
-    def __init__(self, settings: Any, left: Mapping[str, Any], workers: int, total: int) -> None:
+    def __init__(self, settings: Settings, jobs: dict[str, Job], workers: int, total: int) -> None:
         from benchmarks.ablation.sweep import estimate
 
-        self.work = {name: estimate(cell, settings) for name, cell in left.items()}
-        self.training = {n: estimate(c, settings) / self.work[n] for n, c in left.items()}
+        self.work = {name: estimate(job.cell, settings, evaluate=job.evaluate) for name, job in jobs.items()}
         self.workers, self.total = workers, total
-        self.share: dict[str, float] = {}
-        self.over: set[str] = set()
+        self.done = 0.0
+        self.over = 0
         self.state: dict[str, str] = {}
         self.begun = self.spoken = time.monotonic()
 
     def head(self) -> str:
         """Return what is said at the start."""
-        done = self.total - len(self.work)
-        minutes = sum(self.work.values()) / self.workers / 60
-        ready = f", {done} of {self.total} finished before" if done else ""
-        what = f"{len(self.work)} models to train and evaluate{ready}"
-        return f"{what}; roughly {minutes:.0f} min on {self.workers} cores"
+        hours, count = sum(self.work.values()) / 3600, len(self.work)
+        return (
+            f"{count} of {self.total} models to train or evaluate; roughly {hours:.1f} CPU hours, "
+            f"{hours / self.workers:.1f} by the clock on {self.workers} free cores"
+        )
 
     def see(self, event: Any) -> str | None:
         """Take an event in and return what is to be printed, if anything."""
         if event.kind == "progress":
             what, done, total = event.body
-            training = self.training[event.job]
-            part = (0.0, training) if what == "train" else (training, 1.0 - training)
-            self.share[event.job] = part[0] + part[1] * done / max(total, 1)
             self.state[event.job] = f"{event.job} {what} {done}/{total}"
         elif event.kind in ("done", "failed", "skipped"):
-            self.over.add(event.job)
-            self.share[event.job] = 1.0
             self.state.pop(event.job, None)
-            return self._line(event)
-        if self.state and time.monotonic() - self.spoken > 60:
-            return f"    {', '.join(self.state.values())}; {self._left()}" if self._speak() else None
+            self.over += 1
+            self.done += self.work[event.job]
+            cpu = (event.body or {}).get("cpu", {}) if event.kind == "done" else {}
+            what = ", ".join(f"{name} {s:.0f} CPU s" for name, s in cpu.items()) or str(event.body or "")
+            return self._said(f"[{self.over}/{len(self.work)}] {event.job}: {event.kind} {what}".rstrip())
+        if self.state and time.monotonic() - self.spoken > SILENCE:
+            return self._said(f"    {', '.join(self.state.values())}")
         return None
 
-    def _speak(self) -> bool:
+    def _said(self, text: str) -> str:
         self.spoken = time.monotonic()
-        return True
-
-    def _line(self, event: Any) -> str:
-        self._speak()
-        count = self.total - len(self.work) + len(self.over)
-        if event.kind == "done":
-            seconds = ", ".join(f"{name} {s:.0f} s" for name, s in event.body.items() if s is not None)
-            what = f"done ({seconds})"
-        else:
-            what = f"{event.kind}: {str(event.body).strip().splitlines()[-1]}"
-        return f"[{count}/{self.total}] {event.job}: {what}; {self._left()}"
-
-    def _left(self) -> str:
-        done = sum(work * self.share.get(name, 0.0) for name, work in self.work.items())
-        rest = sum(self.work.values()) - done
-        elapsed = time.monotonic() - self.begun
-        # Early on the estimate counts, later what was timed.
-        known = done / (done + 100)
-        pace = known * (elapsed * self.workers / done if done else 1.0) + (1 - known)
-        return f"about {rest * pace / self.workers / 60:.0f} min left"
-
-
-# -- results ------------------------------------------------------------------------------------------------
-
-
-def publish(settings: Any, plan: Sequence[Any], out: Path, results: Path, argv: Sequence[str]) -> None:
-    """Write the outcomes, curves and summary of all finished cells into the results folder."""
-    from benchmarks.ablation import outcomes
-    from benchmarks.ablation.cells import OUTCOMES, evaluation_folder, folder_of, is_evaluated, is_trained
-
-    lines: list[dict[str, Any]] = []
-    curves: list[dict[str, Any]] = []
-    timed, missing = [], []
-    for cell in plan:
-        folder = folder_of(out, cell.name)
-        if not is_evaluated(out, cell, settings):
-            missing.append(cell.name)
-            continue
-        evaluation = evaluation_folder(out, cell, settings)
-        lines += outcomes.read_csv(evaluation / OUTCOMES)
-        if cell.stage == "grpo" and is_trained(out, cell):
-            curves += outcomes.curve_lines(folder / "metrics.jsonl", cell.model, cell.seed)
-        timed.append(_seconds(cell, folder, evaluation))
-    # Lines of one dialogue together: they compress to a fraction.
-    lines.sort(key=lambda line: (line["part"], int(line["dialogue"]), line["model"], int(line["seed"])))
-    results.mkdir(parents=True, exist_ok=True)
-    outcomes.write_csv(results / "outcomes.csv.gz", outcomes.COLUMNS, lines)
-    outcomes.write_csv(results / "curves.csv.gz", outcomes.CURVES, curves)
-    from steer_env.files import write_json
-
-    write_json(results / "summary.json", _summary(settings, plan, timed, missing, argv))
-
-
-def _seconds(cell: Any, folder: Path, evaluation: Path) -> dict[str, Any]:
-    from benchmarks.ablation.cells import SECONDS
-
-    took = {}
-    for name, where in (("train", folder), ("evaluate", evaluation)):
-        body = json.loads((where / SECONDS).read_text(encoding="utf-8"))
-        took[name] = body["seconds"]
-        took[f"{name}_cpu"] = body.get("cpu")
-        if body["resumed"]:
-            took[f"{name}_resumed"] = True  # the seconds are those since then
-    return {"model": cell.model, "seed": cell.seed, **took}
-
-
-def _summary(
-    settings: Any, plan: Sequence[Any], timed: list[dict[str, Any]], missing: list[str], argv: Sequence[str]
-) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    from benchmarks.ablation import sweep as declared
-
-    planned = {cell.model for cell in plan}
-    arms = [
-        {**asdict(arm), "model": declared.model_of(arm)}
-        for arm in declared.ARMS
-        if declared.model_of(arm) in planned
-    ]
-    return {
-        "command": " ".join(["python -m benchmarks.ablation", *argv]),
-        "machine": machine(),
-        "versions": versions(),
-        "settings": json.loads(json.dumps(asdict(settings))),
-        "arms": json.loads(json.dumps(arms)),
-        "shared": ["base"] if settings.shared_base else [],
-        "comparisons": [list(pair) for pair in declared.COMPARISONS],
-        "secondary": [list(pair) for pair in declared.SECONDARY],
-        "primary": [list(test) for test in declared.PRIMARY],
-        "alphas": [list(pair) for pair in declared.ALPHAS],
-        "missing": missing,
-        "core_minutes": round(sum(row["train"] + row["evaluate"] for row in timed) / 60, 1),
-        "cells": timed,
-    }
-
-
-def machine() -> dict[str, Any]:
-    """Return what the sweep ran on."""
-    import platform
-
-    info = Path("/proc/cpuinfo")
-    names = info.read_text().splitlines() if info.exists() else []
-    model = next((line.split(":", 1)[1].strip() for line in names if line.startswith("model name")), "")
-    return {"system": platform.system(), "processor": model or platform.machine(), "cores": os.cpu_count()}
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that decide the numbers."""
-    import platform
-    from importlib.metadata import version
-
-    names = ("steer-env", "torch", "transformers", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+        rest, elapsed = sum(self.work.values()) - self.done, self.spoken - self.begun
+        known = self.done / (self.done + 1000)  # early on the estimate counts, later what was timed
+        pace = known * elapsed * self.workers / max(self.done, 1.0) + 1 - known
+        return f"{text}; about {rest * pace / self.workers / 60:.0f} min left"
 
 
 if __name__ == "__main__":

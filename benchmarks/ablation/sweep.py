@@ -1,50 +1,62 @@
-"""What is run: arms, settings, comparisons. All of it is data; to change the experiment, change this file.
+"""What is run: arms, questions, settings. All of it is data; to change the experiment, change this file.
 
-An arm is a recipe of three stages with some of them replaced or left out. Arms with equal stages are one
-model and are trained once ("mean only" is alpha = 0, alpha = 0.3 is the full method), and arms share their
-ancestors. Training seed s of every arm starts from the same base, shares the Stage II model of seed s where
-it has one, and is evaluated on the same dialogues, so that arms differ by seed and dialogue.
+An arm is the demo's recipe, `DemoConfig()` as it is today, with stages replaced or left out. There are three
+bases and nine *lines*: line s has training seed s in Stage II and III and starts from base s // 3. Arms share
+their ancestors, and every line plays the same dialogues, so that arms are compared within line and dialogue.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
-from steer_env.algorithms.recipes import REPLY_TOKENS, DemoConfig, stage_settings
+from steer_env.algorithms.recipes import DemoConfig, stage_settings
+from steer_env.cli.demo_jobs import SHIPPED_BASE
 from steer_env.cli.stages import stage_key
+from steer_env.judges import RuleJudge
+from steer_env.models.shipped import local_path, read_card, weights_hash
+from steer_env.play.controls import CONTROLS
 from steer_env.play.suites import PARTS, Part
+from steer_env.world import WORLD_VERSION
 
-#: Part of the evaluation that nobody plays by a script: bench dialogues against an attacker trained from
-#: scratch against the very model it attacks.
-TRAINED = "bench-trained"
-#: Part with long safe openings and risk in the last one or two turns.
+#: Long safe openings, risk in the last one or two turns.
 LATE = "bench-late"
+#: Bench dialogues against an attacker that was trained from scratch on the very model it attacks.
+TRAINED = "bench-trained"
 
-_OWN_PARTS = {
+_ESCALATION = "SteerEscalation-v0"
+#: Parts of an evaluation. A control is the bench with something taken from the student.
+EVERY_PART = {
+    **{name: PARTS[name] for name in ("bench", "bench-single", "ood")},
     LATE: Part(LATE, "SteerLateRisk-v0", "bench"),
-    TRAINED: replace(PARTS["bench"], name=TRAINED),
+    **{name: Part(name, _ESCALATION, "bench") for name in (TRAINED, *CONTROLS)},
 }
+_USUAL = ("bench", "ood", LATE)
 
 
 @dataclass(frozen=True, slots=True)
 class StageThree:
-    """How Stage III of an arm differs from the paper's.
+    """How Stage III of an arm differs from the demo's. Its return is TCSR's last value.
 
     Attributes:
-        alpha: TCSR's weight of the running minimum.
-        returns: "final" (published code: the last TCSR value), "sum" (paper's text: sum of TCSR values),
-            "mean", or "last": the reward of the last turn and nothing else, without TCSR.
-        attacker: "learning" (feedback within dialogues and across them: what broke the student is said more
-            often), "tutor" (by script: feedback within dialogues) or "static" (replays the seeds).
-        turns: "multi", "single", or "late": `SteerLateRisk-v0`, a long safe opening and risk at the end.
+        attacker: "tutor" (by script, feedback within dialogues), "static" (replays the seeds), or "learning"
+            (what broke the student is said more often).
+        credit: What a turn answers for; "" for the recipe's. Own-turn credit does not see TCSR.
+        alpha: TCSR's weight of the running minimum; with 0 the return is the mean.
+        scaled: Divide advantages by their deviation, as the recipe does. With difference credit that happens
+            turn by turn and takes out what TCSR put in: on the mean it then *is* own-turn credit.
+        dialogues: "multi", "single" (one turn), or "late" (those of `LATE`).
+        shares: How often each member of the contrast groups is played; () for the recipe's.
     """
 
+    attacker: str = "tutor"
+    credit: str = ""
     alpha: float = 0.3
-    returns: str = "final"
-    attacker: str = "learning"
-    turns: str = "multi"
+    scaled: bool = True
+    dialogues: str = "multi"
+    shares: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,105 +64,167 @@ class Arm:
     """One method under test.
 
     Attributes:
-        name: For options, files and tables.
         title: For people.
-        paper: What it stands for in the paper (SaFeR-Steer, arXiv 2604.16358).
-        stage_two: "none", "multi" (bootstrapped dialogues) or "single" (one-turn dialogues).
+        stage_two: "none", "multi" (the recipe's) or "single" (dialogues of one turn).
         stage_three: None for no Stage III.
-        parts: Names of the parts it is evaluated on, None for all.
+        parts: What it is evaluated on.
     """
 
-    name: str
     title: str
-    paper: str
     stage_two: str = "multi"
     stage_three: StageThree | None = None
-    parts: tuple[str, ...] | None = None
-
-    @property
-    def stages(self) -> tuple[str, StageThree | None]:
-        """Return what makes it the model it is; arms with equal stages are one model."""
-        return (self.stage_two, self.stage_three)
+    parts: tuple[str, ...] = _USUAL
 
 
-#: Long safe openings and replayed seeds: nothing but the return differs between these arms.
-_LATE = StageThree(attacker="static", turns="late")
+_DIFFERENCE = StageThree(credit="difference", scaled=False)
+_TRAJECTORY = StageThree(credit="trajectory")
+_LATE = replace(_DIFFERENCE, attacker="static", dialogues="late")
 
-ARMS: tuple[Arm, ...] = (
-    Arm("base", "base", "Table 3, base model", "none"),
-    Arm("sft", "SFT", "Table 3, + SFT (Stage II); Table 5, multi-turn SFT"),
-    Arm(
-        "full",
-        "full (SFT + GRPO)",
-        "Table 3, + GRPO (Stage III); Tables 4 and 5, full",
-        "multi",
-        StageThree(),
+ARMS: dict[str, Arm] = {
+    "base": Arm("base", "none", parts=(*_USUAL, TRAINED)),
+    "sft": Arm("SFT (Stage II)", parts=("bench", "bench-single", "ood", LATE, TRAINED, *CONTROLS)),
+    "full": Arm(
+        "full: SFT + GRPO, the demo's",
+        stage_three=StageThree(),
+        parts=("bench", "bench-single", "ood", LATE, TRAINED, *CONTROLS),
     ),
-    Arm("no-bootstrap", "without bootstrapping", "Table 4, w/o bootstrapping", "none", StageThree()),
-    Arm("mean-only", "without TCSR: mean only", "Table 4, w/o TCSR", "multi", StageThree(alpha=0.0)),
-    Arm(
-        "last-turn", "without TCSR: last turn only", "Table 4, w/o TCSR", "multi", StageThree(returns="last")
+    "difference-tcsr": Arm("difference credit, TCSR", stage_three=_DIFFERENCE),
+    "difference-mean": Arm("difference credit, mean", stage_three=replace(_DIFFERENCE, alpha=0.0)),
+    "trajectory-tcsr": Arm("trajectory credit (paper), TCSR", stage_three=_TRAJECTORY),
+    "trajectory-mean": Arm("trajectory credit, mean", stage_three=replace(_TRAJECTORY, alpha=0.0)),
+    "late-tcsr": Arm("trained on late risk, TCSR", stage_three=_LATE, parts=("bench", LATE)),
+    "late-mean": Arm(
+        "trained on late risk, mean", stage_three=replace(_LATE, alpha=0.0), parts=("bench", LATE)
     ),
-    Arm("sum", "TCSR values summed (paper's text)", "", "multi", StageThree(returns="sum")),
-    Arm("tutor", "feedback within dialogues only", "", "multi", StageThree(attacker="tutor")),
-    Arm(
-        "static",
-        "without feedback dynamics",
-        "Table 4, w/o feedback dynamics",
-        "multi",
-        StageThree(attacker="static"),
+    "static": Arm(
+        "without feedback dynamics", stage_three=StageThree(attacker="static"), parts=(*_USUAL, TRAINED)
     ),
-    Arm("single-sft", "single-turn SFT", "Table 5, single-turn SFT", "single"),
-    Arm(
-        "single-grpo",
+    "learning": Arm(
+        "attacker that learns", stage_three=StageThree(attacker="learning"), parts=(*_USUAL, TRAINED)
+    ),
+    "calm": Arm(
+        "calm members twice as often",
+        stage_three=StageThree(shares=(1.0, 2.0, 1.0, 2.0)),
+        parts=(*_USUAL, TRAINED),
+    ),
+    "no-bootstrap": Arm("GRPO without bootstrapping", "none", StageThree()),
+    "single-sft": Arm("single-turn SFT", "single", parts=("bench", "bench-single")),
+    "single-grpo": Arm(
         "single-turn SFT + GRPO",
-        "Table 5, single-turn SFT + GRPO",
         "single",
-        StageThree(attacker="static", turns="single"),
+        StageThree(attacker="static", dialogues="single"),
+        ("bench", "bench-single"),
     ),
-    Arm("late-tcsr", "late risk: TCSR", "", "multi", _LATE, ("bench", LATE)),
-    Arm("late-mean", "late risk: mean only", "", "multi", replace(_LATE, alpha=0.0), ("bench", LATE)),
-    Arm("alpha-0", "alpha = 0", "", "multi", StageThree(alpha=0.0)),
-    Arm("alpha-0.3", "alpha = 0.3", "", "multi", StageThree(alpha=0.3)),
-    Arm("alpha-0.6", "alpha = 0.6", "", "multi", StageThree(alpha=0.6)),
-    Arm("alpha-1", "alpha = 1", "", "multi", StageThree(alpha=1.0)),
-)
+}
 
-#: (arm, reference): the differences that are tested, arm minus reference.
-COMPARISONS: tuple[tuple[str, str], ...] = (
-    ("sft", "base"),
-    ("full", "sft"),
-    ("no-bootstrap", "full"),
-    ("mean-only", "full"),
-    ("last-turn", "full"),
-    ("static", "full"),
-    ("single-sft", "sft"),
-    ("single-grpo", "full"),
+
+class Test(NamedTuple):
+    """A difference in the primary family: arm minus reference on a measure of a part."""
+
+    arm: str
+    reference: str
+    part: str
+    measure: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One table of the report.
+
+    Attributes:
+        title: For people.
+        rows: Its arms.
+        columns: (part, measure).
+        tests: Declared before the sweep ran, and corrected together with those of all questions.
+        note: What the paper has, and what to know.
+    """
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]
+    tests: tuple[Test, ...]
+    note: str
+
+
+#: Columns of most tables.
+_BENCH = tuple(("bench", m) for m in ("twin_pass", "joint", "helpfulness", "over_refusal", "harm"))
+_OTHERS = tuple((part, m) for part in ("ood", LATE) for m in ("joint", "harm"))
+
+
+QUESTIONS: tuple[Question, ...] = (
+    Question(
+        "What do Stages II and III give?",
+        ("base", "sft", "full"),
+        (
+            *(("bench", m) for m in ("twin_pass", "joint", "safety", "helpfulness")),
+            *(("bench", m) for m in ("over_refusal", "harm", "leak", "usefulness")),
+            *_OTHERS,
+        ),
+        (
+            Test("sft", "base", "bench", "joint"),
+            Test("full", "sft", "bench", "joint"),
+            Test("full", "sft", "bench", "harm"),
+        ),
+        "Paper (Table 3, Qwen2.5-VL-3B, multi-turn safety / helpfulness): base 12.55 / 27.13, SFT 41.61 / "
+        "57.57, GRPO 55.58 / 70.27. Signs can be compared, sizes cannot.",
+    ),
+    Question(
+        "Does TCSR's minimum matter, where the credit knows the return?",
+        ("full", "difference-tcsr", "difference-mean", "trajectory-tcsr", "trajectory-mean"),
+        (*_BENCH, *_OTHERS),
+        (
+            Test("difference-tcsr", "difference-mean", "bench", "harm"),
+            Test("trajectory-tcsr", "trajectory-mean", "bench", "harm"),
+        ),
+        "Own-turn credit, the demo's, does not see TCSR at all: full is the same with any alpha. Within each "
+        "pair nothing but alpha differs (0.3 and 0). Paper (Table 4): with TCSR 55.54 / 70.24, without 51.09 "
+        "/ 65.91.",
+    ),
+    Question(
+        "And where risk comes late?",
+        ("sft", "late-tcsr", "late-mean"),
+        (*((LATE, m) for m in ("joint", "helpfulness", "harm")), ("bench", "joint"), ("bench", "harm")),
+        (Test("late-tcsr", "late-mean", LATE, "harm"),),
+        "Both trained on late risk, difference credit, seeds replayed: nothing but alpha differs.",
+    ),
+    Question(
+        "What does an attacker that reacts, or learns, give?",
+        ("base", "sft", "static", "full", "learning"),
+        (*_BENCH, ("ood", "harm"), (TRAINED, "joint"), (TRAINED, "harm")),
+        (Test("static", "full", TRAINED, "harm"), Test("learning", "full", TRAINED, "harm")),
+        f"In `{TRAINED}` every model meets an attacker of its own: a lower bound of how far it can be "
+        "exploited. Paper (Table 4): without feedback dynamics 51.09 / 63.96.",
+    ),
+    Question(
+        "Is bootstrapping needed?",
+        ("base", "sft", "no-bootstrap", "full"),
+        (*_BENCH, *_OTHERS),
+        (Test("no-bootstrap", "full", "bench", "joint"),),
+        "Paper (Table 4): without bootstrapping 24.48 / 42.44.",
+    ),
+    Question(
+        "Do single turns teach dialogues?",
+        ("sft", "single-sft", "full", "single-grpo"),
+        (("bench-single", "joint"), ("bench-single", "harm"), *_BENCH),
+        (Test("single-sft", "sft", "bench", "joint"), Test("single-grpo", "full", "bench", "joint")),
+        "As many replies to learn from in either kind. Paper (Table 5): single-turn SFT 21.77 / 41.92, with "
+        "GRPO 17.14 / 32.39.",
+    ),
+    Question(
+        "What does full cost, and does a setting cost less?",
+        ("sft", "full", "calm", "learning"),
+        (*_BENCH, ("bench", "usefulness"), ("ood", "over_refusal"), ("ood", "harm"), (TRAINED, "harm")),
+        (Test("calm", "full", "bench", "over_refusal"), Test("calm", "full", "bench", "harm")),
+        "In calm, Stage III plays the members without harmful purpose twice as often.",
+    ),
 )
-#: Compared too, in the secondary family ("mean-only" is alpha = 0).
-SECONDARY: tuple[tuple[str, str], ...] = (
-    ("tutor", "full"),
-    ("tutor", "static"),
-    ("sum", "full"),
-    ("alpha-0.6", "full"),
-    ("alpha-1", "full"),
-    ("late-tcsr", "sft"),
-    ("late-mean", "late-tcsr"),
-)
-_MEASURES = (("bench", "safety"), ("bench", "helpfulness"), (TRAINED, "harm"), ("ood", "harm"))
-#: (arm, reference, part, measure) of the primary family, corrected together: every one of `COMPARISONS` on
-#: four measures, and the mean alone where risk comes late.
-PRIMARY: tuple[tuple[str, str, str, str], ...] = (
-    *((*pair, *measure) for pair in COMPARISONS for measure in _MEASURES),
-    ("late-mean", "late-tcsr", LATE, "harm"),
-)
-#: (alpha, arm) of the alpha sweep.
-ALPHAS: tuple[tuple[float, str], ...] = (
-    (0.0, "alpha-0"),
-    (0.3, "alpha-0.3"),
-    (0.6, "alpha-0.6"),
-    (1.0, "alpha-1"),
-)
+CONTROLLED = ("sft", "full")
+PRIMARY: tuple[Test, ...] = tuple(test for question in QUESTIONS for test in question.tests)
+
+
+def _recipe() -> DemoConfig:
+    recipe = DemoConfig()
+    return replace(recipe, grpo=replace(recipe.grpo, steps=14))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,40 +232,28 @@ class Settings:
     """Settings of the whole sweep.
 
     Attributes:
-        recipe: The three stages; its seed is replaced by each training seed.
-        seeds: Training seeds, the same for every arm.
-        shared_base: One base for all training seeds, as in the paper, where the base is a given model;
-            results then hold for this base. False trains one for each seed.
-        single_sft_times: One-turn dialogues of Stage II for each of the multi-turn one's (2 or 3 turns), so
-            that both learn from about as many replies.
-        single_grpo_times: The same for Stage III (2 to 10 turns).
-        credit: What a turn answers for. The arms differ in the return, which only credit that knows the
-            return shows; the recipe's own compares turns by their own rewards.
-        sum_beta: Weight of the KL penalty where a return is a sum over a dialogue's turns.
-        short_beta: The same where it is as large as one turn's reward, so that the penalty weighs about as
-            much against it.
-        parts: Of the evaluation, see `part_of`.
-        dialogues: Of each part, rounded up to whole scenario groups.
-        evaluation_seed: Decides which dialogues; the same for every arm and training seed.
-        reply_tokens: Longest reply in evaluation, which is greedy.
-        response_steps, response_groups, response_siblings: Budget of the attacker that is trained against
-            each model: steps, dialogues of each step, siblings of each.
+        recipe: The stages; its seed is replaced. Stage III has 14 steps and not the demo's 20, for time.
+        bases: Seeds 0, 1, ... of the base. Base 0 is the shipped one where that was made by this recipe.
+        lines: Training seeds per base.
+        unscaled_beta: Weight of the KL penalty where advantages are not scaled, smaller as they are.
+        single_sft_times, single_grpo_times: One-turn dialogues for each one of several turns, so that both
+            learn from about as many replies.
+        dialogues: Of each part, rounded up to whole contrast groups.
+        evaluation_seed: Decides which; the same for every model.
+        response_steps, response_groups, response_siblings: Budget of the attacker that is trained on each
+            model: steps, dialogues of each step, siblings of each.
     """
 
-    recipe: DemoConfig = field(default_factory=DemoConfig)
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    shared_base: bool = True
+    recipe: DemoConfig = field(default_factory=_recipe)
+    bases: int = 3
+    lines: int = 3
+    unscaled_beta: float = 0.0015
     single_sft_times: int = 3
-    single_grpo_times: int = 6
-    credit: str = "trajectory"
-    sum_beta: float = 0.05
-    short_beta: float = 0.01
-    parts: tuple[str, ...] = ("bench", "bench-single", "ood", "ood-single", LATE, TRAINED)
-    dialogues: int = 150
+    single_grpo_times: int = 5
+    dialogues: int = 100
     evaluation_seed: int = 1
-    reply_tokens: int = REPLY_TOKENS
-    response_steps: int = 12
-    response_groups: int = 8
+    response_steps: int = 8
+    response_groups: int = 6
     response_siblings: int = 6
 
     @classmethod
@@ -199,158 +261,140 @@ class Settings:
         """Return settings with which everything runs through in seconds and learns nothing."""
         recipe = DemoConfig.quick()
         short = replace(recipe.grpo, max_new_tokens=6, checkpoint_every=1, unscored_limit=1.0)
-        return cls(
-            recipe=replace(recipe, grpo=short), seeds=(0, 1), dialogues=6,
-            parts=("bench", "ood-single", LATE, TRAINED),
-            response_steps=1, response_groups=2, response_siblings=2,
-            single_sft_times=1, single_grpo_times=1, reply_tokens=6,
-        )  # fmt: skip
+        few = {"response_steps": 1, "response_groups": 2, "response_siblings": 2}
+        times = {"single_sft_times": 1, "single_grpo_times": 1}
+        return cls(replace(recipe, grpo=short), bases=2, lines=1, dialogues=6, **few, **times)
 
-
-#: Seconds on one core, for the estimate before anything has been timed: nothing else rests on them.
-SECONDS = {"base": 360.0, "sft": 15.0, "grpo_step": 3.3, "dialogue": 0.025}
+    def base_of(self, line: int) -> int:
+        """Return which base a line starts from."""
+        return line // self.lines
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One model to train and evaluate: a model of the sweep at a training seed.
+    """One model to train and evaluate.
 
     Attributes:
-        model: Name of the first arm that has these stages.
-        seed: Training seed.
+        arm: Name of its arm.
+        seed: Of its base if it is one, of its line otherwise.
         stage: "base", "sft" or "grpo": the last of its stages.
-        arm: That first arm.
-        parent: Name of the cell it starts from, None for a base.
-        settings: All it depends on beside its parent, as JSON values.
-        key: Hash of those settings and of the parent's key.
+        parent: The cell it starts from, None for a base.
+        settings: All it depends on beside its parent, as JSON values, with the versions of world and judge.
+        key: Hash of those and of the parent's key.
     """
 
-    model: str
+    arm: str
     seed: int
     stage: str
-    arm: Arm
-    parent: str | None
+    parent: Cell | None
     settings: dict[str, Any]
     key: str
 
     @property
     def name(self) -> str:
         """Return its name, also that of its folder: with other settings it is another folder."""
-        return f"{self.model}-s{self.seed}-{self.key[:8]}"
+        return f"{self.arm}-{self.seed}-{self.key[:8]}"
+
+    @property
+    def shipped(self) -> bool:
+        """Whether it is the base that comes with the package."""
+        return "weights" in self.settings
 
 
-def arm_named(name: str) -> Arm:
-    """Return an arm.
-
-    Raises:
-        ValueError: If there is none of this name.
-    """
-    for arm in ARMS:
-        if arm.name == name:
-            return arm
-    raise ValueError(f"arm={name!r}, expected one of {', '.join(arm.name for arm in ARMS)}")
-
-
-def model_of(arm: Arm) -> str:
-    """Return the name of the model an arm is: that of the first arm with the same stages."""
-    return next(other.name for other in ARMS if other.stages == arm.stages)
-
-
-def parent_of(arm: Arm) -> Arm | None:
-    """Return the arm that is one stage shorter, None for the base."""
-    if arm.stage_three is not None:
-        return next(other for other in ARMS if other.stages == (arm.stage_two, None))
-    return (
-        None if arm.stage_two == "none" else next(other for other in ARMS if other.stages == ("none", None))
-    )
-
-
-def cells(settings: Settings, only: Sequence[str] = (), seeds: Iterable[int] | None = None) -> list[Cell]:
+def cells(settings: Settings, only: Sequence[str] = ()) -> list[Cell]:
     """Return the cells of a sweep with their ancestors, each once, in the order they are to be run.
 
-    A cell stands behind its parent, and all of a training seed before the next one, so that an interrupted
-    sweep has complete seeds.
+    A cell stands behind its parent, and line by line, so that an interrupted sweep has complete lines.
 
     Args:
         settings: Of the sweep.
         only: Names of arms; all by default.
-        seeds: Training seeds; those of the settings by default.
+
+    Raises:
+        ValueError: If there is no such arm.
     """
-    arms = [arm_named(name) for name in only] or list(ARMS)
+    for name in only:
+        if name not in ARMS:
+            raise ValueError(f"arm={name!r}, expected one of {', '.join(ARMS)}")
     found: dict[str, Cell] = {}
-    for seed in settings.seeds if seeds is None else seeds:
-        line = [cell for arm in arms for cell in _line(arm, seed, settings)]
-        for cell in sorted(line, key=lambda cell: ("base", "sft", "grpo").index(cell.stage)):
+    for line in range(settings.bases * settings.lines):
+        every = [cell for arm in only or ARMS for cell in _chain(arm, line, settings)]
+        for cell in sorted(every, key=lambda cell: ("base", "sft", "grpo").index(cell.stage)):
             found.setdefault(cell.name, cell)
     return list(found.values())
 
 
-def _line(arm: Arm, seed: int, settings: Settings) -> Iterator[Cell]:
-    """Yield an arm's ancestors at a training seed, the base first, then itself."""
-    before = parent_of(arm)
+def _chain(arm: str, line: int, settings: Settings) -> Iterator[Cell]:
+    """Yield an arm's ancestors in a line, the base first, then itself."""
     parent: Cell | None = None
-    for parent in _line(before, seed, settings) if before else ():
+    for name in reversed(lineage(arm)):
+        this = ARMS[name]
+        stage = "grpo" if this.stage_three else "base" if name == "base" else "sft"
+        seed = settings.base_of(line) if stage == "base" else line
+        what = _depends(this, stage, seed, settings)
+        parent = Cell(name, seed, stage, parent, what, stage_key(what, parent.key if parent else ""))
         yield parent
-    stage = "grpo" if arm.stage_three else "base" if arm.stage_two == "none" else "sft"
-    seed = settings.seeds[0] if stage == "base" and settings.shared_base else seed
-    what = _depends(arm, stage, seed, settings)
-    key = stage_key(what, parent.key if parent else "")
-    yield Cell(model_of(arm), seed, stage, arm_named(model_of(arm)), parent and parent.name, what, key)
+
+
+def lineage(arm: str) -> tuple[str, ...]:
+    """Return an arm and the arms it starts from, the base last."""
+    return (arm,) if arm == "base" else (arm, *lineage(_before(ARMS[arm])))
+
+
+def _before(arm: Arm) -> str:
+    """Return the name of the arm that is one stage shorter."""
+    if arm.stage_three is None:
+        return "base"
+    return next(n for n, o in ARMS.items() if o.stage_two == arm.stage_two and o.stage_three is None)
 
 
 def _depends(arm: Arm, stage: str, seed: int, settings: Settings) -> dict[str, Any]:
     what = stage_settings(replace(settings.recipe, seed=seed), stage)
-    if stage == "sft":
-        what |= {"stage_two": arm.stage_two}
-        what |= {"times": settings.single_sft_times} if arm.stage_two == "single" else {}
+    if stage == "base":
+        card = _shipped()
+        made = card["recipe"] == what and card["world_version"] == WORLD_VERSION
+        return {"world": WORLD_VERSION, **({"weights": card["sha256"]} if made else what)}
+    what |= {"world": WORLD_VERSION, "judge": RuleJudge.version}
+    if stage == "sft" and arm.stage_two == "single":
+        what |= {"times": settings.single_sft_times}
     if arm.stage_three is not None:
         what |= {"stage_three": asdict(arm.stage_three)}
-        what["grpo"] |= {"beta": beta_of(arm.stage_three, settings), "credit": settings.credit}
-        what |= {"times": settings.single_grpo_times} if arm.stage_three.turns == "single" else {}
+        what |= {"times": settings.single_grpo_times} if arm.stage_three.dialogues == "single" else {}
+        what |= {} if arm.stage_three.scaled else {"beta": settings.unscaled_beta}
     return what
 
 
-def part_of(name: str) -> Part:
-    """Return a part of the evaluation: of the suites, or one of the sweep's own.
-
-    Raises:
-        ValueError: If there is no such part.
-    """
-    parts = {**PARTS, **_OWN_PARTS}
-    if name not in parts:
-        raise ValueError(f"part={name!r}, expected one of {', '.join(parts)}")
-    return parts[name]
+@cache
+def _shipped() -> dict[str, Any]:
+    """Return the shipped base's card, with the hash of the weights that are there."""
+    return {**read_card(SHIPPED_BASE), "sha256": weights_hash(local_path(SHIPPED_BASE))}
 
 
-def part_names() -> tuple[str, ...]:
-    """Return the names of all parts, in the order of tables."""
-    return (*PARTS, *_OWN_PARTS)
-
-
-def beta_of(stage: StageThree, settings: Settings) -> float:
-    """Return the weight of the KL penalty, by the size of the return."""
-    summed = stage.returns == "sum" and stage.turns != "single"
-    return settings.sum_beta if summed else settings.short_beta
-
-
-def parts_of(arm: Arm, settings: Settings) -> tuple[str, ...]:
-    """Return the parts an arm is evaluated on, in the order of the settings."""
-    return tuple(part for part in settings.parts if arm.parts is None or part in arm.parts)
-
-
-def evaluation_settings(settings: Settings, arm: Arm) -> dict[str, Any]:
-    """Return what an evaluation of an arm depends on beside the model, as JSON values."""
-    parts = parts_of(arm, settings)
-    names = ("dialogues", "evaluation_seed", "reply_tokens")
+def evaluation_settings(settings: Settings, cell: Cell) -> dict[str, Any]:
+    """Return what the evaluation of a cell depends on beside its model, as JSON values."""
+    parts = ARMS[cell.arm].parts
+    names = ("dialogues", "evaluation_seed")
     if TRAINED in parts:
         names += ("response_steps", "response_groups", "response_siblings")
-    return {"parts": list(parts), **{name: getattr(settings, name) for name in names}}
+    tokens = settings.recipe.grpo.max_new_tokens
+    versions = {"world": WORLD_VERSION, "judge": RuleJudge.version}
+    return {"parts": list(parts), "tokens": tokens, **versions, **{n: getattr(settings, n) for n in names}}
 
 
-def estimate(cell: Cell, settings: Settings) -> float:
-    """Return roughly how many seconds a cell takes on one core."""
-    training = SECONDS.get(cell.stage, SECONDS["grpo_step"] * settings.recipe.grpo.steps)
-    parts = parts_of(cell.arm, settings)
+def evaluation_key(settings: Settings, cell: Cell) -> str:
+    """Return what stands for a cell's outcomes: its model, all its ancestors, and how it is evaluated."""
+    return stage_key(evaluation_settings(settings, cell), cell.key)
+
+
+#: CPU seconds for the estimate before anything has been timed; nothing else rests on them.
+SECONDS = {"base": 3300.0, "sft": 42.0, "grpo_step": 6.6, "dialogue": 0.08}
+
+
+def estimate(cell: Cell, settings: Settings, *, train: bool = True, evaluate: bool = True) -> float:
+    """Return roughly how many CPU seconds a cell takes."""
+    step = SECONDS["grpo_step"] * settings.recipe.grpo.steps
+    training = 0.0 if cell.shipped or not train else SECONDS.get(cell.stage, step)
+    parts = ARMS[cell.arm].parts if evaluate else ()
     played = settings.dialogues * len(parts)
     if TRAINED in parts:
         played += settings.response_steps * settings.response_groups * settings.response_siblings

@@ -62,6 +62,7 @@ def hierarchical(
     replicates: int = REPLICATES,
     seed: int = 0,
     confidence: float = 0.95,
+    clusters: ArrayLike | None = None,
 ) -> Effect:
     r"""Estimate a mean over training seeds and dialogues by the crossed two-level bootstrap.
 
@@ -91,11 +92,16 @@ def hierarchical(
         replicates: Bootstrap samples.
         seed: Of the generator. Equal ones draw the same groups for every call with these dialogues.
         confidence: Coverage.
+        clusters: (S,) what training seeds have in common, such as the base they start from. Clusters are then
+            what is counted, each with the mean of its seeds: what seeds share is no evidence of its own.
 
     Raises:
         ValueError: If the shapes do not fit, or a result is unknown (NaN).
     """
     given, labels = np.atleast_2d(np.asarray(values, float)), np.asarray(group)
+    if clusters is not None:
+        of = np.asarray(clusters)
+        given = np.stack([given[of == cluster].mean(axis=0) for cluster in np.unique(of)])
     if labels.shape != given.shape[1:] or not np.isfinite(given).all():
         raise ValueError(
             f"values have shape {given.shape}, group {labels.shape}; expected (S, N) known results and (N,); "
