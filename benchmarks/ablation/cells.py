@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import steer_env
-from benchmarks.ablation.results import Row, measured
+from benchmarks.ablation.store import Row, measured
 from benchmarks.ablation.sweep import (
     ARMS,
     EVERY_PART,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from benchmarks.ablation.results import Row, Table, read
+from benchmarks.ablation.store import Row, Table, read
 from benchmarks.ablation.sweep import ARMS, CONTROLLED, PRIMARY, QUESTIONS, TRAINED, Question, lineage
 from steer_env.evaluation.crossed import Effect
 from steer_env.evaluation.paired import holm

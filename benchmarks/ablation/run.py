@@ -128,7 +128,7 @@ def sweep(settings: Settings, plan: Sequence[Cell], out: Path, results: Path, wo
         workers: Processes.
     """
     from benchmarks.ablation.cells import is_trained, run_job
-    from benchmarks.ablation.results import add, read
+    from benchmarks.ablation.store import add, read
     from steer_env.cli.pool import Pool
 
     jobs = todo(settings, plan, {row["evaluation"] for row in read(results)}, out)

@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("torch")
 
 from benchmarks.ablation import cells as work
-from benchmarks.ablation import coverage, report, results, run, sweep
+from benchmarks.ablation import coverage, report, run, store, sweep
 from benchmarks.ablation.cells import Job, is_trained, run_job
 from benchmarks.ablation.sweep import ARMS, PRIMARY, QUESTIONS, Settings, cells, evaluation_key
 from steer_env.algorithms import recipes
@@ -197,12 +197,12 @@ def rows_of(rates, **options):
 
 def test_rows_are_added_whole_and_once(tmp_path):
     for row in rows_of({"base": 0.3}):
-        results.add(tmp_path, row)
-    first = (tmp_path / results.CELLS).read_bytes()
-    assert [row["seed"] for row in results.read(tmp_path)] == [0, 1, 2]
-    results.add(tmp_path, row)
-    assert (tmp_path / results.CELLS).read_bytes() == first
-    assert results.read(tmp_path / "none") == []
+        store.add(tmp_path, row)
+    first = (tmp_path / store.CELLS).read_bytes()
+    assert [row["seed"] for row in store.read(tmp_path)] == [0, 1, 2]
+    store.add(tmp_path, row)
+    assert (tmp_path / store.CELLS).read_bytes() == first
+    assert store.read(tmp_path / "none") == []
 
 
 def test_outcomes_are_kept_as_the_demo_has_them():
@@ -223,17 +223,17 @@ def test_outcomes_are_kept_as_the_demo_has_them():
         dialogue(2, True, True, group="b"), dialogue(0, True, True, kind="benign"), dialogue(1, True, False),
         dialogue(3, True, None, group="b"),
     ]  # fmt: skip
-    kept = results.measured(rows)
+    kept = store.measured(rows)
     assert kept["measures"]["harm"] == {"groups": "22", "values": "010?"}
     assert kept["measures"]["twin_pass"] == {"groups": "11", "values": "0?"}
     assert kept["measures"]["usefulness"] == {"groups": "1", "values": [10.0]}
     assert kept["harm"] == {"turn": [2, 2, 2, 1], "seen": [0, 1, 0, 0]}
     assert json.loads(json.dumps(kept)) == kept
-    assert kept["scenarios"] != results.measured(rows[:2])["scenarios"]
+    assert kept["scenarios"] != store.measured(rows[:2])["scenarios"]
 
 
 def test_a_base_stands_for_its_lines_and_bases_are_what_is_counted():
-    table = results.Table(rows_of({"base": 0.2, "sft": 0.6}))
+    table = store.Table(rows_of({"base": 0.2, "sft": 0.6}))
     level, effect = table.level("sft", "bench", "joint"), table.compare("sft", "base", "bench", "joint")
     assert level.seeds == effect.seeds == 3 and len(effect.by_seed) == 3
     own = table.level("base", "bench", "joint")
@@ -243,13 +243,13 @@ def test_a_base_stands_for_its_lines_and_bases_are_what_is_counted():
         table.compare("sft", "full", "bench", "joint") is None and table.level("full", "ood", "joint") is None
     )
     # Without one base's row its lines have nothing to be paired with.
-    two = results.Table([row for row in table.rows if (row["arm"], row["seed"]) != ("base", 1)])
+    two = store.Table([row for row in table.rows if (row["arm"], row["seed"]) != ("base", 1)])
     assert two.compare("sft", "base", "bench", "joint").seeds == 2
     assert table.level("sft", "bench", "usefulness").estimate.value == pytest.approx(5.5, abs=0.1)
     moved = row_of("full", 0, {})
     moved["parts"] = {"bench": {**moved["parts"]["bench"], "scenarios": "others"}}
     with pytest.raises(ValueError, match="full, seed 0, was evaluated on other dialogues of bench"):
-        results.Table([*table.rows, moved])
+        store.Table([*table.rows, moved])
 
 
 def test_the_report_needs_the_results_folder_alone(tmp_path):
@@ -257,7 +257,7 @@ def test_the_report_needs_the_results_folder_alone(tmp_path):
     rows += rows_of({"difference-tcsr": 0.8, "difference-mean": 0.8})
     rows[-1]["weights"][1] = "made again"
     for row in [*rows, {**row_of("calm", 0, {}), "evaluation": "of another recipe"}]:
-        results.add(tmp_path, row)
+        store.add(tmp_path, row)
     assert "nothing to report" in report.write_report(tmp_path)
     plan = [c for c in cells(QUICK) if c.arm == "static"]
     run.summarise(QUICK, plan, tmp_path, "python -m benchmarks.ablation")
@@ -323,14 +323,14 @@ def test_a_killed_sweep_goes_on_and_what_is_finished_outlives_the_machine(tmp_pa
             if "[2/6] sft" in line:  # base and sft of the first line are done, full is under way
                 os.kill(process.pid, signal.SIGKILL)
                 break
-    rows = results.read(tmp_path / "rows")
+    rows = store.read(tmp_path / "rows")
     assert [row["arm"] for row in rows] == ["base", "sft"]
     trained = {path: path.stat().st_mtime_ns for path in tmp_path.glob("one/cells/*/model/*")}
     assert trained
     time.sleep(1.5)  # until the workers have noticed
     assert run.main(words) == 0
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
-    after = results.read(tmp_path / "rows")
+    after = store.read(tmp_path / "rows")
     assert after[:2] == rows and [row["arm"] for row in after] == ["base", "sft", "full"] * 2
     assert "| full - sft | bench | joint |" in (tmp_path / "rows" / "report.md").read_text()
     # Another machine has the rows and no models: nothing to do, or only what one lost row needs.
