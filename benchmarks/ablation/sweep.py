@@ -391,7 +391,7 @@ SECONDS = {"base": 0.67, "sft": 0.26, "grpo": 6.6, "dialogue": 0.08}
 
 
 def estimate(cell: Cell, settings: Settings, *, train: bool = True, evaluate: bool = True) -> float:
-    """Return roughly how many CPU seconds a cell takes, with dialogues of the length they have in the demo."""
+    """Return roughly how many CPU seconds a cell takes, with the demo's lengths of dialogues."""
     recipe = settings.recipe
     steps = {"base": sum(phase.settings.steps for phase in recipe.base), "sft": recipe.sft.steps}
     training = SECONDS[cell.stage] * steps.get(cell.stage, recipe.grpo.steps)
