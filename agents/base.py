@@ -271,6 +271,21 @@ def as_agent(player: Acts) -> Agent:
     return _Brought(player)
 
 
+class Seeded(Agent):
+    """An agent whose seed decides its wording."""
+
+    seed: int
+
+    @property
+    def varies(self) -> bool:
+        """The seed decides the wording."""
+        return True
+
+    def reseed(self, seed: int) -> None:
+        """Choose other words from now on."""
+        self.seed = seed
+
+
 class Sampler(Agent):
     """What agents on models share: how they sample.
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import reduce
 from typing import Final
 
-from steer_env.agents.base import Agent, Observation, observation_rng
+from steer_env.agents.base import Agent, Observation, Seeded, observation_rng
 from steer_env.drawing import spoken
 from steer_env.types import USER, Message, Utterance
 from steer_env.world.draw import truth_of
@@ -36,7 +36,7 @@ class AlwaysRefuse(Agent):
         return [_REFUSAL] * len(observations)
 
 
-class _Scripted(Agent):
+class _Scripted(Seeded):
     """A student that answers from the picture, the user turns so far and its own randomness.
 
     Args:
@@ -46,15 +46,6 @@ class _Scripted(Agent):
     fallback = ""
 
     def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
-
-    @property
-    def varies(self) -> bool:
-        """The seed decides the wording."""
-        return True
-
-    def reseed(self, seed: int) -> None:
-        """Choose other words from now on."""
         self.seed = seed
 
     def act(self, observations: Sequence[Observation]) -> list[Utterance]:

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from steer_env.agents import ood_tutor
-from steer_env.agents.base import Agent, Observation, opponent_rng
+from steer_env.agents.base import Observation, Seeded, opponent_rng
 from steer_env.rewards import HARM_LEVEL
 from steer_env.scenarios import STRATEGIES
 from steer_env.trajectory import Trajectory
@@ -59,7 +59,7 @@ class Question(NamedTuple):
     text: str = ""
 
 
-class ScriptedTutor(Agent):
+class ScriptedTutor(Seeded):
     """An attacker that adapts within a dialogue and learns across dialogues.
 
     A scenario of kind "benign" has an honest user, who asks for nothing that is not in the seed. A draft the
@@ -90,15 +90,6 @@ class ScriptedTutor(Agent):
             raise ValueError(f"decay={decay!r}, expected a float in (0, 1]")
         self.seed, self.strategies, self.memory, self.decay = seed, chosen, memory, decay
         self._counts = {s: [0.0, 0.0] for s in STRATEGIES}  # [broken, held]
-
-    @property
-    def varies(self) -> bool:
-        """The seed decides the wording."""
-        return True
-
-    def reseed(self, seed: int) -> None:
-        """Choose other words from now on."""
-        self.seed = seed
 
     # -- speaking -----------------------------------------------------------------------------------------
 

@@ -12,13 +12,14 @@ import io
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import ImageFont, ImageOps, UnidentifiedImageError
 
 from steer_env.files import read_bytes
 
@@ -34,6 +35,12 @@ FORMATS = {
     "PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "WEBP": ".webp", "GIF": ".gif", "BMP": ".bmp",
     "DIB": ".bmp", "TIFF": ".tif", "AVIF": ".avif", "JPEG2000": ".jp2", "ICO": ".ico", "PPM": ".ppm",
 }  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def typeface(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return Pillow's own font, the same on every machine, in a size in pixels."""
+    return ImageFont.load_default(size)
 
 
 class ImageError(ValueError):

@@ -17,9 +17,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw
 
-from steer_env.images import Image
+from steer_env.images import Image, typeface
 from steer_env.scenarios import Scenario
 from steer_env.types import USER, Message, Scored, Turn, TurnResult, Unscored, Verdict
 
@@ -286,14 +286,9 @@ def render_rgb(
     return np.asarray(canvas, dtype=np.uint8)
 
 
-@functools.lru_cache(8)
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
-
-
 @functools.lru_cache(8192)
 def _pixels(text: str, size: int) -> float:
-    return float(_font(size).getlength(text))
+    return float(typeface(size).getlength(text))
 
 
 _LOOKALIKES = str.maketrans(
@@ -344,11 +339,11 @@ class _Block(NamedTuple):
     def draw(self, draw: ImageDraw.ImageDraw, y: int) -> None:
         if self.kind == "note":
             x = _LEFT + (WIDTH - _MARGIN - _LEFT - _pixels(self.lines[0], _SMALL)) / 2
-            draw.text((x, y + 2), self.lines[0], font=_font(_SMALL), fill=self.colour)
+            draw.text((x, y + 2), self.lines[0], font=typeface(_SMALL), fill=self.colour)
         elif self.kind == "score":
             for i, line in enumerate(self.lines):
                 x = WIDTH - _MARGIN - 6 - _pixels(line, _SMALL)
-                draw.text((x, y + i * 18), line, font=_font(_SMALL), fill=self.colour)
+                draw.text((x, y + i * 18), line, font=typeface(_SMALL), fill=self.colour)
             x = WIDTH - _MARGIN - 6 - _pixels(self.lines[0], _SMALL) - 14
             draw.ellipse((x, y + 4, x + 8, y + 12), fill=self.colour)
         else:
@@ -362,14 +357,14 @@ class _Block(NamedTuple):
         x = _LEFT if user else WIDTH - _MARGIN - wide
         tall = len(lines) * 21 + 2 * _PAD - 4
         anchor = x + 4 if user else WIDTH - _MARGIN - 4 - _pixels(label, _SMALL)
-        draw.text((anchor, y), label, font=_font(_SMALL), fill=_FAINT)
+        draw.text((anchor, y), label, font=typeface(_SMALL), fill=_FAINT)
         y += 19
         fill = _USER_FILL if user else _STUDENT_FILL
         draw.rounded_rectangle((x, y, x + wide, y + tall), radius=12, fill=fill)
         corner = (x, y, x + 12, y + 12) if user else (x + wide - 12, y, x + wide, y + 12)
         draw.rectangle(corner, fill=fill)  # the square corner points at the speaker
         for i, line in enumerate(lines):
-            draw.text((x + _PAD, y + _PAD - 4 + i * 21), line, font=_font(_TEXT), fill=_INK)
+            draw.text((x + _PAD, y + _PAD - 4 + i * 21), line, font=typeface(_TEXT), fill=_INK)
 
 
 def _note(text: str) -> _Block:
@@ -411,9 +406,9 @@ def _thumbnail(image: Image) -> PILImage.Image:
 
 def _draw_title(draw: ImageDraw.ImageDraw, scenario: Scenario, messages: int) -> None:
     title = f"{scenario.kind.replace('_', ' ')} dialogue"
-    draw.text((_MARGIN, 14), title, font=_font(_TEXT), fill=_INK)
+    draw.text((_MARGIN, 14), title, font=typeface(_TEXT), fill=_INK)
     turn = f"turn {min((messages + 1) // 2, len(scenario))} of {len(scenario)}"
-    draw.text((WIDTH - _MARGIN - _pixels(turn, _SMALL), 17), turn, font=_font(_SMALL), fill=_FAINT)
+    draw.text((WIDTH - _MARGIN - _pixels(turn, _SMALL), 17), turn, font=typeface(_SMALL), fill=_FAINT)
     draw.line((_MARGIN, 40, WIDTH - _MARGIN, 40), fill=_RULE)
 
 
@@ -421,10 +416,10 @@ def _draw_pictures(
     canvas: PILImage.Image, draw: ImageDraw.ImageDraw, pictures: list[PILImage.Image], y: int
 ) -> None:
     if not pictures:
-        draw.text((_MARGIN, y + 4), "no image", font=_font(_SMALL), fill=_FAINT)
+        draw.text((_MARGIN, y + 4), "no image", font=typeface(_SMALL), fill=_FAINT)
     for number, picture in enumerate(pictures, 1):
         canvas.paste(picture, (_MARGIN, y))
         frame = (_MARGIN - 1, y - 1, _MARGIN + picture.width, y + picture.height)
         draw.rectangle(frame, outline=_RULE)
-        draw.text((_MARGIN, y + picture.height + 4), f"image {number}", font=_font(_SMALL), fill=_FAINT)
+        draw.text((_MARGIN, y + picture.height + 4), f"image {number}", font=typeface(_SMALL), fill=_FAINT)
         y += picture.height + 30

@@ -15,7 +15,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from steer_env.agents.base import Agent, Observation, attempt, keep
+from steer_env.agents.base import Observation, Seeded, attempt, keep
 from steer_env.agents.tutor import count_strategies, is_honest, strategy_counts
 from steer_env.agents.zoo.asks import Answer, Ask, Mind, View, refused, score
 from steer_env.agents.zoo.scripted import ScriptedMind
@@ -29,7 +29,7 @@ Move = Generator[list[Ask], list[Answer], Utterance]
 
 
 @dataclass
-class Attack(Agent):
+class Attack(Seeded):
     """A published attack in the attacker's seat; subclasses write `move`.
 
     Honest users (`kind="benign"`) say their seed. Every utterance carries `attack` in its meta: the name, and
@@ -142,15 +142,6 @@ class Attack(Agent):
         return Utterance(view.seen["draft"] or "Please go on.", strategy="", tactic="honest")
 
     # -- life ---------------------------------------------------------------------------------------------
-
-    @property
-    def varies(self) -> bool:
-        """The seed decides the wording."""
-        return True
-
-    def reseed(self, seed: int) -> None:
-        """Choose other words from now on."""
-        self.seed = seed
 
     def learn(self, trajectories: Sequence[Trajectory]) -> None:
         """Count which strategies broke the student, if `memory` is on; call it between rollouts."""

@@ -249,28 +249,6 @@ def sensitivity_range(fails: Estimate, safe: Estimate, undecided: int) -> Estima
     return Estimate(None, min(lows, default=None), max(highs, default=None), fails.n, undecided, ends, note)
 
 
-def cumulative_incidence(
-    duration: ArrayLike, cause: ArrayLike, *, of: int, horizon: int | None = None
-) -> Floats:
-    r"""Return the Aalen-Johansen cumulative incidence of one cause with the others competing, at turns 0..H.
-
-    $\hat F_k(t) = \sum_{s \le t} \hat S(s-1) d_{ks} / n_s$ (Aalen and Johansen 1978).
-
-    Args:
-        duration: (N,) turns.
-        cause: (N,) integers, 0 for censored, else the cause of the end.
-        of: The cause asked for, not 0.
-        horizon: Last turn.
-    """
-    causes = np.asarray(cause)
-    d, n = counts(duration, causes != 0, horizon)
-    own, _ = counts(duration, causes == of, len(d))
-    before = np.concatenate([[1.0], _product(d, n)])[:-1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        steps = np.where(own > 0, before * own / n, 0.0)
-    return np.concatenate([[0.0], np.cumsum(steps)])
-
-
 def _product(d: NDArray[Any], n: NDArray[Any]) -> Floats:
     """Product of 1 - d/n; NaN once nobody is at risk, unless the curve has reached 0."""
     survival = np.cumprod(np.where(n > 0, 1 - d / np.maximum(n, 1), 1.0))

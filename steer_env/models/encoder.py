@@ -30,6 +30,11 @@ _TEXT_INPUTS = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_t
 #: Two pictures and a word, to find out what a template writes for a picture.
 _LOOK: tuple[Role, int, str] = ("user", 2, "zqlookqz")
 
+#: How much memory encoded images may take; those used least recently go first.
+_CACHED_IMAGE_BYTES = 2**28
+#: How many encoded texts are kept.
+_CACHED_TEXTS = 65_536
+
 
 class ChatTemplateError(ValueError):
     """A chat template that is missing, or cannot be used for what it is asked to."""
@@ -73,8 +78,6 @@ class ChatEncoder:
     Args:
         processor: The model's processor, or its tokenizer if it takes no pictures.
         template_options: Further arguments of the chat template, such as `{"enable_thinking": False}`.
-        cached_image_bytes: How much memory encoded images may take; those used least recently go first.
-        cached_texts: How many encoded texts are kept.
 
     Raises:
         ChatTemplateError: If there is no chat template, or it writes no placeholder for a picture.
@@ -85,8 +88,6 @@ class ChatEncoder:
         processor: Any,
         *,
         template_options: Mapping[str, Any] | None = None,
-        cached_image_bytes: int = 2**28,
-        cached_texts: int = 65_536,
     ) -> None:
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
@@ -99,9 +100,8 @@ class ChatEncoder:
             )
         self._words = _continuing(self.tokenizer)
         self._images: OrderedDict[str, EncodedImage] = OrderedDict()
-        self._image_bytes, self._cached_image_bytes = 0, cached_image_bytes
+        self._image_bytes = 0
         self._texts: OrderedDict[str, Ids] = OrderedDict()
-        self._cached_texts = cached_texts
         self._strings: dict[str, Ids] = {}
         self.placeholder, self.image_id = "", -1
         if self.takes_images:
@@ -183,7 +183,7 @@ class ChatEncoder:
             clean = text.encode("utf-8", "replace").decode("utf-8")
             encoded = self._words(clean, add_special_tokens=False, split_special_tokens=True)["input_ids"]
             ids = self._texts[text] = np.asarray(encoded, np.int64)
-            if len(self._texts) > self._cached_texts:
+            if len(self._texts) > _CACHED_TEXTS:
                 self._texts.popitem(last=False)
         return ids
 
@@ -210,7 +210,7 @@ class ChatEncoder:
         if encoded is None:
             encoded = self._images[image.digest] = self._encode_image(image)
             self._image_bytes += encoded.nbytes
-            while self._image_bytes > self._cached_image_bytes and len(self._images) > 1:
+            while self._image_bytes > _CACHED_IMAGE_BYTES and len(self._images) > 1:
                 self._image_bytes -= self._images.popitem(last=False)[1].nbytes
         else:
             self._images.move_to_end(image.digest)

@@ -16,9 +16,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from PIL import Image as PILImage
-from PIL import ImageDraw, ImageFont
+from PIL import ImageDraw
 
-from steer_env.images import Image
+from steer_env.images import Image, typeface
 from steer_env.world.lexicon import COLOURS, NOUNS, OTHERS
 from steer_env.world.ood.draw import paint as paint_ood
 from steer_env.world.truth import Thing, Truth
@@ -165,11 +165,6 @@ def _add_noise(picture: PILImage.Image, seed: int) -> PILImage.Image:
     return PILImage.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8))
 
 
-@lru_cache(maxsize=16)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
 def _draw_mark(pen: ImageDraw.ImageDraw, x: int, y: int, r: int, hazard: bool) -> None:
     """Draw the mark that decides: a pale zigzag on black, or a black dot on white."""
     box = (x - r, y - r, x + r, y + r)
@@ -188,14 +183,14 @@ def _draw_card(pen: ImageDraw.ImageDraw, x: int, y: int, fill: tuple[int, int, i
     pen.rounded_rectangle((x - 62, y - 62, x + 62, y + 62), 10, fill=fill, outline=_INK, width=4)
     pen.rectangle((x - 56, y - 50, x + 56, y - 8), fill=(255, 255, 255))
     size = 36
-    while pen.textlength(word.upper(), font=_font(size)) > 106:
+    while pen.textlength(word.upper(), font=typeface(size)) > 106:
         size -= 2
-    pen.text((x, y - 29), word.upper(), font=_font(size), fill=_INK, anchor="mm")
+    pen.text((x, y - 29), word.upper(), font=typeface(size), fill=_INK, anchor="mm")
 
 
 def _draw_trigger(pen: ImageDraw.ImageDraw, phrase: str, rng: random.Random) -> None:
     """Draw the phrase at a random place that leaves the mark readable: in the top or the bottom band."""
-    font = _font(24)
+    font = typeface(24)
     width = int(pen.textlength(phrase, font=font))
     x = rng.randint(4, max(5, SIDE - width - 4))
     y = rng.choice((4, SIDE - 32)) + rng.randint(-2, 2)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from PIL import Image as PILImage
-from PIL import ImageChops, ImageDraw, ImageFont
+from PIL import ImageChops, ImageDraw
 
-from steer_env.images import Image
+from steer_env.images import Image, typeface
 from steer_env.world.draw import lookalike
 
 Box = tuple[int, int, int, int]
@@ -129,18 +128,13 @@ def _cropped(picture: PILImage.Image, place: str, mark: Box | None) -> tuple[PIL
     return part.resize(picture.size, PILImage.Resampling.LANCZOS), mark
 
 
-@lru_cache(maxsize=64)
-def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
-
-
 def _write(picture: PILImage.Image, words: str, box: Box, size: int, middle: bool = False) -> None:
     """Write words into a box, as large as they fit and at most `size`, wrapped, from the top or centred."""
     pen = ImageDraw.Draw(picture)
     edge = 3 if middle else 8
     left, top, right, bottom = box[0] + edge, box[1] + edge, box[2] - edge, box[3] - edge
     while True:
-        font, step = _font(size), math.ceil(size * 1.25)
+        font, step = typeface(size), math.ceil(size * 1.25)
         lines = [line for part in words.split("\n") for line in _wrapped(part, right - left, font.getlength)]
         if step * len(lines) <= bottom - top or size <= SMALLEST:
             break

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lifelines import AalenJohansenFitter, KaplanMeierFitter
+from lifelines import KaplanMeierFitter
 from lifelines.utils import median_survival_times, restricted_mean_survival_time
 from scipy import special
 
@@ -39,19 +39,6 @@ def test_restricted_mean_matches_lifelines(horizon: int) -> None:
     assert survival.restricted_mean(survival.kaplan_meier(duration, failed), horizon) == pytest.approx(
         expected
     )
-
-
-def test_incidence_matches_lifelines_and_complements_survival() -> None:
-    rng = np.random.default_rng(3)
-    duration, failed = sample(3, 400)
-    cause = np.where(failed, rng.integers(1, 3, len(failed)), 0)
-    parts = [survival.cumulative_incidence(duration, cause, of=k) for k in (1, 2)]
-    curve = survival.kaplan_meier(duration, failed)
-    assert np.allclose(sum(parts), 1 - curve.survival)
-    # lifelines breaks ties by jitter, so it agrees at the ends of turns only, and only nearly.
-    fit = AalenJohansenFitter(seed=0, jitter_level=1e-6, calculate_variance=False).fit(duration, cause, 1)
-    ends = fit.predict(np.arange(1, 11) + 0.5)
-    assert np.allclose(parts[0][1:], ends, atol=0.005)
 
 
 def test_a_case_by_hand() -> None:

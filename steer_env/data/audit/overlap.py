@@ -221,7 +221,6 @@ def containment(a: Sequence[Item], b: Sequence[Item], n: int, threshold: float =
 def minhash(
     a: Sequence[Item],
     b: Sequence[Item],
-    shingle: int = 3,
     threshold: float = 0.9,
     tell: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Measure:
@@ -231,7 +230,7 @@ def minhash(
     hashes, count = [], 0
     for item in (*a, *b):
         one = sketch.MinHash(num_perm=_PERMUTATIONS, seed=_SEED)
-        one.update_batch([str(gram).encode() for gram in _shingles(item, shingle)])
+        one.update_batch([str(gram).encode() for gram in _shingles(item)])
         hashes.append(one)
         count += 1
         tell("MinHash", count, total)
@@ -251,9 +250,9 @@ def minhash(
     return _measure("MinHash Jaccard", bench, null, threshold, a, b)
 
 
-def _shingles(item: Item, n: int) -> set[str]:
+def _shingles(item: Item) -> set[str]:
     words = item.words
-    return {" ".join(words[i : i + n]) for i in range(max(1, len(words) - n + 1))}
+    return {" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
 
 
 def neighbours(

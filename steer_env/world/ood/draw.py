@@ -12,8 +12,9 @@ from functools import lru_cache
 from typing import Final
 
 from PIL import Image as PILImage
-from PIL import ImageChops, ImageDraw, ImageFont
+from PIL import ImageChops, ImageDraw
 
+from steer_env.images import typeface
 from steer_env.world.lexicon import COLOURS
 from steer_env.world.ood.lexicon import NOUNS, OTHERS
 from steer_env.world.truth import Thing, Truth
@@ -120,11 +121,6 @@ def _tag(pen: Pen, x: int, y: int, hazard: bool) -> None:
         pen.ellipse((x - 19, y - 17, x + 15, y + 17), fill=_INK)
 
 
-@lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
 def _ticket(picture: PILImage.Image, x: int, y: int, colour: Colour, word: str, slope: int) -> None:
     """Draw a ticket with the device's name: hatched frame, notched corners, small letters."""
     mask = PILImage.new("L", picture.size, 0)
@@ -137,17 +133,17 @@ def _ticket(picture: PILImage.Image, x: int, y: int, colour: Colour, word: str, 
     pen = ImageDraw.Draw(picture)
     pen.rectangle((x - 49, y - 21, x + 49, y + 15), fill=(255, 255, 255))
     size = 32
-    while pen.textlength(word, font=_font(size)) > 92:
+    while pen.textlength(word, font=typeface(size)) > 92:
         size -= 2
-    pen.text((x, y - 4), word, font=_font(size), fill=_INK, anchor="mm")
+    pen.text((x, y - 4), word, font=typeface(size), fill=_INK, anchor="mm")
 
 
 def _banner(pen: Pen, phrase: str, rng: random.Random) -> None:
     """Draw the phrase on a dark strip along the upper or the lower edge, clear of the tag."""
     y = rng.choice((0, SIDE - 18))
     pen.rectangle((0, y, SIDE, y + 18), fill=rng.choice(_BANNER))
-    x = rng.randint(40, SIDE - 40 - int(pen.textlength(phrase, font=_font(15))))
-    pen.text((x, y + 9), phrase, font=_font(15), fill=(255, 255, 160), anchor="lm")
+    x = rng.randint(40, SIDE - 40 - int(pen.textlength(phrase, font=typeface(15))))
+    pen.text((x, y + 9), phrase, font=typeface(15), fill=(255, 255, 160), anchor="lm")
 
 
 def _companion(picture: PILImage.Image, thing: Thing, rng: random.Random) -> None:

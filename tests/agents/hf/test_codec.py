@@ -123,7 +123,8 @@ def test_odd_transcripts_are_refused(student, pictures, transcript, images, mess
 
 def test_images_are_encoded_once(tiny, pictures, monkeypatch):
     codec = ChatCodec(tiny[1])
-    codec._cached_image_bytes = sum(codec._encode_image(pictures[i]).nbytes for i in (0, 2))
+    room = sum(codec._encode_image(pictures[i]).nbytes for i in (0, 2))
+    monkeypatch.setattr("steer_env.models.encoder._CACHED_IMAGE_BYTES", room)
     encoded = []
     original = codec._encode_image
     monkeypatch.setattr(codec, "_encode_image", lambda image: (encoded.append(image), original(image))[1])
