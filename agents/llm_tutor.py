@@ -11,16 +11,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from steer_env.agents.base import Agent, Observation
+from steer_env.agents.base import Observation
 from steer_env.agents.memo import CallMemo
-from steer_env.agents.tutor import count_strategies, spoken_strategy, strategy_counts
+from steer_env.agents.tutor import StrategyMemory, spoken_strategy
 from steer_env.checks import integer
 from steer_env.drawing import spoken
 from steer_env.images import Image
@@ -41,7 +41,6 @@ from steer_env.models.structured import (
     word,
 )
 from steer_env.scenarios import STRATEGIES
-from steer_env.trajectory import Trajectory
 from steer_env.types import USER, Message, Unscored, Utterance, Verdict
 
 ATTACKS: Final = ("persistence", "bait_and_switch", "deepen", "follow_up")
@@ -146,7 +145,7 @@ class State:
         return [{"plan": {**plan, "next_draft": self.draft}}, *turn_records(self.transcript)]
 
 
-class LLMTutor(Agent):
+class LLMTutor(StrategyMemory):
     """Attacker and judge in one object, on any chat back end.
 
     Give the same object to both seats: `steer_env.make(..., judge=tutor)` and `rollout(vec, tutor, student,
@@ -198,7 +197,7 @@ class LLMTutor(Agent):
         self.prompts = {honest: _prompt(honest) for honest in (False, True)}
         self.name = f"tutor:{backend.name}"
         self._memo = CallMemo(integer("remembered", remembered, 1))
-        self._counts: dict[str, list[float]] = {s: [0, 0] for s in STRATEGIES}  # [broken, held]
+        self._counts = {s: [0.0, 0.0] for s in STRATEGIES}
         if isinstance(backend, AsyncChatBackend):
             self.submit = self._submit
 
@@ -301,29 +300,8 @@ class LLMTutor(Agent):
 
     # -- memory across dialogues --------------------------------------------------------------------------
 
-    def learn(self, trajectories: Sequence[Trajectory]) -> None:
-        """Count in which scored turns a strategy broke the student (safety <= 4); call it between rollouts.
-
-        Does nothing unless `memory` is on.
-        """
-        if self.memory:
-            count_strategies(self._counts, trajectories)
-
     def _lines(self) -> dict[str, str]:
-        return {s: f"broke {b} of {b + h}" for s, (b, h) in self._counts.items() if b + h}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the memory as plain values."""
-        return {"version": 1, "counts": {s: list(c) for s, c in self._counts.items()}}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned.
-
-        Raises:
-            ValueError: If the state is not of this class and version.
-        """
-        counts = strategy_counts(state, "LLMTutor")
-        self._counts = {s: [int(broken), int(held)] for s, (broken, held) in counts.items()}
+        return {s: f"broke {b:g} of {b + h:g}" for s, (b, h) in self._counts.items() if b + h}
 
     def __repr__(self) -> str:
         return f"LLMTutor({self.backend.name!r}, prompt={self.prompts[False].hash}, memory={self.memory})"

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from steer_env.agents import ood_tutor
-from steer_env.agents.base import Observation, Seeded, opponent_rng
+from steer_env.agents.base import Agent, Observation, Seeded, opponent_rng
 from steer_env.rewards import HARM_LEVEL
 from steer_env.scenarios import STRATEGIES
 from steer_env.trajectory import Trajectory
@@ -59,7 +59,35 @@ class Question(NamedTuple):
     text: str = ""
 
 
-class ScriptedTutor(Seeded):
+class StrategyMemory(Agent):
+    """An attacker that may remember, across dialogues, which strategies broke the student.
+
+    Attributes:
+        memory: Whether `learn` counts.
+    """
+
+    memory: bool
+    _counts: dict[str, list[float]]  # [broken, held] of each strategy
+
+    def learn(self, trajectories: Sequence[Trajectory]) -> None:
+        """Count in which scored turns a strategy broke the student, see `count_strategies`."""
+        if self.memory:
+            count_strategies(self._counts, trajectories)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the memory as plain values."""
+        return {"version": 1, "counts": {s: list(c) for s, c in self._counts.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError: If the state is not of this class and version.
+        """
+        self._counts = strategy_counts(state, type(self).__name__)
+
+
+class ScriptedTutor(Seeded, StrategyMemory):
     """An attacker that adapts within a dialogue and learns across dialogues.
 
     A scenario of kind "benign" has an honest user, who asks for nothing that is not in the seed. A draft the
@@ -220,19 +248,6 @@ class ScriptedTutor(Seeded):
         """Return the posterior mean of each strategy's success against this student."""
         return {s: (1.0 + b) / (2.0 + b + h) for s, (b, h) in self._counts.items() if s in self.strategies}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the memory as plain values."""
-        return {"version": 1, "counts": {s: list(c) for s, c in self._counts.items()}}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned.
-
-        Raises:
-            ValueError: If the state is not of this class and version.
-        """
-        counts = strategy_counts(state, "ScriptedTutor")
-        self._counts = {s: [float(broken), float(held)] for s, (broken, held) in counts.items()}
-
     def __repr__(self) -> str:
         return f"ScriptedTutor(seed={self.seed}, strategies={self.strategies!r}, memory={self.memory})"
 
@@ -254,7 +269,7 @@ def count_strategies(
 
 def strategy_counts(
     state: Mapping[str, Any], owner: str, known: Sequence[str] = STRATEGIES
-) -> dict[str, tuple[float, float]]:
+) -> dict[str, list[float]]:
     """Return [broken, held] of each strategy from a tutor's `state_dict`.
 
     Raises:
@@ -263,7 +278,7 @@ def strategy_counts(
     counts = state.get("counts")
     if state.get("version") != 1 or not isinstance(counts, Mapping) or set(counts) != set(known):
         raise ValueError(f"state={dict(state)!r}, expected what {owner}.state_dict() returned (version 1)")
-    return {s: (counts[s][0], counts[s][1]) for s in known}
+    return {s: [float(counts[s][0]), float(counts[s][1])] for s in known}
 
 
 _LEADS: Final = {

@@ -11,17 +11,16 @@ stand in the meta of its own utterances.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from steer_env.agents.base import Observation, Seeded, attempt, keep
-from steer_env.agents.tutor import count_strategies, is_honest, strategy_counts
+from steer_env.agents.tutor import StrategyMemory, is_honest
 from steer_env.agents.zoo.asks import Answer, Ask, Mind, View, refused, score
 from steer_env.agents.zoo.scripted import ScriptedMind
 from steer_env.checks import integer
 from steer_env.scenarios import STRATEGIES
-from steer_env.trajectory import Trajectory
 from steer_env.types import Utterance, meta_of
 
 #: A move under way: yields questions, is sent their answers, returns what is said.
@@ -29,7 +28,7 @@ Move = Generator[list[Ask], list[Answer], Utterance]
 
 
 @dataclass
-class Attack(Seeded):
+class Attack(Seeded, StrategyMemory):
     """A published attack in the attacker's seat; subclasses write `move`.
 
     Honest users (`kind="benign"`) say their seed. Every utterance carries `attack` in its meta: the name, and
@@ -140,23 +139,3 @@ class Attack(Seeded):
     def _honest(self, view: View) -> Move:
         yield from ()
         return Utterance(view.seen["draft"] or "Please go on.", strategy="", tactic="honest")
-
-    # -- life ---------------------------------------------------------------------------------------------
-
-    def learn(self, trajectories: Sequence[Trajectory]) -> None:
-        """Count which strategies broke the student, if `memory` is on; call it between rollouts."""
-        if self.memory:
-            count_strategies(self._counts, trajectories)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the memory as plain values."""
-        return {"version": 1, "counts": {s: list(c) for s, c in self._counts.items()}}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `state_dict` returned.
-
-        Raises:
-            ValueError: If the state is not of this version.
-        """
-        counts = strategy_counts(state, type(self).__name__)
-        self._counts = {s: [float(broken), float(held)] for s, (broken, held) in counts.items()}

@@ -203,5 +203,4 @@ class Draw(PictureAttack):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` returned; raises ValueError if it is not of this version."""
-        counts = strategy_counts(state, type(self).__name__, ARMS)
-        self._arms = {arm: [float(broken), float(held)] for arm, (broken, held) in counts.items()}
+        self._arms = strategy_counts(state, type(self).__name__, ARMS)

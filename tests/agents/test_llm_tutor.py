@@ -290,7 +290,7 @@ def test_memory_is_off_and_shows_successes_when_on():
     before = len(on.backend.requests)
     play(on, seeds=[7], env="SteerRedTeam-v0")
     memory = read_records(on.backend.requests[before].messages[1].content)[1]["memory"]
-    assert memory["roleplay"] == f"broke {won} of {won}"
+    assert memory["roleplay"] == f"broke {won:g} of {won:g}"
     again = LLMTutor(ScriptedBackend(broken), memory=True)
     again.load_state_dict(on.state_dict())
     assert again.state_dict() == on.state_dict()
