@@ -43,7 +43,7 @@ class Effect:
         seeds: Training seeds.
         groups: Scenario groups.
         percentile: The plain percentile interval of the crossed bootstrap, for contrast.
-        by_seed: Mean of each training seed.
+        by_seed: Mean of each training seed, or of each cluster of them.
     """
 
     estimate: Estimate
@@ -153,7 +153,7 @@ def level(values: ArrayLike, group: ArrayLike, **options: Any) -> Effect:
     """
     given = np.atleast_2d(np.asarray(values, float))
     least, most = (_level(np.where(np.isnan(given), x, given), group, options) for x in (0.0, 1.0))
-    return _bounds(least, most, int(np.isnan(given).sum()), given)
+    return _bounds(least, most, int(np.isnan(given).sum()), given, options)
 
 
 def _level(values: Floats, group: ArrayLike, options: Mapping[str, Any]) -> Effect:
@@ -183,7 +183,8 @@ def difference(a: ArrayLike, b: ArrayLike, group: ArrayLike, **options: Any) -> 
         )
         for x in (0.0, 1.0)
     )
-    return _bounds(least, most, int((np.isnan(first) | np.isnan(second)).sum()), first - second)
+    unknown = int((np.isnan(first) | np.isnan(second)).sum())
+    return _bounds(least, most, unknown, first - second, options)
 
 
 def _difference(first: Floats, second: Floats, group: ArrayLike, options: Mapping[str, Any]) -> Effect:
@@ -196,7 +197,7 @@ def _difference(first: Floats, second: Floats, group: ArrayLike, options: Mappin
     return replace(effect, estimate=replace(estimate, low=low, high=high), p=1.0 if p == q else None)
 
 
-def _bounds(least: Effect, most: Effect, undecided: int, given: Floats) -> Effect:
+def _bounds(least: Effect, most: Effect, undecided: int, given: Floats, options: Mapping[str, Any]) -> Effect:
     """Join the effects of the two extremes; with everything known they are one."""
     low, high = least.estimate, most.estimate
     if not undecided or low.value is None or high.value is None:
@@ -206,9 +207,10 @@ def _bounds(least: Effect, most: Effect, undecided: int, given: Floats) -> Effec
     estimate = Estimate(None, low.low, high.high, low.n, undecided, bounds, note)
     ps = [p for p in (least.p, most.p) if p is not None]
     p = (max(ps) if low.value * high.value > 0 else 1.0) if len(ps) == 2 else None
-    known = np.isfinite(given)
-    sums = np.where(known, given, 0.0).sum(axis=1)
-    by_seed = tuple(float(s / n) if n else math.nan for s, n in zip(sums, known.sum(axis=1), strict=True))
+    clusters = options.get("clusters")
+    of = np.arange(len(given)) if clusters is None else np.asarray(clusters)
+    known = [part[np.isfinite(part)] for part in (given[of == cluster] for cluster in np.unique(of))]
+    by_seed = tuple(float(part.mean()) if part.size else math.nan for part in known)
     percentile = (least.percentile[0], most.percentile[1])
     return replace(
         least, estimate=estimate, p=p, df=min(least.df, most.df), percentile=percentile, by_seed=by_seed

@@ -86,5 +86,8 @@ def test_seeds_of_a_cluster_count_as_their_mean():
     assert clustered.seeds == 3
     unknown = lines.round()
     unknown[0, 0] = np.nan  # bounds are taken before the mean: one line of two, of three clusters
-    low, high = level(np.clip(unknown, 0, 1), group, clusters=clusters).estimate.bounds
-    assert high - low == pytest.approx(1 / (6 * 20))
+    effect = level(np.clip(unknown, 0, 1), group, clusters=clusters)
+    assert effect.estimate.bounds[1] - effect.estimate.bounds[0] == pytest.approx(1 / (6 * 20))
+    assert len(effect.by_seed) == 3 and effect.by_seed[0] == pytest.approx(
+        np.nanmean(np.clip(unknown[:2], 0, 1))
+    )
