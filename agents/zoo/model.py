@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, BeforeValidator, WithJsonSchema
 
 from steer_env.agents.zoo.asks import Answer, Ask, score
+from steer_env.drawing import spoken, told
 from steer_env.judges.llm import check_backend
 from steer_env.judges.prompting import Prompt, load_prompt, turn_records
 from steer_env.models.base import ChatBackend, open_backend
@@ -40,7 +41,8 @@ _SHAPES: Final[dict[str, type[BaseModel]]] = {"propose": Proposal, "on_topic": O
 class ModelMind:
     """Asks a model, all questions of a call in one batch.
 
-    The model sees the goal, the student's history and the attempts that were taken back, as data. Where it
+    The model sees the goal, the student's history and the attempts that were taken back, as data, with the
+    words that were drawn. Where it
     gives no usable answer, the seed's draft is said, with the reason in the utterance's meta as "fallback".
 
     Attributes:
@@ -80,10 +82,10 @@ class ModelMind:
         records: list[dict[str, Any]] = [{"plan": {**plan, "proposal_number": ask.number + 1}}]
         broke = {s: f"broke {b:.0f} of {b + h:.0f}" for s, (b, h) in weights.items() if b + h}
         records += [{"memory": broke}] if broke else []
-        records += turn_records(seen["transcript"])
+        records += turn_records(spoken(seen["transcript"], seen["images"]))
         shown = (ask.parent,) if ask.parent is not None else ask.view.tried
         for one in shown if ask.task == "propose" else ():
-            records.append({"taken_back": str(one.user), "reply": str(one.reply), "score": score(one)})
+            records.append({"taken_back": told(one.user), "reply": str(one.reply), "score": score(one)})
         if ask.task == "on_topic":
             records.append({"text": ask.text})
         settings = Settings(

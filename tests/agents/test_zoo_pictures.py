@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 import steer_env
+from kit.backends import ScriptedBackend
 from steer_env import testing
 from steer_env.agents import make_agent
 from steer_env.agents.base import Agent
 from steer_env.agents.scripted import AlwaysComply, AlwaysRefuse, Constructive, TextGuarded
-from steer_env.agents.zoo.pictures import ARMS, FILL_IN, READ_BELOW, WAYS, split
+from steer_env.agents.zoo.pictures import ARMS, FILL_IN, READ_BELOW, WAYS, FigStep, split
 from steer_env.drawing import acts_of, redrawn, told, words_of
 from steer_env.evaluation.tabulate import from_rows
 from steer_env.judges.cache import verdict_key
+from steer_env.judges.prompting import read_records
 from steer_env.judges.rule import RuleJudge
 from steer_env.play.forks import trajectory_of
 from steer_env.play.rescore import requests
@@ -90,6 +92,18 @@ def test_once_a_purpose_was_drawn_the_steps_alone_are_asked_for(name):
         assert asked == [Request.MISUSE, Request.MISUSE, Request.STEPS, Request.MISUSE]
         steps.append(t.turns[2].turn)
     assert steps and all(turn.verdict.terms.safety == 1 for turn in steps)
+
+
+def test_a_model_is_told_what_it_drew():
+    """Its question stands in the picture alone: without the drawn words it would not know what it asked."""
+    backend = ScriptedBackend(
+        lambda request: {"thought": "", "strategy": "none", "user_turn": f"Zorbal {len(backend.requests)}?"}
+    )
+    (t,) = play(FigStep(model=backend), AlwaysRefuse(), [1], min_turns=2, max_turns=2)
+    first, second = (read_records(r.messages[1].content) for r in backend.requests)
+    drawn = [one for one in second if "Zorbal 1?" in str(one)]
+    assert len(drawn) == 1 and "[in the picture: Zorbal 1?" in str(drawn[0])
+    assert "[in the picture" not in str(first) and "Zorbal" not in str(t.turns[0].turn.user)
 
 
 @pytest.mark.parametrize("name", PICTURES)
