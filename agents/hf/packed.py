@@ -26,19 +26,12 @@ class Packed:
         entropy_N: Entropy of that distribution, without gradient; None if not asked for.
         rows_N: Row of each token.
         columns_N: Place of each token in its row.
-        shape: (B, L) of the padded batch.
     """
 
     logprobs_N: Tensor
     entropy_N: Tensor | None
     rows_N: Tensor
     columns_N: Tensor
-    shape: tuple[int, int]
-
-    def dense(self, values_N: Tensor | None = None) -> Tensor:
-        """Spread values (default: the log-probabilities) to (B, L), aligned with the ids, 0 elsewhere."""
-        values_N = self.logprobs_N if values_N is None else values_N
-        return values_N.new_zeros(self.shape).index_put((self.rows_N, self.columns_N), values_N)
 
     def gather(self, rows: Sequence[np.ndarray]) -> Tensor:
         """Collect per-token values, one array (L_b,) per row, at the sampled tokens: (N,) in float32."""
@@ -89,13 +82,7 @@ def packed_logprobs(
         logits_NV = logits_NV.index_fill(1, forbidden.to(device), float("-inf"))
     logits_NV = logits_NV.log_softmax(1)
     logprobs_N = logits_NV.gather(1, ids_BL[rows_N, columns_N][:, None])[:, 0]
-    return Packed(
-        logprobs_N,
-        _entropy(logits_NV) if entropy else None,
-        rows_N,
-        columns_N,
-        (len(traces), ids_BL.shape[1]),
-    )
+    return Packed(logprobs_N, _entropy(logits_NV) if entropy else None, rows_N, columns_N)
 
 
 def microbatches(lengths: Sequence[int], size: int, tokens: int) -> list[list[int]]:

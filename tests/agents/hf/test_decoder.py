@@ -305,18 +305,13 @@ def test_forward_passes_keep_their_bounds_and_lose_nothing(lengths, size, tokens
         assert len(part) == 1 or len(part) * max(lengths[i] for i in part) <= tokens
 
 
-def test_entropy_and_dense_layout(tiny, pictures):
+def test_entropy_is_that_of_a_distribution(tiny, pictures):
     student = HFStudent(*tiny, seed=1, max_new_tokens=4)
     _, prompts = play(student, SCRIPTS, pictures)
     with torch.no_grad():
         packed = packed_logprobs(
             student.decoder.adapter, prompts, forbidden=student.decoder.forbidden, entropy=True
         )
-    dense = packed.dense()
-    for row, prompt in enumerate(prompts):
-        n = len(prompt.trace)
-        assert np.allclose(dense[row, :n], prompt.trace.logprobs_L, atol=1e-4)
-        assert not dense[row, n:].any()
     assert torch.isfinite(packed.entropy_N).all()
     assert (packed.entropy_N >= 0).all()
     assert (packed.entropy_N <= np.log(student.decoder.adapter.vocabulary)).all()
