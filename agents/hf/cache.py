@@ -186,8 +186,10 @@ def stack(blocks: Sequence[Block]) -> Block:
             below[:, :, columns - part.shape[2] : columns] = part
         return whole
 
-    layers = zip(*(_states(block.cache) for block in blocks), strict=True)
-    held = [_RoomyLayer.of(*map(stacked, zip(*parts, strict=True)), columns) for parts in layers]
+    held = []
+    for parts in zip(*(_states(block.cache) for block in blocks), strict=True):
+        keys, values = zip(*parts, strict=True)
+        held.append(_RoomyLayer.of(stacked(keys), stacked(values), columns))
     return Block(
         _cache(held),
         torch.cat(
