@@ -90,10 +90,10 @@ def test_the_first_update_in_bf16_clips_nothing(name, make_vec, make_student, tm
     student = make_student()
     with torch.no_grad():
         for parameter in student.model.parameters():
-            parameter.mul_(3.0)  # a distribution that is not nearly flat, as a trained model's
+            parameter.mul_(4.0)  # a distribution that is not nearly flat, as a trained model's
     (row,) = run(make_vec, student, tmp_path / "run", config, name, Scaling(precision="bf16"))
     # The sampler is further away than GSPO's clip, 4e-4.
-    assert row["logprob_gap"] > 1e-3
+    assert row["logprob_gap"] > 4e-4
     assert row["clipped"] == 0 == row["step_kl"]
 
 
