@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import claims, credit_signal
+from benchmarks import claims
 from steer_env.evaluation.intervals import Estimate
 
 ROOT = Path(__file__).parents[2]
