@@ -8,20 +8,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from steer_env.agents.hf.cache import keeps_every_token
 from steer_env.agents.hf.codec import ChatCodec
-from steer_env.agents.hf.layers import Layers, same_logits
 from steer_env.agents.hf.vision import FeatureStore, VisionTower
 from steer_env.images import Image
-
-#: Whether a model's layers give its own logits with pictures, found out once per model.
-_PICTURES: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
 
 class ModelAdapter:
@@ -30,10 +24,9 @@ class ModelAdapter:
     Args:
         model: An image-text model with a causal language head.
         codec: The codec of its processor.
-        direct: Run the language model's layers directly where that gives the same logits, see `layers`.
     """
 
-    def __init__(self, model: PreTrainedModel, codec: ChatCodec, *, direct: bool = True) -> None:
+    def __init__(self, model: PreTrainedModel, codec: ChatCodec) -> None:
         if getattr(model.config.get_text_config(), "cross_attention_layers", None):
             raise ValueError(
                 f"model {type(model).__name__} looks at pictures through cross-attention, expected one that "
@@ -52,9 +45,6 @@ class ModelAdapter:
         #: Multimodal rotary positions, where the model has them (Qwen's).
         self._rope = getattr(base, "get_rope_index", None)
         self._base = base if self._plain_head() else None
-        # A window shows only in texts that are longer than it: `Layers.of` would not notice.
-        self._direct = direct and self._base is not None and keeps_every_token(model.config)
-        self._layers: Layers | None = None
 
     @property
     def device(self) -> torch.device:
@@ -130,56 +120,15 @@ class ModelAdapter:
             inputs["token_type_ids"] = (inputs["input_ids"] == self.codec.image_id).long()
         return inputs | self.vision.inputs(images, store)
 
-    def layers(self, images: Sequence[Image] = ()) -> Layers | None:
-        """Return the language model's layers to run directly, None where transformers must run the model.
-
-        That is in lower precision, while training with dropout or checkpointing, where a module was hooked
-        into, and with pictures that do more than take the place of their placeholders.
-        """
-        model = self.model
-        if (
-            not self._direct
-            or model.training
-            or model.dtype != torch.float32
-            or torch.is_autocast_enabled(model.device.type)
-            or (len(images) and not self.vision.plain)
-        ):
-            return None
-        if self._layers is None:
-            self._layers = Layers.of(model)
-            self._direct = self._layers is not None
-        if self._layers is None or not self._layers.ready():
-            return None
-        if len(images) and model not in _PICTURES:
-            _PICTURES[model] = self._same_pictures(self._layers, images[0])
-        return self._layers if not len(images) or _PICTURES[model] else None
-
-    @torch.no_grad()
-    def _same_pictures(self, layers: Layers, image: Image) -> bool:
-        """Whether a picture gives the layers the logits that the model's own forward pass has for it."""
-        ids_BL = torch.from_numpy(self.codec.image(image).ids_N)[None].to(self.device)
-        mask_BL = torch.ones_like(ids_BL, dtype=torch.bool)
-        positions, _ = self.positions(ids_BL, mask_BL, [image])
-        inputs = self.inputs(ids_BL, mask_BL, positions, [image])
-        own = self.model(**inputs, use_cache=False).logits.float()
-        hidden = self.vision.place(layers.embed(ids_BL), ids_BL, [image], FeatureStore(0))
-        return same_logits(own, layers.logits(layers.run(hidden, layers.rotary(positions), None, None)))
-
     def selected_logits(
         self, ids_BL: Tensor, positions: Tensor, images: Sequence[Image], rows_N: Tensor, columns_N: Tensor
     ) -> Tensor:
         """Run one pass over rows padded at the right; returns logits at the selected positions, (N, V).
 
         Most positions of a dialogue belong to the user; their logits are not computed where the head allows
-        it, nor the last layer's attention and MLP. In float32; pictures that siblings share are encoded once.
+        it. In float32; pictures that siblings share are encoded once.
         """
-        store = FeatureStore(0)
-        if (layers := self.layers(images)) is not None:
-            hidden = self.vision.place(layers.embed(ids_BL), ids_BL, images, store)
-            picked = _Picked(rows_N, columns_N, len(ids_BL))
-            hidden = layers.run(hidden, layers.rotary(positions), None, None, picked.take)
-            return layers.logits(picked.flat(hidden))
-        inputs = self.inputs(ids_BL, None, positions, images, store)
+        inputs = self.inputs(ids_BL, None, positions, images, FeatureStore(0))
         if self._base is None:
             return self.model(**inputs, use_cache=False).logits[rows_N, columns_N].float()
         hidden_NH = self._base(**inputs, use_cache=False)[0][rows_N, columns_N]
@@ -193,30 +142,3 @@ class ModelAdapter:
             for name in ("final_logit_softcapping", "logit_scale", "logits_scaling")
         )
         return not scaled and hasattr(self.model, "model") and self.model.get_output_embeddings() is not None
-
-
-class _Picked:
-    """Some positions of each row, as many as the row that has most; rows that have fewer repeat their first.
-
-    Args:
-        rows_N: Row of each position, ascending.
-        columns_N: Its column.
-        rows: Number of rows; each has a position.
-    """
-
-    def __init__(self, rows_N: Tensor, columns_N: Tensor, rows: int) -> None:
-        counts_B = torch.bincount(rows_N, minlength=rows)
-        starts_B = counts_B.cumsum(0) - counts_B
-        self._rows_N = rows_N
-        self._places_N = torch.arange(len(rows_N), device=rows_N.device) - starts_B[rows_N]
-        self._columns_BM = columns_N[starts_B][:, None].repeat(1, int(counts_B.max()))
-        self._columns_BM[rows_N, self._places_N] = columns_N
-        self._rows_B1 = torch.arange(rows, device=rows_N.device)[:, None]
-
-    def take(self, values: Tensor) -> Tensor:
-        """Pick (B, M, ...) out of (B, L, ...)."""
-        return values[self._rows_B1, self._columns_BM]
-
-    def flat(self, values: Tensor) -> Tensor:
-        """Return the positions one after the other, (N, ...) of (B, M, ...)."""
-        return values[self._rows_N, self._places_N]

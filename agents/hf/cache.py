@@ -8,7 +8,7 @@ out. Shape suffixes: `_BC` rows and cache columns, `_BHCD` rows, heads, columns,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -16,8 +16,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
-
-from steer_env.agents.hf.layers import HIDDEN
 
 #: A block is squeezed when its columns exceed the longest row's tokens by this factor.
 _SLACK = 1.25
@@ -87,31 +85,22 @@ class Block:
 
     Attributes:
         cache: The transformers cache.
-        bias_BC: 0 for columns that hold a token of the row, `HIDDEN` for gaps.
+        mask_BC: Which columns hold a token of the row, bool.
         next_B: The next position of each row.
         keys: What each row has been fed, to find it again; see `Decoder`.
         openings: How each row began, None where unknown.
     """
 
     cache: DynamicCache
-    bias_BC: Tensor
+    mask_BC: Tensor
     next_B: Tensor
     keys: list[bytes | None]
     openings: list[Opening | None]
-    _roomy_BC: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._roomy_BC = self.bias_BC
 
     @property
     def rows(self) -> int:
         """Number of rows."""
-        return int(self.bias_BC.shape[0])
-
-    @property
-    def mask_BC(self) -> Tensor:
-        """Which columns hold a token of the row, bool."""
-        return self.bias_BC == 0
+        return int(self.mask_BC.shape[0])
 
     @classmethod
     def empty(cls, rows: int, device: torch.device, config: PretrainedConfig, *, roomy: bool) -> Block:
@@ -119,44 +108,37 @@ class Block:
         cache = DynamicCache(config=config.get_text_config())
         if roomy:
             cache.layers = [_RoomyLayer() for _ in cache.layers]
-        bias = torch.zeros(rows, 0, device=device)
+        mask_BC = torch.ones(rows, 0, dtype=torch.bool, device=device)
         next_B = torch.zeros(rows, dtype=torch.long, device=device)
-        return cls(cache, bias, next_B, [None] * rows, [None] * rows)
+        return cls(cache, mask_BC, next_B, [None] * rows, [None] * rows)
 
-    def extend(self, length: int, mask_BL: Tensor | None = None) -> None:
-        """Add columns; the mask says which hold a token, None that all do."""
-        start = self.bias_BC.shape[1]
-        end = start + length
-        if end > self._roomy_BC.shape[1]:
-            room = self.bias_BC.new_zeros(self.rows, length + _ROOM)
-            self._roomy_BC = torch.cat([self.bias_BC, room], 1)
-        if mask_BL is not None:
-            self._roomy_BC[:, start:end].masked_fill_(~mask_BL, HIDDEN)
-        self.bias_BC = self._roomy_BC[:, :end]
+    def extend(self, mask_BL: Tensor) -> None:
+        """Add columns; the mask says which hold a token."""
+        self.mask_BC = torch.cat([self.mask_BC, mask_BL], 1)
 
     def take(self, rows: Sequence[int]) -> Block:
         """Return some rows, possibly repeated; the block itself when that changes nothing."""
         lengths_B = self.mask_BC.sum(1)
         whole = list(rows) == list(range(self.rows))
-        index_R = torch.as_tensor(rows, device=self.bias_BC.device)
+        index_R = torch.as_tensor(rows, device=self.mask_BC.device)
         longest = int(lengths_B[index_R].max())
-        if self.bias_BC.shape[1] > _SLACK * longest:
+        if self.mask_BC.shape[1] > _SLACK * longest:
             return self._squeezed(index_R, longest)
         if whole:
             return self
         cache = _copy(self.cache, lambda part: part[index_R])
-        return self._with(cache, self.bias_BC[index_R], rows)
+        return self._with(cache, self.mask_BC[index_R], rows)
 
     def begin(self, row: int, opening: Opening) -> Block:
         """Return a block of one row that was fed the opening of `row` and nothing else."""
         columns = self.mask_BC[row].nonzero()[: opening.tokens, 0]
         cache = _copy(self.cache, lambda part: part[row : row + 1, :, columns])
-        bias = self.bias_BC.new_zeros(1, opening.tokens)
-        return Block(cache, bias, self.next_B.new_tensor([opening.next]), [None], [opening])
+        mask_1C = self.mask_BC.new_ones(1, opening.tokens)
+        return Block(cache, mask_1C, self.next_B.new_tensor([opening.next]), [None], [opening])
 
-    def _with(self, cache: DynamicCache, bias_RC: Tensor, rows: Sequence[int]) -> Block:
+    def _with(self, cache: DynamicCache, mask_RC: Tensor, rows: Sequence[int]) -> Block:
         next_R = self.next_B[torch.as_tensor(rows, device=self.next_B.device)]
-        return Block(cache, bias_RC, next_R, [self.keys[i] for i in rows], [self.openings[i] for i in rows])
+        return Block(cache, mask_RC, next_R, [self.keys[i] for i in rows], [self.openings[i] for i in rows])
 
     def _squeezed(self, index_R: Tensor, columns: int) -> Block:
         """Rows without gaps, aligned at the right."""
@@ -167,15 +149,15 @@ class Block:
             heads_H = torch.arange(part.shape[1], device=part.device)
             return part[index_R[:, None, None], heads_H[:, None], order_RC[:, None]]
 
-        bias_RC = self.bias_BC[index_R].gather(1, order_RC)
-        return self._with(_copy(self.cache, gather), bias_RC, index_R.tolist())
+        mask_RC = self.mask_BC[index_R].gather(1, order_RC)
+        return self._with(_copy(self.cache, gather), mask_RC, index_R.tolist())
 
 
 def stack(blocks: Sequence[Block]) -> Block:
     """Put blocks on top of each other, padded at the left to the widest."""
     if len(blocks) == 1:
         return blocks[0]
-    columns = max(block.bias_BC.shape[1] for block in blocks)
+    columns = max(block.mask_BC.shape[1] for block in blocks)
     rows = sum(block.rows for block in blocks)
 
     def stacked(parts: Sequence[Tensor]) -> Tensor:
@@ -192,9 +174,7 @@ def stack(blocks: Sequence[Block]) -> Block:
         held.append(_RoomyLayer.of(stacked(keys), stacked(values), columns))
     return Block(
         _cache(held),
-        torch.cat(
-            [pad(block.bias_BC, (columns - block.bias_BC.shape[1], 0), value=HIDDEN) for block in blocks]
-        ),
+        torch.cat([pad(block.mask_BC, (columns - block.mask_BC.shape[1], 0)) for block in blocks]),
         torch.cat([block.next_B for block in blocks]),
         [key for block in blocks for key in block.keys],
         [opening for block in blocks for opening in block.openings],

@@ -24,7 +24,6 @@ from transformers import PreTrainedModel
 from steer_env.agents.hf.adapter import ModelAdapter
 from steer_env.agents.hf.cache import Block, Opening, keeps_every_token, stack
 from steer_env.agents.hf.codec import ChatCodec, Prompt
-from steer_env.agents.hf.layers import Layers
 from steer_env.agents.hf.vision import FeatureStore
 from steer_env.images import Image
 from steer_env.models.base import ContextOverflow
@@ -79,7 +78,6 @@ class Decoder:
         self.codec = codec
         self.counters = Counters()
         self._persistent = keeps_every_token(model.config)
-        self._layers: Layers | None = None
         self._cached_rows = cached_rows if self._persistent else 0
         self._blocks: list[Block] = []
         self._features = FeatureStore(64 if cached_rows else 0)
@@ -141,9 +139,6 @@ class Decoder:
             draws = [self._draws(prompt, seed, max_new_tokens) for prompt in prompts]
             uniform_BT = torch.from_numpy(np.stack(draws))
         draw = partial(pick, temperature=temperature, top_p=top_p, top_k=top_k)
-        self._layers = self.adapter.layers() if self._persistent else None
-        if self._layers is not None:
-            self._layers.reserve(max(len(prompt.trace) for prompt in prompts) + max_new_tokens)
         block, order, logits_BV = self._feed_prompts(prompts, keys)
         uniform_TB = uniform_BT[order].T.contiguous().to(self.adapter.device)
         samples, parts = self._decode(block, logits_BV, uniform_TB, draw)
@@ -274,51 +269,16 @@ class Decoder:
             block, torch.from_numpy(ids_BL).to(device), torch.from_numpy(mask_BL).to(device), images
         )
 
-    def _advance(
-        self, block: Block, ids_BL: Tensor, mask_BL: Tensor | None, images: Sequence[Image] = ()
-    ) -> Tensor:
-        """Feed tokens, without a mask all of them; returns the logits after the last, (B, V)."""
-        layers = self._layers
-        if layers is not None and len(images):
-            layers = self.adapter.layers(images)
-        step = self._advance_model if layers is None else partial(self._advance_layers, layers)
-        logits_BV = step(block, ids_BL, mask_BL, images)
-        self.counters.images = self._features.encoded
-        return logits_BV
-
-    def _advance_layers(
-        self, layers: Layers, block: Block, ids_BL: Tensor, mask_BL: Tensor | None, images: Sequence[Image]
-    ) -> Tensor:
-        """Run the layers directly."""
-        length = ids_BL.shape[1]
-        hidden_BLH = layers.embed(ids_BL)
-        if length == 1 and not images:
-            rotary = layers.looked_up(block.next_B[:, None])
-            reach_B: Tensor | int = 1 if mask_BL is None else mask_BL[:, 0]
-        else:
-            assert mask_BL is not None
-            positions, reach_B = self.adapter.positions(ids_BL, mask_BL, images)
-            hidden_BLH = self.adapter.vision.place(hidden_BLH, ids_BL, images, self._features)
-            rotary = layers.rotary(positions + block.next_B[:, None])
-        block.extend(length, mask_BL)
-        select = None if length == 1 else _last
-        hidden_BLH = layers.run(hidden_BLH, rotary, block.bias_BC, block.cache, select)
-        block.next_B = block.next_B + reach_B
-        return layers.logits(hidden_BLH)[:, -1]
-
-    def _advance_model(
-        self, block: Block, ids_BL: Tensor, mask_BL: Tensor | None, images: Sequence[Image]
-    ) -> Tensor:
-        """Run the model's own forward pass."""
-        if mask_BL is None:
-            mask_BL = torch.ones_like(ids_BL, dtype=torch.bool)
+    def _advance(self, block: Block, ids_BL: Tensor, mask_BL: Tensor, images: Sequence[Image] = ()) -> Tensor:
+        """Feed tokens; the mask says where there is one. Returns the logits after the last, (B, V)."""
         positions, reach_B = self.adapter.positions(ids_BL, mask_BL, images)
-        block.extend(ids_BL.shape[1], mask_BL)
+        block.extend(mask_BL)
         inputs = self.adapter.inputs(
             ids_BL, block.mask_BC, positions + block.next_B[:, None], images, self._features
         )
         output = self.adapter.model(**inputs, past_key_values=block.cache, use_cache=True, logits_to_keep=1)
         block.next_B = block.next_B + reach_B
+        self.counters.images = self._features.encoded
         return output.logits[:, -1].float()
 
     # -- sampling -----------------------------------------------------------------------------------------
@@ -334,7 +294,8 @@ class Decoder:
         samples = [Sample() for _ in range(block.rows)]
         places = list(range(block.rows))
         running = places  # rows of the block
-        place_R = mask_R1 = None
+        place_R = None
+        mask_R1 = torch.ones(block.rows, 1, dtype=torch.bool, device=logits_RV.device)
         left = []
         for uniform_B in uniform_TB:
             uniform_R = uniform_B if place_R is None else uniform_B[place_R]
@@ -353,10 +314,10 @@ class Decoder:
                 left.append((block.take(over), [places[row] for row in over]))
                 block, token_R = block.take(rest), token_R[rest]
                 places = [places[row] for row in rest]
-                place_R, mask_R1 = torch.tensor(places, device=token_R.device), None
+                place_R, mask_R1 = torch.tensor(places, device=token_R.device), mask_R1.new_ones(len(rest), 1)
                 rest = list(range(len(rest)))
             elif len(rest) < len(running):
-                mask_R1 = torch.zeros(block.rows, 1, dtype=torch.bool, device=token_R.device)
+                mask_R1 = mask_R1.new_zeros(block.rows, 1)
                 mask_R1[rest] = True
             running = rest
             self.counters.decoded += len(running)
@@ -384,10 +345,6 @@ class Decoder:
 def _key(ids_L: NDArray[np.int64], images: Sequence[Image]) -> bytes:
     """What identifies a fed sequence: 16 bytes made of its ids and its pictures."""
     return prompt_hash(ids_L, images).digest()
-
-
-def _last(values: Tensor) -> Tensor:
-    return values[:, -1:]
 
 
 def _fed(prompt: Prompt) -> int:

@@ -114,22 +114,6 @@ class VisionTower:
         text = {id(parameter) for parameter in getattr(base, "language_model", base).parameters()}
         return (parameter for parameter in base.parameters() if id(parameter) not in text)
 
-    @property
-    def plain(self) -> bool:
-        """Whether features just take the place of the placeholders' embeddings."""
-        vision = getattr(self.model.config, "vision_config", None)
-        return self._encode is not None and not getattr(vision, "deepstack_visual_indexes", None)
-
-    def place(
-        self, hidden_BLH: Tensor, ids_BL: Tensor, images: Sequence[Image], store: FeatureStore
-    ) -> Tensor:
-        """Put the features of pictures in the place of their placeholders' embeddings; needs `plain`."""
-        if not images:
-            return hidden_BLH
-        pooled = torch.cat([features.pooled for features in self._shown(images, store)])
-        where = (ids_BL == self.codec.image_id)[:, :, None]
-        return hidden_BLH.masked_scatter(where, pooled.to(hidden_BLH.dtype))
-
     def _shown(self, images: Sequence[Image], store: FeatureStore) -> list[Features]:
         """Features of pictures as they are shown; new ones are made and kept."""
         found = {image.digest: store.get(image.digest) for image in images}

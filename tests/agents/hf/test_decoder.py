@@ -1,4 +1,7 @@
+import random
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,7 +19,12 @@ from steer_env.agents.hf import (
     microbatches,
     packed_logprobs,
 )
-from steer_env.types import USER, Message
+from steer_env.env import DialogueEnv
+from steer_env.rollout import rollout
+from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
+from steer_env.testing.toys import ToyJudge
+from steer_env.types import USER, Message, Utterance
+from steer_env.vector import VectorDialogueEnv
 
 scripts_strategy = st.lists(
     st.lists(
@@ -315,3 +323,36 @@ def test_entropy_is_that_of_a_distribution(tiny, pictures):
     assert torch.isfinite(packed.entropy_N).all()
     assert (packed.entropy_N >= 0).all()
     assert (packed.entropy_N <= np.log(student.decoder.adapter.vocabulary)).all()
+
+
+class Late:
+    """An attacker behind a server that answers after random pauses."""
+
+    def __init__(self, seed):
+        self.rng, self.pool = random.Random(seed), ThreadPoolExecutor(8)
+
+    def submit(self, seen):
+        pause = self.rng.uniform(0, 0.01)
+        return self.pool.submit(lambda: time.sleep(pause) or Utterance(seen["draft"]))
+
+    def act(self, observations):
+        raise AssertionError("an agent with submit is not asked in batches")
+
+
+def test_a_local_model_says_the_same_whatever_the_timing_and_is_asked_in_batches(tiny):
+    scenarios = [Scenario(tuple(DraftTurn(f"ask {n}.{t}") for t in range(n))) for n in (1, 2, 3)]
+    seeds = [3, 3, 3, 4, 4, 4, 5, 5, 5]
+
+    def run(seed, slots):
+        student = HFStudent(*tiny, seed=7, max_new_tokens=4)
+        asked, act = [], student.act
+        student.act = lambda observations: asked.append(len(observations)) or act(observations)
+        vec = VectorDialogueEnv([lambda: DialogueEnv(FixedScenarios(scenarios), ToyJudge())] * slots)
+        played = rollout(vec, Late(seed), student, seeds)
+        return [[x.turn.reply for x in t.turns] for t in played], asked
+
+    first, asked = run(0, 4)
+    assert run(1, 4)[0] == run(2, 9)[0] == first
+    assert len({tuple(replies) for replies in first[:3]}) > 1, "siblings must differ"
+    assert sum(asked) == sum(map(len, first))
+    assert max(asked) > 1, "what waits is asked in one call"
