@@ -65,6 +65,8 @@ CONFIG = DemoConfig(
         unscored_limit=1.0,
     ),
     grpo_turns=3,
+    # With all members alike it learns in these steps to refuse something in every harmless dialogue.
+    grpo_shares=(1.0, 1.0, 1.0, 3.0),
 )
 #: Stage II goes on with adapters, other dialogues and ten times the rate: after 40 steps of all weights the
 #: student spoke and saw, but a dialogue in which every answer was right was rarer than one in 24.

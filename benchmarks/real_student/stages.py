@@ -20,7 +20,7 @@ from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms import sft, trainer
 from steer_env.algorithms.bootstrap import keep
 from steer_env.algorithms.forward import save_merged
-from steer_env.algorithms.recipe_data import ENV, data_seeds, told, world_env
+from steer_env.algorithms.recipe_data import ENV, Shares, data_seeds, told, world_env
 from steer_env.algorithms.recipes import DemoConfig
 from steer_env.configs.train import Scaling
 from steer_env.files import replacing_folder
@@ -67,7 +67,7 @@ def tutored(before: Path, folder: Path, config: DemoConfig, seconds: float, prog
     """Stage III for so many core seconds, or all steps of the settings; returns the model's folder."""
     student = HFStudent.from_pretrained(before, name="grpo", dtype=torch.float32)
     settings = replace(config.grpo, seed=config.seed)
-    source = WorldSource(split="train", max_turns=config.grpo_turns)
+    source = Shares(WorldSource(split="train", max_turns=config.grpo_turns), config.grpo_shares)
     slots = settings.seeds_per_step * settings.group_size
     env = steer_env.make_vec(ENV, slots, scenarios=source, judge=config.grpo_judge)
     began = time.process_time()
