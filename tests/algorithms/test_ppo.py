@@ -29,7 +29,7 @@ class Fake:
         (one,) = dialogues
         columns = torch.from_numpy(np.flatnonzero(one.trace.sampled_L))
         rows = torch.zeros_like(columns)
-        packed = Packed(rows.double(), None, rows, columns, (1, len(one.trace)))
+        packed = Packed(rows.double(), None, rows, columns)
         return packed, torch.arange(len(columns))[:, None].float()
 
 
