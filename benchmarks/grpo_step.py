@@ -130,8 +130,8 @@ def ours(args: argparse.Namespace, seed: int) -> list[Step]:
     )  # fmt: skip
     env, student, watch = make_env(args.seeds * args.group), make_student(args.tokens), Stopwatch()
 
-    def passed(packed: Any, *_: Any) -> None:
-        watch.count("positions", packed.shape[0] * packed.shape[1])
+    def passed(packed: Any, _: Forward, dialogues: Sequence[Any]) -> None:
+        watch.count("positions", len(dialogues) * max(len(dialogue.trace) for dialogue in dialogues))
         watch.count("trained", len(packed.logprobs_N))
 
     parts = [
