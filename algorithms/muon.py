@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim._muon import _adjust_lr
 
 
-def orthogonalized(matrix_MN: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
+def orthogonalized(
+    matrix_MN: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float = 1e-7
+) -> Tensor:
     """Return roughly U V^T of a matrix U S V^T, by Newton-Schulz iteration.
 
     The polynomial a X + b (X X^T) X + c (X X^T)^2 X is applied to X / |X| so many times; with the usual
@@ -20,11 +22,12 @@ def orthogonalized(matrix_MN: Tensor, coefficients: tuple[float, float, float], 
         matrix_MN: Any shape of two axes.
         coefficients: a, b, c.
         steps: Of the iteration.
+        eps: Least norm that is divided by.
     """
     a, b, c = coefficients
     wide = matrix_MN.shape[0] <= matrix_MN.shape[1]
     x = matrix_MN if wide else matrix_MN.T
-    x = x / x.norm().clamp(min=1e-7)
+    x = x / x.norm().clamp(min=eps)
     for _ in range(steps):
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -53,8 +56,7 @@ class Muon(torch.optim.Muon):
             for param, grad, buffer in zip(params, grads, buffers, strict=True):
                 buffer.lerp_(grad, 1 - group["momentum"])
                 update = grad.lerp(buffer, group["momentum"]) if group["nesterov"] else buffer
-                update = orthogonalized(update, group["ns_coefficients"], group["ns_steps"])
-                rows, columns = param.shape
+                update = orthogonalized(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
                 param.mul_(1 - group["lr"] * group["weight_decay"])
-                param.add_(update, alpha=-group["lr"] * math.sqrt(max(1.0, rows / columns)))
+                param.add_(update, alpha=-_adjust_lr(group["lr"], group["adjust_lr_fn"], param.shape))
         return loss

@@ -42,8 +42,8 @@ class ModelMind:
     """Asks a model, all questions of a call in one batch.
 
     The model sees the goal, the student's history and the attempts that were taken back, as data, with the
-    words that were drawn. Where it
-    gives no usable answer, the seed's draft is said, with the reason in the utterance's meta as "fallback".
+    words that were drawn. Where it gives no usable answer, the seed's draft is said, with the reason in the
+    utterance's meta as "fallback".
 
     Attributes:
         backend: Answers.

@@ -22,7 +22,14 @@ def test_singular_values_come_close_to_one_and_vectors_stay(shape):
     assert s.min() > 0.5 and s.max() < 1.3
 
 
-@pytest.mark.parametrize("options", [{}, {"nesterov": False, "weight_decay": 0.0, "momentum": 0.8}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"nesterov": False, "weight_decay": 0.0, "momentum": 0.8},
+        {"lr": 0.05, "adjust_lr_fn": "match_rms_adamw", "eps": 8.0},
+    ],
+)
 def test_steps_are_those_of_torch_but_for_rounding(options):
     made = torch.Generator().manual_seed(1)
     start = [torch.randn(6, 10, generator=made), torch.randn(10, 6, generator=made)]
@@ -30,7 +37,7 @@ def test_steps_are_those_of_torch_but_for_rounding(options):
     ended = []
     for kind in (torch.optim.Muon, Muon):
         weights = [torch.nn.Parameter(w.clone()) for w in start]
-        optimizer = kind(weights, lr=0.02, **options)
+        optimizer = kind(weights, **{"lr": 0.02} | options)
         for step in grads:
             for weight, grad in zip(weights, step, strict=True):
                 weight.grad = grad.clone()
