@@ -49,9 +49,10 @@ class Bar:
             self._said = now
             began, before = self._first
             seconds = (total - done) * (now - began) / (done - before) if done > before else 0.0
-            left = f"{seconds:.0f} s left" if seconds else ""
-            told = ", ".join(part for part in (left, note) if part)
-            print(f"{self.label}: {done}/{total} {told}".rstrip(), file=sys.stderr, flush=True)
+            # Without a rate yet, time that passes tells that it is not stuck.
+            time_told = f"{seconds:.0f} s left" if seconds else f"after {now - self._started:.0f} s"
+            told = ", ".join(part for part in (f"{done}/{total} {time_told}", note) if part)
+            print(f"{self.label}: {told}", file=sys.stderr, flush=True)
 
     def __exit__(self, kind: Any, *exc: object) -> None:
         if self._progress is not None:

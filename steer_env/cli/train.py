@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import MISSING, asdict, field, fields, replace
@@ -209,7 +210,7 @@ def _run(config: Train) -> int:
         )
     if parallel.main:
         _save(student, config.loop, out)
-        _report(rows, out)
+        _report(rows, config, out)
     return 0
 
 
@@ -281,7 +282,7 @@ def note(row: dict[str, Any]) -> str:
     return "  ".join(f"{label} {row[key]:.2f}" for label, key in names if row.get(key) is not None)
 
 
-def _report(rows: list[dict[str, Any]], out: Path) -> None:
+def _report(rows: list[dict[str, Any]], config: Train, out: Path) -> None:
     returns = [row["return"] for row in rows if row.get("return") is not None]
     tenth = max(1, len(returns) // 10)
     if returns:
@@ -291,7 +292,11 @@ def _report(rows: list[dict[str, Any]], out: Path) -> None:
     else:
         print("mean return: not available (no turn was scored, so nothing was learned)")
     print(f"model: {out / 'model'}")
-    print(f"next: steer-env evaluate {out / 'model'}")
+    played = config.env.changed(
+        ("env", "scenarios", "attacker", "judge")
+    )  # by others the numbers are not these
+    words = [word for name, value in played.items() for word in (f"--{name}", str(value))]
+    print(f"next: {shlex.join(['steer-env', 'evaluate', str(out / 'model'), *words])}")
 
 
 COMMAND = Command(config_for, run, _EXAMPLES)

@@ -19,7 +19,7 @@ def test_a_file_gets_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     with Bar("work", 2) as bar:
         bar.update(1, 2, "[red]half")
     err = capsys.readouterr().err
-    assert "work: 1/2 [red]half" in err and "work: done in" in err
+    assert "work: 1/2 after 0 s, [red]half" in err and "work: done in" in err
 
 
 def test_lines_say_what_is_left_from_what_was_seen(
@@ -31,7 +31,12 @@ def test_lines_say_what_is_left_from_what_was_seen(
         bar.update(50, 100)  # a resumed job: these were there before
         bar.update(60, 100, "note")
     lines = capsys.readouterr().err.splitlines()
-    assert lines == ["work ...", "work: 50/100", "work: 60/100 80 s left, note", "work: done in 60.0 s"]
+    assert lines == [
+        "work ...",
+        "work: 50/100 after 20 s",
+        "work: 60/100 80 s left, note",
+        "work: done in 60.0 s",
+    ]
 
 
 def test_a_terminal_gets_a_bar_without_markup(monkeypatch: pytest.MonkeyPatch) -> None:
