@@ -66,11 +66,12 @@ def _hf_student(path: str, options: dict[str, Any]) -> Agent:
     return student
 
 
-def open_learner(name: str, **options: Any) -> Agent:
+def open_learner(name: str, *, lora_rank: int = 0, **options: Any) -> Agent:
     """Open a `vllm:PATH` student that can be trained: a transformers model learns, the engine samples.
 
     Args:
         name: With options of the student and the engine in it, `dtype` being the engine's.
+        lora_rank: Rank of the adapters it will get; 0 for none.
         **options: `device`, `dtype` and `batch_size` of the model that learns.
 
     Raises:
@@ -83,6 +84,8 @@ def open_learner(name: str, **options: Any) -> Agent:
     own, engine = split(named, set(_TOKENS))
     for key in _NOT_VLLM.keys() & engine.keys():
         raise ValueError(f"{key}={engine[key]!r} is no option of vllm:{path}: {_NOT_VLLM[key]}")
+    if lora_rank:
+        engine["lora_rank"] = lora_rank
     as_dtype = import_module("steer_env.models.hf").as_dtype
     options["dtype"] = as_dtype(options.get("dtype"))
     learner = import_module("steer_env.agents.vllm_student").TrainableVLLMStudent

@@ -18,7 +18,7 @@ from steer_env.agents.hf.codec import Prompt
 from steer_env.agents.hf.decoder import Sample
 from steer_env.agents.hf.student import HFStudent, TokenStudent
 from steer_env.models import tiny
-from steer_env.models.vllm_engine import EnginePrompt, Seeds, VLLMEngine, fold
+from steer_env.models.vllm_engine import EnginePrompt, Seeds, VLLMEngine, active_adapters, fold
 from steer_env.models.weights import weights_id
 from steer_env.types import Utterance
 
@@ -118,7 +118,8 @@ class TrainableVLLMStudent(HFStudent):
     """A transformers model that learns, and a vLLM engine that samples with its weights.
 
     The training loops treat it as any `HFStudent`. After `weights_changed()` the next reply is sampled with
-    the new weights; the engine is not restarted.
+    the new weights; the engine is not restarted. Of a model with LoRA adapters only these go to the engine,
+    which has to be started with room for them (`lora_rank`).
 
     Attributes:
         sampler: The student of the engine.
@@ -141,7 +142,8 @@ class TrainableVLLMStudent(HFStudent):
                 "that learns, expected the same folder for both"
             )
         self.sampler.codec = codec  # one cache of encoded pictures
-        self._stale = False
+        self._base_stale = False  # whether the engine lacks the model's weights
+        self._stale = bool(active_adapters(model))  # whether it lacks the adapters, or the weights
 
     @classmethod
     def from_pretrained(
@@ -175,9 +177,7 @@ class TrainableVLLMStudent(HFStudent):
         Raises:
             ValueError: If a transcript does not end with a user turn.
         """
-        if self._stale:
-            self.sampler.engine.load_weights(self.model)
-            self._stale = False
+        self._exchange()
         for name in (
             "temperature",
             "max_new_tokens",
@@ -200,7 +200,8 @@ class TrainableVLLMStudent(HFStudent):
 
         Raises:
             ChatTemplateError: See there.
-            ValueError: See there; or if `top_p` or `top_k` cut what the engine samples from.
+            ValueError: See there; or if `top_p` or `top_k` cut what the engine samples from, or the engine
+                does not take the model's adapters.
         """
         super().check_trainable()
         if self.top_p < 1 or self.top_k:
@@ -208,8 +209,22 @@ class TrainableVLLMStudent(HFStudent):
                 f"top_p={self.top_p!r} and top_k={self.top_k!r}, expected 1 and 0: vLLM tells the log-"
                 "probabilities after the cut, which no loss can recompute; train without, or with hf:"
             )
+        if active_adapters(self.model):
+            self.weights_changed()
+            self._exchange()  # what vLLM does not take, it refuses now
 
     def weights_changed(self) -> None:
         """Let the next reply use the model's weights; call it after every update of them."""
         super().weights_changed()
+        self._base_stale |= not active_adapters(self.model)  # beside adapters the weights stay as they are
         self._stale = True  # many updates, one exchange
+
+    def _exchange(self) -> None:
+        """Hand the engine what it lacks."""
+        engine = self.sampler.engine
+        if self._base_stale:
+            engine.load_weights(self.model)
+            self._base_stale = False
+        if self._stale and active_adapters(self.model):
+            engine.load_adapters(self.model)
+        self._stale = False

@@ -116,7 +116,6 @@ def train(
     now = env.env if isinstance(env, Curriculum) else env
     check_env(now, student, attacker, allow=allow_self_judging)
     check_trackers(trackers)
-    student.check_trainable()
     attacker_state(attacker)  # refused now rather than at the first checkpoint
     if config.eval_every and eval_env is None and isinstance(env, Curriculum):
         raise ValueError(f"eval_every={config.eval_every!r} with a curriculum, expected an eval_env as well")
@@ -125,6 +124,7 @@ def train(
     parallel.wait()  # until all have looked, before the first one writes
     student.temperature, student.max_new_tokens = config.temperature, config.max_new_tokens
     prepare(student, scaling, config.seed)
+    student.check_trainable()
     forward = Forward(
         student,
         scaling,

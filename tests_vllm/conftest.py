@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from steer_env.agents.hf import Prompt, packed_logprobs
 from steer_env.agents.vllm_student import TrainableVLLMStudent
 from steer_env.images import Image
 from steer_env.models.tiny import TinyConfig, build, load, save
@@ -44,6 +45,14 @@ def folder(tmp_path_factory):
 def engine(folder):
     # Blocks of 32 tokens, the smallest that the CPU kernels take, so that short dialogues are cached too.
     opened = VLLMEngine(folder, block_size=32, **ENGINE)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def adaptable(folder):
+    """An engine with room for adapters of rank 8."""
+    opened = VLLMEngine(folder, block_size=32, lora_rank=8, **ENGINE)
     yield opened
     opened.close()
 
@@ -99,6 +108,14 @@ def student(folder, engine):
         engine.load_weights(load(folder)[0])
 
 
+@pytest.fixture
+def adapting(folder, adaptable):
+    """A student that may get adapters; the engine gets the first weights back."""
+    made = TrainableVLLMStudent(*load(folder), adaptable, max_new_tokens=12, seed=3)
+    yield made
+    adaptable.load_weights(load(folder)[0])
+
+
 @pytest.fixture(scope="session")
 def pictures():
     """Pictures of several shapes, so that they make different numbers of tokens."""
@@ -130,6 +147,24 @@ def play(scripts):
         return replies, [seen["images"] for seen in seen]
 
     return played
+
+
+@pytest.fixture(scope="session")
+def gap():
+    """Return the largest difference between sampled and recomputed log-probabilities of what was played."""
+
+    def measured(student, replies, images):
+        shown = zip(replies, images, strict=True)
+        prompts = [Prompt(said[-1].meta["trace"], pictures) for said, pictures in shown]
+        decoder = student.decoder
+        with torch.no_grad():
+            packed = packed_logprobs(
+                decoder.adapter, prompts, temperature=student.temperature, forbidden=decoder.forbidden
+            )
+        old = packed.gather([prompt.trace.logprobs_L for prompt in prompts])
+        return float((packed.logprobs_N - old).abs().max())
+
+    return measured
 
 
 def observe(script, replies, turn):

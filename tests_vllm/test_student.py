@@ -7,24 +7,10 @@ import pytest
 import torch
 
 from steer_env.agents.base import Failed
-from steer_env.agents.hf import ContextOverflow, HFStudent, Prompt, packed_logprobs
+from steer_env.agents.hf import ContextOverflow, HFStudent
 from steer_env.agents.vllm_student import VLLMStudent
 from steer_env.testing import check_agent
 from steer_env.types import STUDENT, USER, Message
-
-
-def prompts_of(replies, images):
-    return [Prompt(said[-1].meta["trace"], shown) for said, shown in zip(replies, images, strict=True)]
-
-
-def gap(student, prompts, temperature):
-    """Largest difference between sampled and recomputed log-probabilities."""
-    with torch.no_grad():
-        packed = packed_logprobs(
-            student.decoder.adapter, prompts, temperature=temperature, forbidden=student.decoder.forbidden
-        )
-    old = packed.gather([prompt.trace.logprobs_L for prompt in prompts])
-    return float((packed.logprobs_N - old).abs().max())
 
 
 def test_greedy_tokens_are_those_of_transformers_in_every_turn_with_images(student, play):
@@ -40,14 +26,15 @@ def test_greedy_tokens_are_those_of_transformers_in_every_turn_with_images(stude
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_sampled_logprobs_are_those_of_the_training_model(student, play, temperature, record_property):
+def test_sampled_logprobs_are_those_of_the_training_model(student, play, gap, temperature, record_property):
     student.temperature = temperature
-    prompts = prompts_of(*play(student))
-    found = gap(student, prompts, temperature)
+    replies, images = play(student)
+    found = gap(student, replies, images)
     record_property("logprob_gap_max", found)
     print(f"largest gap at temperature {temperature}: {found:.1e}")
     assert found < 1e-4
-    sampled = np.concatenate([prompt.trace.ids_L[prompt.trace.sampled_L] for prompt in prompts])
+    traces = [said[-1].meta["trace"] for said in replies]
+    sampled = np.concatenate([trace.ids_L[trace.sampled_L] for trace in traces])
     assert not set(sampled.tolist()) & set(student.decoder.forbidden.tolist())
 
 

@@ -1,8 +1,10 @@
 """New weights reach a running engine, and GRPO trains through it."""
 
+import copy
 import json
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from steer_env.algorithms import TrainConfig, train
 from steer_env.algorithms.forward import prepared
 from steer_env.cli.main import main
 from steer_env.configs.train import Scaling
+from steer_env.models.vllm_engine import adapters
 from steer_env.types import Scored, Terms
 
 
@@ -62,21 +65,101 @@ def test_two_grpo_steps_with_the_engines_samples(student, engine, tmp_path):
     assert engine.weights_version == version + 2  # before each step's dialogues
 
 
-def test_adapters_reach_the_engine_and_stay_adapters(student, engine, play):
-    scaling = Scaling(lora_rank=4)
-    with prepared(student, scaling, seed=0):
-        torch.manual_seed(0)
-        with torch.no_grad():
-            for name, weight in student.model.named_parameters():
-                if "lora_B" in name:
-                    weight.add_(0.3 * torch.randn_like(weight))
-        student.temperature = 0.0
-        before = play(student)[0]
-        student.weights_changed()
-        after = play(student)[0]
-        plain = HFStudent(student.model, student.processor, temperature=0.0, max_new_tokens=12)
-        assert after == play(plain)[0] and after != before
-        assert any("lora_A" in name for name in student.model.state_dict())
+def perturb(model, seed):
+    """Change a model's adapters."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.copy_(0.3 * torch.randn_like(weight))
+
+
+def greedy(student, play):
+    """What transformers says with the student's model."""
+    plain = HFStudent(student.model, student.processor, temperature=0.0, max_new_tokens=12)
+    return play(plain)[0]
+
+
+@pytest.fixture
+def exchanged(adaptable, monkeypatch):
+    """The bytes of each exchange, with its name."""
+    rpc, sizes = adaptable._llm.collective_rpc, []
+
+    def counted(method, *, args):
+        sizes.append((method, sum(file.stat().st_size for file in Path(args[0]).iterdir())))
+        return rpc(method, args=args)
+
+    monkeypatch.setattr(adaptable._llm, "collective_rpc", counted)
+    return sizes
+
+
+def test_adapters_alone_reach_the_engine_each_in_the_place_of_the_last(
+    adapting, play, gap, exchanged, folder
+):
+    student, engine = adapting, adapting.sampler.engine
+    student.temperature = 0.0
+    base = play(student)[0]
+    said = []
+    with prepared(student, Scaling(lora_rank=4), seed=0):
+        for seed in (1, 2):
+            perturb(student.model, seed)
+            student.weights_changed()
+            said.append(play(student)[0])
+            # The vision tower has adapters, too, and keys, values and image features of before are gone.
+            assert said[-1] == greedy(student, play)
+            assert len(engine._llm.llm_engine.list_loras()) == 1
+            student.temperature = 1.0
+            assert gap(student, *play(student)) < 1e-4
+            student.temperature = 0.0
+        assert any("visual" in name for name in adapters(student.model)[1])
+        assert len({str(replies) for replies in (base, *said)}) == 3
+        weights = Path(folder, "model.safetensors").stat().st_size
+        print(f"exchanged: {exchanged}; the weights have {weights} bytes")
+        assert [method for method, _ in exchanged] == ["exchange_adapters"] * 2
+        assert all(size < weights / 10 for _, size in exchanged)
+        engine._adapters = None  # the weights they stand beside are what they were
+        engine.reset_caches()
+        assert play(student)[0] == base
+    student.weights_changed()  # the adapters are in the weights now
+    assert play(student)[0] == said[-1] and exchanged[-1][0] == "exchange_weights"
+    assert not engine._llm.llm_engine.list_loras()
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"use_dora": True}, "DoRA"),
+        ({"lora_bias": True}, "bias"),
+        ({"r": 16}, "LoRA rank 16 is greater than max_lora_rank 8"),
+    ],
+)
+def test_adapters_that_vllm_does_not_take_are_refused(adapting, play, options, why):
+    adapting.model.add_adapter(peft.LoraConfig(**{"r": 2, "target_modules": ["q_proj"], **options}))
+    with pytest.raises(ValueError, match=rf"vLLM does not take the model's adapters, expected .*{why}"):
+        adapting.check_trainable()
+    adapting.sampler.temperature = 0.0
+    play(adapting.sampler)  # the engine goes on
+
+
+def test_adapters_beside_layers_that_vllm_would_leave_out_are_refused(adapting, play):
+    adapting.model.add_adapter(peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    layers = adapting.model.model.language_model.layers
+    layers.append(copy.deepcopy(layers[0]))  # one more than the engine has
+    with pytest.raises(ValueError, match=r"no adapters for '\S*layers.2\S*q_proj' \(1 such layers\)"):
+        adapting.check_trainable()
+    del layers[-1]
+    perturb(adapting.model, 1)
+    adapting.check_trainable()
+    adapting.temperature = 0.0
+    assert play(adapting)[0] == greedy(adapting, play)  # not what was refused
+
+
+def test_an_engine_without_room_for_adapters_says_so_before_a_run_begins(student, tmp_path):
+    env = steer_env.make_vec("SteerEscalation-v0", num_envs=4, max_cycles=2, judge=LetterJudge())
+    config, scaling = TrainConfig(steps=1, seeds_per_step=1, group_size=4), Scaling(lora_rank=4)
+    with pytest.raises(ValueError, match=r'takes none, expected .* engine=\{"lora_rank": 4\}'):
+        train(env, make_agent("tutor"), student, "grpo", config, tmp_path / "run", scaling=scaling)
+    assert not list(tmp_path.glob("run/*.json"))
 
 
 def test_the_command_line_trains_adapters_with_the_engines_samples(folder, tmp_path, monkeypatch):

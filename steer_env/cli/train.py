@@ -185,7 +185,7 @@ def _run(config: Train) -> int:
         dtype=config.model.dtype or "float32",
         device=config.model.device or device,
     )
-    student: Any = _open(config.student, model, parallel.size)
+    student: Any = _open(config.student, model, config.scaling.lora_rank, parallel.size)
     allowed = config.env.allow_self_judge
     check_independent(setting.judge, student, setting.attacker, allow=allowed)
     parallel.wait()  # until all have looked at the folder, before the first one writes
@@ -214,7 +214,7 @@ def _run(config: Train) -> int:
     return 0
 
 
-def _open(name: str, model: ModelConfig, processes: int) -> Any:
+def _open(name: str, model: ModelConfig, lora_rank: int, processes: int) -> Any:
     """Return the student; one of vLLM's comes with the model that learns."""
     if not name.startswith("vllm:"):
         return open_student(name, model)
@@ -226,7 +226,7 @@ def _open(name: str, model: ModelConfig, processes: int) -> Any:
     from steer_env.agents.named import open_learner
 
     given = {key: value for key, value in asdict(model).items() if value is not None}
-    return open_learner(name, **{"device": best_device(), **given})
+    return open_learner(name, lora_rank=lora_rank, **{"device": best_device(), **given})
 
 
 def _environments(config: Train, setting: Setting) -> Any:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import tempfile
 import threading
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
@@ -29,13 +29,13 @@ from steer_env.extras import need
 from steer_env.images import Image
 from steer_env.models import tiny
 from steer_env.models.base import ContextOverflow
+from steer_env.models.vllm_worker import ADAPTERS
 
 #: Tokens of an image.
 Tokens = Callable[[Image], NDArray[np.int64]]
 #: Room in memory that a weight exchange needs beyond the weights themselves.
 _SPARE_BYTES = 2**28
-#: Names of PEFT's that are not of plain LoRA.
-_NO_SUM = re.compile(r"\.(lora_magnitude_vector|modules_to_save|lora_B\.[^.]+\.bias)\b")
+_PLAIN = "expected plain LoRA"
 
 
 class EnginePrompt(NamedTuple):
@@ -133,13 +133,14 @@ class VLLMEngine:
         dtype: Of the engine's weights.
         vocabulary: Number of rows of the language head.
         max_length: Longest prompt and reply together, in tokens.
-        weights_version: How often weights were exchanged.
+        weights_version: Rises when weights or adapters are exchanged.
 
     Args:
         path: A Hugging Face folder or hub id of a model that vLLM knows.
         dtype: Of the weights, such as "float32"; None takes the one they were saved in.
         images_per_prompt: Most images of one dialogue.
         seed: Of replies that have no seed of their own.
+        lora_rank: Highest rank of the LoRA adapters that `load_adapters` brings; 0 takes none.
         llm: A `vllm.LLM` on the model that runs already; None starts one.
         **options: Engine arguments of vLLM, such as `max_model_len`, `gpu_memory_utilization`,
             `tensor_parallel_size`, `enforce_eager` or `kv_cache_memory_bytes`.
@@ -156,6 +157,7 @@ class VLLMEngine:
         dtype: str | None = None,
         images_per_prompt: int = 16,
         seed: int = 0,
+        lora_rank: int = 0,
         llm: Any = None,
         **options: Any,
     ) -> None:
@@ -172,6 +174,8 @@ class VLLMEngine:
             options.setdefault("limit_mm_per_prompt", {"image": images_per_prompt, "video": 0})
         else:
             self.processor = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
+        if lora_rank:
+            options = {**_room_for_adapters(lora_rank), **options}
         self._llm: Any = llm or self._vllm.LLM(
             self.path,
             **{
@@ -189,6 +193,7 @@ class VLLMEngine:
         )
         self.max_length = int(self._llm.model_config.max_model_len)
         self.weights_version = 0
+        self._adapters: Any = None  # vLLM's name for what every request is answered with, beside the weights
         self._lock = threading.Lock()
 
     # -- sampling -----------------------------------------------------------------------------------------
@@ -247,7 +252,12 @@ class VLLMEngine:
         if not prompts:
             return []
         with self._lock:  # vLLM's own loop is for one caller
-            outputs = self._llm.generate([_request(p) for p in prompts], list(params), use_tqdm=False)
+            outputs = self._llm.generate(
+                [_request(p) for p in prompts],
+                list(params),
+                use_tqdm=False,
+                lora_request=self._adapters,
+            )
         return [_completion(*row) for row in zip(outputs, prompts, params, strict=True)]
 
     def overflow(self, length: int, max_new_tokens: int) -> str | None:
@@ -269,10 +279,9 @@ class VLLMEngine:
     def load_weights(self, model: PreTrainedModel) -> None:
         """Take over the weights of a transformers model of the same architecture, without a restart.
 
-        Adapters (`model.add_adapter`) are added to the weights they stand beside on the way; the model keeps
-        them apart. All goes through a file in shared memory, or on disk where that is too small, so that
-        engines with several workers can read it. Keys, values and image features of the old weights are
-        forgotten.
+        The engine forgets its adapters, and the model's stay behind: `load_adapters` brings them. All goes
+        through a file in shared memory, or on disk where that is too small, so that engines with several
+        workers can read it. Keys, values and image features of the old weights are forgotten.
 
         Raises:
             TypeError: If it is not a transformers model, such as one that PEFT has wrapped.
@@ -282,19 +291,61 @@ class VLLMEngine:
                 f"model is a {type(model).__name__}, expected a transformers model; one that got its "
                 "adapters by model.add_adapter is one"
             )
-        dtype = getattr(torch, self.dtype, model.dtype)
-        state = {
-            name: value.to(dtype) if value.is_floating_point() else value
-            for name, value in merged_state(model).items()
-        }
-        size = sum(value.nbytes for value in state.values())
-        with tempfile.TemporaryDirectory(prefix="steer_env_", dir=_shared_memory(size)) as folder:
+        state = self._cast(base_state(model), model)
+        with _shared_folder(state) as folder:
             with tiny.no_bars(), _without_adapters(model):
                 model.save_pretrained(folder, state_dict=state)
             with self._lock:
                 self._llm.collective_rpc("exchange_weights", args=(folder,))
+        self._adapters = None
         self.weights_version += 1
         self.reset_caches()
+
+    def load_adapters(self, model: PreTrainedModel) -> None:
+        """Take over the LoRA adapters of a transformers model, in the place of those of before.
+
+        They are all that travels; vLLM adds them to its weights as it answers, which have to be the model's.
+        What it cannot add is refused, not merged into the weights: then the whole model would travel at every
+        step, a hundred times as much, without anybody having asked for it.
+
+        Raises:
+            ValueError: If the engine was started without `lora_rank`, or vLLM does not take such adapters:
+                of a higher rank, several active at once, DoRA, with biases or whole layers that learn, too,
+                or beside layers it cannot adapt, as in the vision towers of some families.
+        """
+        config, state = adapters(model)
+        if self._llm.llm_engine.vllm_config.lora_config is None:
+            raise ValueError(
+                f"the model has adapters and the engine of {self.path!r} takes none, expected one that was "
+                f'started for them: engine={{"lora_rank": {config.r}}}'
+            )
+        self.weights_version += 1
+        number = self.weights_version  # vLLM takes adapters of a number that it knows for those it has
+        state = self._cast(state, model)
+        with _shared_folder(state) as folder:
+            save_file(state, Path(folder, "adapter_model.safetensors"))
+            config.save_pretrained(folder)
+            try:
+                with self._lock:
+                    missed = self._llm.collective_rpc("exchange_adapters", args=(folder, number))
+            except Exception as error:
+                raise ValueError(f"vLLM does not take the model's adapters, {_PLAIN}: {error}") from error
+        if left_out := sorted(set.intersection(*map(set, missed))):  # a worker may hold some of the layers
+            self._adapters = None
+            raise ValueError(
+                f"vLLM has no adapters for {left_out[0]!r} ({len(left_out)} such layers), {_PLAIN} beside "
+                "other layers (--lora-targets)"
+            )
+        self._adapters = self._vllm.lora.request.LoRARequest(ADAPTERS, number, folder)
+        self.reset_caches()
+
+    def _cast(self, state: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
+        """Return tensors in the engine's precision."""
+        dtype = getattr(torch, self.dtype, model.dtype)
+        return {
+            name: value.to(dtype).contiguous() if value.is_floating_point() else value
+            for name, value in state.items()
+        }
 
     def reset_caches(self) -> None:
         """Forget keys, values and image features."""
@@ -310,33 +361,54 @@ class VLLMEngine:
             self._llm = None
 
 
-def merged_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Return a model's state with its adapters added to the weights they stand beside, under plain names.
+def active_adapters(model: PreTrainedModel) -> set[str]:
+    """Return the names of the adapters that a model answers with."""
+    layers: list[Any] = [layer for layer in model.modules() if hasattr(layer, "get_delta_weight")]
+    return {name for layer in layers for name in layer.active_adapters}
 
-    The model stays as it is. Sums are taken in the weights' own precision, as `merge_adapters` does it.
+
+def adapters(model: PreTrainedModel) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Return PEFT's configuration of a model's adapters, and their weights as adapter files name them.
 
     Raises:
-        ValueError: If adapters do more than add to weights (DoRA, biases, layers that are trained whole).
+        ValueError: If not one adapter is active, or more learns than the adapters.
+        ImportError: If peft is not installed.
+    """
+    active = active_adapters(model)
+    if len(active) != 1:
+        raise ValueError(f"active adapters are {sorted(active)}, expected one: vLLM adds one to a reply")
+    _check_frozen(model)
+    (name,) = active
+    peft = need("peft", "lora")
+    state = peft.get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    configs: Any = model.peft_config
+    return configs[name], {f"base_model.model.{key}": value for key, value in state.items()}
+
+
+def base_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Return a model's state without its adapters, under the names of a model that has none.
+
+    Raises:
+        ValueError: If it has adapters and more learns than they.
     """
     state = dict(model.state_dict())
-    for name in state:
-        if _NO_SUM.search(name):
-            raise ValueError(
-                f"adapter {name!r} is no sum of weights, which is all that is handed to the engine; expected "
-                "plain LoRA, without use_dora, lora_bias and modules_to_save"
-            )
+    if active_adapters(model):
+        _check_frozen(model)
     for name, layer in model.named_modules():
-        if not hasattr(layer, "get_delta_weight"):  # no layer with adapters
-            continue
-        weight = state[f"{name}.base_layer.weight"]
-        with torch.no_grad():
-            for adapter in layer.active_adapters:
-                weight = weight + layer.get_delta_weight(adapter).to(weight.dtype)
-        own = {key: state.pop(key) for key in list(state) if key.startswith(f"{name}.")}
-        state[f"{name}.weight"] = weight
-        if f"{name}.base_layer.bias" in own:
-            state[f"{name}.bias"] = own[f"{name}.base_layer.bias"]
+        if hasattr(layer, "get_delta_weight"):
+            own = {key: state.pop(key) for key in list(state) if key.startswith(f"{name}.")}
+            base = f"{name}.base_layer."
+            state |= {f"{name}.{key.removeprefix(base)}": own[key] for key in own if key.startswith(base)}
     return state
+
+
+def _check_frozen(model: PreTrainedModel) -> None:
+    for name, weight in model.named_parameters():
+        if weight.requires_grad and ".lora_" not in name:
+            raise ValueError(
+                f"weight {name!r} learns beside the adapters, which are all that is handed to the engine; "
+                "expected LoRA without bias and modules_to_save"
+            )
 
 
 @contextmanager
@@ -372,8 +444,17 @@ def _completion(output: Any, prompt: EnginePrompt, param: Any) -> Completion:
     return Completion(ids, logprobs, finish, int(output.num_cached_tokens or 0))
 
 
-def _shared_memory(size: int) -> str | None:
-    """Return a folder in memory with room for `size` bytes, None for the default of temporary files."""
-    folder = "/dev/shm"
-    roomy = Path(folder).is_dir() and shutil.disk_usage(folder).free > size + _SPARE_BYTES
-    return folder if roomy else None
+@contextmanager
+def _shared_folder(state: Mapping[str, torch.Tensor]) -> Iterator[str]:
+    """Give a folder for a file of tensors, in memory if it has room, and remove it."""
+    size = sum(value.nbytes for value in state.values())
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > size + _SPARE_BYTES
+    with tempfile.TemporaryDirectory(prefix="steer_env_", dir=memory if roomy else None) as folder:
+        yield folder
+
+
+def _room_for_adapters(rank: int) -> dict[str, Any]:
+    """Return vLLM's options for adapters of at most this rank, beside language model and vision tower."""
+    room = max(8, 1 << (rank - 1).bit_length())  # vLLM takes powers of two, to 512
+    return {"enable_lora": True, "max_lora_rank": room, "enable_tower_connector_lora": True}

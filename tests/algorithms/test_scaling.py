@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from kit.training import SMALL, same, timeless, weights
 from steer_env.agents.hf import HFStudent
@@ -11,7 +12,7 @@ from steer_env.algorithms.forward import adapters_off, autocast, prepare, save_m
 from steer_env.algorithms.trainer import train
 from steer_env.configs.train import Scaling
 from steer_env.models.tiny import load
-from steer_env.models.vllm_engine import merged_state
+from steer_env.models.vllm_engine import adapters, base_state
 
 LORA = Scaling(lora_rank=2)
 
@@ -91,32 +92,45 @@ def test_merged_weights_are_an_ordinary_folder_that_answers_alike(trained, tmp_p
     assert same(before, weights(student))
     merged = HFStudent(*load(tmp_path / "merged"))
     assert not any("lora" in name for name in merged.model.state_dict())
-    # What an engine that samples gets is the same, and the adapters stay apart.
-    exchanged = merged_state(student.model)
-    assert exchanged.keys() == merged.model.state_dict().keys()
-    for name, weight in merged.model.state_dict().items():
-        torch.testing.assert_close(exchanged[name], weight, atol=1e-6, rtol=1e-6)
-    assert same(before, weights(student))
     assert torch.tensor(greedy(merged)) == pytest.approx(torch.tensor(greedy(student)), abs=1e-5)
     saved = checkpoints(folder)[-1]
     assert (saved / "adapter_model.safetensors").exists()
     assert not (saved / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "name"),
-    [
-        ({"use_dora": True}, "lora_magnitude_vector"),
-        ({"lora_bias": True}, "lora_B"),
-        ({"modules_to_save": ["o_proj"]}, "modules_to_save"),
-    ],
-)
-def test_adapters_that_are_no_sum_are_not_handed_to_an_engine(make_student, options, name):
+def test_an_engine_gets_the_weights_without_the_adapters_and_the_adapters_without_the_weights(
+    make_student, trained
+):
+    student, *_, folder = trained(LORA)
+    start = make_student().model.state_dict()
+    base = base_state(student.model)
+    assert base.keys() == start.keys() and all(torch.equal(base[name], start[name]) for name in start)
+    config, state = adapters(student.model)
+    file = load_file(checkpoints(folder)[-1] / "adapter_model.safetensors")
+    assert config.r == LORA.lora_rank and state.keys() == file.keys()
+    assert all(torch.equal(state[name], file[name]) for name in file)
+
+
+def test_an_engine_gets_one_set_of_adapters(make_student):
+    peft = pytest.importorskip("peft")
+    model = make_student().model
+    with pytest.raises(ValueError, match=r"active adapters are \[\], expected one"):
+        adapters(model)
+    for name in ("one", "two"):
+        model.add_adapter(peft.LoraConfig(r=2, target_modules=["q_proj"]), adapter_name=name)
+    model.set_adapter(["one", "two"])
+    with pytest.raises(ValueError, match=r"active adapters are \['one', 'two'\], expected one"):
+        adapters(model)
+
+
+@pytest.mark.parametrize("options", [{"bias": "all"}, {"modules_to_save": ["o_proj"]}])
+def test_what_learns_beside_adapters_is_not_kept_from_an_engine(make_student, options):
     peft = pytest.importorskip("peft")
     model = make_student().model
     model = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"], **options)).base_model
-    with pytest.raises(ValueError, match=rf"adapter '\S*{name}\S*' is no sum of weights"):
-        merged_state(model.model)
+    for handed in (adapters, base_state):
+        with pytest.raises(ValueError, match=r"weight '\S*(bias|modules_to_save)\S*' learns beside"):
+            handed(model.model)
 
 
 def test_a_killed_lora_run_resumes_to_the_same_weights(check_resumption, make_vec, learner):

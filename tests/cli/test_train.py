@@ -147,12 +147,12 @@ def test_what_stands_in_the_name_is_the_engines_and_what_is_learned_has_the_flag
 ) -> None:
     from steer_env.agents.hf import HFStudent
     from steer_env.agents.vllm_student import TrainableVLLMStudent
-    from steer_env.models.vllm_engine import merged_state
+    from steer_env.models.vllm_engine import active_adapters
 
-    exchanged, engines = [], []
+    learned, engines = [], []
 
     class Learner(HFStudent):
-        """Samples with transformers; keeps the weights that an engine would have got."""
+        """Samples with transformers; keeps what an engine would have been asked for."""
 
         @classmethod
         def from_pretrained(cls, path, *, engine, **options):
@@ -161,18 +161,15 @@ def test_what_stands_in_the_name_is_the_engines_and_what_is_learned_has_the_flag
 
         def weights_changed(self):
             super().weights_changed()
-            exchanged.append(merged_state(self.model))
+            learned.append(active_adapters(self.model))
 
     monkeypatch.setattr(TrainableVLLMStudent, "from_pretrained", Learner.from_pretrained)
     words = ("--steps", 2, "--lora-rank", 2, "--unscored-limit", 1, "--out", "run", *SMALL)
     name = f"vllm:{model}?max_model_len=512&dtype=bfloat16&images=pixels"
     code, _, err = cli("train", "--student", name, "--batch-size", 3, *words)
     assert code == 0, err
-    assert engines == [{"max_model_len": 512, "dtype": "bfloat16"}]
-    saved = HFStudent.from_pretrained("run/model").model.state_dict()
-    assert exchanged[-1].keys() == saved.keys()
-    for key, weight in exchanged[-1].items():
-        torch.testing.assert_close(weight, saved[key], atol=1e-6, rtol=1e-5)
+    assert engines == [{"max_model_len": 512, "dtype": "bfloat16", "lora_rank": 2}]
+    assert all(len(names) == 1 for names in learned)
     code, _, err = cli("train", "--student", f"{name}&device=cuda", "--out", "other")
     assert code == 2 and "device='cuda'" in err
 

@@ -4,6 +4,8 @@ import pytest
 
 from kit.families import stock_template
 from steer_env.agents.vllm_student import TrainableVLLMStudent
+from steer_env.algorithms.forward import prepared
+from steer_env.configs.train import Scaling
 from steer_env.types import USER, Message
 
 
@@ -13,7 +15,7 @@ class Engine:
     path, max_length = "nowhere", 4096
 
     def __init__(self, processor, vocabulary):
-        self.processor, self.vocabulary, self.asked = processor, vocabulary, []
+        self.processor, self.vocabulary, self.asked, self.given = processor, vocabulary, [], []
 
     def overflow(self, prompt, new):
         return None
@@ -27,7 +29,10 @@ class Engine:
         return [type("Completion", (), {"ids": closing, "logprobs": [0.0], "cached": 0}) for _ in prompts]
 
     def load_weights(self, model):
-        pass
+        self.given.append("weights")
+
+    def load_adapters(self, model):
+        self.given.append("adapters")
 
 
 @pytest.fixture
@@ -71,3 +76,47 @@ def test_what_is_set_later_is_what_is_sampled_with(make, pictures):
     student.max_new_tokens, student.temperature = 7, 0.25
     _, _, params = words(student, pictures)
     assert params["max_new_tokens"] == 7 and params["temperature"] == 0.25
+
+
+def add_adapters(model):
+    peft = pytest.importorskip("peft")
+    model.add_adapter(peft.LoraConfig(r=2, target_modules=["q_proj"]))
+
+
+def test_only_adapters_travel_while_the_weights_are_frozen(make, pictures):
+    student = make()
+    given = student.sampler.engine.given
+    words(student, pictures)
+    assert given == []  # the engine was started with these weights
+    add_adapters(student.model)
+    student.check_trainable()  # where an engine that takes none refuses
+    assert given == ["adapters"]
+    student.weights_changed()
+    student.weights_changed()
+    words(student, pictures)
+    words(student, pictures)
+    assert given == ["adapters"] * 2  # once for several updates and batches
+
+
+def test_weights_that_adapters_were_merged_into_travel_before_new_adapters(make, pictures):
+    student = make()
+    given = student.sampler.engine.given
+    with prepared(student, Scaling(lora_rank=2), seed=0):
+        student.weights_changed()
+        words(student, pictures)
+    student.weights_changed()
+    with prepared(student, Scaling(lora_rank=2), seed=0):
+        student.weights_changed()
+        words(student, pictures)
+    assert given == ["adapters", "weights", "adapters"]
+    student.weights_changed()
+    words(student, pictures)
+    assert given == ["adapters", "weights", "adapters", "weights"]
+
+
+def test_adapters_that_a_model_comes_with_reach_the_engine(make, pictures):
+    plain = make()
+    add_adapters(plain.model)
+    student = TrainableVLLMStudent(plain.model, plain.processor, plain.sampler.engine)
+    words(student, pictures)
+    assert student.sampler.engine.given == ["adapters"]
