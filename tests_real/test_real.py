@@ -1,6 +1,9 @@
 """A pretrained language model in every seat. What it says is its own affair; that it is handled is ours."""
 
 import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -36,7 +39,7 @@ from steer_env.scenarios import FixedScenarios
 from steer_env.trajectory import group_by_seed
 from steer_env.types import ASSISTANT, USER, Message, Scored, Unscored, meta_of
 
-from .conftest import MODELS, TALKS
+from .conftest import MODELS, ROOT, TALKS
 
 WORLD = {"max_cycles": 2, "judge": "rule"}
 
@@ -168,4 +171,35 @@ def test_a_supervised_step_and_a_policy_step(viewer, tmp_path):
     vec = steer_env.make_vec(num_envs=2, **WORLD)
     tutor, lora = steer_env.make_agent("tutor"), Scaling(lora_rank=4)
     (row,) = train(vec, tutor, viewer, make_algorithm("grpo"), policy, tmp_path / "run", scaling=lora)
+    assert row["logprob_gap_max"] < 1e-4
+
+
+def test_the_recipe_of_the_tour_runs_as_it_stands(url, tmp_path):
+    """The lines of "With a real model", shortened to one turn a dialogue and one step."""
+    tour = (ROOT / "docs/tour.md").read_text(encoding="utf-8")
+    section = tour.split("## With a real model\n")[1]
+    (block,) = re.findall(r"(?:^    .*\n)+", section.split("\n## ")[0], re.MULTILINE)
+    lines = [line for line in block.replace("\\\n", " ").splitlines() if "make " not in line]
+    assert len(lines) == 5
+    script = "\n".join(lines)
+    here = {
+        "http://127.0.0.1:8136/v1": url,
+        "hf:models/": f"hf:{MODELS}/",
+        "--max-turns 2": "--single-turn",
+        "--steps 2": "--steps 1",
+    }
+    for said, put in here.items():
+        assert said in script
+        script = script.replace(said, put)
+    command = f'steer-env() {{ "{sys.executable}" -m steer_env.cli.main "$@"; }}\nset -ex\n{script}'
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "paired by seed" in done.stdout
+    verdicts = []
+    for name in ("base", "after"):
+        rows = list(read_jsonl(tmp_path / "runs" / name / "dialogues.jsonl"))
+        assert len(rows) == 4 and not any(row.get("error") for row in rows)
+        verdicts += [turn["verdict"] for row in rows for turn in row["turns"]]
+    assert any(one.get("judge", "").startswith("grounded:") for one in verdicts), "the model was never asked"
+    (row,) = read_jsonl(tmp_path / "runs/grpo/metrics.jsonl")
     assert row["logprob_gap_max"] < 1e-4
