@@ -7,7 +7,7 @@ policy and reference in its precision.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -33,39 +33,53 @@ def autocast(scaling: Scaling, device: torch.device) -> AbstractContextManager[o
     return torch.autocast(device.type, torch.bfloat16)
 
 
-def prepare(student: HFStudent, scaling: Scaling, seed: int) -> None:
+def prepare(student: HFStudent, scaling: Scaling, seed: int) -> Callable[[], None]:
     """Add adapters and switch checkpointing on, in place.
+
+    Returns:
+        What undoes it: adapters that were added are merged, and what learned before learns again.
 
     Raises:
         ValueError: If a layer to adapt does not exist, or the model would drop activations in training.
         ImportError: If adapters are asked for and peft is not installed.
     """
-    if scaling.lora_rank and not has_adapters(student.model):
-        _add_adapters(student.model, scaling, seed)
-    if scaling.gradient_checkpointing:
-        _check_no_dropout(student.model)
-        _checkpoint_activations(student.model)
-
-
-@contextmanager
-def prepared(student: HFStudent, scaling: Scaling, seed: int) -> Iterator[None]:
-    """Prepare a student for the duration of a training; at the end it is an ordinary one again.
-
-    Raises:
-        ValueError, ImportError: As `prepare`.
-    """
     model = student.model
     learns = {name: p.requires_grad for name, p in model.named_parameters()}
-    prepare(student, scaling, seed)
-    try:
-        yield
-    finally:
-        if scaling.lora_rank:
+    adds = bool(scaling.lora_rank) and not has_adapters(model)
+
+    def undo() -> None:
+        if adds:
             merge_adapters(model)
             for name, p in model.named_parameters():
                 p.requires_grad_(learns[name])
         if scaling.gradient_checkpointing:
             model.gradient_checkpointing_disable()
+
+    if scaling.gradient_checkpointing:
+        _check_no_dropout(model)
+    try:
+        if adds:
+            _add_adapters(model, scaling, seed)
+        if scaling.gradient_checkpointing:
+            _checkpoint_activations(model)
+    except BaseException:
+        undo()  # a layer that cannot be adapted may come after some that can
+        raise
+    return undo
+
+
+@contextmanager
+def prepared(student: HFStudent, scaling: Scaling, seed: int) -> Iterator[None]:
+    """Prepare a student for the duration of a training; at the end what `prepare` added is gone again.
+
+    Raises:
+        ValueError, ImportError: As `prepare`.
+    """
+    undo = prepare(student, scaling, seed)
+    try:
+        yield
+    finally:
+        undo()
 
 
 @contextmanager

@@ -58,8 +58,8 @@ def train(
         student: The model to train.
         dialogues: What to imitate, encoded (`encode`) or not; images are given where they are shown.
         config: Settings.
-        scaling: Precision, gradient checkpointing, LoRA; the default changes nothing. Adapters are
-            merged into the weights at the end.
+        scaling: Precision, gradient checkpointing, LoRA; the default changes nothing. Adapters that the
+            student did not come with are merged into the weights at the end.
         run_dir: Gets `metrics.jsonl`, a row per step, and `sft_state.pt`, from which `resume` goes on.
         resume: Go on with the run in `run_dir`; the weights end bitwise as those of a run in one go.
         checkpoint_every: Steps between two writes of that state.
@@ -79,12 +79,12 @@ def train(
         raise ValueError("dialogues is empty, expected at least one")
     examples = [d if isinstance(d, Prompt) else student.codec.dialogue(d) for d in dialogues]
     model, folder = student.model, None if run_dir is None else Path(run_dir)
-    with prepared(student, scaling, config.seed), updating(model, scaling):
-        student.check_trainable()
-        optimizers = make_optimizers(model, config)
-        first = 0 if folder is None else _open(folder, model, optimizers, resume)
-        stream = batches(examples, config.batch_size, config.seed)
-        try:
+    student.check_trainable()
+    try:
+        with prepared(student, scaling, config.seed), updating(model, scaling):
+            optimizers = make_optimizers(model, config)
+            first = 0 if folder is None else _open(folder, model, optimizers, resume)
+            stream = batches(examples, config.batch_size, config.seed)
             with MetricsLogger(folder) as log:
                 for step, batch in zip(range(config.steps), stream, strict=False):
                     if step < first:
@@ -95,9 +95,8 @@ def train(
                         _save(folder, model, optimizers, step + 1)
                     if progress is not None:
                         progress(step + 1, config.steps, log.rows[-1])
-        finally:
-            student.weights_changed()
-    student.weights_changed()  # merged adapters round differently
+    finally:
+        student.weights_changed()  # not before adapters are merged into them
     return log.rows
 
 

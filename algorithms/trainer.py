@@ -122,9 +122,13 @@ def train(
     settings = settings_of(algorithm, config, scaling, env)
     check_run(run_dir, settings, resume)
     parallel.wait()  # until all have looked, before the first one writes
+    undo = prepare(student, scaling, config.seed)
+    try:
+        student.check_trainable()
+    except BaseException:
+        undo()  # so that other settings can be tried on the same student
+        raise
     student.temperature, student.max_new_tokens = config.temperature, config.max_new_tokens
-    prepare(student, scaling, config.seed)
-    student.check_trainable()
     forward = Forward(
         student,
         scaling,

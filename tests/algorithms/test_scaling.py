@@ -8,7 +8,7 @@ from kit.training import SMALL, same, timeless, weights
 from steer_env.agents.hf import HFStudent
 from steer_env.algorithms.base import make_algorithm
 from steer_env.algorithms.checkpoints import checkpoints
-from steer_env.algorithms.forward import adapters_off, autocast, prepare, save_merged
+from steer_env.algorithms.forward import adapters_off, autocast, has_adapters, prepare, prepared, save_merged
 from steer_env.algorithms.trainer import train
 from steer_env.configs.train import Scaling
 from steer_env.models.tiny import load
@@ -156,9 +156,25 @@ def test_bad_settings_are_refused(options, message):
         Scaling(**options)
 
 
-def test_layers_that_do_not_exist_are_refused(make_student):
-    with pytest.raises(ValueError, match="nowhere"):
-        prepare(make_student(), Scaling(lora_rank=2, lora_targets="nowhere"), 0)
+@pytest.mark.parametrize("layers", ["nowhere", "q_proj,norm"])
+def test_layers_that_cannot_be_adapted_are_refused_and_the_model_stays_as_it_was(make_student, layers):
+    student = make_student()
+    before = weights(student)
+    with pytest.raises(ValueError, match=layers.split(",")[-1].title() if "," in layers else layers):
+        prepare(student, Scaling(lora_rank=2, lora_targets=layers), 0)
+    assert not has_adapters(student.model) and same(before, weights(student))
+    assert all(p.requires_grad for p in student.model.parameters())
+    prepare(student, LORA, 0)
+    assert all(p.requires_grad is ("lora_" in name) for name, p in student.model.named_parameters())
+
+
+def test_adapters_that_were_there_before_a_training_are_there_after_it(make_student):
+    student = make_student()
+    prepare(student, LORA, 0)
+    before = weights(student)
+    with prepared(student, LORA, 1):
+        pass
+    assert has_adapters(student.model) and same(before, weights(student))
 
 
 def test_random_state_is_left_alone(make_student):

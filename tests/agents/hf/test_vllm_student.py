@@ -2,17 +2,22 @@
 
 import pytest
 
+import steer_env
 from kit.families import stock_template
+from steer_env.agents.hf import Exchange
 from steer_env.agents.vllm_student import TrainableVLLMStudent
+from steer_env.algorithms import sft
 from steer_env.algorithms.forward import prepared
-from steer_env.configs.train import Scaling
+from steer_env.algorithms.trainer import train
+from steer_env.configs.sft import SFTConfig
+from steer_env.configs.train import Scaling, TrainConfig
 from steer_env.types import USER, Message
 
 
 class Engine:
     """Says what ends a turn at once, and keeps what it was asked."""
 
-    path, max_length = "nowhere", 4096
+    path, max_length, room = "nowhere", 4096, 8
 
     def __init__(self, processor, vocabulary):
         self.processor, self.vocabulary, self.asked, self.given = processor, vocabulary, [], []
@@ -32,7 +37,12 @@ class Engine:
         self.given.append("weights")
 
     def load_adapters(self, model):
+        if model.peft_config["default"].r > self.room:
+            raise ValueError("too little room")
         self.given.append("adapters")
+
+    def is_refusal(self, error):
+        return False
 
 
 @pytest.fixture
@@ -120,3 +130,28 @@ def test_adapters_that_a_model_comes_with_reach_the_engine(make, pictures):
     student = TrainableVLLMStudent(plain.model, plain.processor, plain.sampler.engine)
     words(student, pictures)
     assert student.sampler.engine.given == ["adapters"]
+
+
+def test_a_student_whose_adapters_were_refused_can_be_given_others(make, tmp_path):
+    student, config = make(temperature=0.5), TrainConfig(steps=1, seeds_per_step=1, group_size=2)
+    vec, tutor = steer_env.make_vec(num_envs=2, judge="rule", max_cycles=1), steer_env.make_agent("tutor")
+    with pytest.raises(ValueError, match="too little room"):
+        train(vec, tutor, student, "grpo", config, tmp_path / "run", scaling=Scaling(lora_rank=16))
+    assert all(p.requires_grad for p in student.model.parameters()) and student.temperature == 0.5
+    train(vec, tutor, student, "grpo", config, tmp_path / "run", scaling=Scaling(lora_rank=4))
+    assert student.model.peft_config["default"].r == 4
+
+
+def test_weights_of_an_interrupted_fine_tuning_reach_an_engine_without_room_for_adapters(make, pictures):
+    student = make()
+    engine = student.sampler.engine
+    engine.room = 0
+
+    def stop(done, total, row):
+        raise KeyboardInterrupt
+
+    talk, config = [[Exchange("say yes", (), "yes")]], SFTConfig(steps=1, batch_size=1)
+    with pytest.raises(KeyboardInterrupt):
+        sft.train(student, talk, config, scaling=Scaling(lora_rank=2), progress=stop)
+    words(student, pictures)
+    assert engine.given == ["weights"]
