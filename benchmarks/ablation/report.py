@@ -18,8 +18,10 @@ from steer_env.evaluation.replications import COLUMNS
 from steer_env.evaluation.survival import kaplan_meier
 from steer_env.files import read_json, write_json, write_text
 from steer_env.play.controls import CONTROLS
-from steer_env.render import markdown_table
+from steer_env.render import counted, markdown_table
 
+#: Most unfinished models that are named and not only counted.
+NAMED = 8
 #: Arms of the figure.
 FIGURE = ("base", "sft", "static", "full", "learning")
 _LEGEND = (
@@ -98,15 +100,17 @@ def comparisons(table: Table, **options: Any) -> list[Compared]:
 def _about(summary: Mapping[str, Any], rows: Sequence[Row], missing: Sequence[str]) -> str:
     settings, machines = summary["settings"], {tuple(row["machine"].values()) for row in rows}
     lines = {(row["base"], row["seed"]) for row in rows if row["arm"] != "base"}
+    made = f"{counted(len(lines), 'line')} from {counted(len({base for base, _ in lines}), 'base')}"
     text = [
-        f"Made by `{summary['command']}`: {len(lines)} lines from {len({base for base, _ in lines})} bases, "
+        f"Made by `{summary['command']}`: {made}, "
         f"{settings['dialogues']} dialogues or more of each part in whole contrast groups, greedy replies, "
         f"Stage III of {settings['recipe']['grpo']['steps']} steps; world version {rows[0]['world']}, rule "
         f"judge version {rows[0]['judge']}. {'; '.join(' '.join(m) for m in sorted(machines))}.",
         _LEGEND.format(tests=len(PRIMARY)),
     ]
     if missing:
-        text.append(f"**Not finished: {', '.join(missing)}.**")
+        names = f": {', '.join(missing)}" if len(missing) <= NAMED else ""
+        text.append(f"**Not finished: {len(missing)} of {len(summary['evaluations'])} models{names}.**")
     if apart := trained_again(rows):
         text.append(f"**Trained again, so that arms start from different weights: {', '.join(apart)}.**")
     return "\n\n".join(text)

@@ -57,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     settings = Settings.quick() if args.quick else Settings()
     plan = cells(settings, args.only or ())
-    words = " ".join(["python -m benchmarks.ablation", *(sys.argv[1:] if argv is None else argv)])
+    # Folders and number of workers change no result, and say something about the machine.
+    words = " ".join(["python -m benchmarks.ablation", *(["--only", *args.only] if args.only else [])])
+    words += " --quick" if args.quick else ""
     with RunFolder(args.out).lock():
         summarise(settings, plan, results, words)
         try:
