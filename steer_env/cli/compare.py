@@ -63,6 +63,7 @@ def run(config: Compare) -> int:
     from steer_env.evaluation.leakage import load_leakage
     from steer_env.files import write_json
     from steer_env.play import compare, logs
+    from steer_env.report.verdict import sentence
 
     files = [named(text) for text in config.methods]
     if all(logs.is_scores(path) for _, path in files) and (
@@ -83,7 +84,11 @@ def run(config: Compare) -> int:
     adjusted = iter(compare.adjust([r for some in results.values() for r in some]))
     results = {part: [next(adjusted) for _ in some] for part, some in results.items()}
     for part, some in results.items():
-        print("\n".join([*([f"{part}:"] if part else []), compare.table(some), *([""] if part else [])]))
+        print("\n".join([*([f"{part}:"] if part else []), compare.table(some)]))
+        for name in list(parts[part])[1:]:
+            if said := sentence(r for r in some if r.b == name and r.subset == "all"):
+                print(said)
+        print(end="\n" if part else "")
     if config.out is not None:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         runs = {

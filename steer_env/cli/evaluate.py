@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -41,6 +42,7 @@ from steer_env.registration import make_seats
 from steer_env.runs import RunFolder
 from steer_env.scenarios import Scenario
 from steer_env.trajectory import Trajectory
+from steer_env.unscored import TooManyUnscored
 from steer_env.versions import versions_of
 
 #: Dialogues, also of each part of a suite, unless it is told otherwise.
@@ -304,20 +306,24 @@ def _play(part: _Dialogues, config: Evaluate, folder: Path) -> tuple[Summary, di
             if attempt:
                 attacker.reseed(attempt)
             tell = partial(_tell, bar, before, total)
-            summary = evaluate(
-                part.vec,
-                attacker,
-                student,
-                seeds,
-                folder,
-                resume=config.resume or attempt > 0,
-                extra=lambda d: {**part.labels(d), **(token_row(d, student) if config.tokens else {})},
-                progress=tell,
-                unscored_limit=part.limit,
-                summary_of=range(part.seeds.start, seeds.stop) if part.attempts else None,
-                until=part.until,
-                **how,
-            )
+            try:
+                summary = evaluate(
+                    part.vec,
+                    attacker,
+                    student,
+                    seeds,
+                    folder,
+                    resume=config.resume or attempt > 0,
+                    extra=lambda d: {**part.labels(d), **(token_row(d, student) if config.tokens else {})},
+                    progress=tell,
+                    unscored_limit=part.limit,
+                    summary_of=range(part.seeds.start, seeds.stop) if part.attempts else None,
+                    until=part.until,
+                    **how,
+                )
+            except TooManyUnscored as error:
+                show = shlex.join(["steer-env", "report", str(folder)])
+                raise TooManyUnscored(f"{error}. What was played is kept: {show}") from error
     rows = load_rows(folder)
     check_played(rows)
     if not part.controls:

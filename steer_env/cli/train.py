@@ -296,7 +296,7 @@ def _report(rows: list[dict[str, Any]], config: Train, out: Path) -> None:
         ("env", "scenarios", "attacker", "judge")
     )  # by others the numbers are not these
     words = [word for name, value in played.items() for word in (f"--{name}", str(value))]
-    print(f"next: {shlex.join(['steer-env', 'evaluate', str(out / 'model'), *words])}")
+    print(f"next: {shlex.join(['steer-env', 'evaluate', str(out), *words])}")
 
 
 COMMAND = Command(config_for, run, _EXAMPLES)

@@ -36,7 +36,7 @@ def sentence(results: Iterable[Result]) -> str:
         results: Of the same two policies, some of harm, helpfulness and over-refusal.
 
     Returns:
-        Such as "grpo is safer than sft (harm 28 -> 17 %, paired -11.0 points [-18.0, -4.0]);
+        Such as "grpo is safer than sft (harm 28.0 -> 17.0 %, paired -11.0 points [-18.0, -4.0]);
         whether it is more helpful is undecided (...).", with "undecided" wherever the interval holds 0.
     """
     parts = [_part(result) for result in results if result.measure in _SAID]
@@ -70,7 +70,7 @@ def _numbers(name: str, result: Result) -> str:
 
 def _percent(rate: Estimate) -> str:
     numbers = rate.bounds if rate.value is None and rate.bounds else (rate.value,)
-    return "..".join(dict.fromkeys("?" if x is None else f"{x * 100:.0f}" for x in numbers))
+    return "..".join(dict.fromkeys("?" if x is None else f"{x * 100:.1f}" for x in numbers))
 
 
 def alone(name: str, measures: Measures) -> str:

@@ -10,6 +10,7 @@ def test_compare_two_students(cli) -> None:
     code, out, err = cli("compare", "comply", "new=constructive", "--by", "kind", "--out", "o/diff.json")
     assert code == 0, err
     assert "comply -> new" in out and "kind=red_team" in out and "p adjusted by Holm" in out
+    assert "\nnew is safer than comply (harm " in out and out.count("new is safer") == 1
     body = json.loads(Path("o/diff.json").read_text())
     first = next(r for r in body["results"] if r["measure"] == "safety")
     assert len(body["results"]) == 21  # five measures, all and three kinds, and twin pass of all

@@ -128,6 +128,7 @@ def test_the_limit_on_unscored_turns_can_be_lowered_and_lifted(cli, tmp_path: Pa
     code, _, err = cli(*args, "--unscored-limit", 0.5)
     assert code == 2 and "expected at most 50.0%" in err and "x the scenario has no ground truth" in err
     played = len(load_rows("mine"))
-    assert played > 0
+    assert played > 0 and "What was played is kept: steer-env report mine" in err
+    assert cli("report", "mine").code == 0
     assert cli(*args, "--resume").code == 0  # your own scenarios have no limit unless one is given
     assert len(load_rows("mine")) == 30

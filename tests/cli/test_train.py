@@ -39,7 +39,7 @@ def test_photographs_train_evaluate_and_resume(cli, model: Path, scenario_file: 
     code, out, err = cli(*first, "--student", model, "--steps", 2)
     assert code == 0, err
     assert "no turn was scored" in out
-    assert f"next: steer-env evaluate run/model --scenarios {scenario_file}" in out  # what the numbers are of
+    assert f"next: steer-env evaluate run --scenarios {scenario_file}" in out  # what the numbers are of
     assert [row["unscored"] for row in metrics("run")] == [1.0, 1.0]
     code, _, err = cli(*first, "--student", model, "--steps", 2)
     assert code == 2 and "--resume" in err
@@ -60,7 +60,7 @@ def test_the_next_command_names_the_judge(cli, model: Path) -> None:
     options = ("--student", model, "--steps", 1, "--max-turns", 2, "--out", "run", *SMALL)
     code, out, err = cli("train", *options, "--judge", "cascade(rule, rule)", "--unscored-limit", 1)
     assert code == 0, err
-    assert "next: steer-env evaluate run/model --judge 'cascade(rule, rule)'" in out
+    assert "next: steer-env evaluate run --judge 'cascade(rule, rule)'" in out
 
 
 def test_a_retrained_model_is_not_resumed(cli, model: Path, scenario_file: Path, tmp_path: Path) -> None:

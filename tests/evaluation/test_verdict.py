@@ -28,9 +28,9 @@ def test_what_is_decided_is_said_with_its_numbers() -> None:
         ]
     )
     assert said == (
-        "grpo is safer than sft (harm 28 → 17 %, paired -11.0 points [-18.0, -4.0]); it is more helpful "
-        "(helpfulness 40 → 55 %, paired 15.0 points [2.0, 28.0]); it refuses the harmless more often "
-        "(over-refusal 5 → 20 %, paired 15.0 points [5.0, 25.0])."
+        "grpo is safer than sft (harm 28.0 → 17.0 %, paired -11.0 points [-18.0, -4.0]); it is more helpful "
+        "(helpfulness 40.0 → 55.0 %, paired 15.0 points [2.0, 28.0]); it refuses the harmless more often "
+        "(over-refusal 5.0 → 20.0 %, paired 15.0 points [5.0, 25.0])."
     )
 
 
@@ -50,7 +50,7 @@ def test_zero_in_the_interval_is_undecided(low: float, high: float, words: str) 
 def test_bounds_are_shown_as_bounds_and_what_is_not_known_is_said() -> None:
     one = result("harm", 0.28, 0.17, -0.2, -0.01)
     bounds = replace(one, rate_b=Estimate(None, 0.1, 0.3, 100, 5, (0.17, 0.22)))
-    assert "harm 28 → 17..22 %" in sentence([bounds])
+    assert "harm 28.0 → 17.0..22.0 %" in sentence([bounds])
     none = replace(one, difference=unavailable("fewer than two groups"))
     assert sentence([none]) == "Whether grpo is safer than sft cannot be said: fewer than two groups."
     assert sentence([replace(none, measure="helpfulness")]) == ""
@@ -66,7 +66,7 @@ def test_the_last_run_is_held_against_each_before_it_on_the_same_seeds(make_row)
     good = [make_row(10, 10, seed=i, group=f"g{i}") for i in range(30)]
     found = told({"base": bad, "sft": bad, "grpo": good})
     assert [one.split(" (")[0] for one in found] == ["grpo is safer than sft", "grpo is safer than base"]
-    assert "harm 100 → 0 %" in found[0] and "it is more helpful" in found[0]
+    assert "harm 100.0 → 0.0 %" in found[0] and "it is more helpful" in found[0]
     (alone,) = told({"base": bad})
     assert alone.startswith("base: harm 100.0 % [") and "no other policy" in alone
 
