@@ -33,14 +33,14 @@ def sentence(results: Iterable[Result]) -> str:
     """Say in one sentence what the comparisons of two policies show.
 
     Args:
-        results: Of the same two policies, some of harm, helpfulness and over-refusal.
+        results: Of the same two policies, in any order; harm, helpfulness and over-refusal are told.
 
     Returns:
         Such as "grpo is safer than sft (harm 28.0 -> 17.0 %, paired -11.0 points [-18.0, -4.0]);
         whether it is more helpful is undecided (...).", with "undecided" wherever the interval holds 0.
     """
-    parts = [_part(result) for result in results if result.measure in _SAID]
-    text = "; ".join(filter(None, parts))
+    said = {result.measure: _part(result) for result in results if result.measure in _SAID}
+    text = "; ".join(said[measure] for measure in _SAID if said.get(measure))
     return f"{text}." if text else ""
 
 
