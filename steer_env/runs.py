@@ -131,6 +131,24 @@ class RunFolder:
         with self.lock():
             write_json(self.file, settings)
 
+    @contextmanager
+    def starting(self, settings: Mapping[str, Any]) -> Iterator[None]:
+        """Write down what the run is started with; if the block fails before it wrote anything, take it back.
+
+        What was refused can then be asked for again in another way, by the same folder.
+
+        Raises:
+            RunBusy, CannotWrite: As `write`.
+        """
+        new = not self.file.exists()
+        self.write(settings)
+        try:
+            yield
+        except Exception:
+            if new and {path.name for path in self.path.iterdir()} <= {self.file.name, LOCK}:
+                self.file.unlink()
+            raise
+
     def lock(self) -> AbstractContextManager[Path]:
         """Hold the folder, see `run_lock`."""
         return run_lock(self.path)

@@ -222,3 +222,17 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
         RunFolder(tmp_path / "thesis.tex").check({}, resume=True)
     with pytest.raises(RunExists, match="already holds a run"):
         RunFolder(tmp_path).check({}, resume=False, marks=("rows.jsonl", "thesis.tex"))
+
+
+def test_settings_stay_once_the_run_wrote_something_or_was_there_before(tmp_path: Path) -> None:
+    def fails(*written: str) -> bool:
+        with pytest.raises(ValueError, match="no"), RunFolder(tmp_path).starting({"lr": 0.1}):
+            for name in written:
+                (tmp_path / name).touch()
+            raise ValueError("no")
+        return RunFolder(tmp_path).file.exists()
+
+    assert not fails()
+    assert fails("metrics.jsonl")
+    (tmp_path / "metrics.jsonl").unlink()
+    assert fails()

@@ -113,12 +113,12 @@ def run(config: SFT) -> int:
         raise ValueError(f"max_length={config.max_length!r} leaves no dialogue, expected a larger one")
     per_epoch = -(-len(examples) // min(config.settings.batch_size, len(examples)))
     steps = config.steps or max(1, round(config.epochs * per_epoch))
-    RunFolder(out).write(run_meta("sft", config, content) | {"left_out": long})
+    start = RunFolder(out).starting(run_meta("sft", config, content) | {"left_out": long})
     print(
         f"{counted(len(examples), 'dialogue')}, {counted(steps, 'step')}; "
         f"metrics go to {out / 'metrics.jsonl'}"
     )
-    with Bar("sft", steps) as bar:
+    with start, Bar("sft", steps) as bar:
 
         def tell(done: int, total: int, row: dict[str, Any]) -> None:
             bar.update(done, total, "" if row["loss"] is None else f"loss {row['loss']:.3f}")

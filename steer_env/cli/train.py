@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import MISSING, asdict, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -189,10 +189,11 @@ def _run(config: Train) -> int:
     allowed = config.env.allow_self_judge
     check_independent(setting.judge, student, setting.attacker, allow=allowed)
     parallel.wait()  # until all have looked at the folder, before the first one writes
+    start: AbstractContextManager[None] = nullcontext()
     if parallel.main:
-        RunFolder(out).write(run_meta("train", config, content) | versions_of(setting.judge))
+        start = RunFolder(out).starting(run_meta("train", config, content) | versions_of(setting.judge))
         print(f"metrics go to {out / 'metrics.jsonl'}")
-    with Bar("train", config.loop.steps) if parallel.main else nullcontext() as bar:
+    with start, Bar("train", config.loop.steps) if parallel.main else nullcontext() as bar:
         rows = trainer.train(
             env,
             setting.attacker,

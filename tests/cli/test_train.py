@@ -169,9 +169,20 @@ def test_what_stands_in_the_name_is_the_engines_and_what_is_learned_has_the_flag
     code, _, err = cli("train", "--student", name, "--batch-size", 3, *words)
     assert code == 0, err
     assert engines == [{"max_model_len": 512, "dtype": "bfloat16", "lora_rank": 2}]
-    assert all(len(names) == 1 for names in learned)
+    assert learned and all(len(names) == 1 for names in learned)
     code, _, err = cli("train", "--student", f"{name}&device=cuda", "--out", "other")
     assert code == 2 and "device='cuda'" in err
+
+
+def test_what_is_refused_before_the_first_step_leaves_the_folder_to_the_next_try(cli, model: Path) -> None:
+    words = ("train", "--student", model, "--steps", 1, "--unscored-limit", 1, "--out", "run", *SMALL)
+    code, _, err = cli(*words, "--lora-rank", 2, "--lora-targets", "nowhere")
+    assert code == 2 and "nowhere" in err and not Path("run").exists()
+    code, _, err = cli(*words, "--lora-rank", 2)
+    assert code == 0, err
+    before = Path("run/run.json").read_text()
+    code, _, err = cli(*words)
+    assert code == 2 and "already holds a run" in err and Path("run/run.json").read_text() == before
 
 
 @pytest.mark.parametrize(
