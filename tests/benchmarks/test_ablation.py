@@ -342,3 +342,17 @@ def test_a_killed_sweep_goes_on_and_what_is_finished_outlives_the_machine(tmp_pa
         ("base", 1, False), ("sft", 1, False), ("full", 1, True),
     ]  # fmt: skip
     assert all(is_trained(tmp_path / "one", cell) for cell in plan)
+
+
+def test_the_page_shows_the_numbers_of_the_results():
+    """Each cell of the table in docs/ablation.md stands in a row of that arm in the report."""
+    text = (ROOT / "benchmarks/ablation/results/report.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/ablation.md").read_text(encoding="utf-8").split("## Results")[1]
+    cut = lambda line: [cell.strip() for cell in line.strip("|").split("|")]  # noqa: E731
+    known = {}
+    for title, *row in map(cut, (line for line in text.splitlines() if line.startswith("|"))):
+        known.setdefault(title, set()).update(row)
+    shown = [cut(line) for line in page.splitlines() if line.startswith("|")][2:]
+    assert len(shown) == len(sweep.ARMS)
+    for title, *row in shown:
+        assert {cell for cell in row if cell} <= known[title], title
