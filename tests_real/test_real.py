@@ -192,7 +192,7 @@ def test_the_recipe_of_the_tour_runs_as_it_stands(url, tmp_path):
         assert said in script
         script = script.replace(said, put)
     command = f'steer-env() {{ "{sys.executable}" -m steer_env.cli.main "$@"; }}\nset -ex\n{script}'
-    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "paired by seed" in done.stdout
     verdicts = []

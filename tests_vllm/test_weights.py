@@ -130,15 +130,41 @@ def test_adapters_alone_reach_the_engine_each_in_the_place_of_the_last(
     [
         ({"use_dora": True}, "DoRA"),
         ({"lora_bias": True}, "bias"),
-        ({"r": 16}, "LoRA rank 16 is greater than max_lora_rank 8"),
     ],
 )
 def test_adapters_that_vllm_does_not_take_are_refused(adapting, play, options, why):
     adapting.model.add_adapter(peft.LoraConfig(**{"r": 2, "target_modules": ["q_proj"], **options}))
-    with pytest.raises(ValueError, match=rf"vLLM does not take the model's adapters, expected .*{why}"):
+    with pytest.raises(ValueError, match=rf"vLLM does not take the model's adapters: .*{why}"):
         adapting.check_trainable()
     adapting.sampler.temperature = 0.0
     play(adapting.sampler)  # the engine goes on
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"r": 16}, r'of rank 16 .* takes 8 at most, expected .* engine=\{"lora_rank": 16\}'),
+        ({"rank_pattern": {"layers.0.q_proj": 300}}, r'engine=\{"lora_rank": 300\}'),
+        ({"r": 600}, "lora_rank=600, expected 1 to 512"),
+    ],
+)
+def test_adapters_of_a_higher_rank_than_there_is_room_for_do_not_travel(adapting, exchanged, options, why):
+    adapting.model.add_adapter(peft.LoraConfig(**{"r": 2, "target_modules": ["q_proj"], **options}))
+    with pytest.raises(ValueError, match=why):
+        adapting.check_trainable()
+    assert not exchanged
+
+
+def test_an_engine_that_died_is_not_called_choosy(adapting, monkeypatch):
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    def dead(method, *, args):
+        raise EngineDeadError
+
+    monkeypatch.setattr(adapting.sampler.engine._llm, "collective_rpc", dead)
+    adapting.model.add_adapter(peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    with pytest.raises(EngineDeadError):
+        adapting.check_trainable()
 
 
 def test_adapters_beside_layers_that_vllm_would_leave_out_are_refused(adapting, play):

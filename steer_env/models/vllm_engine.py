@@ -35,7 +35,8 @@ from steer_env.models.vllm_worker import ADAPTERS
 Tokens = Callable[[Image], NDArray[np.int64]]
 #: Room in memory that a weight exchange needs beyond the weights themselves.
 _SPARE_BYTES = 2**28
-_PLAIN = "expected plain LoRA"
+#: What vLLM 0.32 makes room for, highest ranks of adapters.
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 class EnginePrompt(NamedTuple):
@@ -148,6 +149,7 @@ class VLLMEngine:
     Raises:
         ImportError: If vLLM is not installed.
         FileNotFoundError: If there is no such model.
+        ValueError: If `lora_rank` is not 0 to 512.
     """
 
     def __init__(
@@ -161,6 +163,8 @@ class VLLMEngine:
         llm: Any = None,
         **options: Any,
     ) -> None:
+        if lora_rank:
+            options = {**_room_for_adapters(lora_rank), **options}
         # A library does not report its use to anybody, and engine logs would bury a run's own output.
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -174,8 +178,6 @@ class VLLMEngine:
             options.setdefault("limit_mm_per_prompt", {"image": images_per_prompt, "video": 0})
         else:
             self.processor = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
-        if lora_rank:
-            options = {**_room_for_adapters(lora_rank), **options}
         self._llm: Any = llm or self._vllm.LLM(
             self.path,
             **{
@@ -296,10 +298,10 @@ class VLLMEngine:
             with tiny.no_bars(), _without_adapters(model):
                 model.save_pretrained(folder, state_dict=state)
             with self._lock:
+                self._adapters = None
                 self._llm.collective_rpc("exchange_weights", args=(folder,))
-        self._adapters = None
-        self.weights_version += 1
-        self.reset_caches()
+                self.weights_version += 1
+                self._reset_caches()
 
     def load_adapters(self, model: PreTrainedModel) -> None:
         """Take over the LoRA adapters of a transformers model, in the place of those of before.
@@ -309,35 +311,45 @@ class VLLMEngine:
         step, a hundred times as much, without anybody having asked for it.
 
         Raises:
-            ValueError: If the engine was started without `lora_rank`, or vLLM does not take such adapters:
-                of a higher rank, several active at once, DoRA, with biases or whole layers that learn, too,
+            ValueError: If the engine was started without `lora_rank` or with a lower one, or vLLM does not
+                take such adapters: several active at once, DoRA, with biases or whole layers that learn, too,
                 or beside layers it cannot adapt, as in the vision towers of some families.
         """
         config, state = adapters(model)
-        if self._llm.llm_engine.vllm_config.lora_config is None:
+        rank = max(getattr(config, "r", 1), *(getattr(config, "rank_pattern", None) or {}).values(), 1)
+        room = self._llm.llm_engine.vllm_config.lora_config
+        if room is None or rank > room.max_lora_rank:
+            _room_for_adapters(rank)  # or no engine has it
+            most = "none" if room is None else f"{room.max_lora_rank} at most"
             raise ValueError(
-                f"the model has adapters and the engine of {self.path!r} takes none, expected one that was "
-                f'started for them: engine={{"lora_rank": {config.r}}}'
+                f"the model has adapters of rank {rank} and the engine of {self.path!r} takes {most}, "
+                f'expected one that was started for them: engine={{"lora_rank": {rank}}}'
             )
-        self.weights_version += 1
-        number = self.weights_version  # vLLM takes adapters of a number that it knows for those it has
         state = self._cast(state, model)
         with _shared_folder(state) as folder:
             save_file(state, Path(folder, "adapter_model.safetensors"))
             config.save_pretrained(folder)
-            try:
-                with self._lock:
+            with self._lock:
+                self.weights_version += 1
+                number = (
+                    self.weights_version
+                )  # vLLM takes adapters of a number that it knows for those it has
+                try:
                     missed = self._llm.collective_rpc("exchange_adapters", args=(folder, number))
-            except Exception as error:
-                raise ValueError(f"vLLM does not take the model's adapters, {_PLAIN}: {error}") from error
-        if left_out := sorted(set.intersection(*map(set, missed))):  # a worker may hold some of the layers
-            self._adapters = None
+                except (self._vllm.exceptions.VLLMServerError, MemoryError, torch.OutOfMemoryError):
+                    raise  # says nothing about the adapters
+                except Exception as error:  # of no type of its own, as it comes from another process
+                    raise ValueError(f"vLLM does not take the model's adapters: {error}") from error
+                # A worker may hold some of the layers.
+                left_out = sorted(set.intersection(*map(set, missed)))
+                made = self._vllm.lora.request.LoRARequest(ADAPTERS, number, folder)
+                self._adapters = None if left_out else made
+                self._reset_caches()
+        if left_out:
             raise ValueError(
-                f"vLLM has no adapters for {left_out[0]!r} ({len(left_out)} such layers), {_PLAIN} beside "
-                "other layers (--lora-targets)"
+                f"vLLM has no adapters for {left_out[0]!r} ({len(left_out)} such layers), expected them "
+                "beside other layers (--lora-targets)"
             )
-        self._adapters = self._vllm.lora.request.LoRARequest(ADAPTERS, number, folder)
-        self.reset_caches()
 
     def _cast(self, state: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
         """Return tensors in the engine's precision."""
@@ -350,9 +362,12 @@ class VLLMEngine:
     def reset_caches(self) -> None:
         """Forget keys, values and image features."""
         with self._lock:
-            self._llm.llm_engine.reset_encoder_cache()
-            if not self._llm.reset_prefix_cache():
-                raise RuntimeError("vLLM kept its prefix cache, expected none of its requests to be running")
+            self._reset_caches()
+
+    def _reset_caches(self) -> None:
+        self._llm.llm_engine.reset_encoder_cache()
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("vLLM kept its prefix cache, expected none of its requests to be running")
 
     def close(self) -> None:
         """Stop the engine's processes; safe to call twice."""
@@ -456,5 +471,7 @@ def _shared_folder(state: Mapping[str, torch.Tensor]) -> Iterator[str]:
 
 def _room_for_adapters(rank: int) -> dict[str, Any]:
     """Return vLLM's options for adapters of at most this rank, beside language model and vision tower."""
-    room = max(8, 1 << (rank - 1).bit_length())  # vLLM takes powers of two, to 512
+    if not isinstance(rank, int) or not 1 <= rank <= _RANKS[-1]:
+        raise ValueError(f"lora_rank={rank!r}, expected 1 to {_RANKS[-1]}, the highest that vLLM takes")
+    room = next(room for room in _RANKS if room >= rank)
     return {"enable_lora": True, "max_lora_rank": room, "enable_tower_connector_lora": True}

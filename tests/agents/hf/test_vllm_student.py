@@ -11,6 +11,7 @@ from steer_env.algorithms.forward import prepared
 from steer_env.algorithms.trainer import train
 from steer_env.configs.sft import SFTConfig
 from steer_env.configs.train import Scaling, TrainConfig
+from steer_env.models.vllm_engine import VLLMEngine, _room_for_adapters
 from steer_env.types import USER, Message
 
 
@@ -155,3 +156,11 @@ def test_weights_of_an_interrupted_fine_tuning_reach_an_engine_without_room_for_
         sft.train(student, talk, config, scaling=Scaling(lora_rank=2), progress=stop)
     words(student, pictures)
     assert engine.given == ["weights"]
+
+
+def test_an_engine_gets_room_for_ranks_that_vllm_has():
+    rooms = {rank: _room_for_adapters(rank)["max_lora_rank"] for rank in (1, 2, 8, 9, 256, 300, 512)}
+    assert rooms == {1: 1, 2: 8, 8: 8, 9: 16, 256: 256, 300: 320, 512: 512}
+    for rank in (-1, 600, 2.5):
+        with pytest.raises(ValueError, match=rf"lora_rank={rank}, expected 1 to 512, the highest that vLLM"):
+            VLLMEngine("nowhere", lora_rank=rank)
