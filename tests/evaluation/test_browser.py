@@ -203,7 +203,7 @@ def opened(browser: Any, path: str, **options: Any) -> Any:
 
 def test_policies_stand_side_by_side_with_and_without_javascript(browser: Any, two_policies: Path) -> None:
     page = opened(browser, two_policies.as_uri(), java_script_enabled=False)
-    assert page.locator(".verdict").first.inner_text().startswith("tuned is safer than base (harm 100 → 0 %")
+    assert page.locator(".verdict").first.inner_text().startswith("tuned is safer than base (harm 100.0 → 0")
     group = page.locator("details.side").first
     group.locator("> summary").click()
     assert group.locator(".column h3").all_inner_texts()[0].startswith("base")
