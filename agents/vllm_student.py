@@ -18,7 +18,8 @@ from steer_env.agents.hf.codec import Prompt
 from steer_env.agents.hf.decoder import Sample
 from steer_env.agents.hf.student import HFStudent, TokenStudent
 from steer_env.models import tiny
-from steer_env.models.vllm_engine import EnginePrompt, Seeds, VLLMEngine, active_adapters, fold
+from steer_env.models.adapters import active_adapters
+from steer_env.models.vllm_engine import EnginePrompt, Seeds, VLLMEngine, fold
 from steer_env.models.weights import weights_id
 from steer_env.types import Utterance
 

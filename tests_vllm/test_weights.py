@@ -15,7 +15,7 @@ from steer_env.algorithms import TrainConfig, train
 from steer_env.algorithms.forward import prepared
 from steer_env.cli.main import main
 from steer_env.configs.train import Scaling
-from steer_env.models.vllm_engine import adapters
+from steer_env.models.adapters import adapters
 from steer_env.types import Scored, Terms
 
 

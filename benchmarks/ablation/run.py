@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Settings.quick() if args.quick else Settings()
     plan = cells(settings, args.only or ())
     # Folders and number of workers change no result, and say something about the machine.
-    words = " ".join(["python -m benchmarks.ablation", *(["--only", *args.only] if args.only else [])])
-    words += " --quick" if args.quick else ""
+    told = [*(["--only", *args.only] if args.only else []), *(["--quick"] if args.quick else [])]
+    words = " ".join(["python -m benchmarks.ablation", *told])
     with RunFolder(args.out).lock():
         summarise(settings, plan, results, words)
         try:

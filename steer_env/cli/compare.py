@@ -88,7 +88,8 @@ def run(config: Compare) -> int:
         for name in list(parts[part])[1:]:
             if said := sentence(r for r in some if r.b == name and r.subset == "all"):
                 print(said)
-        print(end="\n" if part else "")
+        if part:
+            print()
     if config.out is not None:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         runs = {

@@ -293,9 +293,8 @@ def _report(rows: list[dict[str, Any]], config: Train, out: Path) -> None:
     else:
         print("mean return: not available (no turn was scored, so nothing was learned)")
     print(f"model: {out / 'model'}")
-    played = config.env.changed(
-        ("env", "scenarios", "attacker", "judge")
-    )  # by others the numbers are not these
+    # By others the numbers are not these.
+    played = config.env.changed(("env", "scenarios", "attacker", "judge"))
     words = [word for name, value in played.items() for word in (f"--{name}", str(value))]
     print(f"next: {shlex.join(['steer-env', 'evaluate', str(out), *words])}")
 

@@ -11,8 +11,8 @@ from steer_env.algorithms.checkpoints import checkpoints
 from steer_env.algorithms.forward import adapters_off, autocast, has_adapters, prepare, prepared, save_merged
 from steer_env.algorithms.trainer import train
 from steer_env.configs.train import Scaling
+from steer_env.models.adapters import adapters, base_state
 from steer_env.models.tiny import load
-from steer_env.models.vllm_engine import adapters, base_state
 
 LORA = Scaling(lora_rank=2)
 

@@ -348,11 +348,15 @@ def test_the_page_shows_the_numbers_of_the_results():
     """Each cell of the table in docs/ablation.md stands in a row of that arm in the report."""
     text = (ROOT / "benchmarks/ablation/results/report.md").read_text(encoding="utf-8")
     page = (ROOT / "docs/ablation.md").read_text(encoding="utf-8").split("## Results")[1]
-    cut = lambda line: [cell.strip() for cell in line.strip("|").split("|")]  # noqa: E731
+
+    def rows(text):
+        lines = (line.strip("|").split("|") for line in text.splitlines() if line.startswith("|"))
+        return [[cell.strip() for cell in line] for line in lines]
+
     known = {}
-    for title, *row in map(cut, (line for line in text.splitlines() if line.startswith("|"))):
+    for title, *row in rows(text):
         known.setdefault(title, set()).update(row)
-    shown = [cut(line) for line in page.splitlines() if line.startswith("|")][2:]
+    shown = rows(page)[2:]
     assert len(shown) == len(sweep.ARMS)
     for title, *row in shown:
         assert {cell for cell in row if cell} <= known[title], title

@@ -147,7 +147,7 @@ def test_what_stands_in_the_name_is_the_engines_and_what_is_learned_has_the_flag
 ) -> None:
     from steer_env.agents.hf import HFStudent
     from steer_env.agents.vllm_student import TrainableVLLMStudent
-    from steer_env.models.vllm_engine import active_adapters
+    from steer_env.models.adapters import active_adapters
 
     learned, engines = [], []
 
