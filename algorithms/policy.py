@@ -60,8 +60,8 @@ class PolicyGradient(Algorithm):
         forks: For "counterfactual": continuations played from each point.
         fork_turns: For "counterfactual": most turns of a group that are played on from.
         drop_flat: Leave groups out whose returns are all equal (DAPO's dynamic sampling, arXiv 2503.14476,
-            eq. 11, without drawing others in their place): they would add a KL penalty and nothing else. With
-            it goes what pulls a habit back in which all siblings are wrong.
+            eq. 11, without drawing others in their place): they would add a KL penalty and nothing else.
+            Without that, nothing pulls a student back from a habit in which all siblings are wrong.
         leave_one_out: Compare each sibling with the mean of the others rather than with that of all, which
             makes the advantages K / (K - 1) times as large.
 
