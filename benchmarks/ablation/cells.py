@@ -18,6 +18,7 @@ import steer_env
 from benchmarks.ablation.store import Row, measured
 from benchmarks.ablation.sweep import (
     ARMS,
+    BASE_0,
     EVERY_PART,
     TRAINED,
     Cell,
@@ -35,11 +36,11 @@ from steer_env.algorithms.exploit import best_response
 from steer_env.algorithms.pretraining import GATES, GateFailed, frozen_vision
 from steer_env.algorithms.recipe_data import Shares, data_seeds, told
 from steer_env.algorithms.trainer import TrainConfig
-from steer_env.cli.demo_jobs import CONSTANT, SHIPPED_BASE, TOGETHER
+from steer_env.cli.demo_jobs import CONSTANT, TOGETHER
 from steer_env.cli.stages import MARK, build_stage, stage_key
 from steer_env.files import read_json, write_json
 from steer_env.ids import spec
-from steer_env.models.shipped import local_path, weights_hash
+from steer_env.models.shipped import weights_hash
 from steer_env.play.controls import CONTROLS, controlled
 from steer_env.play.evaluate import evaluate, load_rows
 from steer_env.play.suites import WholeGroups, groups_for
@@ -74,13 +75,13 @@ def folder_of(out: Path, cell: Cell) -> Path:
 
 def model_of(out: Path, cell: Cell) -> Path:
     """Return the folder of a cell's model."""
-    return local_path(SHIPPED_BASE) if cell.shipped else folder_of(out, cell) / "model"
+    return BASE_0 if cell.given else folder_of(out, cell) / "model"
 
 
 def is_trained(out: Path, cell: Cell) -> bool:
     """Say whether a cell's model is there."""
     mark = folder_of(out, cell) / MARK
-    return cell.shipped or (mark.exists() and read_json(mark)["done"])
+    return cell.given or (mark.exists() and read_json(mark)["done"])
 
 
 def run_job(settings: Settings, out: Path, job: Job, tell: Tell) -> Row | None:
@@ -94,7 +95,7 @@ def run_job(settings: Settings, out: Path, job: Job, tell: Tell) -> Row | None:
     """
     torch.set_num_threads(1)
     cell, folder = job.cell, folder_of(out, job.cell)
-    if not cell.shipped:
+    if not cell.given:
         train = partial(_timed, partial(_train, settings, out, cell, tell))
         build_stage(folder, cell.settings, train, cell.parent.key if cell.parent else "")
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -107,7 +108,7 @@ def run_job(settings: Settings, out: Path, job: Job, tell: Tell) -> Row | None:
     return {
         **read_json(target / ROW),
         "cpu": {
-            "train": 0.0 if cell.shipped else read_json(folder / SECONDS)["cpu"],
+            "train": 0.0 if cell.given else read_json(folder / SECONDS)["cpu"],
             "evaluate": read_json(target / SECONDS)["cpu"],
         },
     }

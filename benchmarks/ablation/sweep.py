@@ -1,8 +1,9 @@
 """What is run: arms, questions, settings. All of it is data; to change the experiment, change this file.
 
-An arm is the demo's recipe, `DemoConfig()` as it is today, with stages replaced or left out. There are three
-bases and nine *lines*: line s has training seed s in Stage II and III and starts from base s // 3. Arms share
-their ancestors, and every line plays the same dialogues, so that arms are compared within line and dialogue.
+An arm is a recipe (`_recipe`: the demo's as it was when the sweep began) with
+stages replaced or left out. There are three bases and nine *lines*: line s has training seed s in Stage II
+and III and starts from base s // 3. Arms share their ancestors, and every line plays the same dialogues, so
+that arms are compared within line and dialogue.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from steer_env.algorithms.recipes import DemoConfig, stage_settings
-from steer_env.cli.demo_jobs import SHIPPED_BASE
 from steer_env.cli.stages import stage_key
 from steer_env.judges import RuleJudge
-from steer_env.models.shipped import local_path, read_card, weights_hash
+from steer_env.models.shipped import read_card, weights_hash
 from steer_env.play.controls import CONTROLS
 from steer_env.play.suites import PARTS, Part
 from steer_env.world import WORLD_VERSION
+
+#: Base 0: the base that was shipped when the sweep began.
+BASE_0 = Path(__file__).parent / "base0"
 
 #: Long safe openings, risk in the last one or two turns.
 LATE = "bench-late"
@@ -38,7 +42,7 @@ _USUAL = ("bench", "ood", LATE)
 
 @dataclass(frozen=True, slots=True)
 class StageThree:
-    """How Stage III of an arm differs from the demo's. Its return is TCSR's last value.
+    """How Stage III of an arm differs from the recipe's. Its return is TCSR's last value.
 
     Attributes:
         attacker: "tutor" (by script, feedback within dialogues), "static" (replays the seeds), or "learning"
@@ -84,7 +88,7 @@ ARMS: dict[str, Arm] = {
     "base": Arm("base", "none", parts=(*_USUAL, TRAINED)),
     "sft": Arm("SFT (Stage II)", parts=("bench", "bench-single", "ood", LATE, TRAINED, *CONTROLS)),
     "full": Arm(
-        "full: SFT + GRPO, the demo's",
+        "full: SFT + GRPO",
         stage_three=StageThree(),
         parts=("bench", "bench-single", "ood", LATE, TRAINED, *CONTROLS),
     ),
@@ -222,9 +226,16 @@ CONTROLLED = ("sft", "full")
 PRIMARY: tuple[Test, ...] = tuple(test for question in QUESTIONS for test in question.tests)
 
 
-def _recipe() -> DemoConfig:
-    recipe = DemoConfig()
-    return replace(recipe, grpo=replace(recipe.grpo, steps=14))
+def _recipe(demo: DemoConfig | None = None) -> DemoConfig:
+    """The demo's as it was when the sweep began, because rows of two recipes cannot be compared.
+
+    The base has no tell, Stage II at most three turns. Stage III plays all members alike and has 14 steps;
+    the demo's had 20. A test holds that no other setting has changed since the rows were made.
+    """
+    demo = demo or DemoConfig()
+    base = tuple(phase for phase in demo.base if not phase.name.startswith("tell"))
+    grpo = replace(demo.grpo, steps=min(14, demo.grpo.steps), beta=0.0125)
+    return replace(demo, base=base, sft_turns=3, grpo=grpo, grpo_shares=(1.0, 1.0, 1.0, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +243,8 @@ class Settings:
     """Settings of the whole sweep.
 
     Attributes:
-        recipe: The stages; its seed is replaced. Stage III has 14 steps and not the demo's 20, for time.
-        bases: Seeds 0, 1, ... of the base. Base 0 is the shipped one where that was made by this recipe.
+        recipe: The stages; its seed is replaced.
+        bases: Seeds 0, 1, ... of the base. Base 0 is `BASE_0` where that was made by this recipe.
         lines: Training seeds per base.
         unscaled_beta: Weight of the KL penalty where advantages are not scaled, smaller as they are.
         single_sft_times, single_grpo_times: One-turn dialogues for each one of several turns, so that both
@@ -259,7 +270,7 @@ class Settings:
     @classmethod
     def quick(cls) -> Settings:
         """Return settings with which everything runs through in seconds and learns nothing."""
-        recipe = DemoConfig.quick()
+        recipe = _recipe(DemoConfig.quick())
         short = replace(recipe.grpo, max_new_tokens=6, checkpoint_every=1, unscored_limit=1.0)
         few = {"response_steps": 1, "response_groups": 2, "response_siblings": 2}
         times = {"single_sft_times": 1, "single_grpo_times": 1}
@@ -296,8 +307,8 @@ class Cell:
         return f"{self.arm}-{self.seed}-{self.key[:8]}"
 
     @property
-    def shipped(self) -> bool:
-        """Whether it is the base that comes with the package."""
+    def given(self) -> bool:
+        """Whether it is `BASE_0`, which is there and not trained."""
         return "weights" in self.settings
 
 
@@ -351,7 +362,7 @@ def _before(arm: Arm) -> str:
 def _depends(arm: Arm, stage: str, seed: int, settings: Settings) -> dict[str, Any]:
     what = stage_settings(replace(settings.recipe, seed=seed), stage)
     if stage == "base":
-        card = _shipped()
+        card = _given()
         made = card["recipe"] == what and card["world_version"] == WORLD_VERSION
         return {"world": WORLD_VERSION, **({"weights": card["sha256"]} if made else what)}
     what |= {"world": WORLD_VERSION, "judge": RuleJudge.version}
@@ -365,9 +376,9 @@ def _depends(arm: Arm, stage: str, seed: int, settings: Settings) -> dict[str, A
 
 
 @cache
-def _shipped() -> dict[str, Any]:
-    """Return the shipped base's card, with the hash of the weights that are there."""
-    return {**read_card(SHIPPED_BASE), "sha256": weights_hash(local_path(SHIPPED_BASE))}
+def _given() -> dict[str, Any]:
+    """Return the card of `BASE_0`, with the hash of the weights that are there."""
+    return {**read_card(BASE_0), "sha256": weights_hash(BASE_0)}
 
 
 def evaluation_settings(settings: Settings, cell: Cell) -> dict[str, Any]:
@@ -399,4 +410,4 @@ def estimate(cell: Cell, settings: Settings, *, train: bool = True, evaluate: bo
     played = settings.dialogues * len(parts)
     if TRAINED in parts:
         played += settings.response_steps * settings.response_groups * settings.response_siblings
-    return (training if train and not cell.shipped else 0.0) + SECONDS["dialogue"] * played
+    return (training if train and not cell.given else 0.0) + SECONDS["dialogue"] * played

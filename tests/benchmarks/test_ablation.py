@@ -23,8 +23,9 @@ from benchmarks.ablation.cells import Job, is_trained, run_job
 from benchmarks.ablation.sweep import ARMS, PRIMARY, QUESTIONS, Settings, cells, evaluation_key
 from steer_env.algorithms import recipes
 from steer_env.algorithms.pretraining import GateFailed
+from steer_env.cli.stages import stage_key
 from steer_env.evaluation.replications import COLUMNS
-from steer_env.models.shipped import weights_hash
+from steer_env.models.shipped import local_path, weights_hash
 
 ROOT = Path(__file__).parents[2]
 QUICK = Settings.quick()
@@ -42,7 +43,7 @@ def test_nine_lines_from_three_bases_share_their_ancestors():
     assert seeds.pop("base") == [0, 1, 2] and all(own == list(range(9)) for own in seeds.values())
     for cell in plan:
         if cell.parent is None:
-            assert cell.arm == "base" and cell.shipped == (cell.seed == 0)
+            assert cell.arm == "base" and cell.given == (cell.seed == 0)
         else:
             assert names.index(cell.parent.name) < names.index(cell.name)
             assert cell.parent.seed == (cell.seed // 3 if cell.parent.arm == "base" else cell.seed)
@@ -78,7 +79,27 @@ def test_a_cell_is_another_one_when_what_it_depends_on_changes(monkeypatch):
     assert differ() == [set(ARMS) - {"base"}, set(ARMS)]
     monkeypatch.undo()
     monkeypatch.setattr(sweep, "WORLD_VERSION", 99)
-    assert differ() == [set(ARMS), set(ARMS)] and not cells(settings)[0].shipped
+    assert differ() == [set(ARMS), set(ARMS)] and not cells(settings)[0].given
+
+
+def test_the_rows_that_are_checked_in_are_of_todays_settings():
+    """Otherwise they would be run again: what changes the demo's recipe must not change this one."""
+    settings = Settings()
+    plan = {(cell.arm, cell.seed): cell for cell in cells(settings)}
+    rows = store.read(run.RESULTS)
+    assert len(rows) >= 43
+    for row in rows:
+        cell = plan[row["arm"], row["seed"]]
+        assert stage_key(cell.settings) == row["recipe"], cell.name
+        assert evaluation_key(settings, cell) == row["evaluation"], cell.name
+    # Partly trained models lie in folders of these names.
+    assert {cell.name for cell in plan.values() if cell.arm == "base"} == {
+        "base-0-ea4ef0d2", "base-1-6fad0609", "base-2-dadd570f",
+    }  # fmt: skip
+    # The report is of the same plan.
+    summary = json.loads((run.RESULTS / run.SUMMARY).read_text(encoding="utf-8"))
+    keys = {cell.name: evaluation_key(settings, cell) for cell in plan.values()}
+    assert summary["evaluations"] == keys
 
 
 def test_pairs_isolate_what_the_question_is_about():
@@ -110,7 +131,7 @@ def test_what_is_there_is_not_done_again_and_ancestors_only_for_descendants(tmp_
     lost = {(c.arm, c.seed): evaluation_key(settings, c) for c in plan}
     # Where a base was trained elsewhere the models are made again, and only the lost one is judged.
     assert jobs(every - {lost["full", 4]}) == {("base", 1): False, ("sft", 4): False, ("full", 4): True}
-    assert jobs(every - {lost["full", 0]}) == {("sft", 0): False, ("full", 0): True}  # base 0 is shipped
+    assert jobs(every - {lost["full", 0]}) == {("sft", 0): False, ("full", 0): True}  # base 0 is given
     monkeypatch.setattr(work, "is_trained", lambda out, cell: cell.arm != "full")
     assert jobs(every - {lost["full", 4]}) == {("full", 4): True}
 
@@ -120,14 +141,13 @@ def test_what_is_there_is_not_done_again_and_ancestors_only_for_descendants(tmp_
 
 @pytest.mark.slow
 def test_full_is_the_demos_stage_three(tmp_path):
-    base, cell = (c for c in cells(QUICK, ["no-bootstrap"]) if c.seed == 0)
+    cell = next(c for c in cells(QUICK, ["full"]) if c.arm == "full")
     config, silent = replace(QUICK.recipe, seed=0), lambda *_: None
-    model = recipes.build(config, "base", tmp_path / "base")
+    model = local_path("tiny-sft")  # an untrained one earns the same whatever it says, and learns nothing
     ours = work.train_grpo(QUICK, config, cell, model, tmp_path / "ours", False, silent)
     ours.save(tmp_path / "model")
     theirs = recipes.build(config, "grpo", tmp_path / "theirs", before=model)
     assert weights_hash(tmp_path / "model") == weights_hash(theirs) != weights_hash(model)
-    assert base.seed == cell.seed == 0
 
 
 def test_on_the_mean_scaled_difference_credit_is_own_turn_credit():
@@ -266,7 +286,7 @@ def test_the_report_needs_the_results_folder_alone(tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     text = report.write_report(tmp_path, replicates=200)
     for words in (
-        "9 lines from 3 bases", "a chip 9", "| full: SFT + GRPO, the demo's |", "| full | 90 | 30 |",
+        "9 lines from 3 bases", "a chip 9", "| full: SFT + GRPO |", "| full | 90 | 30 |",
         "| full - sft | bench | joint |", "difference-tcsr - difference-mean", "| sft, forgetful |",
         "Trained again, so that arms start from different weights: sft 8", "survival.png",
         f"**Not finished: 2 of {2 + len(rows)} models: {plan[0].name}, {plan[1].name}.**",
