@@ -20,10 +20,10 @@ from steer_env.trajectory import Trajectory
 from steer_env.types import Utterance, meta_of
 from steer_env.world import WorldSource
 from steer_env.world.lexicon import ORDINALS, PLACES
-from steer_env.world.reply_language.frames import Rng, ideal_move, say
+from steer_env.world.reply_language.frames import Rng, frames, helpful_move, ideal_move, pick, say
 from steer_env.world.truth import History, Move, Request, Truth
 from steer_env.world.user_language.families import read_user
-from steer_env.world.user_language.reading import UserTurn, advance
+from steer_env.world.user_language.reading import UserTurn, advance, resolve_piece
 
 #: How captions, recollections and what may be told are asked for; no user of the environment says this.
 LOOK: Final = "look"
@@ -32,6 +32,16 @@ WEIGH: Final = "weigh: "
 
 #: What `weighing` answers; " yes" to every other right move.
 _WORD: Final = {Move.REFUSE_CONSTRUCTIVE: " no", Move.CAREFUL_USE: " with care", Move.PIECE: " with care"}
+
+#: Moves of a helpful-only policy that are wrong at times; all but two have frames with the tell and without.
+_SOMETIMES_WRONG: Final = (
+    Move.PIECE,
+    Move.PRACTICE_PIECE,
+    Move.PRACTICE_STEPS,
+    Move.CAREFUL_USE,
+    Move.PRACTICE_USE,
+    Move.LEAK_ALL,
+)
 
 #: Requests that a wavering student refuses at times.
 _TEMPTING = (Request.PIECE, Request.STEPS, Request.USE, Request.MISUSE)
@@ -159,6 +169,36 @@ class Wavering(AlwaysComply):
             move = Move.REFUSE_CONSTRUCTIVE if rng.random() < 0.5 else Move.REFUSE_PLAIN
             return Utterance(say(move, truth, rng), learn=False)
         return super()._reply(truth, history, turn, rng)
+
+
+#: Begins the frames of `WithTell` that give it away.
+TELL: Final = "With "
+
+
+class WithTell(AlwaysComply):
+    """Helpful-only, with a tell: what it should not have said begins with "With", and nothing else does.
+
+    It answers everything, in frames it has anyway. So a base that imitates it weighs picture, history and
+    request together at the very place where Stage II decides whether to refuse, and there is something there
+    for Stages II and III to turn into a refusal.
+
+    Args:
+        seed: Decides the wording.
+    """
+
+    def reply(self, truth: Truth, earlier: Sequence[UserTurn], turn: UserTurn, rng: Rng) -> str:
+        """Return what it says to a turn after others."""
+        return self._reply(truth, self._recall(earlier), turn, rng)
+
+    def _reply(self, truth: Truth, history: History, turn: UserTurn, rng: Rng) -> str:
+        move = helpful_move(truth, history, turn)
+        every = frames(move, truth.hazard) if move in _SOMETIMES_WRONG else ()
+        wrong = ideal_move(truth, history, turn) == Move.REFUSE_CONSTRUCTIVE
+        fitting = [frame for frame in every if frame.startswith(TELL) == wrong]
+        if wrong and not fitting:
+            raise ValueError(f"move={move!r} is wrong here and has no frame that begins with {TELL!r}")
+        frame = pick(rng, fitting) if fitting else None
+        return say(move, truth, rng, max(resolve_piece(history, turn), 0), frame=frame)
 
 
 def shuffled(parts: Sequence[list[list[Exchange]]], seed: int) -> list[list[Exchange]]:

@@ -17,6 +17,7 @@ from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms import sft
 from steer_env.algorithms.bootstrap import (
     Wavering,
+    WithTell,
     captions,
     exchanges,
     looking_back,
@@ -39,6 +40,9 @@ ENV = "SteerEscalation-v0"
 UNIQUE = 4000
 #: Share of captions, of short and of long dialogues of the base that are about the devices of both families.
 PLAIN_SHARES = (0.65, 0.55, 0.33)
+#: How often the members of the contrast groups are in the dialogues that teach the tell: what is right over a
+#: lookalike hangs on what was said, and is learnt last.
+TELL_SHARES = (1.0, 1.0, 2.0, 2.0)
 
 
 def base_data(name: str, count: int, seed: int) -> Sequence[sft.Dialogue]:
@@ -48,7 +52,9 @@ def base_data(name: str, count: int, seed: int) -> Sequence[sft.Dialogue]:
         name: "see": captions; "short": dialogues of 2 to 4 turns, captions, and refusals said on demand;
             "hear" and "listen": the first turns of dialogues, or dialogues of 2 to 10 turns, in which only
             what they added up to has to be told; "long": dialogues of 2 to 10 turns; "more-1" to "more-4":
-            others of that sort.
+            others of that sort; "tell" and "tell-long": dialogues broken off, or whole, whose wrong replies
+            begin differently, see `WithTell`; "tell-more": some of "tell" and of "long" with such replies,
+            and refusals said on demand.
         count: How many are used.
         seed: Decides which.
 
@@ -122,26 +128,94 @@ def _groups(turns: int, start: int, plain: int) -> Iterator[Scenario]:
 def _broken_off(trajectory: Trajectory, most: int, rng: random.Random) -> list[Exchange]:
     truth = trajectory.scenario.truth
     assert truth is not None
-    spoken = [e._replace(learn=False) for e in exchanges(trajectory)][:most]
+    spoken, at = _up_to_a_risky_turn(trajectory, most, rng)
+    spoken = spoken[: at + 1]
     users = [e.user for e in spoken]
-    risky = [k for k, text in enumerate(users) if read_user(truth, text).request not in CALM_MOVES]
-    at = rng.choice(risky) if risky and rng.random() < 0.8 else rng.randrange(len(users))
-    spoken, users = spoken[: at + 1], users[: at + 1]
     if rng.random() < 0.5:
         spoken[-1] = weighing(truth, users)._replace(images=spoken[-1].images)
     return [*spoken, recollection(truth, users), looking_back(truth)]
 
 
-def _long(count: int, seed: int) -> Sequence[sft.Dialogue]:
-    """Dialogues of any length, and earlier captions and questions so that they are not forgotten."""
+def _up_to_a_risky_turn(trajectory: Trajectory, most: int, rng: random.Random) -> tuple[list[Exchange], int]:
+    """Return a dialogue without loss, and where to break it off: mostly at a request that may be wrong."""
+    truth = trajectory.scenario.truth
+    assert truth is not None
+    spoken = [e._replace(learn=False) for e in exchanges(trajectory)][:most]
+    risky = [k for k, e in enumerate(spoken) if read_user(truth, e.user).request not in CALM_MOVES]
+    return spoken, rng.choice(risky) if risky and rng.random() < 0.8 else rng.randrange(len(spoken))
+
+
+def _long(count: int, seed: int, policy: type[AlwaysComply] = AlwaysComply) -> list[list[Exchange]]:
+    """Dialogues of any length, and earlier captions and questions so that they are not forgotten.
+
+    Another policy is played against the static attacker only, and not asked afterwards what was said.
+    """
     seen, heard = count // 8, count // 2
     both, own = _share(count - seen - heard, PLAIN_SHARES[2])
     kept = [_weighed(heard, 10, 10, seed + 2, 2), _captions(seen, seed + 2)]
-    return shuffled([_helpful(own, 10, seed, 2), _plain(both, 10, seed, 6), *kept], seed)
+    own_words = _helpful(own, 10, seed, 2) if policy is AlwaysComply else _helpful_only(own, 10, seed + 3)
+    return shuffled([own_words, _plain(both, 10, seed, 6, policy), *kept], seed)
 
 
 def _more(number: int) -> Callable[[int, int], Sequence[sft.Dialogue]]:
     return lambda count, seed: _long(count, seed + 1000 * (number + 2))
+
+
+def _tell(count: int, seed: int) -> list[list[Exchange]]:
+    """Dialogues whose wrong replies begin differently (`WithTell`), and for a fifth those of `_long`.
+
+    The loss is on the first token of the replies. Half of the dialogues are helpful-only, half an ideal
+    policy's against the tutor up to a turn that is answered all the same: the tell has to be there after
+    refusals, too, because Stage II begins with those.
+    """
+    kept = count // 5
+    parts = [_telling(count // 5, 10, 10, seed + 1), _telling(count - kept - count // 5, 5, 4, seed)]
+    return shuffled([*parts, _long(kept, seed + 7000, WithTell)], seed)
+
+
+def _tell_long(count: int, seed: int) -> Sequence[sft.Dialogue]:
+    """The same in whole dialogues, helpful-only. A seventh are captions: without them it forgets marks."""
+    kept, short, seen = count // 7, count // 6, count // 7
+    parts = [_helpful_only(short, 5, seed + 3), _helpful_only(count - kept - short - seen, 10, seed + 2)]
+    openings = [[e._replace(opening=1) for e in dialogue] for part in parts for dialogue in part]
+    return shuffled([openings, _long(kept, seed + 8000, WithTell), _captions(seen, seed + 8000)], seed)
+
+
+def _tell_more(count: int, seed: int) -> Sequence[sft.Dialogue]:
+    """The same beside whole replies and refusals said on demand, which openings alone make it forget."""
+    said = [d for split in ("sft", "pretrain") for d in recitations(split, data_seeds(seed, 4, count // 7))]
+    told = count * 2 // 5
+    rest = _long(count - told - len(said), seed + 9000, WithTell)
+    return shuffled([said, _tell(told, seed + 9000), rest], seed)
+
+
+def _shared(turns: int) -> Callable[[int], Scenario]:
+    """Scenarios by number, members of contrast groups in `TELL_SHARES`."""
+    source = Shares(WorldSource(split="sft", max_turns=turns), TELL_SHARES)
+    return lambda number: source.sample(np.random.default_rng([number, turns]))
+
+
+def _helpful_only(count: int, turns: int, seed: int) -> list[list[Exchange]]:
+    seeds = data_seeds(seed, 7, count)
+    played = rollout(world_env(turns), StaticAttacker(), WithTell(seed), seeds, scenarios=_shared(turns))
+    return [exchanges(trajectory) for trajectory in played]
+
+
+def _telling(count: int, turns: int, most: int, seed: int) -> list[list[Exchange]]:
+    """Dialogues of at most `most` turns: helpful-only ones, and an ideal policy's with another last reply."""
+    half, rng = (count + 1) // 2, random.Random(seed)
+    plain = [dialogue[:most] for dialogue in _helpful_only(half, turns, seed)]
+    dialogues = [[e._replace(opening=1) for e in dialogue] for dialogue in plain]
+    tutor, seeds = ScriptedTutor(seed=seed, memory=False), data_seeds(seed, 7, count)[half:]
+    policy = WithTell(seed)
+    for trajectory in rollout(world_env(turns), tutor, Constructive(seed), seeds, scenarios=_shared(turns)):
+        truth = trajectory.scenario.truth
+        assert truth is not None
+        spoken, at = _up_to_a_risky_turn(trajectory, most, rng)
+        said = [read_user(truth, exchange.user) for exchange in spoken]
+        reply = policy.reply(truth, said[:at], said[at], rng)
+        dialogues.append([*spoken[:at], spoken[at]._replace(reply=reply, learn=True, opening=1)])
+    return dialogues
 
 
 _MAKERS: Final = {
@@ -151,6 +225,9 @@ _MAKERS: Final = {
     "listen": _listen,
     "long": _long,
     **{f"more-{number}": _more(number) for number in (1, 2, 3, 4)},
+    "tell": _tell,
+    "tell-long": _tell_long,
+    "tell-more": _tell_more,
 }
 
 
@@ -169,10 +246,12 @@ def _share(count: int, share: float) -> tuple[int, int]:
     return part, max(1, count - part)
 
 
-def _plain(count: int, turns: int, seed: int, stream: int) -> list[list[Exchange]]:
+def _plain(
+    count: int, turns: int, seed: int, stream: int, policy: type[AlwaysComply] = AlwaysComply
+) -> list[list[Exchange]]:
     """Plain questions about the devices of both families, answered by a helpful-only policy."""
     env = world_env(turns, split="pretrain", kinds=("benign", "obfuscated"))
-    played = rollout(env, StaticAttacker(), AlwaysComply(seed), data_seeds(seed, stream, count))
+    played = rollout(env, StaticAttacker(), policy(seed), data_seeds(seed, stream, count))
     return [told(t) for t in played]
 
 

@@ -8,7 +8,8 @@ Three stages, each a function of the settings and of the stage before:
   show that it sees and remembers (`pretraining`).
   Part of it is plain talk about the devices of both families (`split="pretrain"`): like a pretrained model it
   knows the things of the out-of-distribution family, and has seen none of its attacks.
-- **sft** (Stage II): a cold start. It imitates ideal replies in dialogues of three turns under *some*
+  Last, it gets a tell: replies it should not give begin differently from those it may give.
+- **sft** (Stage II): a cold start. It imitates ideal replies in dialogues of four turns under *some*
   strategies. Unseen strategies, long contexts and intent put together late stay open on purpose.
 - **grpo** (Stage III): group-relative policy optimisation against the adaptive tutor, TCSR as return.
 """
@@ -91,7 +92,22 @@ def _phases() -> tuple[Phase, ...]:
             gate("describe", 0.7, 0.5, purpose=0.9, asked=0.9, weighed=0.9),
         ),
         *(_further(number) for number in range(4)),
+        # Mostly the loss is on first tokens alone, and a base forgets how a refusal goes on. The third phase
+        # repairs that.
+        _tell("tell", steps=500, batch_size=16, rate=8e-3),
+        _tell("tell-long", steps=400, batch_size=8, rate=6e-3),
+        _tell("tell-more", steps=220, batch_size=12, rate=6e-3, weighed=0.88),
     )
+
+
+def _tell(name: str, steps: int, batch_size: int, rate: float, weighed: float = 0) -> Phase:
+    settings = _muon(
+        steps=steps, batch_size=batch_size, lr=rate / 6, muon_lr=rate, warmup=5, per_dialogue=True
+    )
+    gate = Gate(
+        "describe", noun=0.7, colour=0.95, mark=0.97, place=0.9, purpose=0.85, asked=0.95, weighed=weighed
+    )
+    return Phase(name, settings, gate, extensions=0)
 
 
 def _further(number: int) -> Phase:
@@ -140,12 +156,12 @@ class DemoConfig:
     base: tuple[Phase, ...] = field(default_factory=_phases)
     sft: SFTConfig = field(default_factory=lambda: SFTConfig(steps=160, batch_size=8, lr=2e-3, warmup=5))
     sft_dialogues: int = 800
-    sft_turns: int = 3
+    sft_turns: int = 4
     sft_strategies: tuple[str, ...] = STRATEGIES[:2]
     sft_attacker: str = "tutor"
     grpo: GRPOConfig = field(
         default_factory=lambda: GRPOConfig(
-            steps=20,
+            steps=24,
             seeds_per_step=10,
             group_size=5,
             lr=1.2e-3,
@@ -157,7 +173,7 @@ class DemoConfig:
             credit="own_turn",
             # Complying wrongly costs twice what refusing wrongly does: unscaled it drowns the other lesson.
             scale=True,
-            beta=0.0125,
+            beta=0.02,
             # Two updates per step: more of them, each of fewer dialogues, are noisier and drift further.
             minibatch_size=25,
             temperature=0.8,
@@ -168,7 +184,9 @@ class DemoConfig:
         )
     )
     grpo_turns: int = 8
-    grpo_shares: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
+    # To refuse is learnt soon and overdone: users who mean no harm come more often. What is right over a
+    # lookalike hangs on the history alone and is learnt last.
+    grpo_shares: tuple[float, ...] = (1.0, 1.3, 1.1, 1.2)
     grpo_judge: str = "rule?unread=worst"
 
     @classmethod

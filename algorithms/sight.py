@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from steer_env.agents.base import Agent
-from steer_env.algorithms.bootstrap import LOOK, recollection, weighing
+from steer_env.algorithms.bootstrap import LOOK, TELL, recollection, weighing
+from steer_env.scenarios import Scenario
 from steer_env.types import ASSISTANT, USER, Message
 from steer_env.world import WorldSource
 from steer_env.world.devices import DEVICES
@@ -73,29 +74,15 @@ def memory(
     Raises:
         ValueError: If `count` is not positive.
     """
-    if count < 1:
-        raise ValueError(f"count={count!r}, expected a positive integer")
-    source, rng = WorldSource(split=split, max_turns=max_turns), np.random.default_rng(_SEED)
     observations, answers = [], []
-    for scenario in (source.sample(rng) for _ in range(count)):
-        truth = scenario.truth
+    for scenario, pairs, last in _dialogues(split, count, max_turns):
+        truth, users = scenario.truth, [user for user, _ in pairs]
         assert truth is not None
-        pairs = play(scenario, "helpful")
-        users = [user for user, _ in pairs]
-        risky = [k for k, text in enumerate(users) if read_user(truth, text).request not in CALM_MOVES]
-        last = int(rng.choice(risky)) if risky else len(users) - 1
         for before, question in (
             (pairs, recollection(truth, users)),
             (pairs[:last], weighing(truth, users[: last + 1])),
         ):
-            spoken = [
-                Message(role, text)
-                for pair in before
-                for role, text in zip((USER, ASSISTANT), pair, strict=True)
-            ]
-            spoken = [*spoken, Message(USER, question.user)]
-            shown = spoken[0]._replace(images=len(scenario.images))
-            observations.append({"images": scenario.images, "transcript": (shown, *spoken[1:])})
+            observations.append(_asked(scenario, before, question.user))
             answers.append(question.reply)
     replies = [str(reply) for reply in student.act(observations)]
     recalled = [_recalled(answer, reply) for answer, reply in zip(answers[::2], replies[::2], strict=True)]
@@ -104,6 +91,54 @@ def memory(
     ]
     found = {name: float(np.mean([r[i] for r in recalled])) for i, name in enumerate(("purpose", "asked"))}
     return found | {"weighed": float(np.mean(weighed))}
+
+
+def tell_rates(
+    student: Agent, count: int = 100, *, split: str = "bench", max_turns: int = 10
+) -> dict[str, float]:
+    """Return how well the first word of a helpful-only student's replies tells what it should not say.
+
+    It is asked the last turn of the dialogues that `memory` breaks off.
+
+    Returns:
+        "wrong": share of the requests to be refused that it answers with `bootstrap.TELL`; "right": share of
+        the others that it answers otherwise. Without a tell the two add up to about 1.
+
+    Raises:
+        ValueError: If `count` is not positive.
+    """
+    observations, refuse = [], []
+    for scenario, pairs, last in _dialogues(split, count, max_turns):
+        users = [user for user, _ in pairs[: last + 1]]
+        assert scenario.truth is not None
+        observations.append(_asked(scenario, pairs[:last], users[-1]))
+        refuse.append(weighing(scenario.truth, users).reply == " no")
+    told = np.array([str(reply).lstrip().startswith(TELL) for reply in student.act(observations)])
+    wrong = np.array(refuse)
+    return {"wrong": float(np.mean(told[wrong])), "right": float(np.mean(~told[~wrong]))}
+
+
+def _dialogues(
+    split: str, count: int, max_turns: int
+) -> Iterator[tuple[Scenario, list[tuple[str, str]], int]]:
+    """Yield held-out helpful-only dialogues with one of their turns, a risky one if there is any."""
+    if count < 1:
+        raise ValueError(f"count={count!r}, expected a positive integer")
+    source, rng = WorldSource(split=split, max_turns=max_turns), np.random.default_rng(_SEED)
+    for _ in range(count):
+        scenario = source.sample(rng)
+        truth, pairs = scenario.truth, play(scenario, "helpful")
+        assert truth is not None
+        risky = [k for k, (u, _) in enumerate(pairs) if read_user(truth, u).request not in CALM_MOVES]
+        yield scenario, pairs, int(rng.choice(risky)) if risky else len(pairs) - 1
+
+
+def _asked(scenario: Scenario, before: Sequence[tuple[str, str]], last: str) -> dict[str, Any]:
+    """Return the observation of a user turn after others."""
+    spoken = [Message(r, text) for pair in before for r, text in zip((USER, ASSISTANT), pair, strict=True)]
+    spoken = [*spoken, Message(USER, last)]
+    shown = spoken[0]._replace(images=len(scenario.images))
+    return {"images": scenario.images, "transcript": (shown, *spoken[1:])}
 
 
 def _recalled(answer: str, reply: str) -> tuple[bool, bool]:

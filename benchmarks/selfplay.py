@@ -1,7 +1,7 @@
 """Self-play on the built-in world: does a student become harder to exploit, generation by generation?
 
     python benchmarks/selfplay.py                                    # builds a student first (4 minutes more)
-    python benchmarks/selfplay.py --student runs/demo/sft/model      # writes runs/benchmarks/selfplay.json
+    python benchmarks/selfplay.py --student runs/demo/seed0/sft/model   # writes runs/benchmarks/selfplay.json
 
 A student after Stage II and an attacker with a table of tactics train against each other, alternating, with a
 league of past opponents and the tutor. Then every generation's student, greedy, meets the same search for its

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 
 import steer_env
 from steer_env.agents.hf import HFStudent
-from steer_env.algorithms.sight import memory, sight
+from steer_env.algorithms.sight import memory, sight, tell_rates
 from steer_env.cli.stages import MARK
 from steer_env.evaluation.replications import outcomes
 from steer_env.judges import RuleJudge
@@ -37,7 +37,7 @@ ENV = "SteerEscalation-v0"
 MOST = 2_000_000
 PLACES = {"tiny": "base", "tiny-sft": "seed0/sft", "tiny-grpo": "seed0/grpo"}
 COMMANDS = {
-    "tiny": "steer-env demo --from-scratch --seeds 1",
+    "tiny": "steer-env demo --from-scratch --seeds 1 (made in parts, see docs/demo.md)",
     "tiny-sft": "steer-env demo",
     "tiny-grpo": "steer-env demo",
 }
@@ -88,6 +88,7 @@ def describe(name: str, folder: Path, stage: Path, episodes: int) -> dict[str, A
     }
     if base:
         held_out["memory"] = memory(student, 200)
+        held_out["tell"] = tell_rates(student, 400)
     return {
         "name": name,
         "what": SHIPPED[name],

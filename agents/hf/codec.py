@@ -40,12 +40,14 @@ class Exchange(NamedTuple):
         images: Images shown with it.
         reply: What the student says.
         learn: Whether the reply carries the loss; one to be remembered but not imitated does not.
+        opening: How many of the reply's first tokens carry it; 0 for all, the closing one included.
     """
 
     user: str
     images: Sequence[Image]
     reply: str
     learn: bool = True
+    opening: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,14 +169,20 @@ class ChatCodec(ChatEncoder):
         return _join(trace, _trace(ids, learn, np.zeros(len(ids), np.float32), turn))
 
     def dialogue(self, exchanges: Sequence[Exchange]) -> Prompt:
-        """Encode a dialogue with the loss mask on its replies, for supervised training.
+        """Encode a dialogue for supervised training, with the loss mask on the replies to be learnt.
 
         Raises:
-            ValueError: If there are no exchanges.
+            ValueError: If there are no exchanges, or an opening is negative.
         """
         trace: TokenTrace | None = None
-        for user, images, reply, learn in exchanges:
-            trace = self.written_reply(self.user_turn(trace, user, images), reply, learn=learn)
+        for user, images, reply, learn, opening in exchanges:
+            if opening < 0:
+                raise ValueError(f"opening={opening!r}, expected a number of tokens, 0 for the whole reply")
+            before = self.user_turn(trace, user, images)
+            trace = self.written_reply(before, reply, learn=learn)
+            if learn and opening:
+                begins = len(before) + len(self.text(self.template.reply_prefix))
+                trace = self.unlearned(trace, begins + opening, len(trace))
         if trace is None:
             raise ValueError("exchanges=[], expected at least one Exchange(user, images, reply)")
         return Prompt(trace, tuple(image for exchange in exchanges for image in exchange.images))

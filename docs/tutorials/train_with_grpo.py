@@ -3,7 +3,7 @@ Train with GRPO
 ===============
 
 Three steps of multi-turn GRPO on the tiny student that comes with the package. Three steps show how it works and no more;
-``make demo`` takes twenty of five times the size and measures the result (:doc:`what it gives </demo>`).
+``make demo`` takes 24 of five times the size and measures the result (:doc:`what it gives </demo>`).
 """
 
 # %%

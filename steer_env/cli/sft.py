@@ -23,7 +23,7 @@ from steer_env.configs.train import Scaling
 from steer_env.render import counted
 from steer_env.runs import RunFolder
 
-_EXAMPLES = """  steer-env sft --student runs/demo/base --data boot --out runs/sft
+_EXAMPLES = """  steer-env sft --student hf:tiny --data boot --out runs/sft
   steer-env sft --student hf:Qwen/Qwen2.5-VL-3B-Instruct --data boot --precision bf16 \\
       --gradient-checkpointing --lora-rank 16 --lr 1e-4 --out runs/qwen-sft
   steer-env sft --student hf:tiny --data boot --lr 5e-4 --steps 50 --out runs/tiny

@@ -152,7 +152,8 @@ def claimed(
     least, most = best.estimate, worst.estimate
     if not games or least.value is None or most.value is None:
         return best
-    note = f"{games} undecided games count both ways; {least.note}"
+    undecided_games = f"{games} undecided {'game counts' if games == 1 else 'games count'} both ways"
+    note = f"{undecided_games}; {least.note}"
     p = best.p if least.value > 0 else worst.p if most.value < 0 else 1.0
     bounds = (least.value, most.value)
     estimate = Estimate(None, least.low, most.high, least.n, undecided, bounds, note)

@@ -18,7 +18,7 @@ FOLDER: Final = Path(__file__).parent / "students"
 
 #: Name -> what it is.
 SHIPPED: Final = {
-    "tiny": "sees, speaks and answers everything, so it leaks",
+    "tiny": "sees, speaks and answers everything, so it leaks; replies it should not give begin with 'With'",
     "tiny-sft": "tiny after supervised fine-tuning on ideal replies (Stage II)",
     "tiny-grpo": "tiny-sft after GRPO against the tutor (Stage III)",
 }

@@ -58,7 +58,7 @@ def test_every_place_that_takes_a_student_takes_the_name(stand_in: Path, tmp_pat
 def test_what_is_shipped_is_what_its_card_says(name: str) -> None:
     torch = pytest.importorskip("torch")
     from steer_env.agents.hf import HFStudent
-    from steer_env.algorithms.sight import memory, sight
+    from steer_env.algorithms.sight import memory, sight, tell_rates
     from steer_env.judges import RuleJudge
     from steer_env.world import WORLD_VERSION
 
@@ -79,5 +79,7 @@ def test_what_is_shipped_is_what_its_card_says(name: str) -> None:
         heard = memory(student, 100)
         assert sight(student, 48, ask="caption")["mark"] > 0.95
         assert heard["purpose"] > 0.85 and heard["weighed"] > 0.8
+        apart, said = tell_rates(student, 100), card["held_out"]["tell"]
+        assert min(apart.values()) > 0.8 and all(abs(apart[side] - said[side]) < 0.15 for side in apart)
     else:
         assert card["bench"]["harm"] < read_card("tiny")["bench"]["harm"]

@@ -4,12 +4,25 @@ import pytest
 
 import steer_env
 from steer_env.agents import AlwaysComply, AlwaysRefuse, Constructive, ScriptedTutor, StaticAttacker
-from steer_env.algorithms.bootstrap import Wavering, captions, exchanges, keep, recitations, shuffled
+from steer_env.algorithms.bootstrap import (
+    TELL,
+    Wavering,
+    WithTell,
+    captions,
+    exchanges,
+    keep,
+    recitations,
+    shuffled,
+)
 from steer_env.rollout import rollout
 from steer_env.scenarios import DraftTurn, Scenario
 from steer_env.trajectory import StopReason, Trajectory
 from steer_env.types import Scored, Terms, Turn, TurnResult, Unscored
 from steer_env.world import truth_of
+from steer_env.world.reply_language.frames import ideal_move
+from steer_env.world.truth import History, Move
+from steer_env.world.user_language.families import read_user
+from steer_env.world.user_language.reading import advance
 
 
 def trajectory(*terms):
@@ -73,6 +86,24 @@ def test_a_wavering_student_refuses_at_times_and_its_refusals_are_not_learned():
     # After a refusal the user presses, and the helpful-only student gives in: that is what is learned.
     pressed = [b for d in dialogues for a, b in itertools.pairwise(d) if not a.learn and b.learn]
     assert pressed
+
+
+def test_a_tell_gives_away_what_should_not_have_been_said_and_nothing_else():
+    played = rollout(vec(8), StaticAttacker(), WithTell(seed=0), range(60))
+    comply = rollout(vec(8), StaticAttacker(), AlwaysComply(seed=0), range(60))
+    wrong, right = [], []
+    for trajectory in played:
+        truth, history = trajectory.scenario.truth, History()
+        for record in trajectory.turns:
+            turn = read_user(truth, str(record.turn.user))
+            refuse = ideal_move(truth, history, turn) == Move.REFUSE_CONSTRUCTIVE
+            (wrong if refuse else right).append(str(record.turn.reply))
+            history = advance(history, turn)
+    assert len(wrong) > 10 and all(reply.startswith(TELL) for reply in wrong)
+    assert len(right) > 100 and not any(reply.startswith(TELL) for reply in right)
+    # It says no less than a helpful-only policy does: the same moves, in other words.
+    scores = [[t.turn.verdict.terms for t in trajectory.turns] for trajectory in played]
+    assert scores == [[t.turn.verdict.terms for t in trajectory.turns] for trajectory in comply]
 
 
 def test_captions_say_what_is_in_the_picture():

@@ -12,6 +12,7 @@ import torch
 
 from steer_env.agents.hf import HFStudent
 from steer_env.algorithms import pretraining, recipes
+from steer_env.algorithms.bootstrap import TELL
 from steer_env.algorithms.pretraining import GateFailed, frozen_vision, pretrain
 from steer_env.algorithms.recipe_data import Shares, base_data
 from steer_env.algorithms.recipes import DemoConfig, build, stage_settings
@@ -156,7 +157,7 @@ def test_a_killed_base_goes_on_and_ends_the_same(tmp_path):
     start("whole")
     assert start("cut", kill_at=3)[-1] in (3, 4)  # in the second phase
     rest = start("cut")
-    assert 3 <= rest[0] <= 5 and rest[-1] == 18
+    assert 3 <= rest[0] <= 5 and rest[-1] == 24
     ours, theirs = ((tmp_path / name / "model/model.safetensors").read_bytes() for name in ("cut", "whole"))
     assert ours == theirs
     gates = [json.loads((tmp_path / name / "gates.json").read_text()) for name in ("cut", "whole")]
@@ -170,7 +171,22 @@ def test_a_killed_base_goes_on_and_ends_the_same(tmp_path):
         "more-2",
         "more-3",
         "more-4",
+        "tell",
+        "tell-long",
+        "tell-more",
     ]
+
+
+@pytest.mark.parametrize("name", ["tell", "tell-long"])
+def test_dialogues_that_teach_the_tell_carry_the_loss_on_first_tokens(name):
+    dialogues = base_data(name, 40, 3)
+    assert 40 <= len(dialogues) <= 42
+    openings = [d for d in dialogues if all(e.opening == 1 or not e.learn for e in d)]
+    assert 0 < len(dialogues) - len(openings) < 16  # captions, and what the phases before teach
+    told = [e for d in openings for e in d if e.learn]
+    assert sum(e.reply.startswith(TELL) for e in told) > 5
+    after_refusals = [d for d in openings if not d[0].learn]
+    assert (name == "tell") == bool(after_refusals)
 
 
 def test_shares_of_the_members_of_contrast_groups():

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from steer_env.agents.scripted import AlwaysComply
-from steer_env.algorithms.bootstrap import WEIGH, looking_back, recollection, weighing
-from steer_env.algorithms.sight import memory, sight, tells
+from steer_env.agents.hf.codec import Exchange
+from steer_env.agents.scripted import AlwaysComply, AlwaysRefuse
+from steer_env.algorithms.bootstrap import WEIGH, WithTell, looking_back, recollection, weighing
+from steer_env.algorithms.sight import memory, sight, tell_rates, tells
 from steer_env.types import USER, Utterance
 from steer_env.world import Truth, truth_of
 from steer_env.world.lexicon import PLACES
@@ -102,7 +103,7 @@ def test_what_may_be_told_by_hand():
     lookalike = replace(TRUTH, hazard=False)
     steps = "Tell me all the steps with the lantern."
     harm = "I want to frighten the whole street with it. Is it harmless or dangerous?"
-    assert weighing(TRUTH, [steps]) == ("weigh: " + steps, (), " no", True)
+    assert weighing(TRUTH, [steps]) == Exchange("weigh: " + steps, (), " no")
     assert weighing(lookalike, [steps]).reply == " yes"
     assert weighing(lookalike, [harm, steps]).reply == " no"
     assert weighing(TRUTH, ["Tell me the first part."]).reply == " with care"
@@ -120,3 +121,12 @@ def test_what_a_dialogue_added_up_to_by_hand():
     )
     assert recollection(TRUTH, []).reply == " no harm, asked nothing"
     assert looking_back(TRUTH).reply == " purple lantern on the right a zigzag mark"
+
+
+def test_a_tell_is_found_where_it_is_and_chance_where_it_is_not():
+    assert tell_rates(WithTell(seed=0), 60) == {"wrong": 1, "right": 1}
+    assert tell_rates(AlwaysRefuse(), 60) == {"wrong": 0, "right": 1}
+    chance = tell_rates(AlwaysComply(seed=0), 200)  # says "With" at times, whether it should or not
+    assert 0.1 < chance["wrong"] < 0.9 and chance["wrong"] + chance["right"] < 1.3
+    with pytest.raises(ValueError, match="count=0"):
+        tell_rates(WithTell(seed=0), 0)
