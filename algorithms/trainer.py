@@ -7,7 +7,7 @@ say how much better each turn went than expected, and takes the optimiser steps 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from steer_env.algorithms.checkpoints import (
     uninterrupted,
 )
 from steer_env.algorithms.curriculum import Curriculum
+from steer_env.algorithms.demonstrations import Demonstrations
 from steer_env.algorithms.forward import Forward, prepare
 from steer_env.algorithms.monitor import (
     BEST,
@@ -75,6 +76,7 @@ def train(
     progress: Progress | None = print_step,
     record_every: int = 0,
     eval_env: VectorDialogueEnv | None = None,
+    demonstrations: Demonstrations | None = None,
     allow_self_judging: Collection[str] = (),
 ) -> list[Row]:
     """Train `student` in place and write metrics and checkpoints to `run_dir`.
@@ -95,6 +97,7 @@ def train(
         record_every: Write the dialogues of every so many steps, with tokens, masks and advantages, to
             `rollouts.jsonl`; 0 writes none.
         eval_env: Where `config.eval_every` plays its dialogues; `env` by default.
+        demonstrations: Dialogues to imitate beside, a batch of them with every update.
         allow_self_judging: Roles ("student", "attacker") whose weights the judge may share.
 
     Returns:
@@ -120,6 +123,8 @@ def train(
     if config.eval_every and eval_env is None and isinstance(env, Curriculum):
         raise ValueError(f"eval_every={config.eval_every!r} with a curriculum, expected an eval_env as well")
     settings = settings_of(algorithm, config, scaling, env)
+    shown = demonstrations.encoded(student) if demonstrations else []
+    settings["demonstrations"] = demonstrations.settings(shown) if demonstrations else None
     check_run(run_dir, settings, resume)
     parallel.wait()  # until all have looked, before the first one writes
     undo = prepare(student, scaling, config.seed)
@@ -140,7 +145,8 @@ def train(
     )
     algorithm.setup(forward)
     guard = UnscoredGuard(config.unscored_limit, config.unscored_window)
-    run = _Run(env, attacker, forward, algorithm, config, run_dir, guard, eval_env)
+    supervise = partial(demonstrations.imitate, forward, shown, config.seed) if demonstrations else None
+    run = _Run(env, attacker, forward, algorithm, config, run_dir, guard, eval_env, supervise)
     saved = finished = run.open(settings)
     between = True  # whether the run is between two steps
     with MetricsLogger(run_dir, trackers, finished, settings, write=parallel.main) as log:
@@ -189,7 +195,9 @@ class _Run:
         run_dir: Path,
         guard: UnscoredGuard,
         eval_env: VectorDialogueEnv | None = None,
+        supervise: Callable[[int, int], float] | None = None,
     ) -> None:
+        self.supervise = supervise
         self.env, self.attacker, self.forward, self.algorithm = env, attacker, forward, algorithm
         self.config, self.run_dir = config, run_dir
         self.student, self.parallel = forward.student, forward.parallel
@@ -275,7 +283,8 @@ class _Run:
         returns_GK = np.array([[trajectory_return(t) for t in group.trajectories] for group in groups])
         row: Row = dialogue_metrics(trajectories, returns_GK)
         row["truncated"] = share_cut(trajectories, self.student.codec.close_id)
-        row |= update(self.forward, self.algorithm, self.optimizer, examples, self.config, step)
+        beside = partial(self.supervise, step) if self.supervise else None
+        row |= update(self.forward, self.algorithm, self.optimizer, examples, self.config, step, beside)
         row |= {"trained_dialogues": len(examples)} | self.algorithm.finish(groups)
         self.attacker.learn(trajectories)
         if isinstance(self.env, Curriculum):

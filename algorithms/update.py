@@ -10,7 +10,7 @@ a weight of its own, see `losses.sampler_weights`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -44,8 +44,12 @@ def update(
     examples: Sequence[Example],
     config: TrainConfig,
     step: int,
+    supervise: Callable[[int], float] | None = None,
 ) -> Row:
-    """Take the optimiser steps of one training step; returns its metrics."""
+    """Take the optimiser steps of one training step; returns its metrics.
+
+    `supervise` is given the number of an update, adds a gradient to it and returns the loss of that.
+    """
     parallel = forward.parallel
     share = rate_share(
         step, config.steps, warmup=config.warmup, schedule=config.lr_schedule, final=config.final_lr
@@ -53,7 +57,7 @@ def update(
     rates = [config.lr, *(group["lr"] for group in algorithm.parameters())]
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate * share
-    tally, updates = Tally(), 0
+    tally, updates, supervised = Tally(), 0, 0.0
     rng = np.random.default_rng([config.seed, step, 2])
     size = config.minibatch_size or max(1, len(examples))
     old = OldPolicy(forward, examples, more=config.epochs > 1 or size < len(examples))
@@ -65,10 +69,15 @@ def update(
             if config.target_kl and number and _mean(parallel.everyone(moved)) > config.target_kl:
                 optimizer.zero_grad()
                 break
+            if supervise is not None:
+                supervised += supervise(number)
             tally.add("grad_norm", parallel.step(optimizer, config.max_grad_norm), 1)
             updates += 1
     forward.student.weights_changed()
-    return Tally.merged(parallel.everyone(tally)).means() | {
+    row = Tally.merged(parallel.everyone(tally)).means()
+    if supervise is not None:
+        row["sft_loss"] = sum(parallel.everyone(supervised)) / max(1, updates)
+    return row | {
         "reply_tokens": _reply_tokens(examples),
         "lr": config.lr * share,
         "updates": updates,
