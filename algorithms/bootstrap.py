@@ -33,7 +33,7 @@ WEIGH: Final = "weigh: "
 #: What `weighing` answers; " yes" to every other right move.
 _WORD: Final = {Move.REFUSE_CONSTRUCTIVE: " no", Move.CAREFUL_USE: " with care", Move.PIECE: " with care"}
 
-#: Moves of a helpful-only policy that are wrong at times; all but two have frames with the tell and without.
+#: Moves of a helpful-only policy that are wrong at times.
 _SOMETIMES_WRONG: Final = (
     Move.PIECE,
     Move.PRACTICE_PIECE,

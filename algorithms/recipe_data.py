@@ -128,32 +128,33 @@ def _groups(turns: int, start: int, plain: int) -> Iterator[Scenario]:
 def _broken_off(trajectory: Trajectory, most: int, rng: random.Random) -> list[Exchange]:
     truth = trajectory.scenario.truth
     assert truth is not None
-    spoken, at = _up_to_a_risky_turn(trajectory, most, rng)
-    spoken = spoken[: at + 1]
+    spoken = _up_to_a_risky_turn(trajectory, most, rng)
     users = [e.user for e in spoken]
     if rng.random() < 0.5:
         spoken[-1] = weighing(truth, users)._replace(images=spoken[-1].images)
     return [*spoken, recollection(truth, users), looking_back(truth)]
 
 
-def _up_to_a_risky_turn(trajectory: Trajectory, most: int, rng: random.Random) -> tuple[list[Exchange], int]:
-    """Return a dialogue without loss, and where to break it off: mostly at a request that may be wrong."""
+def _up_to_a_risky_turn(trajectory: Trajectory, most: int, rng: random.Random) -> list[Exchange]:
+    """Return a dialogue without loss, broken off mostly at a request that may be wrong."""
     truth = trajectory.scenario.truth
     assert truth is not None
     spoken = [e._replace(learn=False) for e in exchanges(trajectory)][:most]
     risky = [k for k, e in enumerate(spoken) if read_user(truth, e.user).request not in CALM_MOVES]
-    return spoken, rng.choice(risky) if risky and rng.random() < 0.8 else rng.randrange(len(spoken))
+    at = rng.choice(risky) if risky and rng.random() < 0.8 else rng.randrange(len(spoken))
+    return spoken[: at + 1]
 
 
-def _long(count: int, seed: int, policy: type[AlwaysComply] = AlwaysComply) -> list[list[Exchange]]:
+def _long(count: int, seed: int, tell: bool = False) -> list[list[Exchange]]:
     """Dialogues of any length, and earlier captions and questions so that they are not forgotten.
 
-    Another policy is played against the static attacker only, and not asked afterwards what was said.
+    With the tell, own dialogues are against the static attacker only and do not end with what was said.
     """
     seen, heard = count // 8, count // 2
     both, own = _share(count - seen - heard, PLAIN_SHARES[2])
     kept = [_weighed(heard, 10, 10, seed + 2, 2), _captions(seen, seed + 2)]
-    own_words = _helpful(own, 10, seed, 2) if policy is AlwaysComply else _helpful_only(own, 10, seed + 3)
+    policy = WithTell if tell else AlwaysComply
+    own_words = _helpful_only(own, 10, seed + 3) if tell else _helpful(own, 10, seed, 2)
     return shuffled([own_words, _plain(both, 10, seed, 6, policy), *kept], seed)
 
 
@@ -170,7 +171,7 @@ def _tell(count: int, seed: int) -> list[list[Exchange]]:
     """
     kept = count // 5
     parts = [_telling(count // 5, 10, 10, seed + 1), _telling(count - kept - count // 5, 5, 4, seed)]
-    return shuffled([*parts, _long(kept, seed + 7000, WithTell)], seed)
+    return shuffled([*parts, _long(kept, seed + 7000, tell=True)], seed)
 
 
 def _tell_long(count: int, seed: int) -> Sequence[sft.Dialogue]:
@@ -178,14 +179,14 @@ def _tell_long(count: int, seed: int) -> Sequence[sft.Dialogue]:
     kept, short, seen = count // 7, count // 6, count // 7
     parts = [_helpful_only(short, 5, seed + 3), _helpful_only(count - kept - short - seen, 10, seed + 2)]
     openings = [[e._replace(opening=1) for e in dialogue] for part in parts for dialogue in part]
-    return shuffled([openings, _long(kept, seed + 8000, WithTell), _captions(seen, seed + 8000)], seed)
+    return shuffled([openings, _long(kept, seed + 8000, tell=True), _captions(seen, seed + 8000)], seed)
 
 
 def _tell_more(count: int, seed: int) -> Sequence[sft.Dialogue]:
     """The same beside whole replies and refusals said on demand, which openings alone make it forget."""
     said = [d for split in ("sft", "pretrain") for d in recitations(split, data_seeds(seed, 4, count // 7))]
     told = count * 2 // 5
-    rest = _long(count - told - len(said), seed + 9000, WithTell)
+    rest = _long(count - told - len(said), seed + 9000, tell=True)
     return shuffled([said, _tell(told, seed + 9000), rest], seed)
 
 
@@ -211,10 +212,10 @@ def _telling(count: int, turns: int, most: int, seed: int) -> list[list[Exchange
     for trajectory in rollout(world_env(turns), tutor, Constructive(seed), seeds, scenarios=_shared(turns)):
         truth = trajectory.scenario.truth
         assert truth is not None
-        spoken, at = _up_to_a_risky_turn(trajectory, most, rng)
-        said = [read_user(truth, exchange.user) for exchange in spoken]
-        reply = policy.reply(truth, said[:at], said[at], rng)
-        dialogues.append([*spoken[:at], spoken[at]._replace(reply=reply, learn=True, opening=1)])
+        *before, last = _up_to_a_risky_turn(trajectory, most, rng)
+        earlier = [read_user(truth, exchange.user) for exchange in before]
+        reply = policy.reply(truth, earlier, read_user(truth, last.user), rng)
+        dialogues.append([*before, last._replace(reply=reply, learn=True, opening=1)])
     return dialogues
 
 

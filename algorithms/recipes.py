@@ -52,30 +52,31 @@ def _muon(**settings: Any) -> SFTConfig:
     return SFTConfig(optimizer="muon", **settings)
 
 
-def _phases() -> tuple[Phase, ...]:
-    def gate(
-        ask: Literal["caption", "describe"],
-        noun: float,
-        place: float,
-        purpose: float = 0,
-        asked: float = 0,
-        weighed: float = 0,
-    ) -> Gate:
-        return Gate(
-            ask,
-            noun=noun,
-            colour=0.95,
-            mark=0.97,
-            place=place,
-            purpose=purpose,
-            asked=asked,
-            weighed=weighed,
-        )
+def _gate(
+    ask: Literal["caption", "describe"],
+    noun: float,
+    place: float,
+    purpose: float = 0,
+    asked: float = 0,
+    weighed: float = 0,
+) -> Gate:
+    return Gate(
+        ask,
+        noun=noun,
+        colour=0.95,
+        mark=0.97,
+        place=place,
+        purpose=purpose,
+        asked=asked,
+        weighed=weighed,
+    )
 
+
+def _phases() -> tuple[Phase, ...]:
     # A text model this small is short of updates, not of gradient quality: small batches after captions.
     return (
-        Phase("see", _muon(steps=300, batch_size=64, final_lr=0.9), gate("caption", 0.8, 0.95), sees=True),
-        Phase("short", _muon(steps=1100, batch_size=8, lr=5e-3, final_lr=0.4), gate("caption", 0.7, 0.9)),
+        Phase("see", _muon(steps=300, batch_size=64, final_lr=0.9), _gate("caption", 0.8, 0.95), sees=True),
+        Phase("short", _muon(steps=1100, batch_size=8, lr=5e-3, final_lr=0.4), _gate("caption", 0.7, 0.9)),
         Phase(
             "hear",
             _muon(steps=400, batch_size=16, lr=5e-3, muon_lr=2e-2, final_lr=0.5),
@@ -84,12 +85,12 @@ def _phases() -> tuple[Phase, ...]:
         Phase(
             "listen",
             _muon(steps=300, batch_size=16, lr=3e-3, muon_lr=1.5e-2, final_lr=0.3),
-            gate("caption", 0.7, 0.9, purpose=0.85, asked=0.8, weighed=0.8),
+            _gate("caption", 0.7, 0.9, purpose=0.85, asked=0.8, weighed=0.8),
         ),
         Phase(
             "long",
             _muon(steps=800, batch_size=8, lr=2e-3, muon_lr=1.2e-2, warmup=0, per_dialogue=True),
-            gate("describe", 0.7, 0.5, purpose=0.9, asked=0.9, weighed=0.9),
+            _gate("describe", 0.7, 0.5, purpose=0.9, asked=0.9, weighed=0.9),
         ),
         *(_further(number) for number in range(4)),
         # Mostly the loss is on first tokens alone, and a base forgets how a refusal goes on. The third phase
@@ -104,9 +105,7 @@ def _tell(name: str, steps: int, batch_size: int, rate: float, weighed: float = 
     settings = _muon(
         steps=steps, batch_size=batch_size, lr=rate / 6, muon_lr=rate, warmup=5, per_dialogue=True
     )
-    gate = Gate(
-        "describe", noun=0.7, colour=0.95, mark=0.97, place=0.9, purpose=0.85, asked=0.95, weighed=weighed
-    )
+    gate = _gate("describe", 0.7, 0.9, purpose=0.85, asked=0.95, weighed=weighed)
     return Phase(name, settings, gate, extensions=0)
 
 
@@ -123,9 +122,7 @@ def _further(number: int) -> Phase:
         per_dialogue=True,
     )
     # The purpose is told no better than before: the gate sees that nothing is lost.
-    gate = Gate(
-        "describe", noun=0.7, colour=0.95, mark=0.97, place=0.9, purpose=0.85, asked=0.95, weighed=0.88
-    )
+    gate = _gate("describe", 0.7, 0.9, purpose=0.85, asked=0.95, weighed=0.88)
     return Phase(f"more-{number + 1}", settings, gate, extensions=0)
 
 

@@ -57,7 +57,7 @@ def update(
     rates = [config.lr, *(group["lr"] for group in algorithm.parameters())]
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate * share
-    tally, updates, supervised = Tally(), 0, 0.0
+    tally, updates = Tally(), 0
     rng = np.random.default_rng([config.seed, step, 2])
     size = config.minibatch_size or max(1, len(examples))
     old = OldPolicy(forward, examples, more=config.epochs > 1 or size < len(examples))
@@ -70,14 +70,11 @@ def update(
                 optimizer.zero_grad()
                 break
             if supervise is not None:
-                supervised += supervise(number)
+                tally.add("sft_loss", supervise(number), int(parallel.main))
             tally.add("grad_norm", parallel.step(optimizer, config.max_grad_norm), 1)
             updates += 1
     forward.student.weights_changed()
-    row = Tally.merged(parallel.everyone(tally)).means()
-    if supervise is not None:
-        row["sft_loss"] = sum(parallel.everyone(supervised)) / max(1, updates)
-    return row | {
+    return Tally.merged(parallel.everyone(tally)).means() | {
         "reply_tokens": _reply_tokens(examples),
         "lr": config.lr * share,
         "updates": updates,
