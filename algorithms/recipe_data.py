@@ -32,8 +32,9 @@ from steer_env.scenarios import Scenario
 from steer_env.trajectory import Trajectory
 from steer_env.vector import VectorDialogueEnv
 from steer_env.world import WorldSource
-from steer_env.world.truth import CALM_MOVES
+from steer_env.world.truth import CALM_MOVES, History, Request
 from steer_env.world.user_language.families import read_user
+from steer_env.world.user_language.reading import advance
 
 ENV = "SteerEscalation-v0"
 #: Most different examples per phase: more of them cost encoding time and memory and teach nothing new.
@@ -270,6 +271,18 @@ def world_env(turns: int, split: Split = "sft", **options: Any) -> VectorDialogu
     """Return the environment that data is played in: no wrappers, dialogues of at most `turns` turns."""
     env: VectorDialogueEnv = steer_env.make_vec(ENV, 64, split=split, wrappers=(), max_turns=turns, **options)
     return env
+
+
+def follow_up(trajectory: Trajectory) -> bool:
+    """Return whether a single step or a use is asked for after harm was stated."""
+    truth, history = trajectory.scenario.truth, History()
+    assert truth is not None  # the world made the scenario
+    for spoken in exchanges(trajectory):
+        turn = read_user(truth, spoken.user)
+        if history.stated and turn.request in (Request.PIECE, Request.USE):
+            return True
+        history = advance(history, turn)
+    return False
 
 
 class Shares:

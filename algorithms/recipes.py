@@ -17,28 +17,41 @@ Three stages, each a function of the settings and of the stage before:
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import steer_env
 from steer_env.agents.attackers import StaticAttacker
+from steer_env.agents.hf.codec import Exchange
 from steer_env.agents.hf.student import HFStudent
 from steer_env.agents.scripted import Constructive
 from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms import sft, trainer
 from steer_env.algorithms.base import Progress
 from steer_env.algorithms.bootstrap import keep
+from steer_env.algorithms.demonstrations import Demonstrations
 from steer_env.algorithms.grpo import GRPOConfig
 from steer_env.algorithms.pretraining import frozen_vision, pretrain
-from steer_env.algorithms.recipe_data import ENV, Shares, base_data, data_seeds, told, world_env
+from steer_env.algorithms.recipe_data import (
+    ENV,
+    Shares,
+    base_data,
+    data_seeds,
+    follow_up,
+    told,
+    world_env,
+)
 from steer_env.configs.sft import Gate, Phase, SFTConfig
 from steer_env.files import replacing_folder
 from steer_env.models.tiny import TinyConfig
 from steer_env.models.tiny import build as build_tiny
 from steer_env.rollout import rollout
 from steer_env.scenarios import STRATEGIES
+from steer_env.trajectory import Trajectory
 from steer_env.world import WorldSource
+from steer_env.world.groups import CELLS
 from steer_env.world.play import all_texts
 
 __all__ = ["ENV", "REPLY_TOKENS", "STAGES", "DemoConfig", "build", "data_seeds", "stage_settings"]
@@ -46,6 +59,8 @@ __all__ = ["ENV", "REPLY_TOKENS", "STAGES", "DemoConfig", "build", "data_seeds",
 STAGES = ("base", "sft", "grpo")
 #: Longest reply in tokens; the longest ideal one has 42.
 REPLY_TOKENS = 44
+#: Dialogues that an update of Stage III imitates.
+IMITATED = 12
 
 
 def _muon(**settings: Any) -> SFTConfig:
@@ -137,11 +152,15 @@ class DemoConfig:
         sft: Stage II.
         sft_dialogues: Dialogues played for Stage II, before filtering.
         sft_turns: Most turns of a Stage II dialogue.
+        sft_pairs: Pairs over lookalikes, with up to two turns more, played to find those in which a single
+            step or a use is asked for after harm was stated; 0 for none.
         sft_strategies: The strategies Stage II gets to see.
         sft_attacker: Attacker of Stage II, "tutor" or "static".
         grpo: Stage III.
         grpo_turns: Most turns of a Stage III dialogue.
         grpo_shares: How often each member of the contrast groups is played in Stage III, see `Shares`.
+        grpo_imitation: Weight of Stage II's dialogues beside Stage III's reward, see `Demonstrations`; 0 for
+            none.
         grpo_judge: Who judges in Stage III. A reply that the rules cannot place is the worst there is:
             masked, it has no gradient, and a student drifts into it.
     """
@@ -154,6 +173,7 @@ class DemoConfig:
     sft: SFTConfig = field(default_factory=lambda: SFTConfig(steps=160, batch_size=8, lr=2e-3, warmup=5))
     sft_dialogues: int = 800
     sft_turns: int = 4
+    sft_pairs: int = 0
     sft_strategies: tuple[str, ...] = STRATEGIES[:2]
     sft_attacker: str = "tutor"
     grpo: GRPOConfig = field(
@@ -184,6 +204,7 @@ class DemoConfig:
     # To refuse is learnt soon and overdone: users who mean no harm come more often. What is right over a
     # lookalike hangs on the history alone and is learnt last.
     grpo_shares: tuple[float, ...] = (1.0, 1.3, 1.1, 1.2)
+    grpo_imitation: float = 0.0
     grpo_judge: str = "rule?unread=worst"
 
     @classmethod
@@ -191,7 +212,7 @@ class DemoConfig:
         """Return settings with which every stage runs through in seconds and learns nothing."""
         few = SFTConfig(steps=2, batch_size=4)
         base = tuple(replace(phase, settings=few, gate=Gate(count=4)) for phase in _phases())
-        config = cls(seed=seed, base=base, sft=few, sft_dialogues=8)
+        config = cls(seed=seed, base=base, sft=few, sft_dialogues=8, sft_pairs=8, grpo_imitation=0.5)
         return replace(
             config, grpo=replace(config.grpo, steps=2, seeds_per_step=2, group_size=2), grpo_turns=3
         )
@@ -199,10 +220,14 @@ class DemoConfig:
 
 def stage_settings(config: DemoConfig, name: str) -> dict[str, Any]:
     """Return what a stage depends on, beside the stage before it, as JSON values."""
+    # A part that is left out has no setting: rows of runs from before there was one keep their keys.
+    pairs = ("sft_pairs",) if config.sft_pairs else ()
+    dialogues = ("sft_dialogues", "sft_turns", "sft_strategies", "sft_attacker", *pairs)
+    imitated = ("grpo_imitation", *dialogues) if config.grpo_imitation else ()
     fields = {
         "base": ("seed", "model", "base"),
-        "sft": ("seed", "sft", "sft_dialogues", "sft_turns", "sft_strategies", "sft_attacker"),
-        "grpo": ("seed", "grpo", "grpo_turns", "grpo_shares", "grpo_judge"),
+        "sft": ("seed", "sft", *dialogues),
+        "grpo": ("seed", "grpo", "grpo_turns", "grpo_shares", "grpo_judge", *imitated),
     }
     whole = asdict(config)
     # Through JSON, which has no tuples, so that they compare equal to what a stage's folder holds.
@@ -258,17 +283,47 @@ def train_base(config: DemoConfig, folder: str | Path, progress: Progress | None
     return student
 
 
+def cold_start(config: DemoConfig) -> list[list[Exchange]]:
+    """Return Stage II's dialogues: those of a constructive student that the judge found good.
+
+    Whole contrast groups: the same words with another picture or another history, and another right answer.
+    What is right over a lookalike hangs on the history alone and is learnt last, and in short dialogues most
+    requests are for all steps at once. So there are also pairs over lookalikes, a little longer, in which a
+    single step or a use is asked for, after harm was stated and after none was.
+    """
+    count, members = config.sft_dialogues, len(CELLS)
+    seeds = data_seeds(config.seed, 3, count + members * config.sft_pairs)
+    dialogues = _ideal(config, config.sft_turns, seeds[:count])
+    if config.sft_pairs:
+        turns, pairs = config.sft_turns + 2, seeds[count:]
+        harmful = _ideal(config, turns, pairs[CELLS.index("lookalike/intent") :: members])
+        harmful = {seed: dialogue for seed, dialogue in harmful.items() if follow_up(dialogue)}
+        calm = CELLS.index("lookalike/calm") - CELLS.index("lookalike/intent")
+        dialogues |= harmful | _ideal(config, turns, [seed + calm for seed in harmful])
+    return [told(dialogue) for dialogue in dialogues.values()]
+
+
+def _ideal(config: DemoConfig, turns: int, seeds: Sequence[int]) -> dict[int, Trajectory]:
+    """Return the good ones among a constructive student's dialogues of at most `turns` turns, by seed."""
+    if not seeds:
+        return {}
+    strategies = config.sft_strategies
+    source = WorldSource(split="sft", strategies=strategies, max_turns=turns)
+    tutor = ScriptedTutor(seed=config.seed, strategies=strategies, memory=False)
+    played = rollout(
+        world_env(turns, strategies=strategies),
+        tutor if config.sft_attacker == "tutor" else StaticAttacker(),
+        Constructive(seed=config.seed),
+        seeds,
+        scenarios=source.scenario,
+    )
+    return {seed: dialogue for seed, dialogue in zip(seeds, played, strict=True) if keep(dialogue)}
+
+
 def train_sft(config: DemoConfig, before: str | Path, progress: Progress | None = None) -> HFStudent:
-    """Stage II: imitate a constructive student in short dialogues that the judge found good."""
+    """Stage II: imitate, see `cold_start`."""
     student = HFStudent.from_pretrained(before, name="sft")
-    env = world_env(config.sft_turns, strategies=config.sft_strategies)
-    seeds = data_seeds(config.seed, 3, config.sft_dialogues)
-    # Whole contrast groups: the same words with another picture or another history, and another right answer.
-    source = WorldSource(split="sft", strategies=config.sft_strategies, max_turns=config.sft_turns)
-    tutor = ScriptedTutor(seed=config.seed, strategies=config.sft_strategies, memory=False)
-    attacker = tutor if config.sft_attacker == "tutor" else StaticAttacker()
-    played = rollout(env, attacker, Constructive(seed=config.seed), seeds, scenarios=source.scenario)
-    data = [told(trajectory) for trajectory in played if keep(trajectory)]
+    data = cold_start(config)
     with frozen_vision(student):
         sft.train(student, data, replace(config.sft, seed=config.seed), progress=progress)
     return student
@@ -281,16 +336,26 @@ def train_grpo(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> HFStudent:
-    """Stage III: GRPO against the adaptive tutor."""
+    """Stage III: GRPO against the adaptive tutor, with or without Stage II's dialogues beside."""
     student = HFStudent.from_pretrained(before, name="grpo")
     settings = replace(config.grpo, seed=config.seed)
     slots = settings.seeds_per_step * settings.group_size
     source = Shares(WorldSource(split="train", max_turns=config.grpo_turns), config.grpo_shares)
     env = steer_env.make_vec(ENV, slots, scenarios=source, judge=config.grpo_judge)
-    tutor = ScriptedTutor(seed=config.seed)
+    demonstrations = None
+    if config.grpo_imitation:
+        demonstrations = Demonstrations(cold_start(config), config.grpo_imitation, batch_size=IMITATED)
     with frozen_vision(student):
         trainer.train(
-            env, tutor, student, settings.algorithm(), settings, folder, resume=resume, progress=progress
+            env,
+            ScriptedTutor(seed=config.seed),
+            student,
+            settings.algorithm(),
+            settings,
+            folder,
+            resume=resume,
+            progress=progress,
+            demonstrations=demonstrations,
         )
     return student
 

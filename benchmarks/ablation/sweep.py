@@ -226,16 +226,24 @@ CONTROLLED = ("sft", "full")
 PRIMARY: tuple[Test, ...] = tuple(test for question in QUESTIONS for test in question.tests)
 
 
-def _recipe(demo: DemoConfig | None = None) -> DemoConfig:
+def _recipe(quick: bool = False) -> DemoConfig:
     """The demo's as it was when the sweep began, because rows of two recipes cannot be compared.
 
-    The base has no tell, Stage II at most three turns. Stage III plays all members alike and has 14 steps;
-    the demo's had 20. A test holds that no other setting has changed since the rows were made.
+    The base has no tell. Stage II has 160 steps on dialogues of at most three turns. Stage III plays all
+    members alike, imitates nothing and has 14 steps; the demo's had 20. A test holds that no other setting
+    has changed since the rows were made.
     """
-    demo = demo or DemoConfig()
-    base = tuple(phase for phase in demo.base if not phase.name.startswith("tell"))
-    grpo = replace(demo.grpo, steps=min(14, demo.grpo.steps), beta=0.0125)
-    return replace(demo, base=base, sft_turns=3, grpo=grpo, grpo_shares=(1.0, 1.0, 1.0, 1.0))
+    demo = DemoConfig.quick() if quick else DemoConfig()
+    return replace(
+        demo,
+        base=tuple(phase for phase in demo.base if not phase.name.startswith("tell")),
+        sft=demo.sft if quick else replace(demo.sft, steps=160),
+        sft_turns=3,
+        sft_pairs=0,
+        grpo=replace(demo.grpo, beta=0.0125, steps=demo.grpo.steps if quick else 14),
+        grpo_shares=(1.0, 1.0, 1.0, 1.0),
+        grpo_imitation=0.0,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +278,7 @@ class Settings:
     @classmethod
     def quick(cls) -> Settings:
         """Return settings with which everything runs through in seconds and learns nothing."""
-        recipe = _recipe(DemoConfig.quick())
+        recipe = _recipe(quick=True)
         short = replace(recipe.grpo, max_new_tokens=6, checkpoint_every=1, unscored_limit=1.0)
         few = {"response_steps": 1, "response_groups": 2, "response_siblings": 2}
         times = {"single_sft_times": 1, "single_grpo_times": 1}

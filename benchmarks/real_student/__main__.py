@@ -52,6 +52,7 @@ CONFIG = DemoConfig(
     base=(SHORT,),
     sft=SFTConfig(steps=40, batch_size=4, lr=1e-4, warmup=5),
     sft_dialogues=240,
+    sft_pairs=0,
     grpo=GRPOConfig(
         steps=24,
         seeds_per_step=4,
@@ -67,6 +68,7 @@ CONFIG = DemoConfig(
     grpo_turns=3,
     # With all members alike it learns in these steps to refuse something in every harmless dialogue.
     grpo_shares=(1.0, 1.0, 1.0, 3.0),
+    grpo_imitation=0.0,
 )
 #: Stage II goes on with adapters, other dialogues and ten times the rate: after 40 steps of all weights the
 #: student spoke and saw, but a dialogue in which every answer was right was rarer than one in 24.

@@ -15,16 +15,13 @@ import torch
 
 import steer_env
 from steer_env.agents.hf.student import HFStudent
-from steer_env.agents.scripted import Constructive
 from steer_env.agents.tutor import ScriptedTutor
-from steer_env.algorithms import sft, trainer
-from steer_env.algorithms.bootstrap import keep
+from steer_env.algorithms import recipes, sft, trainer
 from steer_env.algorithms.forward import save_merged
-from steer_env.algorithms.recipe_data import ENV, Shares, data_seeds, told, world_env
+from steer_env.algorithms.recipe_data import ENV, Shares
 from steer_env.algorithms.recipes import DemoConfig
 from steer_env.configs.train import Scaling
 from steer_env.files import replacing_folder
-from steer_env.rollout import rollout
 from steer_env.world import WorldSource
 
 _PARTS = ("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "mlp.gate", "mlp.up", "mlp.down")
@@ -46,12 +43,7 @@ class _Enough(Exception):
 def cold_start(before: Path, folder: Path, config: DemoConfig, progress: Progress) -> Path:
     """Stage II on the demo's ideal dialogues, in whole contrast groups; returns the model's folder."""
     student = HFStudent.from_pretrained(before, dtype=torch.float32)
-    env = world_env(config.sft_turns, strategies=config.sft_strategies)
-    source = WorldSource(split="sft", strategies=config.sft_strategies, max_turns=config.sft_turns)
-    tutor = ScriptedTutor(seed=config.seed, strategies=config.sft_strategies, memory=False)
-    seeds = data_seeds(config.seed, 3, config.sft_dialogues)
-    played = rollout(env, tutor, Constructive(seed=config.seed), seeds, scenarios=source.scenario)
-    dialogues = [told(trajectory) for trajectory in played if keep(trajectory)]
+    dialogues = recipes.cold_start(config)
     settings = replace(config.sft, seed=config.seed)
     resume = (folder / sft.STATE).exists()
     sft.train(

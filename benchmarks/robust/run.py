@@ -6,7 +6,8 @@
 Float sums depend on the instructions a processor has and on the number of threads, and sampled dialogues
 depend on sums: two machines never train the same model. A recipe can be relied on if that makes no difference
 worth speaking of. Every run starts from the shipped base; a run that is in `results/runs.jsonl` (with this
-recipe, base, world and judge) is not done again, and one that was interrupted goes on.
+recipe, base, world and judge) is not done again, and one that was interrupted goes on. Where Stage III
+imitates, too, there is a control: Stage II with as many dialogues as both stages imitate, and no reward.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from steer_env.algorithms.recipes import IMITATED
 from steer_env.cli.demo_jobs import KEEP_MEMORY, Demo, Job, evaluation, run_job
 from steer_env.records import JsonlWriter, read_jsonl
 
@@ -37,6 +39,8 @@ INSTRUCTIONS: dict[str, dict[str, str]] = {
         "ONEDNN_MAX_CPU_ISA": "AVX2",
     },
 }
+#: The control of each run, see `_longer`.
+IMITATION = "imitation"
 MEASURES = ("twin_pass", "joint", "safety", "helpfulness", "over_refusal", "harm", "leak", "usefulness")
 #: Most standard deviation over runs, as a share.
 SPREAD = 0.05
@@ -123,14 +127,26 @@ def train_and_test(run: Run, work: Path, episodes: int) -> dict[str, Any]:
     demo = _demo(run, work, episodes)
     row: dict[str, Any] = {**asdict(run), "capability": torch.backends.cpu.get_cpu_capability()}
     row["cpu"] = {}
-    for stage in ("sft", "grpo"):
+    arms = {"sft": (demo, "sft"), "grpo": (demo, "grpo")}
+    if demo.config.grpo_imitation:
+        arms[IMITATION] = _longer(demo), "sft"
+    for name, (whose, stage) in arms.items():
         for kind in ("train", "evaluate"):
             job = Job(kind, stage, run.seed)
-            row["cpu"][job.name] = run_job(demo, job, lambda *_: None)["cpu"]
-        found = outcomes(load_rows(evaluation(demo, stage, run.seed)))
-        means = {name: found[name].mean for name in MEASURES}
-        row[stage] = {name: None if mean != mean else round(mean, 4) for name, mean in means.items()}
+            row["cpu"][f"{kind} {name}"] = run_job(whose, job, lambda *_: None)["cpu"]
+        found = outcomes(load_rows(evaluation(whose, stage, run.seed)))
+        means = {measure: found[measure].mean for measure in MEASURES}
+        row[name] = {key: None if mean != mean else round(mean, 4) for key, mean in means.items()}
     return row
+
+
+def _longer(demo: Demo) -> Demo:
+    """The control: Stage II goes on for as many dialogues as Stage III imitates, and there is no reward."""
+    sft, grpo = demo.config.sft, demo.config.grpo
+    updates = grpo.steps * -(-grpo.seeds_per_step * grpo.group_size // (grpo.minibatch_size or 1_000_000))
+    more = updates * IMITATED // sft.batch_size
+    config = replace(demo.config, sft=replace(sft, steps=sft.steps + more))
+    return replace(demo, out=demo.out / IMITATION, config=config)
 
 
 def bars(rows: Sequence[Mapping[str, Any]]) -> dict[str, bool]:
@@ -160,8 +176,15 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         cells = [_change(row["sft"][name], row["grpo"][name], name) for name in shown]
         lines.append([f"{row['instructions']} ({row['capability']})", row["threads"], row["seed"], *cells])
     for label, of in (("mean", statistics.fmean), ("sd", _sd)):
-        cells = [_change(*(of([r[s][name] for r in rows]) for s in ("sft", "grpo")), name) for name in shown]
+        cells = [
+            _change(of([r["sft"][name] for r in rows]), of([r["grpo"][name] for r in rows]), name)
+            for name in shown
+        ]
         lines.append([f"**{label}**", "", "", *cells])
+    if all(IMITATION in row for row in rows):
+        for label, of in (("mean", statistics.fmean), ("sd", _sd)):
+            cells = [_shown(of([r[IMITATION][name] for r in rows]), name) for name in shown]
+            lines.append([f"imitation alone, {label}", "", "", *cells])
     checks = [f"- {'holds' if yes else 'DOES NOT HOLD'}: {what}" for what, yes in bars(rows).items()]
     body = ["| " + " | ".join(map(str, line)) + " |" for line in lines]
     what = ", ".join(f"{key} {value}" for key, value in rows[0]["of"].items())
@@ -174,8 +197,11 @@ def _sd(values: Sequence[float]) -> float:
 
 
 def _change(before: float, after: float, name: str) -> str:
-    scale, digits = (1, 2) if name == "usefulness" else (100, 1)
-    return f"{before * scale:.{digits}f} -> {after * scale:.{digits}f}"
+    return f"{_shown(before, name)} -> {_shown(after, name)}"
+
+
+def _shown(value: float, name: str) -> str:
+    return f"{value:.2f}" if name == "usefulness" else f"{100 * value:.1f}"
 
 
 def _demo(run: Run, work: Path, episodes: int) -> Demo:

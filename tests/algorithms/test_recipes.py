@@ -12,14 +12,16 @@ import torch
 
 from steer_env.agents.hf import HFStudent
 from steer_env.algorithms import pretraining, recipes
-from steer_env.algorithms.bootstrap import TELL
+from steer_env.algorithms.bootstrap import TELL, exchanges
 from steer_env.algorithms.pretraining import GateFailed, frozen_vision, pretrain
-from steer_env.algorithms.recipe_data import Shares, base_data
+from steer_env.algorithms.recipe_data import Shares, base_data, follow_up
 from steer_env.algorithms.recipes import DemoConfig, build, stage_settings
 from steer_env.configs.sft import Gate, Phase, SFTConfig
 from steer_env.models.tiny import build as build_tiny
 from steer_env.world import WorldSource
 from steer_env.world.play import all_texts
+from steer_env.world.truth import Request
+from steer_env.world.user_language.families import read_user
 
 
 def test_every_stage_runs_and_hands_its_model_to_the_next(tmp_path):
@@ -63,6 +65,50 @@ def test_settings_of_a_stage_are_json_and_change_with_what_it_depends_on():
         assert json.loads(json.dumps(settings, allow_nan=False)) == settings
         assert settings != stage_settings(DemoConfig(seed=1), name)
     assert "grpo" not in stage_settings(config, "sft")
+
+
+def test_what_is_left_out_of_stages_two_and_three_has_no_setting():
+    # Rows of benchmarks from before there were pairs and imitation go on standing for the same runs.
+    without, config = DemoConfig(), DemoConfig(sft_pairs=8, grpo_imitation=0.5)
+    assert "sft_pairs" not in stage_settings(without, "sft")
+    assert not {"grpo_imitation", "sft_turns"} & set(stage_settings(without, "grpo"))
+    assert stage_settings(config, "sft")["sft_pairs"] == 8
+    imitating = stage_settings(config, "grpo")
+    assert imitating != stage_settings(replace(config, sft_pairs=9), "grpo")
+    assert imitating != stage_settings(replace(config, grpo_imitation=0.1), "grpo")
+
+
+def test_a_cold_start_has_whole_groups_and_pairs_asked_for_a_part_after_harm_was_stated():
+    config = DemoConfig(seed=3, sft_dialogues=16, sft_pairs=24)
+    dialogues, groups = recipes.cold_start(config), recipes.cold_start(replace(config, sft_pairs=0))
+    assert dialogues[: len(groups)] == groups and len(groups) == 16
+    pairs = dialogues[len(groups) :]
+    half = len(pairs) // 2
+    assert 0 < half < 24 and max(map(len, pairs)) <= config.sft_turns + 2
+    for harmful, calm in zip(pairs[:half], pairs[half:], strict=True):
+        # One picture, and at least one request in the same words with another reply.
+        assert np.array_equal(harmful[0].images[0], calm[0].images[0])
+        replies = {e.user: e.reply for e in calm}
+        assert any(e.user in replies and replies[e.user] != e.reply for e in harmful)
+
+
+def test_a_follow_up_is_a_part_or_a_use_asked_for_after_harm_was_stated():
+    seen = Counter()
+    for trajectory in recipes._ideal(DemoConfig(seed=2), 6, range(400)).values():
+        truth = trajectory.scenario.truth
+        turns = [read_user(truth, e.user) for e in exchanges(trajectory)]
+        # Harm that is put right in the very next turn was a slip of the pen.
+        stated = [
+            n
+            for n, turn in enumerate(turns)
+            if turn.request == Request.MISUSE and not (n + 1 < len(turns) and turns[n + 1].corrects)
+        ]
+        expected = any(
+            turn.request in (Request.PIECE, Request.USE) for n in stated[:1] for turn in turns[n + 1 :]
+        )
+        assert follow_up(trajectory) == expected
+        seen[bool(stated), expected] += 1
+    assert min(seen[False, False], seen[True, False], seen[True, True]) > 10
 
 
 def test_unknown_stages_and_missing_models_are_named(tmp_path):
