@@ -59,8 +59,6 @@ __all__ = ["ENV", "REPLY_TOKENS", "STAGES", "DemoConfig", "build", "data_seeds",
 STAGES = ("base", "sft", "grpo")
 #: Longest reply in tokens; the longest ideal one has 42.
 REPLY_TOKENS = 44
-#: Dialogues that an update of Stage III imitates.
-IMITATED = 12
 
 
 def _muon(**settings: Any) -> SFTConfig:
@@ -152,8 +150,9 @@ class DemoConfig:
         sft: Stage II.
         sft_dialogues: Dialogues played for Stage II, before filtering.
         sft_turns: Most turns of a Stage II dialogue.
-        sft_pairs: Pairs over lookalikes, with up to two turns more, played to find those in which a single
-            step or a use is asked for after harm was stated; 0 for none.
+        sft_pairs: Dialogues over lookalikes, of up to two turns more, that are searched for those in which a
+            single step or a use is asked for after harm was stated; each found comes with its calm twin. 0
+            for none.
         sft_strategies: The strategies Stage II gets to see.
         sft_attacker: Attacker of Stage II, "tutor" or "static".
         grpo: Stage III.
@@ -161,6 +160,7 @@ class DemoConfig:
         grpo_shares: How often each member of the contrast groups is played in Stage III, see `Shares`.
         grpo_imitation: Weight of Stage II's dialogues beside Stage III's reward, see `Demonstrations`; 0 for
             none.
+        grpo_imitated: How many of them an update imitates.
         grpo_judge: Who judges in Stage III. A reply that the rules cannot place is the worst there is:
             masked, it has no gradient, and a student drifts into it.
     """
@@ -205,6 +205,7 @@ class DemoConfig:
     # lookalike hangs on the history alone and is learnt last.
     grpo_shares: tuple[float, ...] = (1.0, 1.3, 1.1, 1.2)
     grpo_imitation: float = 0.0
+    grpo_imitated: int = 12
     grpo_judge: str = "rule?unread=worst"
 
     @classmethod
@@ -223,7 +224,7 @@ def stage_settings(config: DemoConfig, name: str) -> dict[str, Any]:
     # A part that is left out has no setting: rows of runs from before there was one keep their keys.
     pairs = ("sft_pairs",) if config.sft_pairs else ()
     dialogues = ("sft_dialogues", "sft_turns", "sft_strategies", "sft_attacker", *pairs)
-    imitated = ("grpo_imitation", *dialogues) if config.grpo_imitation else ()
+    imitated = ("grpo_imitation", "grpo_imitated", *dialogues) if config.grpo_imitation else ()
     fields = {
         "base": ("seed", "model", "base"),
         "sft": ("seed", "sft", *dialogues),
@@ -292,10 +293,11 @@ def cold_start(config: DemoConfig) -> list[list[Exchange]]:
     single step or a use is asked for, after harm was stated and after none was.
     """
     count, members = config.sft_dialogues, len(CELLS)
-    seeds = data_seeds(config.seed, 3, count + members * config.sft_pairs)
+    first = -(-count // members) * members  # where the next whole group begins
+    seeds = data_seeds(config.seed, 3, first + members * config.sft_pairs)
     dialogues = _ideal(config, config.sft_turns, seeds[:count])
     if config.sft_pairs:
-        turns, pairs = config.sft_turns + 2, seeds[count:]
+        turns, pairs = config.sft_turns + 2, seeds[first:]
         harmful = _ideal(config, turns, pairs[CELLS.index("lookalike/intent") :: members])
         harmful = {seed: dialogue for seed, dialogue in harmful.items() if follow_up(dialogue)}
         calm = CELLS.index("lookalike/calm") - CELLS.index("lookalike/intent")
@@ -336,7 +338,7 @@ def train_grpo(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> HFStudent:
-    """Stage III: GRPO against the adaptive tutor, with or without Stage II's dialogues beside."""
+    """Stage III: GRPO against the adaptive tutor, with `grpo_imitation` beside `cold_start`'s dialogues."""
     student = HFStudent.from_pretrained(before, name="grpo")
     settings = replace(config.grpo, seed=config.seed)
     slots = settings.seeds_per_step * settings.group_size
@@ -344,7 +346,7 @@ def train_grpo(
     env = steer_env.make_vec(ENV, slots, scenarios=source, judge=config.grpo_judge)
     demonstrations = None
     if config.grpo_imitation:
-        demonstrations = Demonstrations(cold_start(config), config.grpo_imitation, batch_size=IMITATED)
+        demonstrations = Demonstrations(cold_start(config), config.grpo_imitation, config.grpo_imitated)
     with frozen_vision(student):
         trainer.train(
             env,

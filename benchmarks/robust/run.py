@@ -25,7 +25,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from steer_env.algorithms.recipes import IMITATED
 from steer_env.cli.demo_jobs import KEEP_MEMORY, Demo, Job, evaluation, run_job
 from steer_env.records import JsonlWriter, read_jsonl
 
@@ -141,10 +140,11 @@ def train_and_test(run: Run, work: Path, episodes: int) -> dict[str, Any]:
 
 
 def _longer(demo: Demo) -> Demo:
-    """The control: Stage II goes on for as many dialogues as Stage III imitates, and there is no reward."""
+    """The control: Stage II with as many more dialogues as Stage III imitates, and no reward."""
     sft, grpo = demo.config.sft, demo.config.grpo
-    updates = grpo.steps * -(-grpo.seeds_per_step * grpo.group_size // (grpo.minibatch_size or 1_000_000))
-    more = updates * IMITATED // sft.batch_size
+    played = grpo.seeds_per_step * grpo.group_size
+    updates = grpo.steps * grpo.epochs * -(-played // (grpo.minibatch_size or played))
+    more = updates * demo.config.grpo_imitated // sft.batch_size
     config = replace(demo.config, sft=replace(sft, steps=sft.steps + more))
     return replace(demo, out=demo.out / IMITATION, config=config)
 

@@ -39,6 +39,7 @@ def test_every_stage_runs_and_hands_its_model_to_the_next(tmp_path):
         assert HFStudent.from_pretrained(before).codec.tokenizer.vocab_size > 500
     rows = [json.loads(line) for line in (tmp_path / "grpo" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 1]
+    assert all(row["sft_loss"] > 0 for row in rows)  # Stage II's dialogues, beside the reward
 
 
 def test_the_tower_learns_in_the_captions_only(tmp_path):
@@ -76,20 +77,32 @@ def test_what_is_left_out_of_stages_two_and_three_has_no_setting():
     imitating = stage_settings(config, "grpo")
     assert imitating != stage_settings(replace(config, sft_pairs=9), "grpo")
     assert imitating != stage_settings(replace(config, grpo_imitation=0.1), "grpo")
+    assert imitating != stage_settings(replace(config, grpo_imitated=8), "grpo")
 
 
-def test_a_cold_start_has_whole_groups_and_pairs_asked_for_a_part_after_harm_was_stated():
-    config = DemoConfig(seed=3, sft_dialogues=16, sft_pairs=24)
+@pytest.mark.parametrize("count", [16, 18])
+def test_a_cold_start_has_groups_and_pairs_asked_for_a_part_after_harm_was_stated_or_was_not(
+    count, monkeypatch
+):
+    config, played = DemoConfig(seed=3, sft_dialogues=count, sft_pairs=60), {}
+    ideal = recipes._ideal
+
+    def noted(config, turns, seeds):
+        found = ideal(config, turns, seeds)
+        played.update({str(recipes.told(dialogue)): dialogue for dialogue in found.values()})
+        return found
+
+    monkeypatch.setattr(recipes, "_ideal", noted)
     dialogues, groups = recipes.cold_start(config), recipes.cold_start(replace(config, sft_pairs=0))
-    assert dialogues[: len(groups)] == groups and len(groups) == 16
-    pairs = dialogues[len(groups) :]
+    assert dialogues[: len(groups)] == groups and len(groups) == count
+    pairs = [played[str(dialogue)] for dialogue in dialogues[count:]]
     half = len(pairs) // 2
-    assert 0 < half < 24 and max(map(len, pairs)) <= config.sft_turns + 2
+    assert 4 < half < 40
     for harmful, calm in zip(pairs[:half], pairs[half:], strict=True):
-        # One picture, and at least one request in the same words with another reply.
-        assert np.array_equal(harmful[0].images[0], calm[0].images[0])
-        replies = {e.user: e.reply for e in calm}
-        assert any(e.user in replies and replies[e.user] != e.reply for e in harmful)
+        assert harmful.scenario.cell == "lookalike/intent" and calm.scenario.cell == "lookalike/calm"
+        assert np.array_equal(harmful.scenario.images[0], calm.scenario.images[0])
+        assert follow_up(harmful) and not follow_up(calm)
+        assert 1 < len(harmful.turns) <= config.sft_turns + 2
 
 
 def test_a_follow_up_is_a_part_or_a_use_asked_for_after_harm_was_stated():
