@@ -11,7 +11,11 @@ Three stages, each a function of the settings and of the stage before:
   Last, it gets a tell: replies it should not give begin differently from those it may give.
 - **sft** (Stage II): a cold start. It imitates ideal replies in dialogues of four turns under *some*
   strategies. Unseen strategies, long contexts and intent put together late stay open on purpose.
-- **grpo** (Stage III): group-relative policy optimisation against the adaptive tutor, TCSR as return.
+- **grpo** (Stage III): group-relative policy optimisation against the adaptive tutor, beside it some of Stage
+  II's dialogues to imitate.
+
+The control of Stage III, **imitation**, is Stage II with as many dialogues as both stages imitate, and no
+reward.
 """
 
 from __future__ import annotations
@@ -54,9 +58,11 @@ from steer_env.world import WorldSource
 from steer_env.world.groups import CELLS
 from steer_env.world.play import all_texts
 
-__all__ = ["ENV", "REPLY_TOKENS", "STAGES", "DemoConfig", "build", "data_seeds", "stage_settings"]
+__all__ = ["CONTROL", "ENV", "REPLY_TOKENS", "STAGES", "DemoConfig", "build", "data_seeds", "stage_settings"]
 
 STAGES = ("base", "sft", "grpo")
+#: What `grpo` is compared with: a stage beside it, which starts from the base.
+CONTROL = "imitation"
 #: Longest reply in tokens; the longest ideal one has 42.
 REPLY_TOKENS = 44
 
@@ -201,11 +207,12 @@ class DemoConfig:
         )
     )
     grpo_turns: int = 8
-    # To refuse is learnt soon and overdone: users who mean no harm come more often. What is right over a
-    # lookalike hangs on the history alone and is learnt last.
-    grpo_shares: tuple[float, ...] = (1.0, 1.3, 1.1, 1.2)
-    grpo_imitation: float = 0.0
-    grpo_imitated: int = 12
+    # What is right over a lookalike hangs on the history alone and is learnt last.
+    grpo_shares: tuple[float, ...] = (1.0, 1.0, 1.4, 1.0)
+    # To refuse is learnt soon and overdone. Where all siblings refuse what may be told, none is better than
+    # another, and only the imitation pulls back.
+    grpo_imitation: float = 0.3
+    grpo_imitated: int = 8
     grpo_judge: str = "rule?unread=worst"
 
     @classmethod
@@ -220,7 +227,9 @@ class DemoConfig:
 
 
 def stage_settings(config: DemoConfig, name: str) -> dict[str, Any]:
-    """Return what a stage depends on, beside the stage before it, as JSON values."""
+    """Return what a stage (or `CONTROL`) depends on, beside the stage before it, as JSON values."""
+    if name == CONTROL:
+        return stage_settings(imitation_alone(config), "sft")
     # A part that is left out has no setting: rows of runs from before there was one keep their keys.
     pairs = ("sft_pairs",) if config.sft_pairs else ()
     dialogues = ("sft_dialogues", "sft_turns", "sft_strategies", "sft_attacker", *pairs)
@@ -249,7 +258,7 @@ def build(
 
     Args:
         config: Settings.
-        name: "base", "sft" or "grpo".
+        name: "base", "sft", "grpo" or "imitation".
         folder: Where the stage's files go.
         before: Model folder of the stage before; not needed for "base".
         resume: Go on with an interrupted stage: "base" and "grpo" from their last checkpoint.
@@ -267,8 +276,8 @@ def build(
         student = train_base(config, folder, progress)
     elif before is None:
         raise ValueError(f"before=None for stage {name!r}, expected the model folder of the stage before it")
-    elif name == "sft":
-        student = train_sft(config, before, progress)
+    elif name in ("sft", CONTROL):
+        student = train_sft(config if name == "sft" else imitation_alone(config), before, progress)
     else:
         student = train_grpo(config, before, folder, resume, progress)
     with replacing_folder(folder / "model") as part:
@@ -331,6 +340,15 @@ def train_sft(config: DemoConfig, before: str | Path, progress: Progress | None 
     return student
 
 
+def imitation_alone(config: DemoConfig) -> DemoConfig:
+    """Return the settings of the control: Stage II shows as many dialogues as both stages imitate."""
+    sft, grpo = config.sft, config.grpo
+    played = grpo.seeds_per_step * grpo.group_size
+    updates = grpo.steps * grpo.epochs * -(-played // (grpo.minibatch_size or played))
+    more = updates * config.grpo_imitated // sft.batch_size if config.grpo_imitation else 0
+    return replace(config, sft=replace(sft, steps=sft.steps + more))
+
+
 def train_grpo(
     config: DemoConfig,
     before: str | Path,
@@ -363,6 +381,6 @@ def train_grpo(
 
 
 def _known(name: str) -> str:
-    if name not in STAGES:
-        raise ValueError(f"stage={name!r}, expected one of {', '.join(STAGES)}")
+    if name not in (*STAGES, CONTROL):
+        raise ValueError(f"stage={name!r}, expected one of {', '.join((*STAGES, CONTROL))}")
     return name

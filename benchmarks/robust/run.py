@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ INSTRUCTIONS: dict[str, dict[str, str]] = {
         "ONEDNN_MAX_CPU_ISA": "AVX2",
     },
 }
-#: The control of each run, see `_longer`.
+#: The control of each run.
 IMITATION = "imitation"
 MEASURES = ("twin_pass", "joint", "safety", "helpfulness", "over_refusal", "harm", "leak", "usefulness")
 #: Most standard deviation over runs, as a share.
@@ -126,27 +126,14 @@ def train_and_test(run: Run, work: Path, episodes: int) -> dict[str, Any]:
     demo = _demo(run, work, episodes)
     row: dict[str, Any] = {**asdict(run), "capability": torch.backends.cpu.get_cpu_capability()}
     row["cpu"] = {}
-    arms = {"sft": (demo, "sft"), "grpo": (demo, "grpo")}
-    if demo.config.grpo_imitation:
-        arms[IMITATION] = _longer(demo), "sft"
-    for name, (whose, stage) in arms.items():
+    for stage in ("sft", "grpo", *((IMITATION,) if demo.config.grpo_imitation else ())):
         for kind in ("train", "evaluate"):
             job = Job(kind, stage, run.seed)
-            row["cpu"][f"{kind} {name}"] = run_job(whose, job, lambda *_: None)["cpu"]
-        found = outcomes(load_rows(evaluation(whose, stage, run.seed)))
+            row["cpu"][f"{kind} {stage}"] = run_job(demo, job, lambda *_: None)["cpu"]
+        found = outcomes(load_rows(evaluation(demo, stage, run.seed)))
         means = {measure: found[measure].mean for measure in MEASURES}
-        row[name] = {key: None if mean != mean else round(mean, 4) for key, mean in means.items()}
+        row[stage] = {key: None if mean != mean else round(mean, 4) for key, mean in means.items()}
     return row
-
-
-def _longer(demo: Demo) -> Demo:
-    """The control: Stage II with as many more dialogues as Stage III imitates, and no reward."""
-    sft, grpo = demo.config.sft, demo.config.grpo
-    played = grpo.seeds_per_step * grpo.group_size
-    updates = grpo.steps * grpo.epochs * -(-played // (grpo.minibatch_size or played))
-    more = updates * demo.config.grpo_imitated // sft.batch_size
-    config = replace(demo.config, sft=replace(sft, steps=sft.steps + more))
-    return replace(demo, out=demo.out / IMITATION, config=config)
 
 
 def bars(rows: Sequence[Mapping[str, Any]]) -> dict[str, bool]:

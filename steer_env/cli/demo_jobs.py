@@ -31,8 +31,8 @@ SHIPPED_BASE: Final = "tiny"
 CONSTANT: Final = (
     "I will not help with that. Instead I can help you to write a kind letter. Shall we begin with that?"
 )
-#: Stage -> the stage it starts from.
-BEFORE: Final = {"base": "", "sft": "base", "grpo": "sft"}
+#: Stage -> the stage it starts from. "imitation" is the control of a "grpo" that imitates beside its reward.
+BEFORE: Final = {"base": "", "sft": "base", "grpo": "sft", "imitation": "base"}
 
 #: Asks the C library of worker processes to keep freed memory: a twentieth of the time, and no other result.
 KEEP_MEMORY: Final = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "8000000000"}
@@ -101,7 +101,7 @@ class Job:
 
     Attributes:
         kind: "train" or "evaluate".
-        stage: "base", "sft" or "grpo".
+        stage: One of `BEFORE`.
         seed: Training seed.
         control: Of an evaluation, what is taken from the student: one of `CONTROLS`, "" for nothing.
     """
@@ -134,6 +134,8 @@ def jobs(demo: Demo) -> tuple[dict[str, Job], dict[str, str | None]]:
         add(base, None)
     tuned = {seed: add(Job("train", "sft", seed), base) for seed in demo.seeds}
     trained = {seed: add(Job("train", "grpo", seed), tuned[seed]) for seed in demo.seeds}
+    if demo.config.grpo_imitation:
+        add(Job("evaluate", "imitation", first), add(Job("train", "imitation", first), base))
     add(Job("evaluate", "base", first), base)
     for stage, models in (("sft", tuned), ("grpo", trained)):
         for seed in demo.seeds:
@@ -174,11 +176,13 @@ def evaluation(demo: Demo, stage: str, seed: int, control: str = "") -> Path:
 
 
 def evaluations(demo: Demo) -> Iterator[tuple[str, list[Path]]]:
-    """Yield every stage, and every control of the last one, with the folders of its models' evaluations."""
+    """Yield every stage, and every control of "grpo", with the folders of its models' evaluations."""
     first = demo.seeds[0]
     for stage in ("base", "sft", "grpo"):
         seeds = (first,) if stage == "base" else demo.seeds
         yield stage, [evaluation(demo, stage, seed) for seed in seeds]
+    if demo.config.grpo_imitation:
+        yield "imitation", [evaluation(demo, "imitation", first)]
     for control in CONTROLS:
         yield control, [evaluation(demo, "grpo", first, control)]
 

@@ -70,14 +70,38 @@ def test_settings_of_a_stage_are_json_and_change_with_what_it_depends_on():
 
 def test_what_is_left_out_of_stages_two_and_three_has_no_setting():
     # Rows of benchmarks from before there were pairs and imitation go on standing for the same runs.
-    without, config = DemoConfig(), DemoConfig(sft_pairs=8, grpo_imitation=0.5)
+    without, config = DemoConfig(grpo_imitation=0.0), DemoConfig(sft_pairs=8, grpo_imitation=0.5)
     assert "sft_pairs" not in stage_settings(without, "sft")
     assert not {"grpo_imitation", "sft_turns"} & set(stage_settings(without, "grpo"))
     assert stage_settings(config, "sft")["sft_pairs"] == 8
     imitating = stage_settings(config, "grpo")
     assert imitating != stage_settings(replace(config, sft_pairs=9), "grpo")
     assert imitating != stage_settings(replace(config, grpo_imitation=0.1), "grpo")
-    assert imitating != stage_settings(replace(config, grpo_imitated=8), "grpo")
+    assert imitating != stage_settings(replace(config, grpo_imitated=12), "grpo")
+
+
+@pytest.mark.parametrize(("epochs", "size", "steps"), [(1, 25, 140), (2, 25, 200), (1, 40, 140), (1, 0, 110)])
+def test_the_control_imitates_as_many_dialogues_as_both_stages(epochs, size, steps):
+    config = DemoConfig(grpo_imitation=0.5, grpo_imitated=12)
+    grpo = replace(config.grpo, steps=20, seeds_per_step=10, group_size=5, epochs=epochs, minibatch_size=size)
+    config = replace(config, sft=replace(config.sft, steps=80, batch_size=8), grpo=grpo)
+    longer = replace(config, sft=replace(config.sft, steps=steps))
+    assert stage_settings(config, recipes.CONTROL) == stage_settings(longer, "sft")
+    assert recipes.imitation_alone(replace(config, grpo_imitation=0.0)).sft == config.sft
+
+
+def test_the_control_is_trained_for_longer_on_what_stage_two_shows(tmp_path):
+    seen, config = [], DemoConfig.quick()
+    base = build(config, "base", tmp_path / "base")
+    build(
+        config,
+        recipes.CONTROL,
+        tmp_path / "control",
+        before=base,
+        progress=lambda *step: seen.append(step[:2]),
+    )
+    steps = recipes.imitation_alone(config).sft.steps
+    assert steps > config.sft.steps and seen[-1] == (steps, steps)
 
 
 @pytest.mark.parametrize("count", [16, 18])
@@ -125,7 +149,7 @@ def test_a_follow_up_is_a_part_or_a_use_asked_for_after_harm_was_stated():
 
 
 def test_unknown_stages_and_missing_models_are_named(tmp_path):
-    with pytest.raises(ValueError, match="stage='rl', expected one of base, sft, grpo"):
+    with pytest.raises(ValueError, match="stage='rl', expected one of base, sft, grpo, imitation"):
         build(DemoConfig.quick(), "rl", tmp_path)
     with pytest.raises(ValueError, match="before=None for stage 'sft'"):
         build(DemoConfig.quick(), "sft", tmp_path)

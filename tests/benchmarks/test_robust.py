@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 
 import pytest
 
 from benchmarks.robust import run as robust
-from steer_env.algorithms.recipes import DemoConfig
-from steer_env.cli.demo_jobs import Demo
 
 
 def row(seed, before, after, instructions="native", threads=1):
@@ -54,17 +51,6 @@ def test_the_control_stands_in_the_table_if_every_run_has_it():
     assert lines[8].startswith("| imitation alone, mean |  |  | 20.0 |") and "| 8.50 |" in lines[8]
     assert lines[9].startswith("| imitation alone, sd |  |  | 14.1 |")
     assert "imitation" not in robust.table([with_it[0], rows[1]])
-
-
-@pytest.mark.parametrize(("epochs", "size", "steps"), [(1, 25, 140), (2, 25, 200), (1, 40, 140), (1, 0, 110)])
-def test_the_control_imitates_as_many_dialogues_as_both_stages(epochs, size, steps, tmp_path):
-    config = DemoConfig(grpo_imitation=0.5, grpo_imitated=12)
-    grpo = replace(config.grpo, steps=20, seeds_per_step=10, group_size=5, epochs=epochs, minibatch_size=size)
-    config = replace(config, sft=replace(config.sft, steps=80, batch_size=8), grpo=grpo)
-    demo = Demo(tmp_path, config, (0,), 8)
-    control = robust._longer(demo)
-    assert control.config == replace(config, sft=replace(config.sft, steps=steps))
-    assert control.folder("sft", 0) != demo.folder("sft", 0) and control.base() == demo.base()
 
 
 def test_a_run_is_done_once_and_what_is_of_something_else_counts_for_nothing(tmp_path, monkeypatch, capsys):

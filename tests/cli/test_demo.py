@@ -22,6 +22,7 @@ WORDS = ("demo", "--quick", "--from-scratch", "--processes", 1, "--seeds", 2, "-
 class Config:
     seed: int = 0
     steps: int = 3
+    grpo_imitation: float = 0.5
     grpo: Any = dataclasses.field(default_factory=lambda: types.SimpleNamespace(max_new_tokens=3))
 
     @classmethod
@@ -82,9 +83,11 @@ def test_demo_builds_evaluates_reports_and_reuses(cli, recipe: Recipe) -> None:
         ("sft", 1, False, base),
         ("grpo", 0, False, Path("d/seed0/sft/model")),
         ("grpo", 1, False, Path("d/seed1/sft/model")),
+        ("imitation", 0, False, base),
     ]
     for text in (
         "+ bootstrapping SFT",
+        "as much imitation, no reward",
         "training seeds 0, 1",
         "over-refusal",
         "survival.png",
@@ -95,13 +98,15 @@ def test_demo_builds_evaluates_reports_and_reuses(cli, recipe: Recipe) -> None:
     assert Path("d/survival.png").stat().st_size > 1000
     folders = sorted(path.name for path in Path("d/eval").iterdir())
     taken = ["blind", "constant", "forgetful", "swapped"]
-    assert folders == ["base", "grpo0", *(f"grpo0-{name}" for name in taken), "grpo1", "sft0", "sft1"]
+    assert folders == [
+        "base", "grpo0", *(f"grpo0-{name}" for name in taken), "grpo1", "imitation0", "sft0", "sft1",
+    ]  # fmt: skip
     rows = [load_rows(Path("d/eval") / name) for name in folders]
     # All models play the same dialogues, whole contrast groups first.
     assert all([r["scenario"] for r in one] == [r["scenario"] for r in rows[0]] for one in rows)
-    assert [len(one) for one in rows] == [5] * 9 and len({r["group"] for r in rows[0]}) > 1
+    assert [len(one) for one in rows] == [5] * 10 and len({r["group"] for r in rows[0]}) > 1
     code, again, _ = cli(*WORDS)
-    assert code == 0 and len(recipe.built) == 5
+    assert code == 0 and len(recipe.built) == 6
     assert "train grpo 1: reused" in again and "everything was there already" in again
     table = [line for line in out.splitlines() if line.startswith("+ GRPO")]
     assert len(table) == 1 and table == [line for line in again.splitlines() if line.startswith("+ GRPO")]
@@ -110,7 +115,7 @@ def test_demo_builds_evaluates_reports_and_reuses(cli, recipe: Recipe) -> None:
 def test_more_seeds_reuse_what_is_there(cli, recipe: Recipe) -> None:
     assert cli(*WORDS)[0] == 0
     assert cli(*WORDS[:-5], 3, *WORDS[-4:])[0] == 0
-    assert [built[:2] for built in recipe.built[5:]] == [("sft", 2), ("grpo", 2)]
+    assert [built[:2] for built in recipe.built[6:]] == [("sft", 2), ("grpo", 2)]
 
 
 def test_an_interrupted_demo_goes_on_where_it_was(cli, recipe: Recipe) -> None:
@@ -121,7 +126,7 @@ def test_an_interrupted_demo_goes_on_where_it_was(cli, recipe: Recipe) -> None:
     assert cli(*WORDS)[0] == 0
     assert [built[:3] for built in recipe.built] == [
         ("base", 0, False), ("sft", 0, False), ("sft", 1, False), ("grpo", 0, False),
-        ("grpo", 0, True), ("grpo", 1, False),
+        ("grpo", 0, True), ("grpo", 1, False), ("imitation", 0, False),
     ]  # fmt: skip
 
 
@@ -130,7 +135,7 @@ def test_a_demo_with_other_settings_is_refused_and_kept(cli, recipe: Recipe) -> 
     weights = {path: path.read_bytes() for path in Path("d").rglob("*.safetensors")}
     code, _, err = cli(*WORDS, "--seed", 1)
     assert code != 0 and "seed: 0 there, 1 now" in err and "--out" in err and "Traceback" not in err
-    assert len(weights) == 5 and weights == {p: p.read_bytes() for p in Path("d").rglob("*.safetensors")}
+    assert len(weights) == 6 and weights == {p: p.read_bytes() for p in Path("d").rglob("*.safetensors")}
 
 
 def test_worker_processes_do_the_jobs_and_tell_what_went_wrong(cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +161,8 @@ def test_jobs_wait_for_what_they_need(tmp_path: Path) -> None:
     assert needs["train grpo 1"] == needs["evaluate sft 1"] == "train sft 1"
     assert needs["evaluate grpo 0"] == "train grpo 0"
     scratch, needs = jobs(Demo(tmp_path, config, (0, 1), 4, scratch=True))
-    assert len(scratch) == len(shipped) + 1 == 14
+    assert len(scratch) == len(shipped) + 1 == 16
+    assert needs["evaluate imitation 0"] == "train imitation 0" and needs["train imitation 0"] == "train base"
     assert needs["evaluate grpo 0 blind"] == "train grpo 0" and "evaluate grpo 1 blind" not in needs
     assert needs["train sft 1"] == needs["evaluate base"] == "train base"
     assert scratch["train base"] == Job("train", "base", 0)
@@ -165,6 +171,10 @@ def test_jobs_wait_for_what_they_need(tmp_path: Path) -> None:
     }
     assert names["sft"] == ["sft3", "sft4"] and names["grpo"] == ["grpo3", "grpo4"]
     assert names["base"] == ["base"] and names["blind"] == ["grpo3-blind"]
+    assert names["imitation"] == ["imitation3"]
+    without: Any = Config(grpo_imitation=0.0)  # then there is nothing to compare with
+    assert len(jobs(Demo(tmp_path, without, (0, 1), 4))[0]) == 13
+    assert "imitation" not in dict(evaluations(Demo(tmp_path, without, (0, 1), 4)))
 
 
 def test_summary_of_times() -> None:
