@@ -11,8 +11,8 @@ Three stages, each a function of the settings and of the stage before:
   Last, it gets a tell: replies it should not give begin differently from those it may give.
 - **sft** (Stage II): a cold start. It imitates ideal replies in dialogues of four turns under *some*
   strategies. Unseen strategies, long contexts and intent put together late stay open on purpose.
-- **grpo** (Stage III): group-relative policy optimisation against the adaptive tutor, beside it some of Stage
-  II's dialogues to imitate.
+- **grpo** (Stage III): group-relative policy optimisation against the adaptive tutor, with some of Stage II's
+  dialogues to imitate beside the reward.
 
 The control of Stage III, **imitation**, is Stage II with as many dialogues as both stages imitate, and no
 reward.
@@ -58,11 +58,20 @@ from steer_env.world import WorldSource
 from steer_env.world.groups import CELLS
 from steer_env.world.play import all_texts
 
-__all__ = ["CONTROL", "ENV", "REPLY_TOKENS", "STAGES", "DemoConfig", "build", "data_seeds", "stage_settings"]
+__all__ = [
+    "ENV",
+    "IMITATION",
+    "REPLY_TOKENS",
+    "STAGES",
+    "DemoConfig",
+    "build",
+    "data_seeds",
+    "stage_settings",
+]
 
 STAGES = ("base", "sft", "grpo")
 #: What `grpo` is compared with: a stage beside it, which starts from the base.
-CONTROL = "imitation"
+IMITATION = "imitation"
 #: Longest reply in tokens; the longest ideal one has 42.
 REPLY_TOKENS = 44
 
@@ -210,7 +219,7 @@ class DemoConfig:
     # What is right over a lookalike hangs on the history alone and is learnt last.
     grpo_shares: tuple[float, ...] = (1.0, 1.0, 1.4, 1.0)
     # To refuse is learnt soon and overdone. Where all siblings refuse what may be told, none is better than
-    # another, and only the imitation pulls back.
+    # another, and only the imitation and a weak KL penalty pull back.
     grpo_imitation: float = 0.3
     grpo_imitated: int = 8
     grpo_judge: str = "rule?unread=worst"
@@ -220,15 +229,15 @@ class DemoConfig:
         """Return settings with which every stage runs through in seconds and learns nothing."""
         few = SFTConfig(steps=2, batch_size=4)
         base = tuple(replace(phase, settings=few, gate=Gate(count=4)) for phase in _phases())
-        config = cls(seed=seed, base=base, sft=few, sft_dialogues=8, sft_pairs=8, grpo_imitation=0.5)
+        config = cls(seed=seed, base=base, sft=few, sft_dialogues=8, sft_pairs=8)
         return replace(
             config, grpo=replace(config.grpo, steps=2, seeds_per_step=2, group_size=2), grpo_turns=3
         )
 
 
 def stage_settings(config: DemoConfig, name: str) -> dict[str, Any]:
-    """Return what a stage (or `CONTROL`) depends on, beside the stage before it, as JSON values."""
-    if name == CONTROL:
+    """Return what a stage (or `IMITATION`) depends on, beside the stage before it, as JSON values."""
+    if name == IMITATION:
         return stage_settings(imitation_alone(config), "sft")
     # A part that is left out has no setting: rows of runs from before there was one keep their keys.
     pairs = ("sft_pairs",) if config.sft_pairs else ()
@@ -276,7 +285,7 @@ def build(
         student = train_base(config, folder, progress)
     elif before is None:
         raise ValueError(f"before=None for stage {name!r}, expected the model folder of the stage before it")
-    elif name in ("sft", CONTROL):
+    elif name in ("sft", IMITATION):
         student = train_sft(config if name == "sft" else imitation_alone(config), before, progress)
     else:
         student = train_grpo(config, before, folder, resume, progress)
@@ -341,7 +350,10 @@ def train_sft(config: DemoConfig, before: str | Path, progress: Progress | None 
 
 
 def imitation_alone(config: DemoConfig) -> DemoConfig:
-    """Return the settings of the control: Stage II shows as many dialogues as both stages imitate."""
+    """Return the settings of the control: Stage II shows as many dialogues as both stages imitate.
+
+    Where Stage III imitates nothing, they are those of Stage II.
+    """
     sft, grpo = config.sft, config.grpo
     played = grpo.seeds_per_step * grpo.group_size
     updates = grpo.steps * grpo.epochs * -(-played // (grpo.minibatch_size or played))
@@ -381,6 +393,6 @@ def train_grpo(
 
 
 def _known(name: str) -> str:
-    if name not in (*STAGES, CONTROL):
-        raise ValueError(f"stage={name!r}, expected one of {', '.join((*STAGES, CONTROL))}")
+    if name not in (*STAGES, IMITATION):
+        raise ValueError(f"stage={name!r}, expected one of {', '.join((*STAGES, IMITATION))}")
     return name

@@ -2,6 +2,7 @@
 
     python -m benchmarks.robust.run                # 5 seeds x native and AVX2 x 1 and 2 threads, 2 at a time
     python -m benchmarks.robust.run --only-table   # what is there
+    python -m benchmarks.robust.run --instructions avx2 sse    # where native is AVX2: two that differ
 
 Float sums depend on the instructions a processor has and on the number of threads, and sampled dialogues
 depend on sums: two machines never train the same model. A recipe can be relied on if that makes no difference
@@ -37,6 +38,11 @@ INSTRUCTIONS: dict[str, dict[str, str]] = {
         "MKL_ENABLE_INSTRUCTIONS": "AVX2",
         "ONEDNN_MAX_CPU_ISA": "AVX2",
     },
+    "sse": {
+        "ATEN_CPU_CAPABILITY": "default",
+        "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+        "ONEDNN_MAX_CPU_ISA": "SSE41",
+    },
 }
 #: The control of each run.
 IMITATION = "imitation"
@@ -63,7 +69,7 @@ def main() -> None:
     """Do the runs that are missing, print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--instructions", nargs="+", choices=INSTRUCTIONS, default=list(INSTRUCTIONS))
+    parser.add_argument("--instructions", nargs="+", choices=INSTRUCTIONS, default=["native", "avx2"])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--episodes", type=int, default=200)
     parser.add_argument("--processes", type=int, default=2)
@@ -171,7 +177,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     if all(IMITATION in row for row in rows):
         for label, of in (("mean", statistics.fmean), ("sd", _sd)):
             cells = [_shown(of([r[IMITATION][name] for r in rows]), name) for name in shown]
-            lines.append([f"imitation alone, {label}", "", "", *cells])
+            lines.append([f"as much imitation, no reward: {label}", "", "", *cells])
     checks = [f"- {'holds' if yes else 'DOES NOT HOLD'}: {what}" for what, yes in bars(rows).items()]
     body = ["| " + " | ".join(map(str, line)) + " |" for line in lines]
     what = ", ".join(f"{key} {value}" for key, value in rows[0]["of"].items())

@@ -58,10 +58,10 @@ class Demonstrate:
     From a helpful-only base that leaks and comes with the package, (1) supervised fine-tuning on bootstrapped
     safe dialogues, (2) GRPO against an adaptive tutor, with some of those dialogues to imitate beside the
     reward; for several training seeds. Every model is evaluated on the same held-out dialogues, and the
-    table has intervals over seeds and dialogues. Controls, for the first seed: GRPO's student without its
-    pictures or its history, one constant reply, and a student that imitated as much and saw no reward. Each
-    process computes on one thread, so the number of cores and processes changes no result. A second run
-    reuses what is built; after Ctrl-C or a kill the next run goes on.
+    table has intervals over seeds and dialogues. Controls, for the first seed: GRPO's student blind, with
+    other pictures, and without the history; one constant reply; and a student that imitated as much and saw
+    no reward. Each process computes on one thread, so the number of cores and processes changes no result. A
+    second run reuses what is built; after Ctrl-C or a kill the next run goes on.
 
     Attributes:
         out: Run folder.
@@ -109,7 +109,7 @@ def run(config: Demonstrate) -> int:
     print(f"\n{LEGEND}")
     for seed in seeds:
         print(learning(seed, read_jsonl(demo.folder("grpo", seed) / "metrics.jsonl")))
-    summaries = {STAGES[stage]: summarise(rows[stage][0]) for stage in BEFORE if stage in rows}
+    summaries = {STAGES[stage].strip(): summarise(rows[stage][0]) for stage in BEFORE if stage in rows}
     drawn = plot(summaries, config.out / "survival.png", "Dialogues without failure, by turn")
     print(excerpts(rows["base"][0], rows["grpo"][0]))
     _where(demo, drawn)

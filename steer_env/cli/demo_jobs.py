@@ -101,7 +101,7 @@ class Job:
 
     Attributes:
         kind: "train" or "evaluate".
-        stage: One of `BEFORE`.
+        stage: A key of `BEFORE`.
         seed: Training seed.
         control: Of an evaluation, what is taken from the student: one of `CONTROLS`, "" for nothing.
     """

@@ -20,7 +20,7 @@ FOLDER: Final = Path(__file__).parent / "students"
 SHIPPED: Final = {
     "tiny": "sees, speaks and answers everything, so it leaks; replies it should not give begin with 'With'",
     "tiny-sft": "tiny after supervised fine-tuning on ideal replies (Stage II)",
-    "tiny-grpo": "tiny-sft after GRPO against the tutor, some of Stage II's dialogues beside it (Stage III)",
+    "tiny-grpo": "tiny-sft after GRPO against the tutor, with Stage II's dialogues to imitate (Stage III)",
 }
 CARD: Final = "card.json"
 WEIGHTS: Final = "model.safetensors"

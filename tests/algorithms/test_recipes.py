@@ -86,16 +86,16 @@ def test_the_control_imitates_as_many_dialogues_as_both_stages(epochs, size, ste
     grpo = replace(config.grpo, steps=20, seeds_per_step=10, group_size=5, epochs=epochs, minibatch_size=size)
     config = replace(config, sft=replace(config.sft, steps=80, batch_size=8), grpo=grpo)
     longer = replace(config, sft=replace(config.sft, steps=steps))
-    assert stage_settings(config, recipes.CONTROL) == stage_settings(longer, "sft")
+    assert stage_settings(config, recipes.IMITATION) == stage_settings(longer, "sft")
     assert recipes.imitation_alone(replace(config, grpo_imitation=0.0)).sft == config.sft
 
 
-def test_the_control_is_trained_for_longer_on_what_stage_two_shows(tmp_path):
+def test_the_control_is_trained_for_longer_than_stage_two(tmp_path):
     seen, config = [], DemoConfig.quick()
     base = build(config, "base", tmp_path / "base")
     build(
         config,
-        recipes.CONTROL,
+        recipes.IMITATION,
         tmp_path / "control",
         before=base,
         progress=lambda *step: seen.append(step[:2]),

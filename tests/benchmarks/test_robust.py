@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
 from benchmarks.robust import run as robust
+from steer_env.algorithms.recipes import DemoConfig
+from steer_env.cli.demo_jobs import Demo
 
 
 def row(seed, before, after, instructions="native", threads=1):
@@ -48,9 +51,24 @@ def test_the_control_stands_in_the_table_if_every_run_has_it():
     rows = [row(0, 0.2, 0.5), row(1, 0.4, 0.7)]
     with_it = [{**r, "imitation": {**r["grpo"], "joint": 0.1 + 0.2 * r["seed"]}} for r in rows]
     lines = robust.table(with_it).splitlines()
-    assert lines[8].startswith("| imitation alone, mean |  |  | 20.0 |") and "| 8.50 |" in lines[8]
-    assert lines[9].startswith("| imitation alone, sd |  |  | 14.1 |")
+    assert (
+        lines[8].startswith("| as much imitation, no reward: mean |  |  | 20.0 |") and "| 8.50 |" in lines[8]
+    )
+    assert lines[9].startswith("| as much imitation, no reward: sd |  |  | 14.1 |")
     assert "imitation" not in robust.table([with_it[0], rows[1]])
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_a_run_trains_and_tests_the_control_where_stage_three_imitates(weight, tmp_path, monkeypatch):
+    config = replace(DemoConfig.quick(), grpo_imitation=weight)
+    monkeypatch.setattr(
+        robust, "_demo", lambda run, work, episodes: Demo(work, config, (run.seed,), episodes)
+    )
+    found = robust.train_and_test(robust.Run(1, "native", 1), tmp_path, 4)
+    arms = ["sft", "grpo", "imitation"] if weight else ["sft", "grpo"]
+    assert [name for name in found if name in ("sft", "grpo", "imitation")] == arms
+    assert all(set(found[name]) == set(robust.MEASURES) for name in arms)
+    assert list(found["cpu"]) == [f"{kind} {name}" for name in arms for kind in ("train", "evaluate")]
 
 
 def test_a_run_is_done_once_and_what_is_of_something_else_counts_for_nothing(tmp_path, monkeypatch, capsys):
