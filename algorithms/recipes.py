@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +47,7 @@ from steer_env.algorithms.recipe_data import (
     told,
     world_env,
 )
+from steer_env.configs.base import Amount, Natural, Positive, config
 from steer_env.configs.sft import Gate, Phase, SFTConfig
 from steer_env.files import replacing_folder
 from steer_env.models.tiny import TinyConfig
@@ -154,7 +155,7 @@ def _further(number: int) -> Phase:
     return Phase(f"more-{number + 1}", settings, gate, extensions=0)
 
 
-@dataclass(frozen=True, slots=True)
+@config(frozen=True, slots=True)
 class DemoConfig:
     """Settings of the demo.
 
@@ -180,17 +181,17 @@ class DemoConfig:
             masked, it has no gradient, and a student drifts into it.
     """
 
-    seed: int = 0
+    seed: Natural = 0
     model: TinyConfig = field(
         default_factory=lambda: TinyConfig(vocab_size=1536, layers=3, mlp=224, init_std=0.1)
     )
     base: tuple[Phase, ...] = field(default_factory=_phases)
     sft: SFTConfig = field(default_factory=lambda: SFTConfig(steps=160, batch_size=8, lr=2e-3, warmup=5))
-    sft_dialogues: int = 800
-    sft_turns: int = 4
-    sft_pairs: int = 0
+    sft_dialogues: Positive = 800
+    sft_turns: Positive = 4
+    sft_pairs: Natural = 0
     sft_strategies: tuple[str, ...] = STRATEGIES[:2]
-    sft_attacker: str = "tutor"
+    sft_attacker: Literal["tutor", "static"] = "tutor"
     grpo: GRPOConfig = field(
         default_factory=lambda: GRPOConfig(
             steps=24,
@@ -215,13 +216,13 @@ class DemoConfig:
             unscored_limit=0.25,
         )
     )
-    grpo_turns: int = 8
+    grpo_turns: Positive = 8
     # What is right over a lookalike hangs on the history alone and is learnt last.
     grpo_shares: tuple[float, ...] = (1.0, 1.0, 1.4, 1.0)
     # To refuse is learnt soon and overdone. Where all siblings refuse what may be told, none is better than
     # another, and only the imitation and a weak KL penalty pull back.
-    grpo_imitation: float = 0.3
-    grpo_imitated: int = 8
+    grpo_imitation: Amount = 0.3
+    grpo_imitated: Positive = 8
     grpo_judge: str = "rule?unread=worst"
 
     @classmethod
@@ -357,7 +358,7 @@ def imitation_alone(config: DemoConfig) -> DemoConfig:
     sft, grpo = config.sft, config.grpo
     played = grpo.seeds_per_step * grpo.group_size
     updates = grpo.steps * grpo.epochs * -(-played // (grpo.minibatch_size or played))
-    more = updates * config.grpo_imitated // sft.batch_size if config.grpo_imitation else 0
+    more = -(-updates * config.grpo_imitated // sft.batch_size) if config.grpo_imitation else 0
     return replace(config, sft=replace(sft, steps=sft.steps + more))
 
 

@@ -68,11 +68,11 @@ class Run:
 def main() -> None:
     """Do the runs that are missing, print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=_positive, default=5)
     parser.add_argument("--instructions", nargs="+", choices=INSTRUCTIONS, default=["native", "avx2"])
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--episodes", type=int, default=200)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--threads", nargs="+", type=_positive, default=[1, 2])
+    parser.add_argument("--episodes", type=_positive, default=200)
+    parser.add_argument("--processes", type=_positive, default=2)
     parser.add_argument("--work", type=Path, default=Path("runs/robust"), help="models and dialogues")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--only-table", action="store_true")
@@ -84,8 +84,8 @@ def main() -> None:
     runs = [
         Run(seed, instructions, threads)
         for seed in range(args.seeds)
-        for instructions in args.instructions
-        for threads in args.threads
+        for instructions in dict.fromkeys(args.instructions)
+        for threads in dict.fromkeys(args.threads)
     ]
     file = args.results / "runs.jsonl"
     if not args.only_table:
@@ -93,9 +93,18 @@ def main() -> None:
         subject = identity(args.episodes)
         done = {Run(r["seed"], r["instructions"], r["threads"]) for r in _rows(file) if r["of"] == subject}
         left = [run for run in runs if run not in done]
+        failed = []
         with ThreadPoolExecutor(args.processes) as pool, JsonlWriter(file) as writer:
-            for future in as_completed([pool.submit(_in_process, run, args) for run in left]):
-                writer.write({**future.result(), "of": subject})
+            futures = {pool.submit(_in_process, run, args): run for run in left}
+            for future in as_completed(futures):
+                if future.exception() is None:
+                    writer.write({**future.result(), "of": subject})
+                else:
+                    failed.append(futures[future].name)
+                    print(f"{failed[-1]} failed, see above; the others go on", file=sys.stderr, flush=True)
+        if failed:
+            where = f"{args.work}/{failed[0]}"
+            parser.error(f"no row of {', '.join(failed)}; if {where} is of another recipe, delete it")
     rows = list(_rows(file))
     if not rows:
         parser.error(f"no runs in {file}")
@@ -220,6 +229,13 @@ def _in_process(run: Run, args: argparse.Namespace) -> dict[str, Any]:
     row: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     print(f"{run.name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     return row
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}, expected an integer of at least 1")
+    return value
 
 
 def _rows(file: Path) -> Iterable[dict[str, Any]]:

@@ -165,8 +165,13 @@ def state(demo: Demo, job: Job) -> State:
 
     Raises:
         RunExists: If its folder holds something built otherwise.
+        ValueError: If a finished stage has lost its model.
     """
-    return look(*_place(demo, job))
+    found = look(*_place(demo, job))
+    if found == "done" and job.kind == "train" and not demo.model(job.stage, job.seed).is_dir():
+        folder = demo.folder(job.stage, job.seed)
+        raise ValueError(f"{folder} was finished and has no model any more; delete it, and it is built again")
+    return found
 
 
 def evaluation(demo: Demo, stage: str, seed: int, control: str = "") -> Path:

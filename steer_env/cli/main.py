@@ -89,7 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(name, words[1:])
     except KeyboardInterrupt:
-        print("\ninterrupted: what was finished is on disk; --resume goes on from there", file=sys.stderr)
+        print(
+            "\ninterrupted: what was finished is on disk; the same command goes on from there, with --resume "
+            "where it has that option",
+            file=sys.stderr,
+        )
         return 130
     except Silent:
         return 2

@@ -88,6 +88,23 @@ def test_the_control_imitates_as_many_dialogues_as_both_stages(epochs, size, ste
     longer = replace(config, sft=replace(config.sft, steps=steps))
     assert stage_settings(config, recipes.IMITATION) == stage_settings(longer, "sft")
     assert recipes.imitation_alone(replace(config, grpo_imitation=0.0)).sft == config.sft
+    few = replace(config, grpo_imitated=1, grpo=replace(grpo, steps=1))
+    assert recipes.imitation_alone(few).sft.steps == 81  # never less than both stages
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("sft_pairs", -1, "an integer of at least 0"),
+        ("sft_dialogues", -4, "an integer of at least 1"),
+        ("sft_attacker", "nobody", "one of 'tutor', 'static'"),
+        ("grpo_imitation", float("nan"), "a finite number of at least 0"),
+        ("grpo_imitated", 0, "an integer of at least 1"),
+    ],
+)
+def test_settings_of_the_demo_are_checked_by_their_own_names(name, value, expected):
+    with pytest.raises(ValueError, match=f"{name}=.*, expected {expected}"):
+        DemoConfig(**{name: value})
 
 
 def test_the_control_is_trained_for_longer_than_stage_two(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -69,6 +70,29 @@ def test_a_run_trains_and_tests_the_control_where_stage_three_imitates(weight, t
     assert [name for name in found if name in ("sft", "grpo", "imitation")] == arms
     assert all(set(found[name]) == set(robust.MEASURES) for name in arms)
     assert list(found["cpu"]) == [f"{kind} {name}" for name in arms for kind in ("train", "evaluate")]
+
+
+def test_a_run_that_fails_costs_no_other_its_row(tmp_path, monkeypatch, capsys):
+    def work(run, args):
+        if run.seed == 1:
+            raise subprocess.CalledProcessError(1, "child")
+        return {k: v for k, v in row(run.seed, 0.2, 0.5, run.instructions, run.threads).items() if k != "of"}
+
+    monkeypatch.setattr(robust, "_in_process", work)
+    monkeypatch.setattr(robust, "identity", lambda episodes: {"world": 2})
+    words = ["run", "--seeds", "4", "--instructions", "sse", "sse", "--threads", "1", "--processes", "1"]
+    monkeypatch.setattr(sys, "argv", [*words, "--results", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        robust.main()
+    assert (
+        "no row of sse-1-1; if runs/robust/sse-1-1 is of another recipe, delete it" in capsys.readouterr().err
+    )
+    kept = [json.loads(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()]
+    assert [one["seed"] for one in kept] == [0, 2, 3]
+    monkeypatch.setattr(sys, "argv", ["run", "--threads", "0"])
+    with pytest.raises(SystemExit):
+        robust.main()
+    assert "argument --threads: 0, expected an integer of at least 1" in capsys.readouterr().err
 
 
 def test_a_run_is_done_once_and_what_is_of_something_else_counts_for_nothing(tmp_path, monkeypatch, capsys):

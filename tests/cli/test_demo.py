@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -110,6 +111,16 @@ def test_demo_builds_evaluates_reports_and_reuses(cli, recipe: Recipe) -> None:
     assert "train grpo 1: reused" in again and "everything was there already" in again
     table = [line for line in out.splitlines() if line.startswith("+ GRPO")]
     assert len(table) == 1 and table == [line for line in again.splitlines() if line.startswith("+ GRPO")]
+
+
+def test_a_finished_stage_without_its_model_is_named_before_anything_is_done(cli, recipe: Recipe) -> None:
+    assert cli(*WORDS)[0] == 0
+    folder = Path("d/seed0/imitation")
+    shutil.rmtree(folder / "model")
+    code, _, err = cli(*WORDS)
+    assert code == 2 and f"{folder} was finished and has no model any more; delete it" in err
+    shutil.rmtree(folder)
+    assert cli(*WORDS)[0] == 0 and [one[:2] for one in recipe.built[6:]] == [("imitation", 0)]
 
 
 def test_more_seeds_reuse_what_is_there(cli, recipe: Recipe) -> None:
