@@ -141,7 +141,7 @@ def train_and_test(run: Run, work: Path, episodes: int) -> dict[str, Any]:
     demo = _demo(run, work, episodes)
     row: dict[str, Any] = {**asdict(run), "capability": torch.backends.cpu.get_cpu_capability()}
     row["cpu"] = {}
-    for stage in ("sft", "grpo", *((IMITATION,) if demo.config.grpo_imitation else ())):
+    for stage in demo.stages()[1:]:  # the base is the shipped one
         for kind in ("train", "evaluate"):
             job = Job(kind, stage, run.seed)
             row["cpu"][f"{kind} {stage}"] = run_job(demo, job, lambda *_: None)["cpu"]

@@ -11,7 +11,6 @@ from typing import Any
 
 from steer_env.cli.command import Command
 from steer_env.cli.demo_jobs import (
-    BEFORE,
     ENV,
     KEEP_MEMORY,
     SHIPPED_BASE,
@@ -109,7 +108,7 @@ def run(config: Demonstrate) -> int:
     print(f"\n{LEGEND}")
     for seed in seeds:
         print(learning(seed, read_jsonl(demo.folder("grpo", seed) / "metrics.jsonl")))
-    summaries = {STAGES[stage].strip(): summarise(rows[stage][0]) for stage in BEFORE if stage in rows}
+    summaries = {STAGES[stage].strip(): summarise(rows[stage][0]) for stage in demo.stages()}
     drawn = plot(summaries, config.out / "survival.png", "Dialogues without failure, by turn")
     print(excerpts(rows["base"][0], rows["grpo"][0]))
     _where(demo, drawn)

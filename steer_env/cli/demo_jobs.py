@@ -68,6 +68,10 @@ class Demo:
     scratch: bool = False
     threads: int = 1
 
+    def stages(self) -> tuple[str, ...]:
+        """Return what is trained: the stages and, where "grpo" imitates, its control."""
+        return tuple(stage for stage in BEFORE if stage != "imitation" or self.config.grpo_imitation)
+
     def base(self) -> Path:
         """Return the folder of the base model."""
         return self.out / "base" / "model" if self.scratch else local_path(SHIPPED_BASE)
@@ -134,7 +138,7 @@ def jobs(demo: Demo) -> tuple[dict[str, Job], dict[str, str | None]]:
         add(base, None)
     tuned = {seed: add(Job("train", "sft", seed), base) for seed in demo.seeds}
     trained = {seed: add(Job("train", "grpo", seed), tuned[seed]) for seed in demo.seeds}
-    if demo.config.grpo_imitation:
+    if "imitation" in demo.stages():
         add(Job("evaluate", "imitation", first), add(Job("train", "imitation", first), base))
     add(Job("evaluate", "base", first), base)
     for stage, models in (("sft", tuned), ("grpo", trained)):
@@ -183,11 +187,9 @@ def evaluation(demo: Demo, stage: str, seed: int, control: str = "") -> Path:
 def evaluations(demo: Demo) -> Iterator[tuple[str, list[Path]]]:
     """Yield every stage, and every control of "grpo", with the folders of its models' evaluations."""
     first = demo.seeds[0]
-    for stage in ("base", "sft", "grpo"):
-        seeds = (first,) if stage == "base" else demo.seeds
+    for stage in demo.stages():
+        seeds = demo.seeds if stage in ("sft", "grpo") else (first,)
         yield stage, [evaluation(demo, stage, seed) for seed in seeds]
-    if demo.config.grpo_imitation:
-        yield "imitation", [evaluation(demo, "imitation", first)]
     for control in CONTROLS:
         yield control, [evaluation(demo, "grpo", first, control)]
 
