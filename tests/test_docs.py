@@ -18,6 +18,7 @@ from PIL import Image
 
 import steer_env
 from benchmarks import pictures
+from steer_env.evaluation.tables import COLUMNS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 #: Training in a test is one step of few dialogues.
@@ -153,6 +154,23 @@ def test_the_picture_is_what_its_command_draws() -> None:
 
 ROOT = DOCS.parent
 PAGES = sorted([*ROOT.glob("*.md"), ROOT / "llms.txt", *DOCS.glob("*.md"), *ROOT.glob("benchmarks/*.md")])
+
+
+def test_printed_evaluations_have_the_columns_of_today() -> None:
+    headings = ["policy", *(heading for heading, _, _ in COLUMNS), "unscored turns", "cut off"]
+    printed = []
+    for table in [
+        t for page in PAGES for t in re.findall(r"```\n(policy .*?)```", page.read_text(), flags=re.S)
+    ]:
+        if "twin_pass" in table:  # the demo's table is another one
+            continue
+        lines = table.splitlines()
+        rule = next(i for i, line in enumerate(lines) if line.startswith("-"))
+        spans = [m.span() for m in re.finditer("-+", lines[rule])]
+        printed.append(
+            [" ".join(line[slice(*span)].strip() for line in lines[:rule]).strip() for span in spans]
+        )
+    assert printed and all(columns == headings for columns in printed)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

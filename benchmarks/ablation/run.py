@@ -100,7 +100,7 @@ def summarise(settings: Settings, plan: Sequence[Cell], results: Path, command: 
 
 
 def todo(settings: Settings, plan: Sequence[Cell], finished: Collection[str], out: Path) -> dict[str, Job]:
-    """Return what is to be done, by name, in the order of the plan.
+    """Return what is to be done, by name, in the order of the plan, bases first.
 
     Args:
         settings: Of the sweep.
@@ -116,7 +116,9 @@ def todo(settings: Settings, plan: Sequence[Cell], finished: Collection[str], ou
     for cell in reversed(plan):  # children stand behind their parents
         if cell.name in needed and not is_trained(out, cell) and cell.parent is not None:
             needed |= set() if is_trained(out, cell.parent) else {cell.parent.name}
-    return {cell.name: Job(cell, cell.name in wanted) for cell in plan if cell.name in needed}
+    # Bases first: they take longest, and everything else of theirs waits for them.
+    order = sorted(plan, key=lambda cell: cell.parent is not None)
+    return {cell.name: Job(cell, cell.name in wanted) for cell in order if cell.name in needed}
 
 
 def sweep(settings: Settings, plan: Sequence[Cell], out: Path, results: Path, workers: int = 2) -> list[str]:

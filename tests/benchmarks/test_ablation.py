@@ -340,18 +340,19 @@ def test_a_killed_sweep_goes_on_and_what_is_finished_outlives_the_machine(tmp_pa
     command = [sys.executable, "-m", "benchmarks.ablation", *words]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
-            if "[2/6] sft" in line:  # base and sft of the first line are done, full is under way
+            if "[3/6] sft" in line:  # both bases and the first sft are done, the next is under way
                 os.kill(process.pid, signal.SIGKILL)
                 break
     rows = store.read(tmp_path / "rows")
-    assert [row["arm"] for row in rows] == ["base", "sft"]
+    assert [row["arm"] for row in rows] == ["base", "base", "sft"]
     trained = {path: path.stat().st_mtime_ns for path in tmp_path.glob("one/cells/*/model/*")}
     assert trained
     time.sleep(1.5)  # until the workers have noticed
     assert run.main(words) == 0
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
     after = store.read(tmp_path / "rows")
-    assert after[:2] == rows and [row["arm"] for row in after] == ["base", "sft", "full"] * 2
+    assert after[:3] == rows
+    assert [row["arm"] for row in after] == ["base", "base", "sft", "full", "sft", "full"]
     assert "| full - sft | bench | joint |" in (tmp_path / "rows" / "report.md").read_text()
     # Another machine has the rows and no models: nothing to do, or only what one lost row needs.
     assert run.main([*words[:5], "--out", str(tmp_path / "two"), *words[7:]]) == 0
