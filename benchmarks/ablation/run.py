@@ -41,14 +41,14 @@ SILENCE = 120.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what is missing, write the report; returns 1 if a cell failed."""
+    """Run what is missing, write the report; returns 1 if a cell failed, 2 if the run folder is in use."""
     args = _parser().parse_args(argv)
     results = args.results or (args.out / "results" if args.quick else RESULTS)
     # All of it now: an edit of these files while the sweep runs must not change what it does at its end.
     from benchmarks.ablation import report
     from benchmarks.ablation.sweep import Settings, cells
     from steer_env.cli.demo_jobs import KEEP_MEMORY
-    from steer_env.runs import RunFolder
+    from steer_env.runs import RunBusy, RunFolder
 
     if args.report:
         print(report.write_report(results))
@@ -60,13 +60,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Folders and number of workers change no result, and say something about the machine.
     told = [*(["--only", *args.only] if args.only else []), *(["--quick"] if args.quick else [])]
     words = " ".join(["python -m benchmarks.ablation", *told])
-    with RunFolder(args.out).lock():
-        summarise(settings, plan, results, words)
-        try:
+    try:
+        with RunFolder(args.out).lock():
+            summarise(settings, plan, results, words)
             failed = sweep(settings, plan, args.out, results, args.workers)
-        except KeyboardInterrupt:
-            print("\ninterrupted; the same command goes on where it was", flush=True)
-            return 130
+    except RunBusy as error:
+        print(f"python -m benchmarks.ablation: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command goes on where it was", flush=True)
+        return 130
     print(report.write_report(results))
     return 1 if failed else 0
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +28,7 @@ from steer_env.algorithms.pretraining import GateFailed
 from steer_env.cli.stages import stage_key
 from steer_env.evaluation.replications import COLUMNS
 from steer_env.models.shipped import local_path, weights_hash
+from steer_env.runs import RunFolder
 
 ROOT = Path(__file__).parents[2]
 QUICK = Settings.quick()
@@ -332,6 +335,15 @@ def test_the_remaining_time_follows_what_was_timed(monkeypatch):
     assert rest < float(line.rsplit("about ", 1)[1].split()[0]) < 10 * rest
     failed = SimpleNamespace(kind="failed", job=list(jobs)[1], body="Traceback\nValueError: no good\n")
     assert "ValueError: no good" in watch.see(failed)
+
+
+def test_a_folder_in_use_is_one_line(tmp_path, capsys):
+    words = ["--quick", "--only", "base", "--out", str(tmp_path)]
+    with RunFolder(tmp_path).lock(), ThreadPoolExecutor() as another:
+        assert another.submit(run.main, words).result() == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"python -m benchmarks.ablation: error: .* is in use by .*\n", said)
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.slow
