@@ -141,7 +141,7 @@ def _train(settings: Settings, out: Path, cell: Cell, tell: Tell, folder: Path, 
 
 
 def _base(config: recipes.DemoConfig, folder: Path, progress: Any) -> None:
-    """Train a base. One that misses a gate after all extensions goes on, and its row says what it misses.
+    """Train a base. One that fails a gate, the last one too, goes on, and its row says what it misses.
 
     The gates were set by what base 0 could do; a sweep over bases is about what they differ in.
     """
@@ -244,7 +244,8 @@ def _about(settings: Settings, out: Path, cell: Cell) -> Row:
         line.append(line[-1].parent)
     gates = folder_of(out, line[-1]) / GATES
     phases = read_json(gates)["phases"] if gates.exists() else []
-    missed = [f"{phase['phase']}: {what}" for phase in phases for what in phase.get("missed", ())]
+    last = {phase["phase"]: phase["missing"] or phase.get("missed", ()) for phase in phases}
+    missed = [f"{phase}: {what}" for phase, lacking in last.items() for what in lacking]
     kinds = {"arm": cell.arm, "seed": cell.seed, "base": line[-1].seed}
     steps = {"steps": settings.recipe.grpo.steps} if cell.stage == "grpo" else {}
     return {

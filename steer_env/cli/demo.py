@@ -90,6 +90,7 @@ def run(config: Demonstrate) -> int:
     for name, value in KEEP_MEMORY.items():
         os.environ.setdefault(name, value)
     from steer_env.algorithms import recipes
+    from steer_env.algorithms.pretraining import missed
 
     started = time.monotonic()
     make = recipes.DemoConfig.quick if config.quick else recipes.DemoConfig
@@ -100,6 +101,8 @@ def run(config: Demonstrate) -> int:
         raise ValueError(f"the shipped base {SHIPPED_BASE!r} is missing; build one with --from-scratch")
     with RunFolder(config.out).lock():
         times = work(demo, config.processes)
+    for what in missed(demo.folder("base", config.seed)) if demo.scratch else ():
+        print(f"base, less than asked for after {what}; the last phase passed")
     rows = {stage: [load_rows(folder) for folder in folders] for stage, folders in evaluations(demo)}
     title = f"{ENV}, {config.episodes} held-out dialogues in whole groups, adaptive tutor, training seeds "
     print()

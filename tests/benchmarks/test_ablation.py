@@ -171,15 +171,16 @@ def test_on_the_mean_scaled_difference_credit_is_own_turn_credit():
 
 
 def test_a_base_that_misses_a_gate_goes_on_and_says_so(tmp_path, monkeypatch):
-    strict = replace(QUICK.recipe.base[0], gate=replace(QUICK.recipe.base[0].gate, noun=1.0), extensions=0)
-    recipe = replace(QUICK.recipe, base=(strict, QUICK.recipe.base[1]))
+    strict = [replace(phase, gate=replace(phase.gate, noun=1.0), extensions=0) for phase in QUICK.recipe.base]
+    recipe = replace(QUICK.recipe, base=tuple(strict))
     with pytest.raises(GateFailed):
         recipes.build(recipe, "base", tmp_path / "strict")
     settings = replace(QUICK, recipe=recipe, bases=1)
     (cell,) = cells(settings, ["base"])
     monkeypatch.setitem(ARMS, "base", replace(ARMS["base"], parts=("bench",)))
     row = run_job(settings, tmp_path, Job(cell), lambda kind, body: None)
-    assert len(row["gates_missed"]) == 1 and row["gates_missed"][0].startswith("see: noun")
+    first, *_, last = row["gates_missed"]
+    assert first.startswith("see: noun=") and last.startswith(f"{strict[-1].name}: noun=")
     # Asked for again it is the same row, and nothing is trained or played.
     told = []
     assert run_job(settings, tmp_path, Job(cell), lambda kind, body: told.append(kind)) == row
