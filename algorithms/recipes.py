@@ -123,7 +123,8 @@ def _phases() -> tuple[Phase, ...]:
         ),
         *(_further(number) for number in range(4)),
         # Mostly the loss is on first tokens alone, and a base forgets how a refusal goes on. The third phase
-        # repairs that. Its gate has to be passed: what Stages II and III were seen to rise from, and no more.
+        # repairs that. Its gate has to be passed. It asks for a little less than the worst base had from
+        # which Stages II and III were seen to rise (82.5, 92 and 87.5 %), and was set after that run.
         _tell("tell", steps=500, batch_size=16, rate=8e-3),
         _tell("tell-long", steps=400, batch_size=8, rate=6e-3),
         replace(
@@ -282,7 +283,7 @@ def build(
 
     Raises:
         ValueError: On an unknown stage, or if `before` is missing.
-        GateFailed: If the base does not see what it has to.
+        GateFailed: If the base is blind, or fails its last gate.
     """
     folder = Path(folder)
     if _known(name) == "base":

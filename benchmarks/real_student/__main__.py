@@ -12,7 +12,8 @@ Stages are evaluated on the same dialogues of two or three turns, with their con
 the blind and the forgetful do worse.
 
 `results/result.json` says what is finished, how many core seconds each part took, what was seen at every
-look, and which gate stopped it, if one did; `results/dialogues.md` has dialogues to read.
+look and what its gate missed, and which gate stopped it, if one did; `results/dialogues.md` has dialogues
+to read.
 """
 
 from __future__ import annotations
@@ -206,7 +207,8 @@ def _seen(out: Path) -> list[dict[str, Any]]:
         ]
     if (out / "base" / GATES).exists():
         phases = json.loads((out / "base" / GATES).read_text())["phases"]
-        seen += [{key: entry[key] for key in ("phase", "steps", "seen")} for entry in phases]
+        keys = ("phase", "steps", "seen", "missing")
+        seen += [{key: entry[key] for key in keys if entry[key]} for entry in phases]
     return seen
 
 

@@ -230,6 +230,19 @@ def test_what_an_earlier_phase_lacks_is_on_record_and_only_a_blind_base_stops(
     assert pretraining.missed(tmp_path) == [f"see: mark={mark:.3f}, expected at least 0.8"]
 
 
+def test_a_phase_that_is_not_asked_for_marks_may_lose_them_for_a_while(tmp_path, monkeypatch):
+    share = lambda names, value: dict.fromkeys(names, value)  # noqa: E731
+    looks = iter([0.3, 1.0])
+    monkeypatch.setattr(
+        pretraining, "sight", lambda *_, ask: share(("noun", "colour", "mark", "place"), next(looks))
+    )
+    monkeypatch.setattr(pretraining, "memory", lambda *_: share(("purpose", "asked", "weighed"), 0.6))
+    first, last = Gate(purpose=0.75, count=4), Gate(mark=0.8, count=4)
+    phases = [phase("hear", gate=first, extensions=0), phase("listen", gate=last, extensions=0)]
+    pretrain(tiny(), phases, captions, tmp_path)
+    assert pretraining.missed(tmp_path) == ["hear: purpose=0.600, expected at least 0.75"]
+
+
 def test_gates_are_checked_when_they_are_made():
     with pytest.raises(ValueError, match=r"mark=1\.5"):
         Gate(mark=1.5)

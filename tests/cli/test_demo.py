@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import sys
 import types
@@ -106,8 +107,12 @@ def test_demo_builds_evaluates_reports_and_reuses(cli, recipe: Recipe) -> None:
     # All models play the same dialogues, whole contrast groups first.
     assert all([r["scenario"] for r in one] == [r["scenario"] for r in rows[0]] for one in rows)
     assert [len(one) for one in rows] == [5] * 10 and len({r["group"] for r in rows[0]}) > 1
+    assert "less than asked for" not in out
+    lacked = [{"phase": "hear", "missing": ["purpose=0.600, expected at least 0.75"]}]
+    Path("d/base/gates.json").write_text(json.dumps({"phases": lacked}))
     code, again, _ = cli(*WORDS)
     assert code == 0 and len(recipe.built) == 6
+    assert "base, less than asked for after hear: purpose=0.600, expected at least 0.75; the last" in again
     assert "train grpo 1: reused" in again and "everything was there already" in again
     table = [line for line in out.splitlines() if line.startswith("+ GRPO")]
     assert len(table) == 1 and table == [line for line in again.splitlines() if line.startswith("+ GRPO")]
