@@ -299,11 +299,16 @@ def build(
     return folder / "model"
 
 
-def train_base(config: DemoConfig, folder: str | Path, progress: Progress | None = None) -> HFStudent:
-    """Train the helpful-only base from random weights, or go on with what `folder` holds of it."""
+def train_base(
+    config: DemoConfig, folder: str | Path, progress: Progress | None = None, *, strict: bool = True
+) -> HFStudent:
+    """Train the helpful-only base from random weights, or go on with what `folder` holds of it.
+
+    Without `strict` no gate stops it.
+    """
     student = HFStudent(*build_tiny(all_texts(pretrain=True), config.model, config.seed), name="base")
     data = lambda name, count, extension: base_data(name, count, config.seed + 1000 * extension)  # noqa: E731
-    pretrain(student, config.base, data, folder, config.seed, progress)
+    pretrain(student, config.base, data, folder, config.seed, progress, strict=strict)
     return student
 
 

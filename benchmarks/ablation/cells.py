@@ -33,7 +33,7 @@ from steer_env.agents.scripted import Constructive
 from steer_env.algorithms import recipes, sft, trainer
 from steer_env.algorithms.bootstrap import keep
 from steer_env.algorithms.exploit import best_response
-from steer_env.algorithms.pretraining import GATES, GateFailed, frozen_vision
+from steer_env.algorithms.pretraining import frozen_vision, missed
 from steer_env.algorithms.recipe_data import Shares, data_seeds, told
 from steer_env.algorithms.trainer import TrainConfig
 from steer_env.cli.demo_jobs import CONSTANT, TOGETHER
@@ -129,30 +129,15 @@ def _train(settings: Settings, out: Path, cell: Cell, tell: Tell, folder: Path, 
     before = model_of(out, cell.parent) if cell.parent else None
     progress = lambda done, total, row: tell("progress", ("train", done, total))  # noqa: E731
     if cell.stage == "base":
-        _base(config, folder, progress)
-        return
-    if cell.stage == "grpo":
+        # The gates were set by what base 0 could do; a sweep over bases is about what they differ in.
+        student = recipes.train_base(config, folder, progress, strict=False)
+    elif cell.stage == "grpo":
         student = train_grpo(settings, config, cell, before, folder, resume, progress)
     elif ARMS[cell.arm].stage_two == "single":
         student = single_sft(settings, config, before, progress)
     else:
         student = recipes.train_sft(config, before or "", progress)
     student.save(folder / "model")
-
-
-def _base(config: recipes.DemoConfig, folder: Path, progress: Any) -> None:
-    """Train a base. One that fails a gate, the last one too, goes on, and its row says what it misses.
-
-    The gates were set by what base 0 could do; a sweep over bases is about what they differ in.
-    """
-    while True:
-        try:
-            recipes.build(config, "base", folder, progress=progress)
-            return
-        except GateFailed:
-            phases = read_json(folder / GATES)["phases"]
-            phases[-1] |= {"missed": phases[-1]["missing"], "missing": []}
-            write_json(folder / GATES, {"phases": phases})
 
 
 def single_sft(settings: Settings, config: recipes.DemoConfig, before: Any, progress: Any) -> HFStudent:
@@ -242,10 +227,6 @@ def _about(settings: Settings, out: Path, cell: Cell) -> Row:
     line = [cell]
     while line[-1].parent is not None:
         line.append(line[-1].parent)
-    gates = folder_of(out, line[-1]) / GATES
-    phases = read_json(gates)["phases"] if gates.exists() else []
-    last = {phase["phase"]: phase["missing"] or phase.get("missed", ()) for phase in phases}
-    missed = [f"{phase}: {what}" for phase, lacking in last.items() for what in lacking]
     kinds = {"arm": cell.arm, "seed": cell.seed, "base": line[-1].seed}
     steps = {"steps": settings.recipe.grpo.steps} if cell.stage == "grpo" else {}
     return {
@@ -254,7 +235,7 @@ def _about(settings: Settings, out: Path, cell: Cell) -> Row:
         "recipe": stage_key(cell.settings),
         "weights": [weights_hash(model_of(out, each))[:16] for each in line],
         **{name: evaluation_settings(settings, cell)[name] for name in ("world", "judge", "dialogues")},
-        "gates_missed": missed,
+        "gates_missed": missed(folder_of(out, line[-1])),
         "machine": {
             "processor": _processor(), "instructions": torch.backends.cpu.get_cpu_capability(),
             "torch": torch.__version__, "transformers": version("transformers"),
