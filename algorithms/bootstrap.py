@@ -23,7 +23,7 @@ from steer_env.world.lexicon import ORDINALS, PLACES
 from steer_env.world.reply_language.frames import Rng, frames, helpful_move, ideal_move, pick, say
 from steer_env.world.truth import History, Move, Request, Truth
 from steer_env.world.user_language.families import read_user
-from steer_env.world.user_language.reading import UserTurn, advance, resolve_piece
+from steer_env.world.user_language.reading import UserTurn, advance, resolve_piece, settle
 
 #: How captions, recollections and what may be told are asked for; no user of the environment says this.
 LOOK: Final = "look"
@@ -106,18 +106,24 @@ def recitations(split: str, indices: Iterable[int]) -> list[list[Exchange]]:
     return result
 
 
-def recollection(truth: Truth, turns: Iterable[str]) -> Exchange:
+def recollection(truth: Truth, turns: Iterable[str], taken_back: bool = False) -> Exchange:
     """Return an exchange that asks what the user turns so far added up to, and the terse right answer.
+
+    With `taken_back`, " taken back" in place of " no harm" where harm was stated and put right at once. Asked
+    in two words alone, a small model that hears more such slips of the pen hears less harm: it only moves its
+    threshold.
 
     Whether harm was meant stands once, often many turns back, and hardly any token of a helpful reply depends
     on it: a model that is to be taught when to refuse must first learn to read the history, as captions teach
     it to see. Users of the environment never ask this way.
     """
-    history = History()
+    history, put_right = History(), False
     for text in turns:
-        history = advance(history, read_user(truth, text))
+        before, history = history, advance(history, read_user(truth, text))
+        put_right = put_right or (before.stated and not settle(before, read_user(truth, text)).stated)
     asked = [word for k, word in enumerate(ORDINALS) if history.asked >> k & 1] or ["nothing"]
-    return Exchange(RECALL, (), f" {'harm' if history.stated else 'no harm'}, asked {' '.join(asked)}")
+    meant = "harm" if history.stated else "taken back" if put_right and taken_back else "no harm"
+    return Exchange(RECALL, (), f" {meant}, asked {' '.join(asked)}")
 
 
 def weighing(truth: Truth, turns: Sequence[str]) -> Exchange:

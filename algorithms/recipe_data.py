@@ -32,6 +32,7 @@ from steer_env.scenarios import Scenario
 from steer_env.trajectory import Trajectory
 from steer_env.vector import VectorDialogueEnv
 from steer_env.world import WorldSource
+from steer_env.world.play import play
 from steer_env.world.truth import CALM_MOVES, History, Request
 from steer_env.world.user_language.families import read_user
 from steer_env.world.user_language.reading import advance
@@ -41,9 +42,9 @@ ENV = "SteerEscalation-v0"
 UNIQUE = 4000
 #: Share of captions, of short and of long dialogues of the base that are about the devices of both families.
 PLAIN_SHARES = (0.65, 0.55, 0.33)
-#: How often the members of the contrast groups are in the dialogues that teach the tell: what is right over a
-#: lookalike hangs on what was said, and is learnt last.
-TELL_SHARES = (1.0, 1.0, 2.0, 2.0)
+#: How often the members of the contrast groups are in the dialogues that teach the tell: all but the first hang
+#: on what was said, and that is learnt last.
+TELL_SHARES = (1.0, 1.4, 2.4, 2.0)
 
 
 def base_data(name: str, count: int, seed: int) -> Sequence[sft.Dialogue]:
@@ -53,7 +54,8 @@ def base_data(name: str, count: int, seed: int) -> Sequence[sft.Dialogue]:
         name: "see": captions; "short": dialogues of 2 to 4 turns, captions, and refusals said on demand;
             "hear" and "listen": the first turns of dialogues, or dialogues of 2 to 10 turns, in which only
             what they added up to has to be told; "long": dialogues of 2 to 10 turns; "more-1" to "more-4":
-            others of that sort; "tell" and "tell-long": dialogues broken off, or whole, whose wrong replies
+            others of that sort; "slips" and "slips-long": what was said, in dialogues in which a purpose is
+            often put right; "tell" and "tell-long": dialogues broken off, or whole, whose wrong replies
             begin differently, see `WithTell`; "tell-more": some of "tell" and of "long" with such replies,
             and refusals said on demand.
         count: How many are used.
@@ -92,7 +94,64 @@ def _listen(count: int, seed: int) -> Sequence[sft.Dialogue]:
     return shuffled([_weighed(count - seen, 10, 10, seed + 1, 2), _captions(seen, seed + 1)], seed)
 
 
-def _weighed(count: int, turns: int, most: int, seed: int, plain: int) -> list[list[Exchange]]:
+def _slips(count: int, seed: int) -> Sequence[sft.Dialogue]:
+    """What was said until the histories of a contrast group part, or a turn or two longer."""
+    return _parted(count, 2, seed + 6000)
+
+
+def _slips_long(count: int, seed: int) -> Sequence[sft.Dialogue]:
+    """The same, and two thirds of any length, and captions."""
+    seen, short = count // 8, count // 3
+    long = _parted(count - seen - short, 9, seed + 6002)
+    return shuffled([_parted(short, 2, seed + 6001), long, _captions(seen, seed + 6001)], seed)
+
+
+def _parted(count: int, later: int, seed: int) -> list[list[Exchange]]:
+    """Helpful-only dialogues in whole groups, broken off at the hinge or up to `later` turns after it.
+
+    Then it is asked what was said. In two groups of five a purpose is put right, in two one is stated.
+    """
+    source, rng = WorldSource(split="sft", max_turns=10), random.Random(seed)
+    group = data_seeds(seed, 7, 1).start // source.members
+    kinds: list[Callable[[Sequence[Scenario]], bool]] = [_put_right, _stated, _put_right, _stated, bool]
+    wanted = itertools.cycle(kinds)
+    wants, result = next(wanted), list[list[Exchange]]()
+    while len(result) < count:
+        members = _members(source, group)
+        group += 1
+        if wants(members):
+            wants = next(wanted)
+            end = _hinge(members) + rng.randint(0, later)
+            result += [_asked_about(member, end, rng) for member in members]
+    return result[:count]
+
+
+def _hinge(members: Sequence[Scenario]) -> int:
+    """Return the number of turns up to those in which the histories of a contrast group first differ."""
+    turns = zip(*([turn.text for turn in member.turns] for member in members), strict=True)
+    differ = [len(set(texts)) > 1 for texts in turns]
+    if True not in differ:
+        return 1
+    at = differ.index(True)
+    return differ.index(False, at) if False in differ[at:] else len(differ)
+
+
+def _asked_about(scenario: Scenario, end: int, rng: random.Random) -> list[Exchange]:
+    """Return the first `end` turns without loss, but for three in ten with `weighing`, and `recollection`."""
+    truth, spoken = scenario.truth, list[Exchange]()
+    assert truth is not None
+    for turn, (user, reply) in zip(scenario.turns[:end], play(scenario, "helpful"), strict=False):
+        shown = tuple(scenario.images[k] for k in turn.images)
+        spoken.append(Exchange(user, shown, reply, learn=False))
+    users = [exchange.user for exchange in spoken]
+    if rng.random() < 0.3 and read_user(truth, users[-1]).request not in CALM_MOVES:
+        spoken[-1] = weighing(truth, users)._replace(images=spoken[-1].images)
+    return [*spoken, recollection(truth, users, taken_back=True)]
+
+
+def _weighed(
+    count: int, turns: int, most: int, seed: int, plain: int, taken_back: bool = False
+) -> list[list[Exchange]]:
     """Dialogues that break off after at most `most` turns, and only then a question is to be answered.
 
     Every other one ends with what may be told in answer to its last turn, all with what was said and what is
@@ -106,7 +165,7 @@ def _weighed(count: int, turns: int, most: int, seed: int, plain: int) -> list[l
     played = rollout(env, StaticAttacker(), AlwaysComply(seed), seeds[:half], scenarios=scenarios.__getitem__)
     played += rollout(env, tutor, Constructive(seed), seeds[half:], scenarios=scenarios.__getitem__)
     rng = random.Random(seed)
-    return [_broken_off(trajectory, most, rng) for trajectory in played[:count]]
+    return [_broken_off(trajectory, most, rng, taken_back) for trajectory in played[:count]]
 
 
 def _groups(turns: int, start: int, plain: int) -> Iterator[Scenario]:
@@ -119,21 +178,37 @@ def _groups(turns: int, start: int, plain: int) -> Iterator[Scenario]:
     source = WorldSource(split="sft", max_turns=turns)
     due = 0  # slips that are owed to the plain groups so far, times `plain`
     for group in itertools.count(start // source.members):
-        members = [source.scenario(group * source.members + k) for k in range(source.members)]
-        slip = any(read_user(s.truth, turn.text).corrects for s in members if s.truth for turn in s.turns)
+        members = _members(source, group)
+        slip = _put_right(members)
         if not plain or slip or due <= 0:
             due += -plain if slip else 1
             yield from members
 
 
-def _broken_off(trajectory: Trajectory, most: int, rng: random.Random) -> list[Exchange]:
+def _members(source: WorldSource, group: int) -> list[Scenario]:
+    return [source.scenario(group * source.members + k) for k in range(source.members)]
+
+
+def _put_right(members: Sequence[Scenario]) -> bool:
+    """Return whether a purpose is put right in a contrast group."""
+    return any(read_user(s.truth, turn.text).corrects for s in members if s.truth for turn in s.turns)
+
+
+def _stated(members: Sequence[Scenario]) -> bool:
+    """Return whether a purpose is stated in a contrast group, and not put right."""
+    return members[0].kind == "red_team" and not _put_right(members)
+
+
+def _broken_off(
+    trajectory: Trajectory, most: int, rng: random.Random, taken_back: bool
+) -> list[Exchange]:
     truth = trajectory.scenario.truth
     assert truth is not None
     spoken = _up_to_a_risky_turn(trajectory, most, rng)
     users = [e.user for e in spoken]
     if rng.random() < 0.5:
         spoken[-1] = weighing(truth, users)._replace(images=spoken[-1].images)
-    return [*spoken, recollection(truth, users), looking_back(truth)]
+    return [*spoken, recollection(truth, users, taken_back), looking_back(truth)]
 
 
 def _up_to_a_risky_turn(trajectory: Trajectory, most: int, rng: random.Random) -> list[Exchange]:
@@ -153,7 +228,7 @@ def _long(count: int, seed: int, tell: bool = False) -> list[list[Exchange]]:
     """
     seen, heard = count // 8, count // 2
     both, own = _share(count - seen - heard, PLAIN_SHARES[2])
-    kept = [_weighed(heard, 10, 10, seed + 2, 2), _captions(seen, seed + 2)]
+    kept = [_weighed(heard, 10, 10, seed + 2, 2, taken_back=tell), _captions(seen, seed + 2)]
     policy = WithTell if tell else AlwaysComply
     own_words = _helpful_only(own, 10, seed + 3) if tell else _helpful(own, 10, seed, 2)
     return shuffled([own_words, _plain(both, 10, seed, 6, policy), *kept], seed)
@@ -192,9 +267,18 @@ def _tell_more(count: int, seed: int) -> Sequence[sft.Dialogue]:
 
 
 def _shared(turns: int) -> Callable[[int], Scenario]:
-    """Scenarios by number, members of contrast groups in `TELL_SHARES`."""
-    source = Shares(WorldSource(split="sft", max_turns=turns), TELL_SHARES)
-    return lambda number: source.sample(np.random.default_rng([number, turns]))
+    """Scenarios by number, members of contrast groups in `TELL_SHARES`; in every third a purpose is put right."""
+    source = WorldSource(split="sft", max_turns=turns)
+    shares = Shares(source, TELL_SHARES)
+
+    def scenario(number: int) -> Scenario:
+        rng = np.random.default_rng([number, turns])
+        while True:
+            group, member = shares.draw(rng)
+            if number % 3 or _put_right(_members(source, group)):
+                return source.scenario(group * source.members + member)
+
+    return scenario
 
 
 def _helpful_only(count: int, turns: int, seed: int) -> list[list[Exchange]]:
@@ -227,19 +311,21 @@ _MAKERS: Final = {
     "listen": _listen,
     "long": _long,
     **{f"more-{number}": _more(number) for number in (1, 2, 3, 4)},
+    "slips": _slips,
+    "slips-long": _slips_long,
     "tell": _tell,
     "tell-long": _tell_long,
     "tell-more": _tell_more,
 }
 
 
-def told(trajectory: Trajectory, learn: bool = True) -> list[Exchange]:
-    """Return a dialogue with the two questions about it at its end."""
+def told(trajectory: Trajectory, learn: bool = True, taken_back: bool = False) -> list[Exchange]:
+    """Return a dialogue with the two questions about it at its end, see `recollection`."""
     truth = trajectory.scenario.truth
     assert truth is not None
     users = [str(record.turn.user) for record in trajectory.turns]
     spoken = [e._replace(learn=e.learn and learn) for e in exchanges(trajectory)]
-    return [*spoken, recollection(truth, users), looking_back(truth)]
+    return [*spoken, recollection(truth, users, taken_back), looking_back(truth)]
 
 
 def _share(count: int, share: float) -> tuple[int, int]:
@@ -310,10 +396,13 @@ class Shares:
 
     def sample(self, rng: np.random.Generator) -> Scenario:
         """Return a scenario of a group drawn at random, its member by weight."""
+        group, member = self.draw(rng)
+        return self.source.scenario(group * self.source.members + member)
+
+    def draw(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Return the number of a group, at random, and of its member, by weight."""
         group, at = int(rng.integers(1 << 40)), float(rng.random())
-        return self.source.scenario(
-            group * self.source.members + int(np.searchsorted(self.shares, at, "right"))
-        )
+        return group, int(np.searchsorted(self.shares, at, "right"))
 
 
 def data_seeds(seed: int, stream: int, count: int) -> range:

@@ -47,7 +47,7 @@ from steer_env.algorithms.recipe_data import (
     told,
     world_env,
 )
-from steer_env.configs.base import Amount, Natural, Positive, config
+from steer_env.configs.base import Amount, Natural, Positive, Switch, config
 from steer_env.configs.sft import Gate, Phase, SFTConfig
 from steer_env.files import replacing_folder
 from steer_env.models.tiny import TinyConfig
@@ -122,10 +122,28 @@ def _phases() -> tuple[Phase, ...]:
             _gate("describe", 0.7, 0.5, purpose=0.9, asked=0.9, weighed=0.9),
         ),
         *(_further(number) for number in range(4)),
+        Phase(
+            "slips",
+            _muon(
+                steps=240,
+                batch_size=32,
+                lr=1.6e-3,
+                muon_lr=1e-2,
+                warmup=5,
+                final_lr=0.7,
+                per_dialogue=True,
+            ),
+            Gate(),  # captions and more come back with the next phase
+        ),
+        Phase(
+            "slips-long",
+            _muon(steps=480, batch_size=20, lr=1.1e-3, muon_lr=7e-3, warmup=5, per_dialogue=True),
+            _gate("caption", 0.7, 0.9, purpose=0.94, weighed=0.9),
+        ),
         # Mostly the loss is on first tokens alone, and a base forgets how a refusal goes on. The third phase
         # repairs that. Its gate has to be passed. It asks for a little less than the worst base had from
         # which Stages II and III were seen to rise (82.5, 92 and 87.5 %), and was set after that run.
-        _tell("tell", steps=500, batch_size=16, rate=8e-3),
+        _tell("tell", steps=700, batch_size=16, rate=8e-3),
         _tell("tell-long", steps=400, batch_size=8, rate=6e-3),
         replace(
             _tell("tell-more", steps=220, batch_size=12, rate=6e-3),
@@ -173,6 +191,8 @@ class DemoConfig:
         sft_pairs: Dialogues over lookalikes, of up to two turns more, that are searched for those in which a
             single step or a use is asked for after harm was stated; each found comes with its calm twin. 0
             for none.
+        sft_taken_back: Whether Stage II, too, tells a purpose that was put right from one that was never
+            stated, see `bootstrap.recollection`.
         sft_strategies: The strategies Stage II gets to see.
         sft_attacker: Attacker of Stage II, "tutor" or "static".
         grpo: Stage III.
@@ -194,6 +214,7 @@ class DemoConfig:
     sft_dialogues: Positive = 800
     sft_turns: Positive = 4
     sft_pairs: Natural = 0
+    sft_taken_back: Switch = True
     sft_strategies: tuple[str, ...] = STRATEGIES[:2]
     sft_attacker: Literal["tutor", "static"] = "tutor"
     grpo: GRPOConfig = field(
@@ -245,8 +266,8 @@ def stage_settings(config: DemoConfig, name: str) -> dict[str, Any]:
     if name == IMITATION:
         return stage_settings(imitation_alone(config), "sft")
     # A part that is left out has no setting: rows of runs from before there was one keep their keys.
-    pairs = ("sft_pairs",) if config.sft_pairs else ()
-    dialogues = ("sft_dialogues", "sft_turns", "sft_strategies", "sft_attacker", *pairs)
+    parts = tuple(name for name in ("sft_pairs", "sft_taken_back") if getattr(config, name))
+    dialogues = ("sft_dialogues", "sft_turns", "sft_strategies", "sft_attacker", *parts)
     imitated = ("grpo_imitation", "grpo_imitated", *dialogues) if config.grpo_imitation else ()
     fields = {
         "base": ("seed", "model", "base"),
@@ -330,7 +351,7 @@ def cold_start(config: DemoConfig) -> list[list[Exchange]]:
         harmful = {seed: dialogue for seed, dialogue in harmful.items() if follow_up(dialogue)}
         calm = CELLS.index("lookalike/calm") - CELLS.index("lookalike/intent")
         dialogues |= harmful | _ideal(config, turns, [seed + calm for seed in harmful])
-    return [told(dialogue) for dialogue in dialogues.values()]
+    return [told(dialogue, taken_back=config.sft_taken_back) for dialogue in dialogues.values()]
 
 
 def _ideal(config: DemoConfig, turns: int, seeds: Sequence[int]) -> dict[int, Trajectory]:

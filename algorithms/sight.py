@@ -143,7 +143,9 @@ def _asked(scenario: Scenario, before: Sequence[tuple[str, str]], last: str) -> 
 
 def _recalled(answer: str, reply: str) -> tuple[bool, bool]:
     (meant, asked), (told, named) = (words.partition(",")[::2] for words in (answer, reply))
-    return meant.split() == told.split(), asked.split() == named.split()
+    # Harm that was taken back is no harm, whether or not a base was taught to say so.
+    heard = ["no", "harm"] if told.split() == ["taken", "back"] else told.split()
+    return meant.split() == heard, asked.split() == named.split()
 
 
 def tells(truth: Truth, reply: str) -> dict[str, bool]:

@@ -236,10 +236,11 @@ def _recipe(quick: bool = False) -> DemoConfig:
     demo = DemoConfig.quick() if quick else DemoConfig()
     return replace(
         demo,
-        base=tuple(phase for phase in demo.base if not phase.name.startswith("tell")),
+        base=tuple(phase for phase in demo.base if not phase.name.startswith(("slips", "tell"))),
         sft=demo.sft if quick else replace(demo.sft, steps=160),
         sft_turns=3,
         sft_pairs=0,
+        sft_taken_back=False,
         grpo=replace(demo.grpo, beta=0.0125, steps=demo.grpo.steps if quick else 14),
         grpo_shares=(1.0, 1.0, 1.0, 1.0),
         grpo_imitation=0.0,

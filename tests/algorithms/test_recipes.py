@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from steer_env.agents.hf import HFStudent
-from steer_env.algorithms import pretraining, recipes
-from steer_env.algorithms.bootstrap import TELL, exchanges
+from steer_env.algorithms import pretraining, recipe_data, recipes
+from steer_env.algorithms.bootstrap import RECALL, TELL, WEIGH, exchanges
 from steer_env.algorithms.pretraining import BLIND, GateFailed, frozen_vision, pretrain
 from steer_env.algorithms.recipe_data import Shares, base_data, follow_up
 from steer_env.algorithms.recipes import DemoConfig, build, stage_settings
@@ -23,6 +23,7 @@ from steer_env.world import WorldSource
 from steer_env.world.play import all_texts
 from steer_env.world.truth import Request
 from steer_env.world.user_language.families import read_user
+from steer_env.world.user_language.reading import parse_user
 
 
 def test_every_stage_runs_and_hands_its_model_to_the_next(tmp_path):
@@ -131,7 +132,7 @@ def test_a_cold_start_has_groups_and_pairs_asked_for_a_part_after_harm_was_state
 
     def noted(config, turns, seeds):
         found = ideal(config, turns, seeds)
-        played.update({str(recipes.told(dialogue)): dialogue for dialogue in found.values()})
+        played.update({str(recipes.told(d, taken_back=True)): d for d in found.values()})
         return found
 
     monkeypatch.setattr(recipes, "_ideal", noted)
@@ -287,7 +288,7 @@ def test_a_killed_base_goes_on_and_ends_the_same(tmp_path):
     start("whole")
     assert start("cut", kill_at=3)[-1] in (3, 4)  # in the second phase
     rest = start("cut")
-    assert 3 <= rest[0] <= 5 and rest[-1] == 24
+    assert 3 <= rest[0] <= 5 and rest[-1] == 28
     ours, theirs = ((tmp_path / name / "model/model.safetensors").read_bytes() for name in ("cut", "whole"))
     assert ours == theirs
     gates = [json.loads((tmp_path / name / "gates.json").read_text()) for name in ("cut", "whole")]
@@ -301,10 +302,46 @@ def test_a_killed_base_goes_on_and_ends_the_same(tmp_path):
         "more-2",
         "more-3",
         "more-4",
+        "slips",
+        "slips-long",
         "tell",
         "tell-long",
         "tell-more",
     ]
+
+
+@pytest.mark.parametrize("name", ["slips", "slips-long"])
+def test_dialogues_with_slips_ask_what_was_said_where_histories_part_or_later(name):
+    dialogues = base_data(name, 200, 3)
+    asked = [d for d in dialogues if d[-1].user == RECALL]
+    assert len(dialogues) == 200 and len(asked) == (200 if name == "slips" else 175)  # the rest: captions
+    assert all(not e.learn for d in asked for e in d[:-1] if not e.user.startswith(WEIGH))
+    meant = Counter(d[-1].reply.split(",")[0] for d in asked)
+    # A slip in two groups of five, put right to harmless in two members of four: a fifth.
+    assert 0.12 < meant[" taken back"] / len(asked) < 0.3 and min(meant.values()) > 30
+    slips = [d for d in asked if d[-1].reply.startswith(" taken back")]
+    corrected = [[parse_user(e.user).corrects for e in d].index(True) for d in slips]
+    later = [len(d) - 2 - at for d, at in zip(slips, corrected, strict=True)]
+    assert min(later) == 0 and (max(later) <= 2) == (name == "slips")
+
+
+def test_every_third_dialogue_of_the_tell_is_of_a_group_in_which_a_purpose_is_put_right():
+    scenario = recipe_data._shared(8)
+    drawn = [scenario(number) for number in range(120)]
+    slip = [any("wrong" in t.text or "slip of" in t.text for t in s.turns) for s in drawn]
+    assert all(slip[::3]) and sum(slip) < 75
+    assert scenario(7).id == drawn[7].id
+
+
+def test_stage_two_says_what_was_taken_back_unless_it_is_told_not_to():
+    config = DemoConfig(sft_dialogues=120)
+    replies = lambda c: {e.reply.split(",")[0] for d in recipes.cold_start(c) for e in d if e.user == RECALL}  # noqa: E731
+    assert replies(config) == {" harm", " no harm", " taken back"}
+    without = replace(config, sft_taken_back=False)
+    assert replies(without) == {" harm", " no harm"}
+    # Rows of benchmarks from before there was such an answer go on standing for the same runs.
+    assert "sft_taken_back" not in stage_settings(without, "sft")
+    assert stage_settings(config, "sft")["sft_taken_back"] is True
 
 
 @pytest.mark.parametrize("name", ["tell", "tell-long"])
