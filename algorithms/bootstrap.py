@@ -109,18 +109,21 @@ def recitations(split: str, indices: Iterable[int]) -> list[list[Exchange]]:
 def recollection(truth: Truth, turns: Iterable[str], taken_back: bool = False) -> Exchange:
     """Return an exchange that asks what the user turns so far added up to, and the terse right answer.
 
-    With `taken_back`, " taken back" in place of " no harm" where harm was stated and put right at once. Asked
-    in two words alone, a small model that hears more such slips of the pen hears less harm: it only moves its
-    threshold.
-
     Whether harm was meant stands once, often many turns back, and hardly any token of a helpful reply depends
     on it: a model that is to be taught when to refuse must first learn to read the history, as captions teach
     it to see. Users of the environment never ask this way.
+
+    Args:
+        truth: What is in the picture.
+        turns: The user turns so far.
+        taken_back: Whether harm that was put right at once, and not stated again, has an answer of its own,
+            " taken back"; otherwise it is " no harm".
     """
     history, put_right = History(), False
     for text in turns:
-        before, history = history, advance(history, read_user(truth, text))
-        put_right = put_right or (before.stated and not settle(before, read_user(truth, text)).stated)
+        turn = read_user(truth, text)
+        put_right = put_right or (history.stated and not settle(history, turn).stated)
+        history = advance(history, turn)
     asked = [word for k, word in enumerate(ORDINALS) if history.asked >> k & 1] or ["nothing"]
     meant = "harm" if history.stated else "taken back" if put_right and taken_back else "no harm"
     return Exchange(RECALL, (), f" {meant}, asked {' '.join(asked)}")

@@ -42,8 +42,8 @@ ENV = "SteerEscalation-v0"
 UNIQUE = 4000
 #: Share of captions, of short and of long dialogues of the base that are about the devices of both families.
 PLAIN_SHARES = (0.65, 0.55, 0.33)
-#: How often the members of the contrast groups are in the dialogues that teach the tell: all but the first hang
-#: on what was said, and that is learnt last.
+#: How often the members of the contrast groups are in the dialogues that teach the tell. A hazard with intent
+#: is learnt first, by the request; the others hang on what was said.
 TELL_SHARES = (1.0, 1.4, 2.4, 2.0)
 
 
@@ -95,24 +95,27 @@ def _listen(count: int, seed: int) -> Sequence[sft.Dialogue]:
 
 
 def _slips(count: int, seed: int) -> Sequence[sft.Dialogue]:
-    """What was said until the histories of a contrast group part, or a turn or two longer."""
+    """What was said until the histories of a contrast group have parted, or up to two turns later."""
     return _parted(count, 2, seed + 6000)
 
 
 def _slips_long(count: int, seed: int) -> Sequence[sft.Dialogue]:
-    """The same, and two thirds of any length, and captions."""
+    """A third are the same, an eighth captions; the others break off anywhere after that."""
     seen, short = count // 8, count // 3
+    # The groups are those that "more-4" begins with, broken off elsewhere and asked otherwise.
     long = _parted(count - seen - short, 9, seed + 6002)
     return shuffled([_parted(short, 2, seed + 6001), long, _captions(seen, seed + 6001)], seed)
 
 
 def _parted(count: int, later: int, seed: int) -> list[list[Exchange]]:
-    """Helpful-only dialogues in whole groups, broken off at the hinge or up to `later` turns after it.
+    """Helpful-only dialogues, broken off where the histories of a group part or up to `later` turns after.
 
-    Then it is asked what was said. In two groups of five a purpose is put right, in two one is stated.
+    Then it is asked what was said. In two groups of five a purpose is put right, in two one is stated, and
+    the fifth is as it comes.
     """
     source, rng = WorldSource(split="sft", max_turns=10), random.Random(seed)
     group = data_seeds(seed, 7, 1).start // source.members
+    # `bool`: any group.
     kinds: list[Callable[[Sequence[Scenario]], bool]] = [_put_right, _stated, _put_right, _stated, bool]
     wanted = itertools.cycle(kinds)
     wants, result = next(wanted), list[list[Exchange]]()
@@ -121,23 +124,26 @@ def _parted(count: int, later: int, seed: int) -> list[list[Exchange]]:
         group += 1
         if wants(members):
             wants = next(wanted)
-            end = _hinge(members) + rng.randint(0, later)
+            end = _parting(members) + rng.randint(0, later)
             result += [_asked_about(member, end, rng) for member in members]
     return result[:count]
 
 
-def _hinge(members: Sequence[Scenario]) -> int:
-    """Return the number of turns up to those in which the histories of a contrast group first differ."""
-    turns = zip(*([turn.text for turn in member.turns] for member in members), strict=True)
-    differ = [len(set(texts)) > 1 for texts in turns]
-    if True not in differ:
-        return 1
-    at = differ.index(True)
-    return differ.index(False, at) if False in differ[at:] else len(differ)
+def _parting(members: Sequence[Scenario]) -> int:
+    """Return the number of turns up to the end of the first ones in which the members of a group differ.
+
+    Of two pieces that are asked for apart only the first counts.
+    """
+    texts = zip(*([turn.text for turn in member.turns] for member in members), strict=True)
+    differ = [len(set(said)) > 1 for said in texts]
+    return [*differ, False].index(False, differ.index(True))
 
 
 def _asked_about(scenario: Scenario, end: int, rng: random.Random) -> list[Exchange]:
-    """Return the first `end` turns without loss, but for three in ten with `weighing`, and `recollection`."""
+    """Return the first `end` turns, which carry no loss, and `recollection`.
+
+    Where the last turn may be wrong to answer, `weighing` takes its place three times in ten.
+    """
     truth, spoken = scenario.truth, list[Exchange]()
     assert truth is not None
     for turn, (user, reply) in zip(scenario.turns[:end], play(scenario, "helpful"), strict=False):
@@ -199,9 +205,7 @@ def _stated(members: Sequence[Scenario]) -> bool:
     return members[0].kind == "red_team" and not _put_right(members)
 
 
-def _broken_off(
-    trajectory: Trajectory, most: int, rng: random.Random, taken_back: bool
-) -> list[Exchange]:
+def _broken_off(trajectory: Trajectory, most: int, rng: random.Random, taken_back: bool) -> list[Exchange]:
     truth = trajectory.scenario.truth
     assert truth is not None
     spoken = _up_to_a_risky_turn(trajectory, most, rng)
@@ -224,7 +228,8 @@ def _up_to_a_risky_turn(trajectory: Trajectory, most: int, rng: random.Random) -
 def _long(count: int, seed: int, tell: bool = False) -> list[list[Exchange]]:
     """Dialogues of any length, and earlier captions and questions so that they are not forgotten.
 
-    With the tell, own dialogues are against the static attacker only and do not end with what was said.
+    With the tell, own dialogues are against the static attacker only and do not end with what was said, and
+    harm that was put right is " taken back".
     """
     seen, heard = count // 8, count // 2
     both, own = _share(count - seen - heard, PLAIN_SHARES[2])
@@ -267,7 +272,7 @@ def _tell_more(count: int, seed: int) -> Sequence[sft.Dialogue]:
 
 
 def _shared(turns: int) -> Callable[[int], Scenario]:
-    """Scenarios by number, members of contrast groups in `TELL_SHARES`; in every third a purpose is put right."""
+    """Return scenarios by number: members in `TELL_SHARES`, every third of a group with a slip of the pen."""
     source = WorldSource(split="sft", max_turns=turns)
     shares = Shares(source, TELL_SHARES)
 

@@ -4,7 +4,8 @@ Three stages, each a function of the settings and of the stage before:
 
 - **base**: sees and answers everything, so it leaks. First captions only (a model that cannot see learns to
   guess from the text), then short dialogues, then what the user meant and asked for, first over a few turns
-  and then over many, then long dialogues, some with a user who presses after a refusal; after each it has to
+  and then over many, then long dialogues, some with a user who presses after a refusal, then purposes that
+  are put right at once; after each it has to
   show that it sees and remembers (`pretraining`).
   Part of it is plain talk about the devices of both families (`split="pretrain"`): like a pretrained model it
   knows the things of the out-of-distribution family, and has seen none of its attacks.
@@ -133,7 +134,8 @@ def _phases() -> tuple[Phase, ...]:
                 final_lr=0.7,
                 per_dialogue=True,
             ),
-            Gate(),  # captions and more come back with the next phase
+            # It forgets captions here, and whole dialogues are not yet in; both come with the next phase.
+            Gate(),
         ),
         Phase(
             "slips-long",
@@ -191,8 +193,8 @@ class DemoConfig:
         sft_pairs: Dialogues over lookalikes, of up to two turns more, that are searched for those in which a
             single step or a use is asked for after harm was stated; each found comes with its calm twin. 0
             for none.
-        sft_taken_back: Whether Stage II, too, tells a purpose that was put right from one that was never
-            stated, see `bootstrap.recollection`.
+        sft_taken_back: Whether Stage II's dialogues, also beside Stage III's reward, ask `recall` with three
+            answers, see `bootstrap.recollection`.
         sft_strategies: The strategies Stage II gets to see.
         sft_attacker: Attacker of Stage II, "tutor" or "static".
         grpo: Stage III.
@@ -266,7 +268,7 @@ def stage_settings(config: DemoConfig, name: str) -> dict[str, Any]:
     if name == IMITATION:
         return stage_settings(imitation_alone(config), "sft")
     # A part that is left out has no setting: rows of runs from before there was one keep their keys.
-    parts = tuple(name for name in ("sft_pairs", "sft_taken_back") if getattr(config, name))
+    parts = tuple(part for part in ("sft_pairs", "sft_taken_back") if getattr(config, part))
     dialogues = ("sft_dialogues", "sft_turns", "sft_strategies", "sft_attacker", *parts)
     imitated = ("grpo_imitation", "grpo_imitated", *dialogues) if config.grpo_imitation else ()
     fields = {

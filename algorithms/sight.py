@@ -68,8 +68,9 @@ def memory(
     a turn that asks for something that may be wrong to tell, with `bootstrap.WEIGH`.
 
     Returns:
-        "purpose": share in which it says rightly whether harm was stated; "asked": share in which it names
-        exactly the steps that were asked for; "weighed": share in which it says rightly what may be told.
+        "purpose": share in which it says rightly whether harm was stated and not put right; "asked": share in
+        which it names exactly the steps that were asked for; "weighed": share in which it says rightly what
+        may be told.
 
     Raises:
         ValueError: If `count` is not positive.

@@ -147,7 +147,7 @@ def single_sft(settings: Settings, config: recipes.DemoConfig, before: Any, prog
     env = steer_env.make_vec(ENVS["single"], 64, split="sft", wrappers=())
     seeds = data_seeds(config.seed, 3, times * config.sft_dialogues)  # the recipe's Stage II and on
     played = rollout(env, StaticAttacker(), Constructive(config.seed), seeds, scenarios=source.scenario)
-    data = [told(trajectory) for trajectory in played if keep(trajectory)]
+    data = [told(t, taken_back=config.sft_taken_back) for t in played if keep(t)]
     chosen = replace(config.sft, seed=config.seed, batch_size=times * config.sft.batch_size)
     with frozen_vision(student):
         sft.train(student, data, chosen, progress=progress)

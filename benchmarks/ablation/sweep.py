@@ -229,9 +229,9 @@ PRIMARY: tuple[Test, ...] = tuple(test for question in QUESTIONS for test in que
 def _recipe(quick: bool = False) -> DemoConfig:
     """The demo's as it was when the sweep began, because rows of two recipes cannot be compared.
 
-    The base has no tell. Stage II has 160 steps on dialogues of at most three turns. Stage III plays all
-    members alike, imitates nothing and has 14 steps; the demo's had 20. A test holds that no other setting
-    has changed since the rows were made.
+    The base has neither the lessons about slips nor the tell. Stage II has two answers to `recall`, and 160
+    steps on dialogues of at most three turns. Stage III plays all members alike, imitates nothing and has 14
+    steps; the demo's had 20. A test holds that no other setting has changed since the rows were made.
     """
     demo = DemoConfig.quick() if quick else DemoConfig()
     return replace(

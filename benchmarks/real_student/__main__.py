@@ -54,6 +54,7 @@ CONFIG = DemoConfig(
     sft=SFTConfig(steps=40, batch_size=4, lr=1e-4, warmup=5),
     sft_dialogues=240,
     sft_pairs=0,
+    sft_taken_back=False,
     grpo=GRPOConfig(
         steps=24,
         seeds_per_step=4,

@@ -318,7 +318,9 @@ def test_dialogues_with_slips_ask_what_was_said_where_histories_part_or_later(na
     assert all(not e.learn for d in asked for e in d[:-1] if not e.user.startswith(WEIGH))
     meant = Counter(d[-1].reply.split(",")[0] for d in asked)
     # A slip in two groups of five, put right to harmless in two members of four: a fifth.
-    assert 0.12 < meant[" taken back"] / len(asked) < 0.3 and min(meant.values()) > 30
+    assert meant[" taken back"] / len(asked) < 0.3 and min(meant.values()) > 30
+    stated = [d for d in asked if any(parse_user(e.user).request == Request.MISUSE for e in d)]
+    assert 0.45 < len(stated) / len(asked) < 0.8  # both purposes of a slip, one of two of a plain statement
     slips = [d for d in asked if d[-1].reply.startswith(" taken back")]
     corrected = [[parse_user(e.user).corrects for e in d].index(True) for d in slips]
     later = [len(d) - 2 - at for d, at in zip(slips, corrected, strict=True)]
@@ -328,7 +330,8 @@ def test_dialogues_with_slips_ask_what_was_said_where_histories_part_or_later(na
 def test_every_third_dialogue_of_the_tell_is_of_a_group_in_which_a_purpose_is_put_right():
     scenario = recipe_data._shared(8)
     drawn = [scenario(number) for number in range(120)]
-    slip = [any("wrong" in t.text or "slip of" in t.text for t in s.turns) for s in drawn]
+    said = ("wrote that wrong", "slip of the pen", "wrong word")
+    slip = [any(words in t.text for t in s.turns for words in said) for s in drawn]
     assert all(slip[::3]) and sum(slip) < 75
     assert scenario(7).id == drawn[7].id
 
@@ -342,6 +345,7 @@ def test_stage_two_says_what_was_taken_back_unless_it_is_told_not_to():
     # Rows of benchmarks from before there was such an answer go on standing for the same runs.
     assert "sft_taken_back" not in stage_settings(without, "sft")
     assert stage_settings(config, "sft")["sft_taken_back"] is True
+    assert stage_settings(config, "grpo") != stage_settings(without, "grpo")
 
 
 @pytest.mark.parametrize("name", ["tell", "tell-long"])
