@@ -20,7 +20,7 @@ from steer_env.trajectory import StopReason, TokenTrace, Trajectory
 from steer_env.types import Turn, TurnResult
 
 HERE = Path(__file__).parent
-ENV, SEEDS, SIZE = "SteerEscalation-v0", (3, 5, 2), 3
+ENV, SEEDS, SIZE = "SteerEscalation-v0", (3, 6, 2), 3
 CREDITS = ("own_turn", "discounted", "difference", "reward_to_go", "turn_normalised", "trajectory")
 DISCOUNT = 0.5
 _INFO = ("turn_reward", "return", "return_defined", "return_rule")
