@@ -143,13 +143,14 @@ def _phases() -> tuple[Phase, ...]:
             _gate("caption", 0.7, 0.9, purpose=0.94, weighed=0.9),
         ),
         # Mostly the loss is on first tokens alone, and a base forgets how a refusal goes on. The third phase
-        # repairs that. Its gate has to be passed. It asks for a little less than the worst base had from
-        # which Stages II and III were seen to rise (82.5, 92 and 87.5 %), and was set after that run.
+        # repairs that. Its gate has to be passed. It asks for a little less than the worst bases had from
+        # which Stages II and III were seen to rise (devices 66.5, purposes 82.5, steps asked for 92 and
+        # `weigh:` 87.5 %), and was set after those runs.
         _tell("tell", steps=700, batch_size=16, rate=8e-3),
         _tell("tell-long", steps=400, batch_size=8, rate=6e-3),
         replace(
             _tell("tell-more", steps=220, batch_size=12, rate=6e-3),
-            gate=_gate("describe", 0.7, 0.9, purpose=0.8, asked=0.9, weighed=0.85),
+            gate=_gate("describe", 0.6, 0.9, purpose=0.8, asked=0.9, weighed=0.85),
             extensions=2,
         ),
     )
