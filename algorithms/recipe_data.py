@@ -324,13 +324,11 @@ _MAKERS: Final = {
 }
 
 
-def told(trajectory: Trajectory, learn: bool = True, taken_back: bool = False) -> list[Exchange]:
+def told(trajectory: Trajectory, taken_back: bool = False) -> list[Exchange]:
     """Return a dialogue with the two questions about it at its end, see `recollection`."""
-    truth = trajectory.scenario.truth
+    truth, spoken = trajectory.scenario.truth, exchanges(trajectory)
     assert truth is not None
-    users = [str(record.turn.user) for record in trajectory.turns]
-    spoken = [e._replace(learn=e.learn and learn) for e in exchanges(trajectory)]
-    return [*spoken, recollection(truth, users, taken_back), looking_back(truth)]
+    return [*spoken, recollection(truth, (e.user for e in spoken), taken_back), looking_back(truth)]
 
 
 def _share(count: int, share: float) -> tuple[int, int]:

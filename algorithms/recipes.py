@@ -5,8 +5,7 @@ Three stages, each a function of the settings and of the stage before:
 - **base**: sees and answers everything, so it leaks. First captions only (a model that cannot see learns to
   guess from the text), then short dialogues, then what the user meant and asked for, first over a few turns
   and then over many, then long dialogues, some with a user who presses after a refusal, then purposes that
-  are put right at once; after each it has to
-  show that it sees and remembers (`pretraining`).
+  are put right at once; after each it has to show that it sees and remembers (`pretraining`).
   Part of it is plain talk about the devices of both families (`split="pretrain"`): like a pretrained model it
   knows the things of the out-of-distribution family, and has seen none of its attacks.
   Last, it gets a tell: replies it should not give begin differently from those it may give.
