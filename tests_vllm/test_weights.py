@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import steer_env
+from kit.training import SAME_WEIGHTS, LetterJudge
 from steer_env.agents import make_agent
 from steer_env.agents.hf import HFStudent
 from steer_env.algorithms import TrainConfig, train
@@ -16,18 +17,6 @@ from steer_env.algorithms.forward import prepared
 from steer_env.cli.main import main
 from steer_env.configs.train import Scaling
 from steer_env.models.adapters import adapters
-from steer_env.types import Scored, Terms
-
-
-class LetterJudge:
-    """Likes lower-case letters: something that random weights can be rewarded for."""
-
-    name = "letters"
-
-    def judge(self, requests):
-        replies = [request.transcript[-1].content for request in requests]
-        shares = [sum("a" <= letter <= "z" for letter in reply) / max(1, len(reply)) for reply in replies]
-        return [Scored(Terms(1 + round(9 * share), 5, 5), judge=self.name) for share in shares]
 
 
 def test_new_weights_change_what_the_engine_says_to_what_the_model_says(student, engine, play):
@@ -58,7 +47,7 @@ def test_two_grpo_steps_with_the_engines_samples(student, engine, tmp_path):
     config = TrainConfig(steps=2, seeds_per_step=2, group_size=4, lr=1e-3, max_new_tokens=12)
     rows = train(env, make_agent("tutor"), student, "grpo", config, tmp_path)
     print(f"largest gap in each step: {[row['logprob_gap_max'] for row in rows]}")
-    assert len(rows) == 2 and all(0 < row["logprob_gap_max"] < 1e-4 for row in rows)
+    assert len(rows) == 2 and all(0 < row["logprob_gap_max"] < SAME_WEIGHTS for row in rows)
     assert all(row["grad_norm"] > 0 for row in rows)
     after = student.model.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)
@@ -103,13 +92,16 @@ def test_adapters_alone_reach_the_engine_each_in_the_place_of_the_last(
     with prepared(student, Scaling(lora_rank=4), seed=0):
         for seed in (1, 2):
             perturb(student.model, seed)
+            student.temperature = 1.0
+            assert gap(student, *play(student)) > 1000 * SAME_WEIGHTS  # not told yet
+            student.temperature = 0.0
             student.weights_changed()
             said.append(play(student)[0])
             # The vision tower has adapters, too, and keys, values and image features of before are gone.
             assert said[-1] == greedy(student, play)
             assert len(engine._llm.llm_engine.list_loras()) == 1
             student.temperature = 1.0
-            assert gap(student, *play(student)) < 1e-4
+            assert gap(student, *play(student)) < SAME_WEIGHTS
             student.temperature = 0.0
         assert any("visual" in name for name in adapters(student.model)[1])
         assert len({str(replies) for replies in (base, *said)}) == 3
@@ -196,6 +188,6 @@ def test_the_command_line_trains_adapters_with_the_engines_samples(folder, tmp_p
     assert main(words.split()) == 0
     rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     print(f"largest gap in each step: {[row['logprob_gap_max'] for row in rows]}")
-    assert len(rows) == 3 and all(row["logprob_gap_max"] < 1e-4 for row in rows)
+    assert len(rows) == 3 and all(row["logprob_gap_max"] < SAME_WEIGHTS for row in rows)
     assert list(Path("run").glob("checkpoints/*/adapter_model.safetensors"))
     assert Path("run/model/model.safetensors").exists()
