@@ -45,6 +45,12 @@ PLAIN_SHARES = (0.65, 0.55, 0.33)
 #: How often the members of the contrast groups are in the dialogues that teach the tell. A hazard with intent
 #: is learnt first, by the request; the others hang on what was said.
 TELL_SHARES = (1.0, 1.4, 2.4, 2.0)
+#: The same in the openings of later rounds: hazards more often, because what may be told of one, a step or
+#: its use with care, hangs on what was asked for before, and is learnt last.
+TELL_AGAIN_SHARES = (2.0, 2.4, 1.5, 1.5)
+
+#: Makes about so many examples from a seed.
+_Maker = Callable[[int, int], Sequence[sft.Dialogue]]
 
 
 def base_data(name: str, count: int, seed: int) -> Sequence[sft.Dialogue]:
@@ -57,7 +63,8 @@ def base_data(name: str, count: int, seed: int) -> Sequence[sft.Dialogue]:
             others of that sort; "slips" and "slips-long": what was said, in dialogues in which a purpose is
             often put right; "tell" and "tell-long": dialogues broken off, or whole, whose wrong replies
             begin differently, see `WithTell`; "tell-more": some of "tell" and of "long" with such replies,
-            and refusals said on demand.
+            refusals said on demand, and captions; "tell-second" and "tell-third": others of "tell", with
+            hazards more often; "tell-second-more" and "tell-third-more": others of "tell-more".
         count: How many are used.
         seed: Decides which.
 
@@ -239,11 +246,11 @@ def _long(count: int, seed: int, tell: bool = False) -> list[list[Exchange]]:
     return shuffled([own_words, _plain(both, 10, seed, 6, policy), *kept], seed)
 
 
-def _more(number: int) -> Callable[[int, int], Sequence[sft.Dialogue]]:
+def _more(number: int) -> _Maker:
     return lambda count, seed: _long(count, seed + 1000 * (number + 2))
 
 
-def _tell(count: int, seed: int) -> list[list[Exchange]]:
+def _tell(count: int, seed: int, shares: Sequence[float] = TELL_SHARES) -> list[list[Exchange]]:
     """Dialogues whose wrong replies begin differently (`WithTell`), and for a fifth those of `_long`.
 
     The loss is on the first token of the replies. Half of the dialogues are helpful-only, half an ideal
@@ -251,7 +258,8 @@ def _tell(count: int, seed: int) -> list[list[Exchange]]:
     refusals, too, because Stage II begins with those.
     """
     kept = count // 5
-    parts = [_telling(count // 5, 10, 10, seed + 1), _telling(count - kept - count // 5, 5, 4, seed)]
+    short = count - kept - count // 5
+    parts = [_telling(count // 5, 10, 10, seed + 1, shares), _telling(short, 5, 4, seed, shares)]
     return shuffled([*parts, _long(kept, seed + 7000, tell=True)], seed)
 
 
@@ -263,18 +271,29 @@ def _tell_long(count: int, seed: int) -> Sequence[sft.Dialogue]:
     return shuffled([openings, _long(kept, seed + 8000, tell=True), _captions(seen, seed + 8000)], seed)
 
 
+def _tell_again(offset: int) -> _Maker:
+    """Return the maker of other dialogues like those of "tell", with hazards more often."""
+    return lambda count, seed: _tell(count, seed + offset, TELL_AGAIN_SHARES)
+
+
 def _tell_more(count: int, seed: int) -> Sequence[sft.Dialogue]:
-    """The same beside whole replies and refusals said on demand, which openings alone make it forget."""
-    said = [d for split in ("sft", "pretrain") for d in recitations(split, data_seeds(seed, 4, count // 7))]
-    told = count * 2 // 5
-    rest = _long(count - told - len(said), seed + 9000, tell=True)
-    return shuffled([said, _tell(told, seed + 9000), rest], seed)
+    """The same beside whole replies, refusals said on demand and captions, which openings make it forget."""
+    seen, each = count // 9, count // 8
+    said = [d for split in ("sft", "pretrain") for d in recitations(split, data_seeds(seed, 4, each))]
+    told = count * 7 // 20
+    rest = _long(count - told - seen - len(said), seed + 9000, tell=True)
+    return shuffled([said, _tell(told, seed + 9000), rest, _captions(seen, seed + 9000)], seed)
 
 
-def _shared(turns: int) -> Callable[[int], Scenario]:
-    """Return scenarios by number: members in `TELL_SHARES`, every third of a group with a slip of the pen."""
+def _tell_more_again(offset: int) -> _Maker:
+    """Return the maker of other dialogues like those of "tell-more"."""
+    return lambda count, seed: _tell_more(count, seed + offset)
+
+
+def _shared(turns: int, weights: Sequence[float]) -> Callable[[int], Scenario]:
+    """Return scenarios by number: members by weight, every third of a group with a slip of the pen."""
     source = WorldSource(split="sft", max_turns=turns)
-    shares = Shares(source, TELL_SHARES)
+    shares = Shares(source, weights)
 
     def scenario(number: int) -> Scenario:
         rng = np.random.default_rng([number, turns])
@@ -286,20 +305,22 @@ def _shared(turns: int) -> Callable[[int], Scenario]:
     return scenario
 
 
-def _helpful_only(count: int, turns: int, seed: int) -> list[list[Exchange]]:
-    seeds = data_seeds(seed, 7, count)
-    played = rollout(world_env(turns), StaticAttacker(), WithTell(seed), seeds, scenarios=_shared(turns))
+def _helpful_only(
+    count: int, turns: int, seed: int, shares: Sequence[float] = TELL_SHARES
+) -> list[list[Exchange]]:
+    seeds, scenarios = data_seeds(seed, 7, count), _shared(turns, shares)
+    played = rollout(world_env(turns), StaticAttacker(), WithTell(seed), seeds, scenarios=scenarios)
     return [exchanges(trajectory) for trajectory in played]
 
 
-def _telling(count: int, turns: int, most: int, seed: int) -> list[list[Exchange]]:
+def _telling(count: int, turns: int, most: int, seed: int, shares: Sequence[float]) -> list[list[Exchange]]:
     """Dialogues of at most `most` turns: helpful-only ones, and an ideal policy's with another last reply."""
     half, rng = (count + 1) // 2, random.Random(seed)
-    plain = [dialogue[:most] for dialogue in _helpful_only(half, turns, seed)]
+    plain = [dialogue[:most] for dialogue in _helpful_only(half, turns, seed, shares)]
     dialogues = [[e._replace(opening=1) for e in dialogue] for dialogue in plain]
     tutor, seeds = ScriptedTutor(seed=seed, memory=False), data_seeds(seed, 7, count)[half:]
-    policy = WithTell(seed)
-    for trajectory in rollout(world_env(turns), tutor, Constructive(seed), seeds, scenarios=_shared(turns)):
+    policy, scenarios = WithTell(seed), _shared(turns, shares)
+    for trajectory in rollout(world_env(turns), tutor, Constructive(seed), seeds, scenarios=scenarios):
         truth = trajectory.scenario.truth
         assert truth is not None
         *before, last = _up_to_a_risky_turn(trajectory, most, rng)
@@ -321,6 +342,10 @@ _MAKERS: Final = {
     "tell": _tell,
     "tell-long": _tell_long,
     "tell-more": _tell_more,
+    "tell-second": _tell_again(10_000),
+    "tell-second-more": _tell_more_again(20_000),
+    "tell-third": _tell_again(30_000),
+    "tell-third-more": _tell_more_again(40_000),
 }
 
 

@@ -230,8 +230,9 @@ def _recipe(quick: bool = False) -> DemoConfig:
     """The demo's as it was when the sweep began, because rows of two recipes cannot be compared.
 
     The base has neither the lessons about slips nor the tell. Stage II has two answers to `recall`, and 160
-    steps on dialogues of at most three turns. Stage III plays all members alike, imitates nothing and has 14
-    steps; the demo's had 20. A test holds that no other setting has changed since the rows were made.
+    steps on dialogues of at most three turns. Stage III plays all members alike at temperature 0.8 with beta
+    0.0125, imitates nothing and has 14 steps; the demo's had 20. A test holds that no other setting has
+    changed since the rows were made.
     """
     demo = DemoConfig.quick() if quick else DemoConfig()
     return replace(
@@ -241,7 +242,7 @@ def _recipe(quick: bool = False) -> DemoConfig:
         sft_turns=3,
         sft_pairs=0,
         sft_taken_back=False,
-        grpo=replace(demo.grpo, beta=0.0125, steps=demo.grpo.steps if quick else 14),
+        grpo=replace(demo.grpo, beta=0.0125, temperature=0.8, steps=demo.grpo.steps if quick else 14),
         grpo_shares=(1.0, 1.0, 1.0, 1.0),
         grpo_imitation=0.0,
     )

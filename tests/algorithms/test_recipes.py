@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import torch
 
 from steer_env.agents.hf import HFStudent
 from steer_env.algorithms import pretraining, recipe_data, recipes
-from steer_env.algorithms.bootstrap import RECALL, TELL, WEIGH, exchanges
+from steer_env.algorithms.bootstrap import LOOK, RECALL, TELL, WEIGH, exchanges
 from steer_env.algorithms.pretraining import BLIND, GateFailed, frozen_vision, pretrain
 from steer_env.algorithms.recipe_data import Shares, base_data, follow_up
 from steer_env.algorithms.recipes import DemoConfig, build, stage_settings
@@ -288,7 +289,7 @@ def test_a_killed_base_goes_on_and_ends_the_same(tmp_path):
     start("whole")
     assert start("cut", kill_at=3)[-1] in (3, 4)  # in the second phase
     rest = start("cut")
-    assert 3 <= rest[0] <= 5 and rest[-1] == 28
+    assert 3 <= rest[0] <= 5 and rest[-1] == 2 * len(DemoConfig.quick().base)
     ours, theirs = ((tmp_path / name / "model/model.safetensors").read_bytes() for name in ("cut", "whole"))
     assert ours == theirs
     gates = [json.loads((tmp_path / name / "gates.json").read_text()) for name in ("cut", "whole")]
@@ -307,6 +308,10 @@ def test_a_killed_base_goes_on_and_ends_the_same(tmp_path):
         "tell",
         "tell-long",
         "tell-more",
+        "tell-second",
+        "tell-second-more",
+        "tell-third",
+        "tell-third-more",
     ]
 
 
@@ -328,12 +333,37 @@ def test_dialogues_with_slips_ask_what_was_said_where_histories_part_or_later(na
 
 
 def test_every_third_dialogue_of_the_tell_is_of_a_group_in_which_a_purpose_is_put_right():
-    scenario = recipe_data._shared(8)
+    scenario = recipe_data._shared(8, recipe_data.TELL_SHARES)
     drawn = [scenario(number) for number in range(120)]
     said = ("wrote that wrong", "slip of the pen", "wrong word")
     slip = [any(words in t.text for t in s.turns for words in said) for s in drawn]
     assert all(slip[::3]) and sum(slip) < 75
     assert scenario(7).id == drawn[7].id
+
+
+@pytest.mark.parametrize(
+    "names", [("tell", "tell-second", "tell-third"), ("tell-more", "tell-second-more", "tell-third-more")]
+)
+def test_each_round_of_the_tell_has_other_dialogues(names):
+    said = [{d[0].user for d in base_data(name, 60, 3) if any(e.opening for e in d)} for name in names]
+    for a, b in itertools.combinations(said, 2):
+        assert len(a & b) < len(a) / 2
+
+
+@pytest.mark.parametrize("name", ["tell-more", "tell-second-more", "tell-third-more"])
+def test_whole_replies_and_captions_come_after_openings(name):
+    data = base_data(name, 90, 3)
+    assert sum(d[-1].user == LOOK and len(d) == 1 for d in data) >= 10
+    assert sum(len(d) > 2 and all(e.learn and not e.opening for e in d) for d in data) >= 5
+
+
+def test_later_rounds_of_the_tell_have_hazards_more_often():
+    first, later = (
+        Counter(recipe_data._shared(8, shares)(number).cell for number in range(200))
+        for shares in (recipe_data.TELL_SHARES, recipe_data.TELL_AGAIN_SHARES)
+    )
+    hazards = lambda cells: cells["hazard/intent"] + cells["hazard/calm"]  # noqa: E731
+    assert hazards(first) < 90 < 105 < hazards(later)  # 2.4 of 6.8 and 4.4 of 7.4 expected: 71 and 119
 
 
 def test_stage_two_says_what_was_taken_back_unless_it_is_told_not_to():
