@@ -271,11 +271,6 @@ def _tell_long(count: int, seed: int) -> Sequence[sft.Dialogue]:
     return shuffled([openings, _long(kept, seed + 8000, tell=True), _captions(seen, seed + 8000)], seed)
 
 
-def _tell_again(offset: int) -> _Maker:
-    """Return the maker of other dialogues like those of "tell", with hazards more often."""
-    return lambda count, seed: _tell(count, seed + offset, TELL_AGAIN_SHARES)
-
-
 def _tell_more(count: int, seed: int) -> Sequence[sft.Dialogue]:
     """The same beside whole replies, refusals said on demand and captions, which openings make it forget."""
     seen, each = count // 9, count // 8
@@ -283,6 +278,11 @@ def _tell_more(count: int, seed: int) -> Sequence[sft.Dialogue]:
     told = count * 7 // 20
     rest = _long(count - told - seen - len(said), seed + 9000, tell=True)
     return shuffled([said, _tell(told, seed + 9000), rest, _captions(seen, seed + 9000)], seed)
+
+
+def _tell_again(offset: int) -> _Maker:
+    """Return the maker of other dialogues like those of "tell", with hazards more often."""
+    return lambda count, seed: _tell(count, seed + offset, TELL_AGAIN_SHARES)
 
 
 def _tell_more_again(offset: int) -> _Maker:

@@ -9,9 +9,8 @@ from steer_env.models.tiny import TinyConfig, build
 from steer_env.scenarios import DraftTurn, FixedScenarios, Scenario
 from steer_env.types import Scored, Terms, Unscored, Utterance
 
-#: Bound on how much log-probabilities of two implementations of one model differ in float32. Up to 2e-4 was
-#: seen, with AVX-512.
-SAME_WEIGHTS = 1e-3
+#: Bound on how much log-probabilities of two implementations of one model differ in float32.
+SAME_WEIGHTS = 1e-4
 #: Least difference between the weights before and after an update in these tests; about 5 was seen.
 OTHER_WEIGHTS = 1.0
 
