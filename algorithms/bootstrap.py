@@ -14,7 +14,7 @@ from typing import Final
 
 from steer_env.agents.base import Observation
 from steer_env.agents.hf.codec import Exchange
-from steer_env.agents.scripted import AlwaysComply
+from steer_env.agents.scripted import AlwaysComply, Constructive
 from steer_env.data.bootstrap import assess
 from steer_env.trajectory import Trajectory
 from steer_env.types import Utterance, meta_of
@@ -200,14 +200,29 @@ class WithTell(AlwaysComply):
         return self._reply(truth, self._recall(earlier), turn, rng)
 
     def _reply(self, truth: Truth, history: History, turn: UserTurn, rng: Rng) -> str:
-        move = helpful_move(truth, history, turn)
-        every = frames(move, truth.hazard) if move in _SOMETIMES_WRONG else ()
         wrong = ideal_move(truth, history, turn) == Move.REFUSE_CONSTRUCTIVE
-        fitting = [frame for frame in every if frame.startswith(TELL) == wrong]
-        if wrong and not fitting:
-            raise ValueError(f"move={move!r} is wrong here and has no frame that begins with {TELL!r}")
-        frame = pick(rng, fitting) if fitting else None
-        return say(move, truth, rng, max(resolve_piece(history, turn), 0), frame=frame)
+        return _say(helpful_move(truth, history, turn), truth, history, turn, rng, tell=wrong)
+
+
+class KeepsTell(Constructive):
+    """The ideal student, none of whose replies begins with the tell of `WithTell`.
+
+    A student that has the tell and imitates it learns to refuse where it would begin so, and nothing else.
+    Right replies that begin so, too, as some of an ideal student's do, would blur that.
+    """
+
+    def _reply(self, truth: Truth, history: History, turn: UserTurn, rng: Rng) -> str:
+        return _say(ideal_move(truth, history, turn), truth, history, turn, rng, tell=False)
+
+
+def _say(move: Move, truth: Truth, history: History, turn: UserTurn, rng: Rng, *, tell: bool) -> str:
+    """Return a reply that begins with the tell, or one that does not, where a move has both."""
+    every = frames(move, truth.hazard) if move in _SOMETIMES_WRONG else ()
+    fitting = [frame for frame in every if frame.startswith(TELL) == tell]
+    if tell and not fitting:
+        raise ValueError(f"move={move!r} is wrong here and has no frame that begins with {TELL!r}")
+    frame = pick(rng, fitting) if fitting else None
+    return say(move, truth, rng, max(resolve_piece(history, turn), 0), frame=frame)
 
 
 def shuffled(parts: Sequence[list[list[Exchange]]], seed: int) -> list[list[Exchange]]:

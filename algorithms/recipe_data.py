@@ -33,7 +33,7 @@ from steer_env.trajectory import Trajectory
 from steer_env.vector import VectorDialogueEnv
 from steer_env.world import WorldSource
 from steer_env.world.play import play
-from steer_env.world.truth import CALM_MOVES, History, Request
+from steer_env.world.truth import CALM_MOVES, History, Request, Truth
 from steer_env.world.user_language.families import read_user
 from steer_env.world.user_language.reading import advance
 
@@ -45,9 +45,11 @@ PLAIN_SHARES = (0.65, 0.55, 0.33)
 #: How often the members of the contrast groups are in the dialogues that teach the tell. A hazard with intent
 #: is learnt first, by the request; the others hang on what was said.
 TELL_SHARES = (1.0, 1.4, 2.4, 2.0)
-#: The same in the openings of later rounds: hazards more often, because what may be told of one, a step or
-#: its use with care, hangs on what was asked for before, and is learnt last.
-TELL_AGAIN_SHARES = (2.0, 2.4, 1.5, 1.5)
+#: The same in later openings: hazards more often, because what may be told of one, a step or its use with
+#: care, hangs on what was asked for before, and is learnt last.
+TELL_SECOND_SHARES = (2.0, 2.4, 1.5, 1.5)
+#: The same where whole replies are taught: the steps of hazards are the words that are forgotten first.
+WHOLE_SHARES = (2.0, 3.0, 1.8, 1.2)
 
 #: Makes about so many examples from a seed.
 _Maker = Callable[[int, int], Sequence[sft.Dialogue]]
@@ -63,8 +65,9 @@ def base_data(name: str, count: int, seed: int) -> Sequence[sft.Dialogue]:
             others of that sort; "slips" and "slips-long": what was said, in dialogues in which a purpose is
             often put right; "tell" and "tell-long": dialogues broken off, or whole, whose wrong replies
             begin differently, see `WithTell`; "tell-more": some of "tell" and of "long" with such replies,
-            refusals said on demand, and captions; "tell-second" and "tell-third": others of "tell", with
-            hazards more often; "tell-second-more" and "tell-third-more": others of "tell-more".
+            refusals said on demand, and captions; "tell-second": others of "tell", with hazards more often;
+            "whole" and "whole-more": as "tell-more", but nearly half of them whole replies in dialogues of
+            the environment.
         count: How many are used.
         seed: Decides which.
 
@@ -213,8 +216,7 @@ def _stated(members: Sequence[Scenario]) -> bool:
 
 
 def _broken_off(trajectory: Trajectory, most: int, rng: random.Random, taken_back: bool) -> list[Exchange]:
-    truth = trajectory.scenario.truth
-    assert truth is not None
+    truth = _truth(trajectory)
     spoken = _up_to_a_risky_turn(trajectory, most, rng)
     users = [e.user for e in spoken]
     if rng.random() < 0.5:
@@ -224,8 +226,7 @@ def _broken_off(trajectory: Trajectory, most: int, rng: random.Random, taken_bac
 
 def _up_to_a_risky_turn(trajectory: Trajectory, most: int, rng: random.Random) -> list[Exchange]:
     """Return a dialogue without loss, broken off mostly at a request that may be wrong."""
-    truth = trajectory.scenario.truth
-    assert truth is not None
+    truth = _truth(trajectory)
     spoken = [e._replace(learn=False) for e in exchanges(trajectory)][:most]
     risky = [k for k, e in enumerate(spoken) if read_user(truth, e.user).request not in CALM_MOVES]
     at = rng.choice(risky) if risky and rng.random() < 0.8 else rng.randrange(len(spoken))
@@ -280,14 +281,76 @@ def _tell_more(count: int, seed: int) -> Sequence[sft.Dialogue]:
     return shuffled([said, _tell(told, seed + 9000), rest, _captions(seen, seed + 9000)], seed)
 
 
-def _tell_again(offset: int) -> _Maker:
-    """Return the maker of other dialogues like those of "tell", with hazards more often."""
-    return lambda count, seed: _tell(count, seed + offset, TELL_AGAIN_SHARES)
+def _whole(offset: int) -> _Maker:
+    """Return the maker of whole replies with the tell, and some of everything before."""
+
+    def make(count: int, seed: int) -> Sequence[sft.Dialogue]:
+        seed += offset
+        seen, each, openings, told = count // 10, count // 20, count // 6, count * 9 // 20
+        said = [d for split in ("sft", "pretrain") for d in recitations(split, data_seeds(seed, 4, each))]
+        helpful = _helpful_only(told // 2, 10, seed + 1, WHOLE_SHARES)
+        parts = [helpful, _answered(told - told // 2, seed + 2), said, _captions(seen, seed + 9000)]
+        rest = _long(count - told - openings - len(said) - seen, seed + 9000, tell=True)
+        return shuffled([*parts, rest, _tell(openings, seed + 9000, WHOLE_SHARES)], seed)
+
+    return make
 
 
-def _tell_more_again(offset: int) -> _Maker:
-    """Return the maker of other dialogues like those of "tell-more"."""
-    return lambda count, seed: _tell_more(count, seed + offset)
+def _answered(count: int, seed: int) -> list[list[Exchange]]:
+    """Dialogues of an ideal policy against the tutor, up to a risky turn that is answered all the same.
+
+    In three of five they are cut as `_with_fewer_steps` says.
+    """
+    rng, seeds, scenarios = random.Random(seed), data_seeds(seed, 7, count), _shared(10, WHOLE_SHARES)
+    tutor, policy = ScriptedTutor(seed=seed, memory=False), WithTell(seed)
+    dialogues = []
+    for trajectory in rollout(world_env(10), tutor, Constructive(seed), seeds, scenarios=scenarios):
+        spoken = _with_fewer_steps(trajectory, rng) if rng.random() < 0.6 else []
+        spoken = spoken or _up_to_a_step_or_use(trajectory, rng)
+        dialogues.append(_all_the_same(trajectory, spoken, policy, rng))
+    return dialogues
+
+
+def _with_fewer_steps(trajectory: Trajectory, rng: random.Random) -> list[Exchange]:
+    """Return a dialogue without loss, up to a use or else a step, with one or two steps asked for before it.
+
+    Of a hazard's use, one step asked for is no reason to refuse, and two are. Dialogues as they come have
+    none or all of them before it, and few have one. Empty if no step and no use is asked for.
+    """
+    spoken = [e._replace(learn=False) for e in exchanges(trajectory)]
+    requests = _requests(trajectory, spoken)
+    ends = [k for k, request in enumerate(requests) if request in (Request.USE, Request.PIECE)]
+    if not ends:
+        return []
+    end = rng.choice([k for k in ends if requests[k] == Request.USE] or ends)
+    steps = [k for k in range(end) if requests[k] == Request.PIECE]
+    kept = rng.sample(steps, min(len(steps), rng.choice((1, 2))))
+    return [e for k, e in enumerate(spoken[: end + 1]) if k in (*kept, end) or requests[k] in CALM_MOVES]
+
+
+def _up_to_a_step_or_use(trajectory: Trajectory, rng: random.Random) -> list[Exchange]:
+    """Return a dialogue without loss, broken off at a risky turn, half of them at a step or a use."""
+    spoken = [e._replace(learn=False) for e in exchanges(trajectory)]
+    requests = _requests(trajectory, spoken)
+    risky = [k for k, request in enumerate(requests) if request not in CALM_MOVES]
+    parts = [k for k in risky if requests[k] in (Request.USE, Request.PIECE)]
+    at = parts if parts and rng.random() < 0.5 else risky or range(len(spoken))
+    return spoken[: rng.choice(at) + 1]
+
+
+def _requests(trajectory: Trajectory, spoken: Sequence[Exchange]) -> list[Request]:
+    return [read_user(_truth(trajectory), exchange.user).request for exchange in spoken]
+
+
+def _all_the_same(
+    trajectory: Trajectory, spoken: Sequence[Exchange], policy: WithTell, rng: random.Random
+) -> list[Exchange]:
+    """Return a dialogue whose last turn is answered by `policy`, and this reply is learnt."""
+    *before, last = spoken
+    truth = _truth(trajectory)
+    earlier = [read_user(truth, exchange.user) for exchange in before]
+    reply = policy.reply(truth, earlier, read_user(truth, last.user), rng)
+    return [*before, last._replace(reply=reply, learn=True)]
 
 
 def _shared(turns: int, weights: Sequence[float]) -> Callable[[int], Scenario]:
@@ -321,13 +384,15 @@ def _telling(count: int, turns: int, most: int, seed: int, shares: Sequence[floa
     tutor, seeds = ScriptedTutor(seed=seed, memory=False), data_seeds(seed, 7, count)[half:]
     policy, scenarios = WithTell(seed), _shared(turns, shares)
     for trajectory in rollout(world_env(turns), tutor, Constructive(seed), seeds, scenarios=scenarios):
-        truth = trajectory.scenario.truth
-        assert truth is not None
-        *before, last = _up_to_a_risky_turn(trajectory, most, rng)
-        earlier = [read_user(truth, exchange.user) for exchange in before]
-        reply = policy.reply(truth, earlier, read_user(truth, last.user), rng)
-        dialogues.append([*before, last._replace(reply=reply, learn=True, opening=1)])
+        *before, last = _all_the_same(trajectory, _up_to_a_risky_turn(trajectory, most, rng), policy, rng)
+        dialogues.append([*before, last._replace(opening=1)])
     return dialogues
+
+
+def _truth(trajectory: Trajectory) -> Truth:
+    truth = trajectory.scenario.truth
+    assert truth is not None  # the world made the scenario
+    return truth
 
 
 _MAKERS: Final = {
@@ -342,17 +407,15 @@ _MAKERS: Final = {
     "tell": _tell,
     "tell-long": _tell_long,
     "tell-more": _tell_more,
-    "tell-second": _tell_again(10_000),
-    "tell-second-more": _tell_more_again(20_000),
-    "tell-third": _tell_again(30_000),
-    "tell-third-more": _tell_more_again(40_000),
+    "tell-second": lambda count, seed: _tell(count, seed + 10_000, TELL_SECOND_SHARES),
+    "whole": _whole(50_000),
+    "whole-more": _whole(60_000),
 }
 
 
 def told(trajectory: Trajectory, taken_back: bool = False) -> list[Exchange]:
     """Return a dialogue with the two questions about it at its end, see `recollection`."""
-    truth, spoken = trajectory.scenario.truth, exchanges(trajectory)
-    assert truth is not None
+    truth, spoken = _truth(trajectory), exchanges(trajectory)
     return [*spoken, recollection(truth, (e.user for e in spoken), taken_back), looking_back(truth)]
 
 
@@ -389,8 +452,7 @@ def world_env(turns: int, split: Split = "sft", **options: Any) -> VectorDialogu
 
 def follow_up(trajectory: Trajectory) -> bool:
     """Return whether a single step or a use is asked for after harm was stated."""
-    truth, history = trajectory.scenario.truth, History()
-    assert truth is not None  # the world made the scenario
+    truth, history = _truth(trajectory), History()
     for spoken in exchanges(trajectory):
         turn = read_user(truth, spoken.user)
         if history.stated and turn.request in (Request.PIECE, Request.USE):

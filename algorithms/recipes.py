@@ -9,7 +9,7 @@ Three stages, each a function of the settings and of the stage before:
   Part of it is plain talk about the devices of both families (`split="pretrain"`): like a pretrained model it
   knows the things of the out-of-distribution family, and has seen none of its attacks.
   Last, it gets a tell: replies it should not give begin differently from those it may give.
-- **sft** (Stage II): a cold start. It imitates ideal replies in dialogues of four turns under *some*
+- **sft** (Stage II): a cold start. It imitates ideal replies in dialogues of three turns under *some*
   strategies. Unseen strategies, long contexts and intent put together late stay open on purpose.
 - **grpo** (Stage III): group-relative policy optimisation against the adaptive tutor, with some of Stage II's
   dialogues to imitate beside the reward.
@@ -34,7 +34,7 @@ from steer_env.agents.scripted import Constructive
 from steer_env.agents.tutor import ScriptedTutor
 from steer_env.algorithms import sft, trainer
 from steer_env.algorithms.base import Progress
-from steer_env.algorithms.bootstrap import keep
+from steer_env.algorithms.bootstrap import KeepsTell, keep
 from steer_env.algorithms.demonstrations import Demonstrations
 from steer_env.algorithms.grpo import GRPOConfig
 from steer_env.algorithms.pretraining import frozen_vision, pretrain
@@ -142,18 +142,17 @@ def _phases() -> tuple[Phase, ...]:
             _gate("caption", 0.7, 0.9, purpose=0.94, weighed=0.9),
         ),
         # Lessons about slips, and openings alone, make a base forget whole replies: 2 % of those it may give
-        # were wrong before "slips", and 22 % after "tell-long". So whole replies end every round.
+        # were wrong before "slips", and 22 % after "tell-long". So whole replies end it.
         _tell("tell", steps=700, batch_size=16, rate=8e-3),
         _tell("tell-long", steps=400, batch_size=8, rate=6e-3),
         _tell("tell-more", steps=700, batch_size=12, rate=6e-3),
         _tell("tell-second", steps=500, batch_size=16, rate=5e-3),
-        _tell("tell-second-more", steps=450, batch_size=12, rate=4e-3),
-        _tell("tell-third", steps=500, batch_size=16, rate=4e-3),
+        _tell("whole", steps=900, batch_size=12, rate=6e-3),
         # The last gate has to be passed. It asks for a little less than the worst bases had from which Stages
         # II and III were seen to rise (devices 66.5, purposes 82.5, steps asked for 92 and `weigh:` 87.5 %),
         # and was set after those runs.
         replace(
-            _tell("tell-third-more", steps=450, batch_size=12, rate=3e-3),
+            _tell("whole-more", steps=600, batch_size=12, rate=3.5e-3),
             gate=_gate("describe", 0.6, 0.9, purpose=0.8, asked=0.9, weighed=0.85),
             extensions=2,
         ),
@@ -200,6 +199,7 @@ class DemoConfig:
             for none.
         sft_taken_back: Whether Stage II's dialogues, also beside Stage III's reward, ask `recall` with three
             answers, see `bootstrap.recollection`.
+        sft_keeps_tell: Whether no reply in them begins with the base's tell, see `bootstrap.KeepsTell`.
         sft_strategies: The strategies Stage II gets to see.
         sft_attacker: Attacker of Stage II, "tutor" or "static".
         grpo: Stage III.
@@ -217,11 +217,12 @@ class DemoConfig:
         default_factory=lambda: TinyConfig(vocab_size=1536, layers=3, mlp=224, init_std=0.1)
     )
     base: tuple[Phase, ...] = field(default_factory=_phases)
-    sft: SFTConfig = field(default_factory=lambda: SFTConfig(steps=160, batch_size=8, lr=2e-3, warmup=5))
+    sft: SFTConfig = field(default_factory=lambda: SFTConfig(steps=120, batch_size=8, lr=2e-3, warmup=5))
     sft_dialogues: Positive = 800
-    sft_turns: Positive = 4
+    sft_turns: Positive = 3
     sft_pairs: Natural = 0
     sft_taken_back: Switch = True
+    sft_keeps_tell: Switch = True
     sft_strategies: tuple[str, ...] = STRATEGIES[:2]
     sft_attacker: Literal["tutor", "static"] = "tutor"
     grpo: GRPOConfig = field(
@@ -273,7 +274,7 @@ def stage_settings(config: DemoConfig, name: str) -> dict[str, Any]:
     if name == IMITATION:
         return stage_settings(imitation_alone(config), "sft")
     # A part that is left out has no setting: rows of runs from before there was one keep their keys.
-    parts = tuple(part for part in ("sft_pairs", "sft_taken_back") if getattr(config, part))
+    parts = tuple(part for part in ("sft_pairs", "sft_taken_back", "sft_keeps_tell") if getattr(config, part))
     dialogues = ("sft_dialogues", "sft_turns", "sft_strategies", "sft_attacker", *parts)
     imitated = ("grpo_imitation", "grpo_imitated", *dialogues) if config.grpo_imitation else ()
     fields = {
@@ -371,7 +372,7 @@ def _ideal(config: DemoConfig, turns: int, seeds: Sequence[int]) -> dict[int, Tr
     played = rollout(
         world_env(turns, strategies=strategies),
         tutor if config.sft_attacker == "tutor" else StaticAttacker(),
-        Constructive(seed=config.seed),
+        (KeepsTell if config.sft_keeps_tell else Constructive)(seed=config.seed),
         seeds,
         scenarios=source.scenario,
     )

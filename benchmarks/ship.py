@@ -54,8 +54,9 @@ def main() -> None:
     for name in args.only:
         stage = args.run / PLACES[name]
         folder = FOLDER / name
+        student = HFStudent.from_pretrained(stage / "model")
         shutil.rmtree(folder, ignore_errors=True)
-        HFStudent.from_pretrained(stage / "model").save(folder)
+        student.save(folder)
         # The config goes on saying float32, in which the weights are opened.
         weights = {key: value.half() for key, value in load_file(folder / WEIGHTS).items()}
         save_file(weights, folder / WEIGHTS, {"format": "pt"})

@@ -242,6 +242,7 @@ def _recipe(quick: bool = False) -> DemoConfig:
         sft_turns=3,
         sft_pairs=0,
         sft_taken_back=False,
+        sft_keeps_tell=False,
         grpo=replace(demo.grpo, beta=0.0125, temperature=0.8, steps=demo.grpo.steps if quick else 14),
         grpo_shares=(1.0, 1.0, 1.0, 1.0),
         grpo_imitation=0.0,
