@@ -128,7 +128,7 @@ def test_the_control_is_trained_for_longer_than_stage_two(tmp_path):
 def test_a_cold_start_has_groups_and_pairs_asked_for_a_part_after_harm_was_stated_or_was_not(
     count, monkeypatch
 ):
-    config, played = DemoConfig(seed=3, sft_dialogues=count, sft_pairs=60), {}
+    config, played = DemoConfig(seed=3, sft_dialogues=count, sft_pairs=60, sft_turns=4), {}
     ideal = recipes._ideal
 
     def noted(config, turns, seeds):
