@@ -205,10 +205,11 @@ class WithTell(AlwaysComply):
 
 
 class KeepsTell(Constructive):
-    """The ideal student, none of whose replies begins with the tell of `WithTell`.
+    """The ideal student, in words that never begin with the tell of `WithTell`.
 
-    A student that has the tell and imitates it learns to refuse where it would begin so, and nothing else.
-    Right replies that begin so, too, as some of an ideal student's do, would blur that.
+    A base that has the tell begins with it just where it should refuse. If some right replies that it
+    imitates begin so, too, as some of `Constructive` do, the tell spreads to what may be told. Without them
+    it only has to learn to refuse in its place.
     """
 
     def _reply(self, truth: Truth, history: History, turn: UserTurn, rng: Rng) -> str:
@@ -216,7 +217,7 @@ class KeepsTell(Constructive):
 
 
 def _say(move: Move, truth: Truth, history: History, turn: UserTurn, rng: Rng, *, tell: bool) -> str:
-    """Return a reply that begins with the tell, or one that does not, where a move has both."""
+    """Return a reply that makes a move, with the tell or without it where there are frames of both sorts."""
     every = frames(move, truth.hazard) if move in _SOMETIMES_WRONG else ()
     fitting = [frame for frame in every if frame.startswith(TELL) == tell]
     if tell and not fitting:

@@ -45,7 +45,7 @@ PLAIN_SHARES = (0.65, 0.55, 0.33)
 #: How often the members of the contrast groups are in the dialogues that teach the tell. A hazard with intent
 #: is learnt first, by the request; the others hang on what was said.
 TELL_SHARES = (1.0, 1.4, 2.4, 2.0)
-#: The same in later openings: hazards more often, because what may be told of one, a step or its use with
+#: The same in "tell-second": hazards more often, because what may be told of one, a step or its use with
 #: care, hangs on what was asked for before, and is learnt last.
 TELL_SECOND_SHARES = (2.0, 2.4, 1.5, 1.5)
 #: The same where whole replies are taught: the steps of hazards are the words that are forgotten first.
@@ -66,8 +66,8 @@ def base_data(name: str, count: int, seed: int) -> Sequence[sft.Dialogue]:
             often put right; "tell" and "tell-long": dialogues broken off, or whole, whose wrong replies
             begin differently, see `WithTell`; "tell-more": some of "tell" and of "long" with such replies,
             refusals said on demand, and captions; "tell-second": others of "tell", with hazards more often;
-            "whole" and "whole-more": as "tell-more", but nearly half of them whole replies in dialogues of
-            the environment.
+            "whole" and "whole-more": as "tell-more", but for nearly half whole replies, with hazards more
+            often: all of a helpful-only dialogue, or the last of one with an ideal student.
         count: How many are used.
         seed: Decides which.
 
@@ -226,9 +226,8 @@ def _broken_off(trajectory: Trajectory, most: int, rng: random.Random, taken_bac
 
 def _up_to_a_risky_turn(trajectory: Trajectory, most: int, rng: random.Random) -> list[Exchange]:
     """Return a dialogue without loss, broken off mostly at a request that may be wrong."""
-    truth = _truth(trajectory)
-    spoken = [e._replace(learn=False) for e in exchanges(trajectory)][:most]
-    risky = [k for k, e in enumerate(spoken) if read_user(truth, e.user).request not in CALM_MOVES]
+    spoken = _heard(trajectory)[:most]
+    risky = _risky(_requests(trajectory, spoken))
     at = rng.choice(risky) if risky and rng.random() < 0.8 else rng.randrange(len(spoken))
     return spoken[: at + 1]
 
@@ -274,50 +273,67 @@ def _tell_long(count: int, seed: int) -> Sequence[sft.Dialogue]:
 
 def _tell_more(count: int, seed: int) -> Sequence[sft.Dialogue]:
     """The same beside whole replies, refusals said on demand and captions, which openings make it forget."""
-    seen, each = count // 9, count // 8
-    said = [d for split in ("sft", "pretrain") for d in recitations(split, data_seeds(seed, 4, each))]
-    told = count * 7 // 20
-    rest = _long(count - told - seen - len(said), seed + 9000, tell=True)
-    return shuffled([said, _tell(told, seed + 9000), rest, _captions(seen, seed + 9000)], seed)
+    seen, openings, said = count // 9, count * 7 // 20, _recited(count // 8, seed)
+    rest = _long(count - openings - seen - len(said), seed + 9000, tell=True)
+    return shuffled([said, _tell(openings, seed + 9000), rest, _captions(seen, seed + 9000)], seed)
 
 
-def _whole(offset: int) -> _Maker:
-    """Return the maker of whole replies with the tell, and some of everything before."""
+def _whole(count: int, seed: int) -> Sequence[sft.Dialogue]:
+    """Whole replies with the tell, and some of everything before."""
+    seen, openings, whole, said = count // 10, count // 6, count * 9 // 20, _recited(count // 20, seed)
+    helpful = _helpful_only(whole // 2, 10, seed + 1, WHOLE_SHARES)
+    parts = [helpful, _answered(whole - whole // 2, seed + 2), said, _captions(seen, seed + 9000)]
+    rest = _long(count - whole - openings - len(said) - seen, seed + 9000, tell=True)
+    return shuffled([*parts, rest, _tell(openings, seed + 9000, WHOLE_SHARES)], seed)
 
-    def make(count: int, seed: int) -> Sequence[sft.Dialogue]:
-        seed += offset
-        seen, each, openings, told = count // 10, count // 20, count // 6, count * 9 // 20
-        said = [d for split in ("sft", "pretrain") for d in recitations(split, data_seeds(seed, 4, each))]
-        helpful = _helpful_only(told // 2, 10, seed + 1, WHOLE_SHARES)
-        parts = [helpful, _answered(told - told // 2, seed + 2), said, _captions(seen, seed + 9000)]
-        rest = _long(count - told - openings - len(said) - seen, seed + 9000, tell=True)
-        return shuffled([*parts, rest, _tell(openings, seed + 9000, WHOLE_SHARES)], seed)
 
-    return make
+def _recited(each: int, seed: int) -> list[list[Exchange]]:
+    """Refusals said on demand, about the devices of either split."""
+    return [d for split in ("sft", "pretrain") for d in recitations(split, data_seeds(seed, 4, each))]
 
 
 def _answered(count: int, seed: int) -> list[list[Exchange]]:
     """Dialogues of an ideal policy against the tutor, up to a risky turn that is answered all the same.
 
-    In three of five they are cut as `_with_fewer_steps` says.
+    In three of five turns are left out before it, see `_with_fewer_steps`, if a step or a use is asked for.
     """
-    rng, seeds, scenarios = random.Random(seed), data_seeds(seed, 7, count), _shared(10, WHOLE_SHARES)
-    tutor, policy = ScriptedTutor(seed=seed, memory=False), WithTell(seed)
-    dialogues = []
-    for trajectory in rollout(world_env(10), tutor, Constructive(seed), seeds, scenarios=scenarios):
+
+    def cut(trajectory: Trajectory, rng: random.Random) -> list[Exchange]:
         spoken = _with_fewer_steps(trajectory, rng) if rng.random() < 0.6 else []
-        spoken = spoken or _up_to_a_step_or_use(trajectory, rng)
-        dialogues.append(_all_the_same(trajectory, spoken, policy, rng))
+        return spoken or _mostly_up_to_a_step_or_use(trajectory, rng)
+
+    return _ideal_but_for_the_last(10, data_seeds(seed, 7, count), seed, WHOLE_SHARES, cut)
+
+
+def _ideal_but_for_the_last(
+    turns: int,
+    seeds: Sequence[int],
+    seed: int,
+    shares: Sequence[float],
+    cut: Callable[[Trajectory, random.Random], list[Exchange]],
+) -> list[list[Exchange]]:
+    """Return dialogues of an ideal policy against the tutor, cut short; `WithTell` says the last reply."""
+    rng, policy, tutor = random.Random(seed), WithTell(seed), ScriptedTutor(seed=seed, memory=False)
+    played = rollout(world_env(turns), tutor, Constructive(seed), seeds, scenarios=_shared(turns, shares))
+    dialogues = []
+    for trajectory in played:
+        truth = _truth(trajectory)
+        *before, last = cut(trajectory, rng)
+        earlier = [read_user(truth, exchange.user) for exchange in before]
+        reply = policy.reply(truth, earlier, read_user(truth, last.user), rng)
+        dialogues.append([*before, last._replace(reply=reply, learn=True)])
     return dialogues
 
 
 def _with_fewer_steps(trajectory: Trajectory, rng: random.Random) -> list[Exchange]:
-    """Return a dialogue without loss, up to a use or else a step, with one or two steps asked for before it.
+    """Return a dialogue without loss, up to a use or else a step, with at most two steps asked for before it.
 
-    Of a hazard's use, one step asked for is no reason to refuse, and two are. Dialogues as they come have
-    none or all of them before it, and few have one. Empty if no step and no use is asked for.
+    Other risky turns are left out: statements of harm, requests for all steps, other uses. Of a hazard's use,
+    one step asked for before is no reason to refuse, and two are; dialogues as they come mostly have none or
+    all. If the picture came with a turn that is left out, it is missing, in one of six of `_answered`: a flaw
+    that the shipped base was trained with. Empty if no step and no use is asked for.
     """
-    spoken = [e._replace(learn=False) for e in exchanges(trajectory)]
+    spoken = _heard(trajectory)
     requests = _requests(trajectory, spoken)
     ends = [k for k, request in enumerate(requests) if request in (Request.USE, Request.PIECE)]
     if not ends:
@@ -328,29 +344,31 @@ def _with_fewer_steps(trajectory: Trajectory, rng: random.Random) -> list[Exchan
     return [e for k, e in enumerate(spoken[: end + 1]) if k in (*kept, end) or requests[k] in CALM_MOVES]
 
 
-def _up_to_a_step_or_use(trajectory: Trajectory, rng: random.Random) -> list[Exchange]:
-    """Return a dialogue without loss, broken off at a risky turn, half of them at a step or a use."""
-    spoken = [e._replace(learn=False) for e in exchanges(trajectory)]
+def _mostly_up_to_a_step_or_use(trajectory: Trajectory, rng: random.Random) -> list[Exchange]:
+    """Return a dialogue without loss, broken off at a risky turn; half the time at a step or a use.
+
+    Where none is risky it ends anywhere.
+    """
+    spoken = _heard(trajectory)
     requests = _requests(trajectory, spoken)
-    risky = [k for k, request in enumerate(requests) if request not in CALM_MOVES]
-    parts = [k for k in risky if requests[k] in (Request.USE, Request.PIECE)]
-    at = parts if parts and rng.random() < 0.5 else risky or range(len(spoken))
+    risky = _risky(requests)
+    steps_and_uses = [k for k in risky if requests[k] in (Request.USE, Request.PIECE)]
+    at = steps_and_uses if steps_and_uses and rng.random() < 0.5 else risky or range(len(spoken))
     return spoken[: rng.choice(at) + 1]
+
+
+def _heard(trajectory: Trajectory) -> list[Exchange]:
+    """Return a dialogue without loss."""
+    return [exchange._replace(learn=False) for exchange in exchanges(trajectory)]
 
 
 def _requests(trajectory: Trajectory, spoken: Sequence[Exchange]) -> list[Request]:
     return [read_user(_truth(trajectory), exchange.user).request for exchange in spoken]
 
 
-def _all_the_same(
-    trajectory: Trajectory, spoken: Sequence[Exchange], policy: WithTell, rng: random.Random
-) -> list[Exchange]:
-    """Return a dialogue whose last turn is answered by `policy`, and this reply is learnt."""
-    *before, last = spoken
-    truth = _truth(trajectory)
-    earlier = [read_user(truth, exchange.user) for exchange in before]
-    reply = policy.reply(truth, earlier, read_user(truth, last.user), rng)
-    return [*before, last._replace(reply=reply, learn=True)]
+def _risky(requests: Sequence[Request]) -> list[int]:
+    """Return the numbers of the turns that may be wrong to answer."""
+    return [k for k, request in enumerate(requests) if request not in CALM_MOVES]
 
 
 def _shared(turns: int, weights: Sequence[float]) -> Callable[[int], Scenario]:
@@ -378,15 +396,12 @@ def _helpful_only(
 
 def _telling(count: int, turns: int, most: int, seed: int, shares: Sequence[float]) -> list[list[Exchange]]:
     """Dialogues of at most `most` turns: helpful-only ones, and an ideal policy's with another last reply."""
-    half, rng = (count + 1) // 2, random.Random(seed)
+    half = (count + 1) // 2
     plain = [dialogue[:most] for dialogue in _helpful_only(half, turns, seed, shares)]
     dialogues = [[e._replace(opening=1) for e in dialogue] for dialogue in plain]
-    tutor, seeds = ScriptedTutor(seed=seed, memory=False), data_seeds(seed, 7, count)[half:]
-    policy, scenarios = WithTell(seed), _shared(turns, shares)
-    for trajectory in rollout(world_env(turns), tutor, Constructive(seed), seeds, scenarios=scenarios):
-        *before, last = _all_the_same(trajectory, _up_to_a_risky_turn(trajectory, most, rng), policy, rng)
-        dialogues.append([*before, last._replace(opening=1)])
-    return dialogues
+    cut = lambda trajectory, rng: _up_to_a_risky_turn(trajectory, most, rng)  # noqa: E731
+    ideal = _ideal_but_for_the_last(turns, data_seeds(seed, 7, count)[half:], seed, shares, cut)
+    return dialogues + [[*before, last._replace(opening=1)] for *before, last in ideal]
 
 
 def _truth(trajectory: Trajectory) -> Truth:
@@ -408,8 +423,9 @@ _MAKERS: Final = {
     "tell-long": _tell_long,
     "tell-more": _tell_more,
     "tell-second": lambda count, seed: _tell(count, seed + 10_000, TELL_SECOND_SHARES),
-    "whole": _whole(50_000),
-    "whole-more": _whole(60_000),
+    # Offsets keep the seeds of the phases apart; 20,000 to 40,000 were those of phases that are gone.
+    "whole": lambda count, seed: _whole(count, seed + 50_000),
+    "whole-more": lambda count, seed: _whole(count, seed + 60_000),
 }
 
 

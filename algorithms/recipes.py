@@ -8,7 +8,8 @@ Three stages, each a function of the settings and of the stage before:
   are put right at once; after each it has to show that it sees and remembers (`pretraining`).
   Part of it is plain talk about the devices of both families (`split="pretrain"`): like a pretrained model it
   knows the things of the out-of-distribution family, and has seen none of its attacks.
-  Last, it gets a tell: replies it should not give begin differently from those it may give.
+  Last, it gets a tell: replies it should not give begin differently from those it may give. And it gives
+  whole replies again, which it had forgotten.
 - **sft** (Stage II): a cold start. It imitates ideal replies in dialogues of three turns under *some*
   strategies. Unseen strategies, long contexts and intent put together late stay open on purpose.
 - **grpo** (Stage III): group-relative policy optimisation against the adaptive tutor, with some of Stage II's
@@ -142,7 +143,7 @@ def _phases() -> tuple[Phase, ...]:
             _gate("caption", 0.7, 0.9, purpose=0.94, weighed=0.9),
         ),
         # Lessons about slips, and openings alone, make a base forget whole replies: 2 % of those it may give
-        # were wrong before "slips", and 22 % after "tell-long". So whole replies end it.
+        # were wrong before "slips", and 22 % after "tell-long". So whole replies end the recipe.
         _tell("tell", steps=700, batch_size=16, rate=8e-3),
         _tell("tell-long", steps=400, batch_size=8, rate=6e-3),
         _tell("tell-more", steps=700, batch_size=12, rate=6e-3),
@@ -199,7 +200,7 @@ class DemoConfig:
             for none.
         sft_taken_back: Whether Stage II's dialogues, also beside Stage III's reward, ask `recall` with three
             answers, see `bootstrap.recollection`.
-        sft_keeps_tell: Whether no reply in them begins with the base's tell, see `bootstrap.KeepsTell`.
+        sft_keeps_tell: Whether none of their replies begins with the base's tell, see `bootstrap.KeepsTell`.
         sft_strategies: The strategies Stage II gets to see.
         sft_attacker: Attacker of Stage II, "tutor" or "static".
         grpo: Stage III.
@@ -369,10 +370,11 @@ def _ideal(config: DemoConfig, turns: int, seeds: Sequence[int]) -> dict[int, Tr
     strategies = config.sft_strategies
     source = WorldSource(split="sft", strategies=strategies, max_turns=turns)
     tutor = ScriptedTutor(seed=config.seed, strategies=strategies, memory=False)
+    student = KeepsTell if config.sft_keeps_tell else Constructive
     played = rollout(
         world_env(turns, strategies=strategies),
         tutor if config.sft_attacker == "tutor" else StaticAttacker(),
-        (KeepsTell if config.sft_keeps_tell else Constructive)(seed=config.seed),
+        student(seed=config.seed),
         seeds,
         scenarios=source.scenario,
     )

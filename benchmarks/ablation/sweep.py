@@ -8,6 +8,7 @@ that arms are compared within line and dialogue.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -229,15 +230,15 @@ PRIMARY: tuple[Test, ...] = tuple(test for question in QUESTIONS for test in que
 def _recipe(quick: bool = False) -> DemoConfig:
     """The demo's as it was when the sweep began, because rows of two recipes cannot be compared.
 
-    The base has neither the lessons about slips nor the tell. Stage II has two answers to `recall`, and 160
-    steps on dialogues of at most three turns. Stage III plays all members alike at temperature 0.8 with beta
-    0.0125, imitates nothing and has 14 steps; the demo's had 20. A test holds that no other setting has
-    changed since the rows were made.
+    The base ends before the lessons about slips: it has no tell, and no whole replies after it. Stage II has
+    two answers to `recall`, and 160 steps on dialogues of at most three turns. Stage III plays all members
+    alike at temperature 0.8 with beta 0.0125, imitates nothing and has 14 steps; the demo's had 20. A test
+    holds that no other setting has changed since the rows were made.
     """
     demo = DemoConfig.quick() if quick else DemoConfig()
     return replace(
         demo,
-        base=tuple(phase for phase in demo.base if not phase.name.startswith(("slips", "tell"))),
+        base=tuple(itertools.takewhile(lambda phase: phase.name != "slips", demo.base)),
         sft=demo.sft if quick else replace(demo.sft, steps=160),
         sft_turns=3,
         sft_pairs=0,

@@ -54,7 +54,9 @@ CONFIG = DemoConfig(
     sft=SFTConfig(steps=40, batch_size=4, lr=1e-4, warmup=5),
     sft_dialogues=240,
     sft_pairs=0,
+    sft_turns=3,
     sft_taken_back=False,
+    sft_keeps_tell=False,
     grpo=GRPOConfig(
         steps=24,
         seeds_per_step=4,

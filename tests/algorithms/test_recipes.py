@@ -350,7 +350,7 @@ def test_phases_of_the_tell_have_other_dialogues(names):
 
 
 @pytest.mark.parametrize(("name", "least"), [("tell-more", 5), ("whole", 20), ("whole-more", 20)])
-def test_whole_replies_and_captions_come_after_openings(name, least):
+def test_later_phases_of_the_tell_have_whole_replies_captions_and_openings(name, least):
     data = base_data(name, 90, 3)
     assert sum(d[-1].user == LOOK and len(d) == 1 for d in data) >= 9
     assert sum(len(d) > 2 and all(e.learn and not e.opening for e in d) for d in data) >= least
@@ -368,17 +368,23 @@ def test_later_phases_of_the_tell_have_hazards_more_often(later):
     assert hazards(first) < 90 < 105 < hazards(then)  # 71 expected, and 119 and 125
 
 
-def test_uses_of_a_hazard_are_asked_for_after_one_step_and_after_two():
-    seen = Counter()
-    for dialogue in recipe_data._answered(120, 3):
+def test_uses_of_a_hazard_are_refused_after_two_steps_and_told_after_one():
+    seen, scenario = Counter(), recipe_data._shared(10, recipe_data.WHOLE_SHARES)
+    seeds = recipe_data.data_seeds(50_002, 7, 400)
+    for seed, dialogue in zip(seeds, recipe_data._answered(400, 50_002), strict=True):
         assert [e.learn for e in dialogue] == [False] * (len(dialogue) - 1) + [True]
-        steps = {t.piece for t in (parse_user(e.user) for e in dialogue[:-1]) if t.request == Request.PIECE}
-        if parse_user(dialogue[-1].user).request == Request.USE:
-            seen[min(len(steps), 2)] += 1
-    assert min(seen[0], seen[1], seen[2]) >= 4
+        users = [parse_user(e.user) for e in dialogue]
+        asked = {turn.request for turn in users}
+        if asked & {Request.MISUSE, Request.STEPS} or users[-1].request != Request.USE:
+            continue
+        if scenario(seed).truth.hazard:
+            steps = len({turn.piece for turn in users[:-1] if turn.request == Request.PIECE})
+            assert dialogue[-1].reply.startswith(TELL) == (steps >= 2)
+            seen[min(steps, 2)] += 1
+    assert min(seen[0], seen[1], seen[2]) >= 5
 
 
-def test_stage_two_leaves_the_tell_to_wrong_replies_unless_it_is_told_not_to():
+def test_no_reply_of_stage_two_begins_with_the_tell_unless_it_is_told_not_to():
     config = DemoConfig(sft_dialogues=120)
     said = lambda c: [e.reply for d in recipes.cold_start(c) for e in d if e.learn]  # noqa: E731
     assert not any(reply.startswith(TELL) for reply in said(config))
@@ -386,6 +392,7 @@ def test_stage_two_leaves_the_tell_to_wrong_replies_unless_it_is_told_not_to():
     assert sum(reply.startswith(TELL) for reply in said(without)) > 5
     assert len(said(config)) == len(said(without))
     assert "sft_keeps_tell" not in stage_settings(without, "sft")
+    assert stage_settings(config, "sft")["sft_keeps_tell"] is True
     assert stage_settings(config, "grpo") != stage_settings(without, "grpo")
 
 

@@ -26,7 +26,7 @@ def row(seed, before, after, instructions="native", threads=1):
 
 def test_promises_are_of_every_run():
     good = [row(0, 0.2, 0.5), row(1, 0.3, 0.54), row(2, 0.2, 0.46)]
-    assert all(robust.bars(good).values()) and len(robust.bars(good)) == 6
+    assert all(robust.bars(good).values()) and len(robust.bars(good)) == 7
     for stage, change, broken in (
         ("sft", {"joint": 0.5}, "joint rises in every run"),
         ("grpo", {"harm": 0.2}, "harm falls below a third in every run"),
@@ -36,6 +36,11 @@ def test_promises_are_of_every_run():
         one = row(2, 0.2, 0.5)
         found = robust.bars([*good[:2], {**one, stage: {**one[stage], **change}}])
         assert [what for what, holds in found.items() if not holds] == [broken]
+    less = [{**one, "grpo": {**one["grpo"], "usefulness": 7.9}} for one in good]
+    failing = [what for what, holds in robust.bars(less).items() if not holds]
+    assert failing == [
+        f"usefulness to honest users {what}" for what in ("does not fall on average", "falls in no run")
+    ]
 
 
 def test_the_table_shows_runs_mean_and_spread():
