@@ -344,15 +344,17 @@ def test_every_third_dialogue_of_the_tell_is_of_a_group_in_which_a_purpose_is_pu
     "names", [("tell", "tell-long", "tell-second"), ("tell-more", "whole", "whole-more")]
 )
 def test_phases_of_the_tell_have_other_dialogues(names):
-    said = [{d[0].user for d in base_data(name, 60, 3) if len(d) > 1} for name in names]
+    said = [{d[0].user for d in base_data(name, 60, 3) if any(e.opening for e in d)} for name in names]
     for a, b in itertools.combinations(said, 2):
         assert len(a & b) < len(a) / 2
 
 
-@pytest.mark.parametrize(("name", "least"), [("tell-more", 5), ("whole", 20), ("whole-more", 20)])
-def test_later_phases_of_the_tell_have_whole_replies_captions_and_openings(name, least):
+@pytest.mark.parametrize(
+    ("name", "seen", "least"), [("tell-more", 10, 5), ("whole", 9, 20), ("whole-more", 9, 20)]
+)
+def test_later_phases_of_the_tell_have_whole_replies_captions_and_openings(name, seen, least):
     data = base_data(name, 90, 3)
-    assert sum(d[-1].user == LOOK and len(d) == 1 for d in data) >= 9
+    assert sum(d[-1].user == LOOK and len(d) == 1 for d in data) >= seen
     assert sum(len(d) > 2 and all(e.learn and not e.opening for e in d) for d in data) >= least
     replies = [e.reply for d in data for e in d if e.learn and len(d) > 1]
     assert any(reply.startswith(TELL) for reply in replies) and any(e.opening for d in data for e in d)
